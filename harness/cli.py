@@ -1,0 +1,202 @@
+"""The command line. It says what is wanted, prints what came of it and ends with the designed exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness.errors import GateError, RunFailed
+from harness.policy import load_policy
+from harness.progress import Reporter
+from harness.runfolder import RunFolder
+from harness.verdict import EXIT_CODES, CheckResult, Verdict
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Decide whether a quantized model may be published. Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, "
+    "3 not comparable or bad input, 4 the run itself failed.",
+)
+# typer brings its own click: the class of the package click would miss these errors.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
+
+Model = Annotated[str, typer.Argument(help="'demo', a checkpoint folder, or a hub id (owner/name).")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """quantgate."""
+    if debug:
+        os.environ["QUANTGATE_DEBUG"] = "1"
+
+
+@app.command()
+def gate(
+    model: Model = "demo",
+    reference: Annotated[
+        str | None, typer.Option(help="What to compare with; default: base_model of the card.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="A shipped policy's name or a YAML file; default: demo.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/<time>-<model>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    candidate_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
+    reference_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
+) -> None:
+    """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
+    from harness.gate import GateOptions, run_gate
+
+    reporter = Reporter()
+    asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url)
+    try:
+        run, verdict = run_gate(asked, reporter)
+    finally:
+        if reporter.stages:
+            reporter.print_times()
+    print_verdict(verdict)
+    print(f"report: {run.report_path / 'index.html'}")
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
+
+
+@app.command()
+def quantize(
+    model: Model,
+    recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16) or a YAML file.")] = "w4a16",
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
+) -> None:
+    """Quantize MODEL into a checkpoint that stock vLLM loads. Run again to go on after an interruption."""
+    from harness.models import resolve_model
+    from harness.prepare import quantize_model
+
+    reporter = Reporter()
+    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
+
+
+@app.command("judge")
+def judge_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    policy: Annotated[str | None, typer.Option(help="Another policy; the result is marked as after the fact.")] = None,
+) -> None:
+    """Decide again on a stored run and render its report. No server is needed."""
+    from harness.gate import judge_run, render_run
+
+    folder = RunFolder(run)
+    verdict = judge_run(folder, load_policy(policy) if policy else None)
+    index = render_run(folder)
+    print_verdict(verdict)
+    print(f"report: {index}")
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Render the report of a stored run again."""
+    from harness.gate import render_run
+
+    RunFolder(run).manifest()
+    print(render_run(RunFolder(run)))
+
+
+@app.command()
+def serve(
+    model: Model,
+    role: Annotated[str, typer.Option(help="candidate or reference.")] = "reference",
+    policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
+) -> None:
+    """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
+    import time
+
+    from harness.hardware import detect
+    from harness.models import cache_folder, resolve_model
+    from harness.samples import ROLES
+    from harness.serving import plan_servers
+    from harness.serving import serve as start
+
+    if role not in ROLES:
+        raise typer.BadParameter(f"--role is {role}; use one of: {', '.join(ROLES)}")
+    reporter = Reporter()
+    serving, path = load_policy(policy).policy.serving, resolve_model(model, reporter.say)
+    paths = dict.fromkeys(ROLES, path)  # both, so that this role gets its share of the machine and no more
+    plan = next(p for p in plan_servers(serving, paths, detect(), "serve") if p.role == role)
+    logs = cache_folder() / "serve"
+    with reporter.stage("server", 1) as meter:
+        context = start([plan], logs, serving.ready_timeout_seconds, meter)
+        (server,) = context.__enter__()
+    try:
+        print(f"{role}: {plan.url}/v1 (log: {server.log}); Ctrl-C ends it", flush=True)
+        while server.alive():
+            time.sleep(0.5)
+        raise server.failure("ended")
+    finally:
+        context.__exit__(None, None, None)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    """The verdict on stdout: one row a check, then one line."""
+    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    table = Table("check", "verdict", "estimate", "bounds", "margin", "n", "D", box=None, header_style="bold")
+    for check in verdict.checks:
+        table.add_row(
+            f"{check.metric} on {check.on}",
+            f"[{COLOURS[check.verdict]}]{check.verdict}[/]",
+            _number(check, check.estimate),
+            f"{_number(check, check.lower)} … {_number(check, check.upper)}",
+            _number(check, check.margin),
+            str(check.n),
+            "" if check.discordant is None else str(check.discordant),
+        )
+    console.print(table)
+    if verdict.after_the_fact:
+        console.print("judged after the fact: not with the policy sealed into the run", style="bold yellow")
+    console.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
+    console.print(verdict.reason, markup=False)
+
+
+def _number(check: CheckResult, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if check.metric == "kl_mean" else f"{100 * value:+.1f} %"
+
+
+def main() -> None:
+    """Run a command; every way to end is one of the designed exit codes."""
+    # A cancelled CI job sends SIGTERM: end as on Ctrl-C, servers included.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        status = app(standalone_mode=False)
+    except UsageError as error:
+        _fail(f"{error.format_message()} (quantgate --help)", 3)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted; what was answered is stored: --resume --out RUN goes on from there", 4)
+    except GateError as error:
+        _debug()
+        if error.details:
+            print(error.details, file=sys.stderr)
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        _debug()
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}", RunFailed.exit_code)
+    except Exception as error:  # a mistake of ours: still one line and a designed exit code
+        _debug()
+        _fail(f"internal error: {type(error).__name__}: {error}; --debug shows where", RunFailed.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _debug() -> None:
+    if os.environ.get("QUANTGATE_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _fail(message: str, status: int) -> None:
+    print(f"quantgate: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(status)

@@ -1,0 +1,79 @@
+"""What this machine has: cores, memory, GPUs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import psutil
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU that may be used."""
+
+    index: str
+    name: str
+    memory_gib: float
+    free_gib: float
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A machine, as far as serving needs to know it."""
+
+    processor: str
+    cpus: list[int]
+    """Core numbers that this process may use."""
+    memory_gib: float
+    free_gib: float
+    gpus: list[Gpu]
+
+    def record(self) -> dict[str, Any]:
+        """As JSON for the manifest."""
+        return asdict(self)
+
+
+def detect() -> Hardware:
+    """Look at this machine. GPUs hidden by CUDA_VISIBLE_DEVICES are not seen."""
+    memory = psutil.virtual_memory()
+    return Hardware(
+        processor=_processor(),
+        cpus=sorted(os.sched_getaffinity(0)),
+        memory_gib=round(memory.total / GIB, 1),
+        free_gib=round(memory.available / GIB, 1),
+        gpus=_gpus(),
+    )
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    except OSError:
+        names = []
+    return names[0] if names else platform.machine()
+
+
+def _gpus() -> list[Gpu]:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = "--query-gpu=index,uuid,name,memory.total,memory.free"
+    result = subprocess.run([tool, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    allowed = None if visible is None else [part.strip() for part in visible.split(",") if part.strip()]
+    found = []
+    for line in result.stdout.splitlines():
+        index, uuid, name, total, free = (part.strip() for part in line.split(","))
+        if allowed is None or index in allowed or uuid in allowed:
+            found.append(Gpu(index, name, round(float(total) / 1024, 1), round(float(free) / 1024, 1)))
+    return found

@@ -1,0 +1,214 @@
+"""The policy: one YAML file that says what is served, what is asked and what must hold.
+
+The exact bytes are sealed by sha256 into a run before the first request; a run is judged by the sealed policy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from harness.errors import BadInput
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Config(BaseModel):
+    """Base of everything a policy holds: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Serving(Config):
+    """One set of server flags, used for both roles."""
+
+    max_model_len: int = Field(4096, ge=128)
+    """Context in tokens, prompt and answer together."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    kv_cache_dtype: str = "auto"
+    kv_cache_memory_gib: float = Field(1.0, gt=0)
+    """KV-cache memory of each server, set and not found out, so that two servers on one device cannot disagree."""
+    max_num_seqs: int = Field(16, ge=1)
+    max_logprobs: int = 64
+    enforce_eager: bool = False
+    tensor_parallel_size: int = Field(1, ge=1)
+    reasoning_parser: str | None = None
+    tool_call_parser: str | None = None
+    extra_args: tuple[str, ...] = ()
+    """Further `vllm serve` arguments, for both roles."""
+    placement: Literal["together", "sequential"] = "together"
+    """`sequential`: the reference answers everything first, then the candidate is served."""
+    image: str | None = None
+    """Container image with vLLM inside; both roles run from it instead of the local vLLM."""
+    image_args: tuple[str, ...] = ()
+    """Further arguments of `docker run` / `podman run` (devices, mounts)."""
+    ports: tuple[int, int] | None = None
+    """Ports of (reference, candidate); free ones are taken when absent."""
+    ready_timeout_seconds: float = Field(900, gt=0)
+
+
+class Sampling(Config):
+    """How every answer is sampled, in every suite and by both roles; nothing is left to a server's default."""
+
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = -1
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    max_tokens: int = Field(16384, ge=1)
+    """Budget of one answer, thinking included."""
+    seed: int = 0
+
+
+class Requests(Config):
+    """How servers are asked."""
+
+    concurrency: int = Field(16, ge=1)
+    """Requests in flight to one server."""
+    retries: int = Field(2, ge=0)
+    """Further tries after a connection error, a timeout, a 429 or a 5xx."""
+    min_tokens_per_second: float = Field(1.0, gt=0)
+    """The slowest answer that is still waited for: timeout = 120 s + max_tokens / this."""
+
+
+class Check(Config):
+    """One statement with a margin. Exactly one of max_loss, max_increase, max is given."""
+
+    metric: Literal["accuracy", "truncated_rate", "kl_mean", "flip_rate"]
+    on: str
+    """`suite` pools its tasks; `suite/task` (wildcards allowed) is one statement for each task that matches."""
+    max_loss: float | None = Field(None, ge=0, le=1)
+    """Largest allowed mean of reference - candidate (0.01 is one point)."""
+    max_increase: float | None = Field(None, ge=0, le=1)
+    """Largest allowed mean of candidate - reference."""
+    max: float | None = Field(None, ge=0)
+    """Largest allowed value, for metrics of a pair such as kl_mean."""
+    floor: float | None = Field(None, ge=0, le=1)
+    """A reference below this cannot show damage: INCONCLUSIVE."""
+    ceiling: float | None = Field(None, ge=0, le=1)
+    """Largest allowed value of the candidate by itself."""
+    confidence: float | None = Field(None, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _one_margin(self) -> Self:
+        given = [name for name in ("max_loss", "max_increase", "max") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of max_loss, max_increase, max is needed, found {given or 'none'}")
+        if (self.max is not None) != (self.metric in ("kl_mean", "flip_rate")):
+            raise ValueError("kl_mean and flip_rate are judged with max, everything else with max_loss or max_increase")
+        return self
+
+    @property
+    def margin(self) -> float:
+        return next(m for m in (self.max_loss, self.max_increase, self.max) if m is not None)
+
+
+class Policy(Config):
+    """What must hold before a quantized model may be published."""
+
+    name: str
+    recipe: str = "w4a16"
+    """How a MODEL that is not quantized yet is quantized."""
+    serving: Serving = Serving()  # type: ignore[call-arg]
+    allow_different: tuple[str, ...] = ("model", "quantization")
+    """Facts read back from the servers that may differ (glob patterns over their names)."""
+    sampling: Sampling = Sampling()  # type: ignore[call-arg]
+    requests: Requests = Requests()  # type: ignore[call-arg]
+    suites: dict[str, dict[str, Any]] = Field(min_length=1)
+    """Suite name to its configuration; checked against the suite's own class before anything runs."""
+    checks: list[Check] = Field(min_length=1)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    """One-sided confidence of every bound."""
+    max_unusable: float = Field(0.01, ge=0, lt=1)
+    """Share of missing, errored or unequal pairs above which a check is INCONCLUSIVE."""
+
+
+class SealedPolicy(BaseModel):
+    """A policy with the bytes it was read from and their sha256."""
+
+    model_config = ConfigDict(frozen=True)
+
+    policy: Policy
+    text: str
+    sha256: str
+
+
+def shipped_policies() -> list[str]:
+    """Names of the policies inside the package."""
+    folder = resources.files("harness") / "policies"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_policy(name_or_path: str | Path) -> SealedPolicy:
+    """Read a policy by the name of a shipped one or by path.
+
+    Raises:
+        BadInput: no such file, not YAML, an unknown key (the nearest known one is named) or a bad value.
+    """
+    name = str(name_or_path)
+    try:
+        if name in shipped_policies():
+            text = (resources.files("harness") / "policies" / f"{name}.yaml").read_text("utf-8")
+        else:
+            text = Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(shipped_policies())
+        raise BadInput(f"policy {name}: {error}; give a YAML file or one of: {known}") from None
+    return parse_policy(text, source=name)
+
+
+def parse_policy(text: str, source: str = "policy") -> SealedPolicy:
+    """Check the text of a policy and seal it. Raises BadInput as `load_policy` does."""
+    try:
+        # YAML 1.2: in 1.1 the key `on` would be read as true. A key given twice is an error.
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise BadInput(f"policy {source}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise BadInput(f"policy {source}: expected keys and values, found {type(data).__name__}")
+    policy = validate(Policy, data, f"policy {source}")
+    return SealedPolicy(policy=policy, text=text, sha256=hashlib.sha256(text.encode("utf-8")).hexdigest())
+
+
+def validate(model: type[M], data: Any, what: str) -> M:
+    """Check `data` against a pydantic model; the first mistake becomes one clear line.
+
+    Raises:
+        BadInput: what is wrong and where; for an unknown key the nearest known one.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as failure:
+        error = failure.errors()[0]
+        path = ".".join(str(part) for part in error["loc"])
+        if error["type"] != "extra_forbidden":
+            message = error["msg"].removeprefix("Value error, ")
+            raise BadInput(f"{what}: {path or 'value'}: {message}") from None
+        unknown = str(error["loc"][-1])
+        known = _keys_at(model, error["loc"][:-1])
+        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
+        raise BadInput(f"{what}: unknown key '{path}'; {hint}") from None
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields at `location` inside `model`."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        inner = next((a for a in nested if issubclass(a, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)

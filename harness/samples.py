@@ -1,0 +1,224 @@
+"""Samples: one item answered by one role, one JSON line each, appended and flushed as they arrive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.errors import BadInput
+
+Role = Literal["candidate", "reference"]
+ROLES: tuple[Role, Role] = ("reference", "candidate")
+
+
+class Key(NamedTuple):
+    """What names a sample: unique within a run."""
+
+    suite: str
+    task: str
+    item: str
+    repeat: int
+    role: str
+
+    @property
+    def pair(self) -> tuple[str, str, str, int]:
+        """The key without the role: equal for the two samples of a pair."""
+        return self[:4]
+
+
+class Sample(BaseModel):
+    """One item answered by one role. `score` is None when it could not be scored; `error` then says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    suite: str
+    task: str
+    item: str
+    repeat: int = 0
+    role: Role
+    prompt_sha256: str
+    score: float | None = Field(default=None, ge=0.0, le=1.0)
+    answer: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seconds: float = 0.0
+    text: str = ""
+    reasoning: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.suite, self.task, self.item, self.repeat, self.role)
+
+
+class Item(BaseModel):
+    """What is asked: made once, stored in the run folder, and sent to both roles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    item: str
+    repeat: int = 0
+    prompt: list[dict[str, Any]]
+    """Chat messages."""
+    prompt_sha256: str
+    target: Any = None
+    """What a right answer contains, in the form that the suite's scorer wants."""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+def sha256_of(value: Any) -> str:
+    """sha256 of a JSON value in canonical form (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of one JSONL file.
+
+    A last line without its newline is what a killed run leaves behind: it is passed over, since `SampleLog`
+    cuts it off and the item is asked again. Anything else that is not a sample raises.
+
+    Raises:
+        BadInput: a line that is not a valid sample, with file and line number.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Sample.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "line"
+                raise BadInput(f"{path}:{number}: not a sample ({where}: {first['msg']})") from None
+
+
+class SampleLog:
+    """The samples of one suite on disk. Append only; a key is never written twice."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create `path`, cut off a half-written last line and learn which keys are there.
+
+        Raises:
+            BadInput: an unreadable line or a key that is there twice.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_half_line(path)
+        self._samples: dict[Key, Sample] = {}
+        if path.exists():
+            for sample in read_samples(path):
+                if sample.key in self._samples:
+                    raise BadInput(f"{path}: key {'/'.join(map(str, sample.key))} is there twice")
+                self._samples[sample.key] = sample
+        self._file = path.open("ab")
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def get(self, key: Key) -> Sample | None:
+        return self._samples.get(key)
+
+    def samples(self) -> list[Sample]:
+        return list(self._samples.values())
+
+    def append(self, sample: Sample) -> None:
+        """Write one sample and hand it to the operating system, so that a killed process loses nothing.
+
+        Raises:
+            ValueError: the key was written before (a mistake of the caller, never of the input).
+            OSError: the disk is full or gone.
+        """
+        if sample.key in self._samples:
+            raise ValueError(f"sample {sample.key} written twice")
+        self._file.write(sample.model_dump_json().encode() + b"\n")
+        self._file.flush()
+        self._samples[sample.key] = sample
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cut_half_line(path: Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        data_end = file.seek(0, os.SEEK_END)
+        position = data_end
+        while position > 0:
+            step = min(65536, position)
+            position -= step
+            file.seek(position)
+            newline = file.read(step).rfind(b"\n")
+            if newline >= 0:
+                position += newline + 1
+                break
+        if position < data_end:
+            file.truncate(position)
+
+
+class Pair(NamedTuple):
+    """The two samples of one item."""
+
+    reference: Sample
+    candidate: Sample
+
+
+@dataclass
+class Pairing:
+    """Pairs that can be judged, and how many cannot, by reason. Nothing is dropped without being counted."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    missing: int = 0
+    errored: int = 0
+    unequal: int = 0
+
+    @property
+    def unusable(self) -> int:
+        return self.missing + self.errored + self.unequal
+
+    @property
+    def total(self) -> int:
+        return len(self.pairs) + self.unusable
+
+
+def pair_samples(samples: Iterable[Sample]) -> Pairing:
+    """Match samples by key and equal prompt_sha256.
+
+    missing: one role has no sample. errored: one has `error`. unequal: the prompts differ.
+
+    Raises:
+        BadInput: a key that is there twice.
+    """
+    by_pair: dict[tuple[str, str, str, int], dict[str, Sample]] = {}
+    for sample in samples:
+        roles = by_pair.setdefault(sample.key.pair, {})
+        if sample.role in roles:
+            raise BadInput(f"sample key {'/'.join(map(str, sample.key))} is there twice")
+        roles[sample.role] = sample
+    result = Pairing()
+    for roles in by_pair.values():
+        if len(roles) < 2:
+            result.missing += 1
+            continue
+        pair = Pair(roles["reference"], roles["candidate"])
+        if pair.reference.error or pair.candidate.error:
+            result.errored += 1
+        elif pair.reference.prompt_sha256 != pair.candidate.prompt_sha256:
+            result.unequal += 1
+        else:
+            result.pairs.append(pair)
+    return result

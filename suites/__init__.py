@@ -1,0 +1,1 @@
+"""The evaluations: one module per suite, its configuration beside its class."""

@@ -1,0 +1,40 @@
+"""Which suites there are: a policy's name for each, with its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.policy import Config, Policy, validate
+from suites.base import Suite
+from suites.cot import Cot, CotConfig
+from suites.divergence import Divergence, DivergenceConfig
+from suites.ruler import Ruler, RulerConfig
+
+SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
+    "divergence": (Divergence, DivergenceConfig),
+    "cot": (Cot, CotConfig),
+    "ruler": (Ruler, RulerConfig),
+}
+
+
+def make_suites(policy: Policy, run: Path) -> list[Suite]:
+    """The suites of a policy, in the policy's order; large data of a suite goes to RUN/<suite>.
+
+    Raises:
+        BadInput: unknown suite, a bad configuration, or a context that the servers' max_model_len cannot hold.
+    """
+    made: list[Suite] = []
+    for name, settings in policy.suites.items():
+        if name not in SUITES:
+            raise BadInput(f"policy {policy.name}: suite '{name}' is unknown; known: {', '.join(SUITES)}")
+        suite_class, config_class = SUITES[name]
+        config = validate(config_class, settings or {}, f"policy {policy.name}: suites.{name}")
+        suite = suite_class(config, policy.sampling, run / name)
+        if suite.context_needed > policy.serving.max_model_len:
+            raise BadInput(
+                f"policy {policy.name}: suite {name} needs {suite.context_needed} tokens of context, "
+                f"serving.max_model_len is {policy.serving.max_model_len}"
+            )
+        made.append(suite)
+    return made
