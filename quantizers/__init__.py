@@ -1,0 +1,1 @@
+"""Makes quantized checkpoints: a model folder and a recipe in, a model folder that vLLM loads out."""

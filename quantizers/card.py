@@ -1,0 +1,71 @@
+"""The README.md of a quantized model: what it is, of what, and how it was made."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CardData, ModelCard
+
+from quantizers.plan import Plan
+from quantizers.recipe import Recipe
+
+_HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
+_HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+
+
+def model_card(source: Path, config: dict[str, Any], recipe: Recipe, plan: Plan) -> str:
+    """Markdown with YAML front matter for the quantized form of the model in `source`."""
+    front: dict[str, Any] = {
+        "base_model": original_name(source, config),
+        "base_model_relation": "quantized",
+        "tags": ["quantgate", recipe.name, "compressed-tensors"],
+    }
+    if recipe.name != "w4a16":
+        front["tags"].append("w4a16")
+    front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
+    quantized = sum(map(len, plan.targets))
+    before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
+    bits = recipe.bits + 16 / plan.group_size
+    settings = recipe.calibration
+    text = settings.file.name if settings.file else "the texts shipped with quantgate"
+    return f"""---
+{CardData(**front).to_yaml().strip()}
+---
+
+# {original_name(source, config).rstrip("/").rpartition("/")[2]}, {recipe.name}
+
+A quantized form of `{front["base_model"]}`, made by quantgate.
+
+| | |
+| --- | --- |
+| method | GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, searched scales |
+| weights | 4-bit integers, symmetric, one bf16 scale per {plan.group_size} inputs ({bits:g} bits each) |
+| activations | not quantized (W4A16) |
+| format | compressed-tensors `pack-quantized` |
+| quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
+| kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
+| calibration | {settings.samples} x {settings.length} tokens of {text}, seed {settings.seed} |
+| damping | {recipe.damping:g} |
+| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
+
+Serve it with `vllm serve <this folder>`.
+"""
+
+
+def original_name(source: Path, config: dict[str, Any]) -> str:
+    """The model's name on the Hub if its folder or config tells, else the folder path as it was given."""
+    for part in source.resolve().parts:
+        match = _HUB_CACHE.match(part)
+        if match:
+            return f"{match.group(1)}/{match.group(2)}"
+    claimed = config.get("_name_or_path")
+    return claimed if isinstance(claimed, str) and _HUB_NAME.match(claimed) else str(source)
+
+
+def _front_matter(source: Path) -> dict[str, Any]:
+    """What the original's card says of itself; nothing when there is no card or its front matter is broken."""
+    try:
+        card = ModelCard((source / "README.md").read_text(encoding="utf-8"))
+    except Exception:  # whatever YAML or the card's checks raise: the card is a courtesy, not an input
+        return {}
+    return dict(card.data.to_dict())  # type: ignore[no-untyped-call]

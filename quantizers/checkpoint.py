@@ -1,0 +1,210 @@
+"""Model folders for reading: headers are checked at the door, tensors are then read one at a time.
+
+A safetensors file is 8 bytes of header length (little-endian), a JSON header {name: {dtype, shape,
+data_offsets}} and the tensors' bytes (https://github.com/huggingface/safetensors#format). We read it
+ourselves: copying a tensor byte for byte, whatever its dtype and size, needs nothing else. Pickle is never
+opened.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantizers.errors import QuantizeError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+LARGEST_HEADER = 100_000_000
+DTYPES: dict[str, tuple[torch.dtype | None, int]] = {
+    "F64": (torch.float64, 8), "F32": (torch.float32, 4), "F16": (torch.float16, 2),
+    "BF16": (torch.bfloat16, 2), "F8_E4M3": (torch.float8_e4m3fn, 1), "F8_E5M2": (torch.float8_e5m2, 1),
+    "F8_E8M0": (None, 1), "C64": (torch.complex64, 8), "BOOL": (torch.bool, 1),
+    "I64": (torch.int64, 8), "I32": (torch.int32, 4), "I16": (torch.int16, 2), "I8": (torch.int8, 1),
+    "U64": (torch.uint64, 8), "U32": (torch.uint32, 4), "U16": (torch.uint16, 2), "U8": (torch.uint8, 1),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies: `start` and `end` are byte offsets in `file`."""
+
+    name: str
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of data."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model folder whose headers were read and found sound; no tensor is loaded."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, TensorInfo]
+    """By name, in the order of the files and of the data in them."""
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Read config.json and every safetensors header in `folder`, and check that they agree with the files.
+
+    Raises QuantizeError for a folder or file that is missing, a folder with pickle files only, JSON that
+    does not parse, an index that names absent shards or tensors, a truncated file, an unknown dtype.
+    """
+    if not folder.is_dir():
+        raise QuantizeError(f"{folder} is not a folder: give a local model folder (config.json + *.safetensors)")
+    config = read_json(folder / CONFIG_FILE)
+    index = folder / INDEX_FILE
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map or not all(map(_plain_name, weight_map.values())):
+            raise QuantizeError(f"{index} has no usable weight_map: download the model again")
+        shards = sorted(set(weight_map.values()))
+    elif (folder / WEIGHTS_FILE).is_file():
+        weight_map, shards = {}, [WEIGHTS_FILE]
+    else:
+        pickles = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(end))
+        found = f"only pickle files ({pickles[0]}), which are never opened" if pickles else "no weights"
+        raise QuantizeError(f"{folder} has {found}: save it as {WEIGHTS_FILE} or {INDEX_FILE} + shards")
+
+    tensors: dict[str, TensorInfo] = {}
+    for shard in shards:
+        if not (folder / shard).is_file():
+            raise QuantizeError(f"{INDEX_FILE} names {shard}, which is not in {folder}: download it again")
+        for info in read_header(folder / shard):
+            if info.name in tensors:
+                raise QuantizeError(f"tensor {info.name} is in {tensors[info.name].file.name} and in {shard}: keep one")
+            tensors[info.name] = info
+    for name, shard in weight_map.items():
+        if name not in tensors or tensors[name].file.name != shard:
+            raise QuantizeError(f"{INDEX_FILE} says tensor {name} is in {shard}, but it is not: download it again")
+    return Checkpoint(folder, config, tensors)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises QuantizeError if the file is missing or holds anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise QuantizeError(f"{path} is missing: give a complete model folder") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise QuantizeError(f"{path} is not readable JSON ({one_line(error)}): download it again") from None
+    if not isinstance(content, dict):
+        raise QuantizeError(f"{path} holds a JSON {type(content).__name__}, not an object: download it again")
+    return content
+
+
+def read_header(file: Path) -> list[TensorInfo]:
+    """The tensors of one safetensors file, in the order of their data.
+
+    Raises QuantizeError if the header does not parse or does not describe exactly the bytes that follow it.
+    """
+
+    def bad(reason: str) -> QuantizeError:
+        return QuantizeError(f"{file} is damaged ({reason}): download it again")
+
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > min(size - 8, LARGEST_HEADER):
+                raise bad("its header is cut off")
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        found = []
+        for name, fields in header.items():
+            dtype, shape = fields["dtype"], tuple(fields["shape"])
+            start, end = fields["data_offsets"]
+            if dtype not in DTYPES:
+                raise QuantizeError(f"tensor {name} in {file} has dtype {dtype}, which quantgate does not know")
+            if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, end)):
+                raise bad(f"tensor {name} has a negative or broken size")
+            if end - start != math.prod(shape) * DTYPES[dtype][1]:
+                raise bad(f"tensor {name} has {end - start} bytes for shape {list(shape)} of {dtype}")
+            found.append(TensorInfo(name, file, dtype, shape, 8 + length + start, 8 + length + end))
+    except OSError as error:
+        raise QuantizeError(f"cannot read {file}: {one_line(error)}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise bad(f"bad header, {one_line(error)}") from None
+    found.sort(key=lambda info: (info.start, info.end))
+    position = 8 + length
+    for info in found:
+        if info.start != position:
+            raise bad(f"the data of tensor {info.name} overlaps or leaves a gap")
+        position = info.end
+    if position != size:
+        raise bad(f"{size} bytes instead of {position}: it is cut off or has extra data")
+    return found
+
+
+def read_tensor(info: TensorInfo) -> torch.Tensor:
+    """Load one tensor to the CPU in its stored dtype. Raises QuantizeError if it cannot be read."""
+    dtype = DTYPES[info.dtype][0]
+    if dtype is None:
+        raise QuantizeError(
+            f"tensor {info.name} has dtype {info.dtype}, which torch cannot hold: quantgate copies it only"
+        )
+    tensor = torch.empty(info.shape, dtype=dtype)
+    if info.nbytes == 0:
+        return tensor
+    buffer = tensor.view(-1).view(torch.uint8).numpy().data
+    with reading(info.file), info.file.open("rb") as stream:
+        stream.seek(info.start)
+        while len(buffer):
+            count = stream.readinto(buffer)
+            if not count:
+                raise QuantizeError(f"{info.file} became shorter while it was read: download it again")
+            buffer = buffer[count:]
+    return tensor
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """A sha256 that changes when the model does: config, tokenizer, headers, and 64 samples of each shard.
+
+    Samples, because hashing a terabyte would cost more than quantizing a layer; training moves every tensor.
+    """
+    digest = hashlib.sha256()
+    small = [CONFIG_FILE, *(p.name for p in sorted(checkpoint.folder.glob("tokenizer*")) if p.is_file())]
+    for file in [checkpoint.folder / name for name in small]:
+        with reading(file):
+            digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+    for info in checkpoint.tensors.values():
+        digest.update(f"{info.name} {info.dtype} {info.shape} {info.start}\n".encode())
+    for file in sorted({info.file for info in checkpoint.tensors.values()}):
+        size = file.stat().st_size
+        with reading(file), file.open("rb") as stream:
+            for part in range(64):
+                stream.seek(size * part // 64)
+                digest.update(stream.read(4096))
+    return digest.hexdigest()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an OSError while reading `path` into a QuantizeError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise QuantizeError(f"cannot read {path}: {one_line(error)}") from None
+
+
+def _plain_name(name: object) -> bool:
+    return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]

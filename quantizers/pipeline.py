@@ -1,0 +1,201 @@
+"""From a model folder to a quantized model folder, one decoder layer at a time.
+
+The calibration batch walks through the model: each layer first runs as it is, which shows what enters its
+Linears; GPTQ quantizes them; the quantized layer runs again, so that the next layer is calibrated on what
+it will really receive. Memory holds one layer, its Hessians and the batch. After each layer all of it is on
+the disk.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantizers.calibration import calibration_tokens, load_tokenizer
+from quantizers.card import model_card
+from quantizers.checkpoint import CONFIG_FILE, Checkpoint, fingerprint, open_checkpoint, read_tensor
+from quantizers.errors import QuantizeError
+from quantizers.gptq import GPTQArgs, HessianError, gptq
+from quantizers.hessian import Hessians
+from quantizers.int4 import dequantize, encode, quantization_config
+from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
+from quantizers.plan import Plan, make_plan
+from quantizers.recipe import Recipe
+from quantizers.work import Work, open_work
+from quantizers.writing import copy_entry, copy_side_files, named, write_index, write_shard, write_text
+
+Progress = Callable[[str, int, int], None]
+BATCH_TOKENS = 4096
+
+
+@dataclass(frozen=True)
+class Job:
+    """What stays the same from the first layer to the last."""
+
+    checkpoint: Checkpoint
+    architecture: Architecture
+    plan: Plan
+    recipe: Recipe
+    report: Progress
+    device: str
+    dtype: torch.dtype
+    batch: int
+    """Sequences that run through a layer at once."""
+
+
+def quantize(
+    model: Path, recipe: Recipe, out: Path, *, progress: Progress | None = None, device: str | None = None
+) -> Path:
+    """Quantize the model folder `model` by `recipe` into the new folder `out`, and return `out`.
+
+    `progress(stage, done, total)` is called with stage "layer" after each decoder layer, and every second
+    or so within it with "inputs", "columns" or "outputs". Work goes on in `out`.partial: run the same call
+    again after an interruption and it continues at the first unfinished layer; `out` itself appears
+    complete or not at all. `device` is where layers run (None: the first GPU if there is one, else the CPU;
+    float32 there, bf16 on a GPU). The same input gives the same bytes on the same device and number of
+    threads.
+
+    Raises QuantizeError, with one line that says what is wrong and the way out.
+    """
+    report = progress or (lambda stage, done, total: None)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    report("load", 0, 1)
+    checkpoint = open_checkpoint(model)
+    architecture = build(checkpoint)
+    plan = make_plan(checkpoint, architecture, recipe)
+    tokens = calibration_tokens(load_tokenizer(model), recipe.calibration)
+    report("load", 1, 1)
+    identity = {
+        "model": fingerprint(checkpoint),
+        "recipe": recipe.digest(),
+        "calibration": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
+        "device": f"{device} {dtype}",
+    }
+    # The batch is stored twice for a moment, when one layer's states replace another's.
+    hidden_size = int(architecture.model.get_input_embeddings().weight.shape[1])
+    batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
+    job = Job(checkpoint, architecture, plan, recipe, report, device, dtype, batch_size(*tokens.shape))
+    with open_work(out, identity, plan.output_bytes() + 2 * batch_bytes) as work:
+        _quantize_layers(job, tokens, work)
+        _finish(job, work)
+        work.publish(out)
+    return out
+
+
+def _quantize_layers(job: Job, tokens: torch.Tensor, work: Work) -> None:
+    """Quantize and write the decoder layers that `work` does not have yet; `tokens` [N, L] calibrate them."""
+    layers, prefix, total = job.architecture.layers, job.architecture.prefix, len(job.architecture.layers)
+    job.report("layer", work.layers_done, total)
+    if work.layers_done == total:
+        return
+    hidden, calls = _enter(job, tokens, all_batches=work.layers_done == 0)
+    if hidden is None:
+        hidden = work.load_hidden()
+    for index in range(work.layers_done, total):
+        layer, call = layers[index], calls[index]
+        fill(
+            job.architecture.model,
+            layer,
+            f"{prefix}.{index}",
+            job.checkpoint,
+            device=job.device,
+            dtype=job.dtype,
+        )
+        stored = _quantize_layer(job, index, hidden, call)
+        entries = []
+        for info in job.plan.layer_tensors[index]:
+            entries += named(stored[info.name]) if info.name in stored else [copy_entry(info)]
+        write_shard(work.model / job.plan.shard_name(index), entries)
+        last = index + 1 == total
+        if not last:
+            batches = torch.split(hidden, job.batch)
+            for number, batch in enumerate(batches, start=1):
+                batch.copy_(run_layer(layer, batch.to(job.device), call))
+                job.report("outputs", number, len(batches))
+        empty(layer)
+        work.finish_layer(None if last else hidden)
+        job.report("layer", index + 1, total)
+
+
+def _enter(job: Job, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
+    """The states [N, L, D] that enter the first layer (if asked for) and what each layer is called with."""
+    model: Any = job.architecture.model
+    base: nn.Module = model.base_model
+    prefix: str = model.base_model_prefix
+    skip = job.architecture.prefix
+    fill(model, base, prefix, job.checkpoint, device=job.device, dtype=job.dtype, skip=skip)
+    batches = torch.split(tokens.to(job.device), job.batch)
+    first, calls = capture_calls(job.architecture, batches[0])
+    # The calls are captured once and used for every batch: they must not depend on the text.
+    _, others = capture_calls(job.architecture, batches[0].flip(1))
+    if any(not same(a.args, b.args) or not same(a.kwargs, b.kwargs) for a, b in zip(calls, others, strict=True)):
+        raise QuantizeError("the model hands its decoder layers more than hidden states of the text: not supported")
+    hidden = None
+    if all_batches:
+        rest = [capture_calls(job.architecture, batch)[0].cpu() for batch in batches[1:]]
+        hidden = torch.cat([first.cpu(), *rest])
+    for child in base.children():
+        empty(child)
+    return hidden, calls
+
+
+def _quantize_layer(job: Job, index: int, hidden: torch.Tensor, call: LayerCall) -> dict[str, dict[str, torch.Tensor]]:
+    """Quantize the Linears of a filled layer in place; returns their stored form by the old tensor's name."""
+    layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
+    modules = {name: layer.get_submodule(name.removeprefix(prefix)) for name in job.plan.targets[index]}
+    linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
+    if not linears:
+        return {}
+    hessians = Hessians(linears)
+    batches = torch.split(hidden, job.batch)
+    for number, batch in enumerate(batches, start=1):
+        hessians.watch(partial(run_layer, layer, batch.to(job.device), call))
+        job.report("inputs", number, len(batches))
+
+    stored: dict[str, dict[str, torch.Tensor]] = {}
+    groups = hessians.groups()
+    args = GPTQArgs(job.plan.group_size, job.recipe.bits, job.recipe.damping)
+    for number, (names, hessian) in enumerate(groups):
+        # Rows do not know of each other, so Linears with one Hessian are quantized as one tall matrix.
+        infos = [job.checkpoint.tensors[f"{name}.weight"] for name in names]
+        weight = torch.cat([read_tensor(info).to(job.device, torch.float32) for info in infos])
+        rows = [info.shape[0] for info in infos]
+        try:
+            codes, scales = gptq(weight, hessian, args, partial(job.report, "columns", number, len(groups)))
+        except HessianError as error:
+            raise QuantizeError(f"{names[0]}: {error}: raise damping, or add the layer to ignore") from None
+        for name, part, part_scales in zip(names, torch.split(codes, rows), torch.split(scales, rows), strict=True):
+            tensors = encode(part.cpu(), part_scales.cpu())
+            stored[f"{name}.weight"] = {f"{name}.{key}": value for key, value in tensors.items()}
+            linears[name].weight.data.copy_(dequantize(part, part_scales))
+    job.report("columns", len(groups), len(groups))
+    return stored
+
+
+def _finish(job: Job, work: Work) -> None:
+    """Write everything that is not a decoder layer."""
+    checkpoint, plan, report = job.checkpoint, job.plan, job.report
+    layers = len(plan.layer_tensors)
+    for number, infos in enumerate(plan.other_tensors):
+        report("copy", number, len(plan.other_tensors))
+        write_shard(work.model / plan.shard_name(layers + number), map(copy_entry, infos))
+    names = [plan.shard_name(i) for i in range(layers + len(plan.other_tensors))]
+    write_index(work.model, [work.model / name for name in names])
+    copy_side_files(checkpoint.folder, work.model)
+    config = {**checkpoint.config, "quantization_config": quantization_config(plan.group_size, plan.ignore)}
+    write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    write_text(work.model / "README.md", model_card(checkpoint.folder, checkpoint.config, job.recipe, plan))
+    report("copy", len(plan.other_tensors), len(plan.other_tensors))
+
+
+def batch_size(samples: int, length: int) -> int:
+    """Sequences per batch: about 4096 tokens, and a divisor of `samples`, so one captured call fits all."""
+    wanted = max(1, BATCH_TOKENS // length)
+    return next(size for size in range(min(wanted, samples), 0, -1) if samples % size == 0)

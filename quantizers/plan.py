@@ -1,0 +1,123 @@
+"""What will happen to every tensor of a model, decided from its headers before any weight is read."""
+
+import re
+from dataclasses import dataclass
+
+from torch import nn
+
+from quantizers.checkpoint import Checkpoint, TensorInfo
+from quantizers.errors import QuantizeError
+from quantizers.int4 import choose_group_size
+from quantizers.modeling import Architecture, linear_names
+from quantizers.recipe import Recipe
+
+# vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"))
+LARGEST_SHARD = 4 << 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Targets, group size, ignore list and the content of every shard."""
+
+    targets: list[list[str]]
+    """Full names of the Linears to quantize, by decoder layer."""
+    group_size: int
+    ignore: list[str]
+    """For config.json: every Linear of the checkpoint that stays as it is."""
+    layer_tensors: list[list[TensorInfo]]
+    """Stored tensors by decoder layer; layer i becomes shard i."""
+    other_tensors: list[list[TensorInfo]]
+    """Stored tensors outside the decoder layers, by shard."""
+
+    def shard_name(self, index: int) -> str:
+        """File name of shard `index`: first the layers, then the others."""
+        return f"model-{index + 1:05d}-of-{len(self.layer_tensors) + len(self.other_tensors):05d}.safetensors"
+
+    def output_bytes(self) -> int:
+        """Bytes of tensor data that the quantized model will have."""
+        quantized = {f"{name}.weight" for names in self.targets for name in names}
+        total = 0
+        for info in (info for group in self.layer_tensors + self.other_tensors for info in group):
+            weights = info.shape[0] * info.shape[1] if info.name in quantized else 0
+            total += weights // 2 + weights // self.group_size * 2 + 16 if weights else info.nbytes
+        return total
+
+
+def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe) -> Plan:
+    """Decide what is quantized.
+
+    Raises QuantizeError if nothing is left to quantize, a weight is not a plain float matrix, no group size
+    fits, or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load.
+    """
+    count = len(architecture.layers)
+    targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
+    names = [name for layer in targets for name in layer]
+    if not names:
+        raise QuantizeError("no Linear in the decoder layers is left to quantize: loosen the recipe's ignore")
+    features: dict[str, int] = {}
+    for name in names:
+        info = checkpoint.tensors.get(f"{name}.weight")
+        if info is None or len(info.shape) != 2 or info.dtype not in ("F64", "F32", "F16", "BF16"):
+            found = "is missing" if info is None else f"is {info.dtype} {list(info.shape)}, not a float matrix"
+            raise QuantizeError(f"tensor {name}.weight {found}: give the original model, or ignore {name}")
+        features[name] = info.shape[1]
+    group_size = choose_group_size(features, recipe.group_size)
+    _refuse_half_fused(architecture, set(names))
+
+    pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
+    layer_tensors: list[list[TensorInfo]] = [[] for _ in range(count)]
+    others: list[TensorInfo] = []
+    for info in checkpoint.tensors.values():
+        match = pattern.match(info.name)
+        inside = match is not None and int(match.group(1)) < count
+        (layer_tensors[int(match.group(1))] if match and inside else others).append(info)
+    return Plan(
+        targets,
+        group_size,
+        _ignored(checkpoint, architecture, set(names), pattern),
+        layer_tensors,
+        _split(others),
+    )
+
+
+def _split(tensors: list[TensorInfo]) -> list[list[TensorInfo]]:
+    shards: list[list[TensorInfo]] = []
+    size = LARGEST_SHARD
+    for info in tensors:
+        if size + info.nbytes > LARGEST_SHARD:
+            shards.append([])
+            size = 0
+        shards[-1].append(info)
+        size += info.nbytes
+    return shards
+
+
+def _ignored(
+    checkpoint: Checkpoint, architecture: Architecture, targets: set[str], layer: re.Pattern[str]
+) -> list[str]:
+    modules = dict(architecture.model.named_modules())
+    linears = [n for n, m in modules.items() if isinstance(m, nn.Linear) and n not in targets]
+    strangers = []
+    for info in checkpoint.tensors.values():
+        module = info.name.rpartition(".")[0]
+        if len(info.shape) < 2 or module in modules:
+            continue
+        match = layer.match(info.name)
+        # A decoder layer beyond the last is a draft (MTP) layer: servers know its parts under other names
+        # too.
+        strangers.append(f"re:{re.escape(match.group(0))}.*" if match else module)
+    return list(dict.fromkeys(linears + strangers))
+
+
+def _refuse_half_fused(architecture: Architecture, targets: set[str]) -> None:
+    for index in range(len(architecture.layers)):
+        names = linear_names(architecture, index)
+        for parent in dict.fromkeys(name.rpartition(".")[0] for name in names):
+            for parts in FUSED:
+                present = [f"{parent}.{part}" for part in parts if f"{parent}.{part}" in names]
+                kept = [name for name in present if name not in targets]
+                if kept and len(kept) < len(present):
+                    raise QuantizeError(
+                        f"the recipe ignores {kept[0]} but not all of {', '.join(parts)}: vLLM fuses them"
+                    )

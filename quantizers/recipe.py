@@ -1,0 +1,108 @@
+"""Recipes: what to do to a model, as a small frozen document."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from quantizers.errors import QuantizeError
+
+# Small, easily hurt, or never run in calibration: the head, whatever decides between experts, and draft
+# layers.
+DEFAULT_IGNORE = (
+    "lm_head",
+    r"re:.*\.(gate|router|shared_expert_gate)(\..*)?$",
+    r"re:(.*\.)?(mtp|nextn)(\..*)?$",
+)
+
+
+class Calibration(BaseModel):
+    """The text whose activations tell GPTQ which weights matter."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    samples: int = Field(default=32, ge=1, le=65536)
+    """Sequences."""
+    length: int = Field(default=512, ge=8, le=131072)
+    """Tokens in each sequence."""
+    file: Path | None = None
+    """A .txt or .jsonl ({"text": ...}) file of your own; None takes the texts shipped with quantgate."""
+    seed: int = 0
+    """Shuffles the documents within each file."""
+
+
+class Recipe(BaseModel):
+    """How a model is quantized."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """How reports and the model card call it."""
+    bits: Literal[4] = 4
+    """Bits of a weight's code."""
+    group_size: Literal[32, 64, 128] | None = None
+    """Neighbouring inputs that share a scale; None takes the largest of 128, 64, 32 that fits every layer."""
+    damping: float = Field(default=0.05, gt=0, le=1)
+    """Added to the diagonal of the Hessian, in units of its mean: firm, as the calibration is short."""
+    calibration: Calibration = Calibration()
+    """The calibration text."""
+    ignore: tuple[str, ...] = DEFAULT_IGNORE
+    """Modules left as they are: full names, or "re:" and a regular expression that matches the name's start.
+    Everything outside the decoder layers is left as it is in any case."""
+
+    @field_validator("ignore")
+    @classmethod
+    def _patterns_compile(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if pattern.startswith("re:"):
+                try:
+                    re.compile(pattern[3:])
+                except re.error as error:
+                    raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        return patterns
+
+    def ignores(self, module: str) -> bool:
+        """Whether the module of this full name stays as it is."""
+        return any(re.match(p[3:], module) if p.startswith("re:") else p == module for p in self.ignore)
+
+    def digest(self) -> str:
+        """A sha256 over every setting, without the path of the calibration file: its text is what counts."""
+        return hashlib.sha256(self.model_dump_json(exclude={"calibration": {"file"}}).encode()).hexdigest()
+
+
+RECIPES: dict[str, dict[str, Any]] = {"w4a16": {"name": "w4a16"}}
+
+
+def load_recipe(name_or_path: str | Path) -> Recipe:
+    """The built-in recipe of this name, or the recipe in this YAML file.
+
+    A calibration file named in YAML is looked for beside the YAML file. Raises QuantizeError for an unknown
+    name (listing the known ones), a file that does not parse, an unknown key or a value out of range.
+    """
+    text = str(name_or_path)
+    if text in RECIPES:
+        return Recipe.model_validate(RECIPES[text])
+    path = Path(text)
+    if path.suffix not in (".yaml", ".yml"):
+        raise QuantizeError(f"unknown recipe {text!r}: use one of {', '.join(sorted(RECIPES))}, or a .yaml file")
+    try:
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError, RecursionError) as error:
+        raise QuantizeError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise QuantizeError(f"recipe {path} must be a YAML mapping with at least a name")
+    try:
+        recipe = Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "recipe"
+        raise QuantizeError(f"recipe {path}: {where}: {first['msg']}") from None
+    file = recipe.calibration.file
+    if file is not None and not file.is_absolute():
+        settings = recipe.calibration.model_copy(update={"file": path.parent / file})
+        recipe = recipe.model_copy(update={"calibration": settings})
+    return recipe

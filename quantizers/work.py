@@ -1,0 +1,116 @@
+"""OUT.partial: finished layers, the calibration batch on its way through the model, and where to go on.
+
+OUT.partial/lock                      held while a process works here
+OUT.partial/state.json                which model, recipe and calibration; how many layers are done
+OUT.partial/hidden-00007.safetensors  what enters layer 7
+OUT.partial/model/                    becomes OUT in one rename, when it is complete
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from quantizers.checkpoint import one_line, read_header, read_json, read_tensor
+from quantizers.errors import QuantizeError
+from quantizers.writing import named, write_shard, write_text
+
+STATE_VERSION = 1
+
+
+@dataclass
+class Work:
+    """An open work folder."""
+
+    folder: Path
+    identity: dict[str, str]
+    layers_done: int
+
+    @property
+    def model(self) -> Path:
+        """Where the quantized model grows."""
+        return self.folder / "model"
+
+    def load_hidden(self) -> torch.Tensor:
+        """States [N, L, D] that enter layer `layers_done`. Raises QuantizeError if they are not there."""
+        return read_tensor(read_header(self._hidden(self.layers_done))[0])
+
+    def finish_layer(self, hidden: torch.Tensor | None) -> None:
+        """Record that the next layer's shard is written; `hidden` [N, L, D] enters the layer after it."""
+        if hidden is not None:
+            write_shard(self._hidden(self.layers_done + 1), named({"hidden": hidden}))
+        # The state goes last: whatever it counts is safely on the disk.
+        self.layers_done += 1
+        self._save()
+        self._hidden(self.layers_done - 1).unlink(missing_ok=True)
+
+    def publish(self, out: Path) -> None:
+        """Make the model appear as `out` in one step, and remove the work folder."""
+        try:
+            os.replace(self.model, out)
+        except OSError as error:
+            raise QuantizeError(f"cannot move {self.model} to {out}: {one_line(error)}") from None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _hidden(self, layer: int) -> Path:
+        return self.folder / f"hidden-{layer:05d}.safetensors"
+
+    def _save(self) -> None:
+        state = {"version": STATE_VERSION, **self.identity, "layers_done": self.layers_done}
+        write_text(self.folder / "state.json", json.dumps(state, indent=2) + "\n")
+
+
+@contextmanager
+def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iterator[Work]:
+    """The work folder beside `out`: a new one, or the one an interrupted run of the same `identity` left.
+
+    `identity` holds fingerprints by name. Raises QuantizeError if `out` exists, if the work folder belongs
+    to another model, recipe or calibration, is in use by another process, or the disk has not
+    `needed_bytes` left.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise QuantizeError(f"{out} exists already: choose another folder or remove it")
+    folder = out.with_name(out.name + ".partial")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise QuantizeError(f"cannot work in {folder}: {one_line(error)}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise QuantizeError(f"another process works in {folder}: wait for it or stop it") from None
+        work = _resume(folder, dict(identity))
+        free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in work.model.iterdir())
+        if free < needed_bytes:
+            raise QuantizeError(
+                f"{folder} needs {needed_bytes / 1e9:.1f} GB but {free / 1e9:.1f} GB are free: free"
+                " space or choose another disk"
+            )
+        yield work
+
+
+def _resume(folder: Path, identity: dict[str, str]) -> Work:
+    work = Work(folder, identity, 0)
+    if (folder / "state.json").exists():
+        state = read_json(folder / "state.json")
+        done = state.get("layers_done")
+        if state.get("version") != STATE_VERSION or not isinstance(done, int):
+            raise QuantizeError(f"{folder} was made by another version of quantgate: remove it to start anew")
+        other = [name for name, value in identity.items() if state.get(name) != value]
+        if other:
+            raise QuantizeError(f"{folder} belongs to another {' and '.join(other)}: remove it to start anew")
+        work.layers_done = done
+    elif any(entry.name != "lock" and not entry.name.endswith(".tmp") for entry in folder.iterdir()):
+        raise QuantizeError(f"{folder} is not a work folder of quantgate: remove it or choose another output")
+    else:
+        work._save()
+    work.model.mkdir(exist_ok=True)
+    return work

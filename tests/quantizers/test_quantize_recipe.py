@@ -1,0 +1,85 @@
+"""Recipes from names and files."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from quantizers.errors import QuantizeError
+from quantizers.recipe import Recipe, load_recipe
+
+
+def test_the_built_in_recipe() -> None:
+    recipe = load_recipe("w4a16")
+    assert (recipe.name, recipe.bits, recipe.group_size) == ("w4a16", 4, None)
+    with pytest.raises(ValidationError):
+        recipe.name = "other"
+
+
+@pytest.mark.parametrize(
+    ("module", "ignored"),
+    [
+        ("lm_head", True),
+        ("model.layers.3.mlp.gate", True),
+        ("model.layers.3.mlp.router.classifier", True),
+        ("model.layers.3.mlp.shared_expert_gate", True),
+        ("mtp.layers.0.mlp.up_proj", True),
+        ("model.layers.3.mlp.gate_proj", False),
+        ("model.layers.3.self_attn.q_proj", False),
+        ("model.lm_head_like", False),
+    ],
+)
+def test_default_ignore(module: str, ignored: bool) -> None:
+    assert load_recipe("w4a16").ignores(module) is ignored
+
+
+def test_yaml(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ngroup_size: 32\nignore: [lm_head, 're:.*down_proj']\ncalibration: {file: my.txt}\n")
+    recipe = load_recipe(file)
+    assert recipe.group_size == 32 and recipe.calibration.file == tmp_path / "my.txt"
+    assert recipe.ignores("model.layers.0.mlp.down_proj")
+
+
+def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: Path) -> None:
+    base = Recipe(name="a")
+    assert base.digest() == Recipe.model_validate({"name": "a", "calibration": {"file": "/x/y.txt"}}).digest()
+    for changed in (
+        {"name": "b"},
+        {"damping": 0.02},
+        {"group_size": 64},
+        {"ignore": []},
+        {"calibration": {"seed": 1}},
+    ):
+        assert base.digest() != Recipe.model_validate({"name": "a"} | changed).digest(), changed
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: x\ncolour: red\n", "colour: Extra inputs"),
+        ("name: x\nbits: 3\n", "bits:"),
+        ("name: x\ngroup_size: 48\n", "group_size:"),
+        ("name: x\ndamping: 0\n", "damping:"),
+        ("name: x\ndamping: .nan\n", "damping:"),
+        ("name: x\ncalibration: {samples: 0}\n", "calibration.samples:"),
+        ("name: x\nignore: ['re:(']\n", "ignore: .*not a regular expression"),
+        ("name: ../x\n", "name:"),
+        ("[]", "must be a YAML mapping"),
+        ("{", "cannot be read"),
+        ("!!python/object/apply:os.getcwd []", "cannot be read"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(content)
+    with pytest.raises(QuantizeError, match=message) as caught:
+        load_recipe(str(file))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(QuantizeError, match="unknown recipe 'w4a17': use one of w4a16"):
+        load_recipe("w4a17")
+    with pytest.raises(QuantizeError, match="cannot be read"):
+        load_recipe("/nowhere/x.yaml")
