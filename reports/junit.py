@@ -1,0 +1,79 @@
+"""JUnit XML: one test case for each check, so that CI shows and obeys the verdict without knowing us."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+from reports.text import one_line, visible
+from reports.view import CheckRow, Report
+
+
+def render_junit(report: Report) -> str:
+    """The report as JUnit. FAIL is a <failure>, INCONCLUSIVE an <error>: both stop a CI job.
+
+    A file without a blocking case is green, so a run that is not judged, holds no checks, or whose verdict
+    is not PASS although every check is, gets one further case that blocks.
+    """
+    cases = [_case(row) for row in report.checks]
+    blocked = any(len(case) and case[0].tag in ("failure", "error") for case in cases)
+    if not blocked and (report.outcome != "PASS" or not cases):
+        case = ET.Element("testcase", classname="quantgate", name="verdict", time="0")
+        tag = "failure" if report.outcome == "FAIL" else "error"
+        ET.SubElement(case, tag, type=report.outcome.replace(" ", "_"), message=one_line(report.sentence, 1000))
+        cases.append(case)
+    counts = {
+        "tests": str(len(cases)),
+        "failures": str(sum(case.find("failure") is not None for case in cases)),
+        "errors": str(sum(case.find("error") is not None for case in cases)),
+    }
+    seconds = f"{report.seconds:.3f}"
+    root = ET.Element("testsuites", {"name": "quantgate", **counts, "time": seconds})
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        {"name": one_line(f"quantgate {report.policy_name}"), **counts, "skipped": "0", "time": seconds},
+    )
+    properties = ET.SubElement(suite, "properties")
+    for name, value in _properties(report):
+        ET.SubElement(properties, "property", name=name, value=one_line(value, 1000))
+    suite.extend(cases)
+    if report.notes:
+        ET.SubElement(suite, "system-out").text = visible("\n".join(report.notes))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=False).join(
+        ('<?xml version="1.0" encoding="UTF-8"?>\n', "\n")
+    )
+
+
+def _properties(report: Report) -> list[tuple[str, str]]:
+    pairs = [
+        ("verdict", report.outcome),
+        ("run", report.run_id),
+        ("policy", report.policy_name),
+        ("policy_sha256", report.policy_sha256),
+        ("sealed_policy_sha256", report.sealed_sha256),
+        ("judged_after_the_fact", str(report.after_the_fact).lower()),
+    ]
+    return pairs + [(model.role, f"{model.name} {model.sha256}".strip()) for model in report.models]
+
+
+def _case(row: CheckRow) -> ET.Element:
+    result = row.result
+    case = ET.Element(
+        "testcase",
+        classname=one_line(f"quantgate.{result.on.split('/')[0]}"),
+        name=one_line(result.name),
+        time="0",
+    )
+    numbers = (
+        f"estimate {row.estimate} {row.unit}, bounds {row.interval}, margin {row.margin}, n {result.n}, "
+        f"b/c/D {row.counts}, confidence {result.confidence:g}, {result.method or 'no interval'}; "
+        f"left out: {', '.join(row.unusable) or 'none'}"
+    )
+    message = one_line(result.reason, 1000)
+    if result.verdict == "PASS":
+        ET.SubElement(case, "system-out").text = f"{message}\n{numbers}"
+    else:
+        tag = "failure" if result.verdict == "FAIL" else "error"
+        ET.SubElement(case, tag, type=result.verdict, message=message).text = numbers
+    return case

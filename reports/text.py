@@ -1,0 +1,138 @@
+"""How numbers and other people's text are written: one place, so that every report says the same."""
+
+from __future__ import annotations
+
+import re
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
+)
+_SECRET = re.compile(r"(?<![a-z])token(?![a-z])|secret|passw|api[-_]?key|credential|authorization", re.IGNORECASE)
+_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def visible(text: str) -> str:
+    """Text in which nothing hides: control, direction and lone surrogate characters become signs one can see.
+
+    The result can be written as UTF-8 and as XML 1.0, and cannot turn the text around it from right to left.
+    """
+    return _HIDDEN.sub(_sign, text.replace("\r\n", "\n"))
+
+
+def _sign(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"\u27e8U+{code:04X}\u27e9"
+
+
+def shorten(text: str, limit: int) -> str:
+    """At most about `limit` characters: beginning and end, and between them how much is left out."""
+    if len(text) <= limit:
+        return text
+    tail = limit // 4
+    head = limit - tail
+    return f"{text[:head]}\n[… {len(text) - limit:,} characters left out …]\n{text[-tail:]}"
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """Visible text on one line, cut at `limit` characters."""
+    line = " ".join(visible(text[: 4 * limit]).split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def hide_secret(name: str, value: str) -> str:
+    """`value`, or a remark in its place when `name` says that it is a password or a token."""
+    return "(hidden)" if value and _SECRET.search(name) else _LOGIN.sub("(hidden)", value)
+
+
+def hide_secrets(command: list[str]) -> list[str]:
+    """A command line without its passwords and tokens (`--api-key x`, `--api-key=x`, `TOKEN=x`)."""
+    return [_hide_in_word(word, before) for word, before in zip(command, ["", *command], strict=False)]
+
+
+def _hide_in_word(word: str, before: str) -> str:
+    """One argument without its secret; `before` is the argument before it, which may be its name."""
+    name, equals, value = word.partition("=")
+    if equals and value and _SECRET.search(name):
+        return f"{name}=(hidden)"
+    if before.startswith("-") and "=" not in before and _SECRET.search(before) and not word.startswith("-"):
+        return "(hidden)"
+    if "authorization:" in word.lower():
+        return "authorization: (hidden)"
+    return _LOGIN.sub("(hidden)", word)
+
+
+def short_hash(sha256: str) -> str:
+    """The first twelve digits of a hash."""
+    return sha256[:12]
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number with thousands separators, or a dash."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """0.123 -> 12.3 %."""
+    return "–" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def points(value: float | None) -> str:
+    """A difference of shares in points, with its sign: -0.012 -> −1.2."""
+    return "–" if value is None else signed(100 * value, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with a real minus or a plus; zero has neither."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return f"−{text}" if value < 0 else f"+{text}"
+
+
+def quantity(metric: str, margin_kind: str, value: float | None) -> str:
+    """A value of a check in the check's own unit; None is a bound that does not exist."""
+    if value is None:
+        return "unbounded"
+    if metric == "kl_mean":
+        return f"{value:.4f}"
+    return f"{100 * value:.1f}" if margin_kind == "max" else signed(100 * value, 1)
+
+
+def unit(metric: str, margin_kind: str) -> str:
+    """The unit of a check's values."""
+    if metric == "kl_mean":
+        return "nats"
+    return "%" if margin_kind == "max" else "points"
+
+
+def size(count: int) -> str:
+    """Bytes as a person says them: 1.2 GB."""
+    amount = float(count)
+    for suffix in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {suffix}" if suffix == "B" else f"{amount:.3g} {suffix}"
+        amount /= 1000
+    return f"{amount:.3g} TB"
+
+
+def parameters(count: int) -> str:
+    """Parameters as a person says them: 494 M, 7.6 B."""
+    return f"{count / 1e9:.3g} B" if count >= 1e9 else f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count:,}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 3.2 s, 4 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(count: int, word: str) -> str:
+    """1 check, 2 checks."""
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"

@@ -1,0 +1,191 @@
+"""Small realistic run folders for the report's tests."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from harness.policy import SealedPolicy, load_policy
+from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts, Stage
+from harness.samples import ROLES, Item, Role, Sample, sha256_of
+from harness.verdict import judge
+
+PLANNED = {
+    "cot/word_problems": 48,
+    "ruler/niah_single_1@2048": 8,
+    "ruler/vt@2048": 8,
+    "ruler/cwe@2048": 8,
+    "divergence/trajectories": 16,
+}
+
+
+def manifest(sealed: SealedPolicy, planned: dict[str, int] | None = None) -> Manifest:
+    """What a demo run writes."""
+    flags = ["--max-model-len", "4096", "--dtype", "bfloat16", "--seed", "0", "--port"]
+    common = {
+        "max_model_len": "4096",
+        "dtype": "bfloat16",
+        "vllm_version": "0.26.1",
+        "kv_cache_dtype": "auto",
+    }
+    return Manifest(
+        run_id="2025-11-21T22-04-11-qwen2.5-0.5b-w4a16",
+        created="2025-11-21T22:04:11+00:00",
+        quantgate_version="0.1.0",
+        command=["quantgate", "gate", "Qwen/Qwen2.5-0.5B-Instruct", "--policy", "demo"],
+        policy_name=sealed.policy.name,
+        policy_sha256=sealed.sha256,
+        models={
+            "reference": ModelFacts(
+                name="Qwen/Qwen2.5-0.5B-Instruct",
+                path="/models/qwen2.5-0.5b",
+                sha256="7ae557604adf67be50417f59c2c2f167" * 2,
+                bytes=988_097_824,
+                parameters=494_032_768,
+                bits_per_weight=16.0,
+            ),
+            "candidate": ModelFacts(
+                name="qwen2.5-0.5b-w4a16",
+                path="runs/x/checkpoint",
+                sha256="c3ab8ff13720e8ad9047dd39466b3c89" * 2,
+                bytes=457_130_112,
+                parameters=494_032_768,
+                bits_per_weight=4.16,
+                quantization="compressed-tensors",
+            ),
+        },
+        servers={
+            role: ServerFacts(
+                url=f"http://127.0.0.1:{port}",
+                command=["vllm", "serve", model, *flags, str(port)],
+                environment={"VLLM_USE_V2_MODEL_RUNNER": "1", "HF_TOKEN": "hf_verysecret"},
+                readback={**common, "model": model, "quantization": quantization},
+            )
+            for role, port, model, quantization in (
+                ("reference", 40001, "/models/qwen2.5-0.5b", "none"),
+                ("candidate", 40002, "runs/x/checkpoint", "compressed-tensors"),
+            )
+        },
+        allowed_differences=["model", "quantization"],
+        hardware={"cpu": "AMD EPYC 9B14, 2 cores", "memory_gib": 23, "gpus": []},
+        versions={"vllm": "0.26.1", "torch": "2.11.0", "transformers": "5.2.0", "python": "3.11.2"},
+        planned=PLANNED if planned is None else planned,
+        stages=[
+            Stage(name="quantize", seconds=74.2),
+            Stage(name="serve", seconds=61.9),
+            Stage(name="cot", seconds=148.3),
+            Stage(name="ruler", seconds=96.4),
+            Stage(name="divergence", seconds=41.0),
+            Stage(name="judge", seconds=0.4),
+        ],
+    )
+
+
+def sample(role: Role, suite: str, task: str, item: str, **more: object) -> Sample:
+    """One sample; what is not said is an ordinary right answer."""
+    fields: dict[str, object] = {
+        "suite": suite,
+        "task": task,
+        "item": item,
+        "role": role,
+        "prompt_sha256": sha256_of([suite, task, item]),
+        "score": 1.0,
+        "answer": "72",
+        "finish_reason": "stop",
+        "prompt_tokens": 93,
+        "completion_tokens": 120,
+        "seconds": 3.2,
+        "text": "Half of 48 is 24, and 48 + 24 = 72.\n\nAnswer: 72",
+    }
+    return Sample.model_validate(fields | more)
+
+
+def make_run(
+    path: Path,
+    *,
+    damage: float = 0.04,
+    planned: dict[str, int] | None = None,
+    verdict: bool = True,
+    seed: int = 1,
+) -> RunFolder:
+    """A finished run of the demo policy; `damage` is how often the candidate loses a right answer."""
+    rng = random.Random(seed)
+    sealed = load_policy("demo")
+    folder = RunFolder(path)
+    facts = manifest(sealed, planned)
+    folder.create(facts, sealed)
+    for name, count in facts.planned.items():
+        suite, task = name.split("/")
+        log = folder.log(suite)
+        for number in range(count):
+            for one in _pair(rng, suite, task, f"{number:04d}", damage):
+                log.append(one)
+        log.close()
+    for suite in dict.fromkeys(name.split("/")[0] for name in facts.planned):
+        names = [n.split("/")[1] for n in facts.planned if n.startswith(f"{suite}/")]
+        items = [_item(suite, task, f"{i:04d}") for task in names for i in range(facts.planned[f"{suite}/{task}"])]
+        facts.items_sha256[suite] = folder.write_items(suite, items)
+    folder.write_manifest(facts)
+    if verdict:
+        judge_run(folder)
+    return folder
+
+
+def judge_run(folder: RunFolder, policy_sha256: str | None = None) -> None:
+    """Store the verdict of the sealed policy; another `policy_sha256` makes it one after the fact."""
+    sealed, facts = folder.sealed_policy(), folder.manifest()
+    folder.write_verdict(
+        judge(sealed.policy, folder.samples(), facts.planned, policy_sha256 or sealed.sha256, sealed.sha256)
+    )
+
+
+def _item(suite: str, task: str, item: str) -> Item:
+    question = "Natalia sold clips to 48 friends in April, and half as many in May. How many in all?"
+    return Item(
+        task=task,
+        item=item,
+        prompt=[{"role": "user", "content": question}],
+        prompt_sha256=sha256_of([suite, task, item]),
+        target=None if suite == "divergence" else "72",
+    )
+
+
+def _pair(rng: random.Random, suite: str, task: str, item: str, damage: float) -> list[Sample]:
+    if suite == "divergence":
+        positions = rng.randint(120, 192)
+        upper = positions * rng.lognormvariate(-4.2, 0.5) * (1 + 8 * damage)
+        flips = round(positions * rng.uniform(0.01, 0.06))
+        metrics = {
+            "kl_lower_sum": upper * 0.93,
+            "kl_upper_sum": upper,
+            "positions": float(positions),
+            "flips": float(flips),
+            "confident_flips": float(flips // 4),
+            "captured_mass_sum": positions * 0.985,
+        }
+        shared: dict[str, object] = {"score": None, "answer": None, "completion_tokens": positions}
+        return [
+            sample("reference", suite, task, item, **shared),
+            sample("candidate", suite, task, item, **shared, metrics=metrics, text=""),
+        ]
+    right = rng.random() < (0.75 if suite == "cot" else 0.9)
+    cut = rng.random() < 0.05
+    scores = {"reference": float(right), "candidate": float(right)}
+    if right and rng.random() < damage:
+        scores["candidate"] = 0.0
+    elif not right and rng.random() < damage / 2:
+        scores["candidate"] = 1.0
+    return [
+        sample(
+            role,
+            suite,
+            task,
+            item,
+            score=scores[role],
+            answer="72" if scores[role] else "96",
+            text="Half of 48 is 24, and 48 + 24 = 72.\n\nAnswer: 72" if scores[role] else "48 · 2 = 96.\n\nAnswer: 96",
+            finish_reason="length" if cut and not right else "stop",
+            completion_tokens=256 if cut and not right else rng.randint(60, 220),
+        )
+        for role in ROLES
+    ]

@@ -1,0 +1,166 @@
+"""What machines read: JUnit, Markdown, badge and model card."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+import yaml
+from report_runs import judge_run, make_run, sample
+
+from harness.runfolder import RunFolder
+from harness.verdict import CheckResult, Verdict
+from reports.markdown import SIGNS, escape
+from reports.render import render
+
+
+def run_with(path: Path, *outcomes: str, overall: str | None = None) -> RunFolder:
+    folder = make_run(path, planned={"cot/word_problems": 2}, verdict=False)
+    sha = folder.manifest().policy_sha256
+    checks = [
+        CheckResult.model_validate(
+            {
+                "name": f"check {i} | of <cot>",
+                "metric": "accuracy",
+                "on": "cot/word_problems",
+                "verdict": outcome,
+                "reason": f"reason {i}",
+                "margin": 0.01,
+                "margin_kind": "max_loss",
+                "confidence": 0.95,
+                "n": 2,
+            }
+        )
+        for i, outcome in enumerate(outcomes)
+    ]
+    worst = overall or next((o for o in ("FAIL", "INCONCLUSIVE") if o in outcomes), "PASS")
+    folder.write_verdict(
+        Verdict.model_validate(
+            {
+                "verdict": worst,
+                "reason": "because",
+                "policy_name": "demo",
+                "policy_sha256": sha,
+                "sealed_policy_sha256": sha,
+                "checks": checks,
+            }
+        )
+    )
+    return folder
+
+
+def read(folder: RunFolder, name: str) -> str:
+    render(folder.path)
+    return (folder.report_path / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "failures", "errors"),
+    [
+        (["PASS"] * 3, 0, 0),
+        (["PASS", "FAIL", "FAIL"], 2, 0),
+        (["INCONCLUSIVE", "PASS", "FAIL"], 1, 1),
+        (["INCONCLUSIVE"], 0, 1),
+    ],
+)
+def test_junit_counts_what_the_verdict_counts(tmp_path: Path, outcomes: list[str], failures: int, errors: int) -> None:
+    root = ET.fromstring(read(run_with(tmp_path / "run", *outcomes), "junit.xml"))
+    suite = root[0]
+    for element in (root, suite):
+        counts = [int(element.attrib[name]) for name in ("tests", "failures", "errors")]
+        assert counts == [len(outcomes), failures, errors]
+    assert len(suite.findall("testcase")) == len(outcomes)
+    assert [e.get("type") for e in suite.iterfind("testcase/failure")] == ["FAIL"] * failures
+    assert [e.get("type") for e in suite.iterfind("testcase/error")] == ["INCONCLUSIVE"] * errors
+    properties = {p.get("name"): p.get("value") for p in suite.iterfind("properties/property")}
+    assert properties["verdict"] in outcomes and properties["judged_after_the_fact"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("overall", "kind", "tag"),
+    [(None, "NOT_JUDGED", "error"), ("PASS", "PASS", "error"), ("FAIL", "FAIL", "failure")],
+)
+def test_junit_is_never_green_without_a_check_that_holds(
+    tmp_path: Path, overall: str | None, kind: str, tag: str
+) -> None:
+    folder = run_with(tmp_path / "run", overall=overall or "PASS")
+    if overall is None:
+        (folder.path / "verdict.json").unlink()
+    root = ET.fromstring(read(folder, "junit.xml"))
+    assert root.attrib["tests"] == "1"
+    assert [element.get("type") for element in root.iter(tag)] == [kind]
+
+
+def test_junit_blocks_when_the_verdict_is_worse_than_its_checks(tmp_path: Path) -> None:
+    root = ET.fromstring(read(run_with(tmp_path / "run", "PASS", overall="INCONCLUSIVE"), "junit.xml"))
+    assert (root.attrib["tests"], root.attrib["errors"]) == ("2", "1")
+
+
+def test_markdown_has_the_head_the_models_and_every_check(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    text = read(folder, "summary.md")
+    verdict = folder.verdict()
+    assert text.startswith(f"## {SIGNS[verdict.verdict]} quantgate: {verdict.verdict}\n")
+    assert "| Size | 988 MB | 457 MB |" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| ✅", "| ❌", "| ⚠️"))]
+    assert len(rows) == len(verdict.checks)
+    assert {line.replace("\\|", "").count("|") for line in rows} == {10}
+    judge_run(folder, "ab" * 32)
+    assert "> [!WARNING]\n> Judged after the fact" in read(folder, "summary.md")
+
+
+def test_markdown_prints_foreign_text_as_it_is(tmp_path: Path) -> None:
+    assert escape("a|b *c* <img> @all\n# x `y` [z](http://w)") == (
+        r"a\|b \*c\* &lt;img&gt; &#64;all \# x \`y\` \[z\]\(http&#58;//w\)"
+    )
+    assert r"check 0 \| of &lt;cot&gt;" in read(run_with(tmp_path / "run", "PASS"), "summary.md")
+
+
+def test_badge_says_the_verdict_in_words(tmp_path: Path) -> None:
+    for outcomes, said in ((["PASS"] * 2, "PASS · 2 checks"), (["FAIL", "PASS"], "FAIL · 1 of 2 hold")):
+        root = ET.fromstring(read(run_with(tmp_path / said[:4], *outcomes), "badge.svg"))
+        assert root.get("aria-label") == f"quantgate: {said}"
+        assert said in "".join(root.itertext())
+
+
+def test_badge_of_an_unjudged_run(tmp_path: Path) -> None:
+    root = ET.fromstring(read(make_run(tmp_path / "run", verdict=False), "badge.svg"))
+    assert root.get("aria-label") == "quantgate: NOT JUDGED"
+
+
+def test_model_card_has_front_matter_tables_and_limits(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    _, front, body = read(folder, "model_card.md").split("---\n", 2)
+    data = yaml.safe_load(front)
+    assert data["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert data["base_model_relation"] == "quantized"
+    assert "license" not in data and "# license: the base model's licence applies" in front
+    index = data["model-index"][0]
+    assert index["name"] == "qwen2.5-0.5b-w4a16"
+    scores = [s for s in folder.samples() if s.role == "candidate" and s.suite == "cot"]
+    first = index["results"][0]
+    assert first["dataset"] == {"type": "cot/word_problems", "name": "word_problems"}
+    assert first["metrics"][0]["value"] == pytest.approx(sum(s.score or 0 for s in scores) / len(scores), abs=1e-4)
+    assert {"task", "dataset", "metrics"} == set(first)
+    assert "### What this does not show" in body and "Other tasks, languages and longer contexts are unknown." in body
+    assert "one-sided at 95 %" in body and "temperature 0.0" in body
+    assert "licence applies" in body
+
+
+def test_model_card_of_a_model_that_did_not_pass_says_so(tmp_path: Path) -> None:
+    assert "**This model did not pass its release checks.**" in read(
+        run_with(tmp_path / "run", "FAIL"), "model_card.md"
+    )
+    assert "did not pass" not in read(run_with(tmp_path / "other", "PASS"), "model_card.md")
+
+
+def test_errors_and_duplicates_are_told_to_every_reader(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2})
+    line = sample("candidate", "cot", "word_problems", "0000").model_dump_json()
+    with folder.samples_path("cot").open("a") as file:
+        file.write(line + "\n")
+    said = "1 sample with a key that was there before"
+    assert said in read(folder, "summary.md")
+    assert said in (folder.report_path / "junit.xml").read_text("utf-8")
+    assert said in (folder.report_path / "model_card.md").read_text("utf-8")
