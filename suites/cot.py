@@ -7,6 +7,8 @@ thinking) and shorten prompts without a word; hence the LM class here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
 import json
 import logging
 from collections.abc import Sequence
@@ -115,12 +117,13 @@ class Cot:
         made: list[Item] = []
         for name, settings in self._config.tasks.items():
             task = self._task(name)
-            task.build_all_requests(
-                limit=settings.limit,
-                apply_chat_template=True,
-                fewshot_as_multiturn=True,
-                chat_template=EndpointLM.apply_chat_template,
-            )
+            with contextlib.redirect_stderr(io.StringIO()):  # lm-eval draws a bar of its own
+                task.build_all_requests(
+                    limit=settings.limit,
+                    apply_chat_template=True,
+                    fewshot_as_multiturn=True,
+                    chat_template=EndpointLM.apply_chat_template,
+                )
             for request in task.instances:
                 prompt, generation = request.args
                 made.append(

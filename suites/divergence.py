@@ -198,6 +198,6 @@ def read_scores(path: Path) -> tuple[list[int], Scores]:
             flat["top_ids"].reshape(-1, k),
             flat["top_logprobs"].reshape(-1, k),
         )
-    except (OSError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+    except (OSError, AttributeError, KeyError, ValueError, TypeError, pa.ArrowException) as error:
         raise BadInput(f"{path}: not a stored trajectory: {error}") from None
     return prompt_ids, scores
