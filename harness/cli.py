@@ -168,14 +168,18 @@ def _number(check: CheckResult, value: float | None) -> str:
 
 def main() -> None:
     """Run a command; every way to end is one of the designed exit codes."""
-    # A cancelled CI job sends SIGTERM: end as on Ctrl-C, servers included.
+    # A cancelled CI job sends SIGTERM: end as on Ctrl-C, servers included. A shell starts background jobs with
+    # SIGINT ignored; then neither would end us.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         status = app(standalone_mode=False)
     except UsageError as error:
-        _fail(f"{error.format_message()} (quantgate --help)", 3)
+        _fail(f"{getattr(error, 'format_message', error.__str__)()} (quantgate --help)", 3)
     except (KeyboardInterrupt, typer.Abort):
-        _fail("interrupted; what was answered is stored: --resume --out RUN goes on from there", 4)
+        status = 130
+    except SystemExit:  # typer ends like this, with status 1, when standard output was closed
+        status = RunFailed.exit_code
     except GateError as error:
         _debug()
         if error.details:
@@ -187,6 +191,8 @@ def main() -> None:
     except Exception as error:  # a mistake of ours: still one line and a designed exit code
         _debug()
         _fail(f"internal error: {type(error).__name__}: {error}; --debug shows where", RunFailed.exit_code)
+    if status == 130:  # what typer makes of Ctrl-C
+        _fail("interrupted; what was answered is stored: --resume --out RUN goes on from there", RunFailed.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
 

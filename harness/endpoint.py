@@ -32,7 +32,7 @@ class EndpointError(Exception):
     """
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(f"{kind}: {' '.join(message.split())[:300]}")
+        super().__init__(f"{kind}: {_text(' '.join(message.split())[:300])}")
         self.kind = kind
 
 
@@ -225,7 +225,7 @@ def _is_loopback(url: str) -> bool:
 def _object(response: httpx.Response, what: str) -> dict[str, Any]:
     try:
         data = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         raise EndpointError("garbage", f"{what}: not JSON: {response.text[:80]!r}") from None
     if not isinstance(data, dict):
         raise EndpointError("garbage", f"{what}: expected a JSON object, found {type(data).__name__}")
@@ -281,9 +281,9 @@ def _scores(token_ids: list[int], entries: list[Any], top: int) -> Scores:
                 raise EndpointError("garbage", f"asked for {top} log-probabilities, got {len(ranked)}")
             top_logprobs[row] = [logprob for logprob, _ in ranked]
             top_ids[row] = [token_id for _, token_id in ranked]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise EndpointError("garbage", f"prompt_logprobs cannot be read: {error!r}") from None
     mass = np.exp(top_logprobs.astype(np.float64)).sum(axis=1)
-    if not np.isfinite(logprobs).all() or not np.isfinite(mass).all() or (mass > 1.01).any():
+    if not np.isfinite(logprobs).all() or not np.isfinite(top_logprobs).all() or not (mass <= 1.01).all():
         raise EndpointError("garbage", "log-probabilities are not finite or sum to more than one")
     return Scores(np.asarray(token_ids, np.int32), logprobs, top_ids, top_logprobs)

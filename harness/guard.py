@@ -9,6 +9,7 @@ which processes these are, so that a later gate can find them should this proces
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -82,8 +83,9 @@ def end_leftovers(state: Path) -> bool:
     if _runs(server):
         found = True
         end_group(server["pid"], GRACE_SECONDS)
-    if found and cleanup:
-        subprocess.run(cleanup, stdin=subprocess.DEVNULL, check=False)
+    if cleanup:  # even when nothing is found: a container lives on without the processes that started it
+        with contextlib.suppress(OSError):
+            subprocess.run(cleanup, stdin=subprocess.DEVNULL, check=False)
     state.unlink(missing_ok=True)
     return found
 

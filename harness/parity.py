@@ -37,7 +37,8 @@ async def read_back(endpoint: Endpoint, facts: ModelFacts) -> dict[str, str]:
     found = {"model": facts.sha256 or facts.name, "quantization": facts.quantization or "none"}
     found["version"] = str((await endpoint.get_json("/version")).get("version", UNKNOWN))
     models = (await endpoint.get_json("/v1/models")).get("data")
-    served = [m for m in models or [] if isinstance(m, dict) and m.get("id") == endpoint.model]
+    listed = models if isinstance(models, list) else []
+    served = [m for m in listed if isinstance(m, dict) and m.get("id") == endpoint.model]
     found["max_model_len"] = str(served[0].get("max_model_len", UNKNOWN)) if served else UNKNOWN
     labels = next(iter((await endpoint.metrics()).get("vllm:cache_config_info", [])), ({}, 0.0))[0]
     found["kv_cache_dtype"] = labels.get("cache_dtype", UNKNOWN)

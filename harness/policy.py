@@ -157,9 +157,10 @@ def load_policy(name_or_path: str | Path) -> SealedPolicy:
     name = str(name_or_path)
     try:
         if name in shipped_policies():
-            text = (resources.files("harness") / "policies" / f"{name}.yaml").read_text("utf-8")
+            data = (resources.files("harness") / "policies" / f"{name}.yaml").read_bytes()
         else:
-            text = Path(name).read_text("utf-8")
+            data = Path(name).read_bytes()
+        text = data.decode("utf-8")  # not read_text: it would turn CRLF into LF, and other bytes have another sha256
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(shipped_policies())
         raise BadInput(f"policy {name}: {error}; give a YAML file or one of: {known}") from None
@@ -171,7 +172,7 @@ def parse_policy(text: str, source: str = "policy") -> SealedPolicy:
     try:
         # YAML 1.2: in 1.1 the key `on` would be read as true. A key given twice is an error.
         data = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45 is no date
         raise BadInput(f"policy {source}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise BadInput(f"policy {source}: expected keys and values, found {type(data).__name__}")
@@ -188,7 +189,9 @@ def validate(model: type[M], data: Any, what: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as failure:
-        error = failure.errors()[0]
+        errors = failure.errors()
+        # A misspelt key that is required is also missing: its nearest known one says more than "Field required".
+        error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         path = ".".join(str(part) for part in error["loc"])
         if error["type"] != "extra_forbidden":
             message = error["msg"].removeprefix("Value error, ")
@@ -203,9 +206,9 @@ def validate(model: type[M], data: Any, what: str) -> M:
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Names of the fields at `location` inside `model`."""
     for part in location:
-        if isinstance(part, int):
+        if part not in model.model_fields:  # the index of a list, the key of a dict: its model is already found
             continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        annotation = model.model_fields[str(part)].annotation
         nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
         inner = next((a for a in nested if issubclass(a, BaseModel)), None)
         if inner is None:

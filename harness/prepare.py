@@ -20,7 +20,11 @@ def quantize_model(model: Path, recipe_name: str, out: Path, reporter: Reporter)
     from quantizers.pipeline import quantize
     from quantizers.recipe import load_recipe
 
-    with reporter.stage(f"quantize {recipe_name}") as meter:
+    try:
+        recipe = load_recipe(recipe_name)
+    except QuantizeError as error:
+        raise BadInput(str(error)) from None
+    with reporter.stage(f"quantize {recipe.name}") as meter:
 
         def show(stage: str, done: int, total: int) -> None:
             if stage == "layer":
@@ -29,7 +33,7 @@ def quantize_model(model: Path, recipe_name: str, out: Path, reporter: Reporter)
                 meter.update(text=f"{stage} {done}/{total}")
 
         try:
-            return quantize(model, load_recipe(recipe_name), out, progress=show)
+            return quantize(model, recipe, out, progress=show)
         except QuantizeError as error:
             raise BadInput(str(error)) from None
 

@@ -131,9 +131,11 @@ class RunFolder:
         """
         path = self.path / "policy.yaml"
         try:
-            sealed = parse_policy(path.read_text("utf-8"), source=str(path))
+            sealed = parse_policy(path.read_bytes().decode("utf-8"), source=str(path))
         except OSError as error:
             raise BadInput(f"{path}: {error.strerror}; not a run folder?") from None
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{path} was edited after the run began: {error}") from None
         expected = self.manifest().policy_sha256
         if sealed.sha256 != expected:
             raise BadInput(
@@ -204,7 +206,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -61,11 +61,11 @@ async def _work(
         if suite.reference_first and role == "candidate":
             await answered[key.pair].wait()
         sample = await _ask(suite, item, role, endpoint, log)
-        if sample.error is None or sample.error.startswith(("refused", "budget", "reference")):
-            for error in held:
-                log.append(error)
+        if sample.error is None or sample.error.startswith(("refused", "budget")):
+            _write([*held, sample], log, answered)
             held.clear()
-            log.append(sample)
+        elif sample.error.startswith("reference"):  # says nothing of this role's server
+            _write([sample], log, answered)
         else:
             held.append(sample)
             if len(held) >= ERRORS_IN_A_ROW or not await endpoint.healthy():
@@ -73,12 +73,17 @@ async def _work(
                     f"the {role} server at {endpoint.url} fails: {sample.error}; --resume goes on from here"
                 )
         if not queue and held:
-            for error in held:
-                log.append(error)
+            _write(held, log, answered)
             held.clear()
-        if role == "reference":
-            answered[key.pair].set()
         meter.advance()
+
+
+def _write(samples: Sequence[Sample], log: SampleLog, answered: dict[tuple[str, str, str, int], asyncio.Event]) -> None:
+    """Append samples; the candidate may go on with an item once the reference's sample of it is written."""
+    for sample in samples:
+        log.append(sample)
+        if sample.role == "reference":
+            answered[sample.key.pair].set()
 
 
 async def _ask(suite: Suite, item: Item, role: Role, endpoint: Endpoint, log: SampleLog) -> Sample:

@@ -283,6 +283,7 @@ def serve(plans: list[ServerPlan], logs: Path, timeout: float, meter: Meter) -> 
         _wait(servers, deadline, timeout, meter)
         yield servers
     finally:
+        meter.update(text="ending")
         for server in servers:
             if server.guard.stdin:
                 server.guard.stdin.close()  # all begin to end at once

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from harness.policy import Check, Policy
-from harness.samples import Pairing, Sample, pair_samples
+from harness.samples import Pairing, Sample, pair_samples, sha256_of
 from harness.statistics import Interval, betting_interval, proportion_interval, ratio_interval, tango_interval
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
@@ -151,6 +152,9 @@ def _targets(check: Check, pairings: Mapping[str, Pairing]) -> dict[str, Pairing
 def _decide(check: Check, on: str, pairing: Pairing, confidence: float, max_unusable: float) -> CheckResult:
     if not pairing.pairs:
         return _undecided(check, on, confidence, pairing, "zero usable pairs")
+    # By hash of their names: neither the order of the answers (slow ones are often wrong) nor that of the tasks may
+    # reach the bounds, which take the order to say nothing of the scores.
+    pairing = replace(pairing, pairs=sorted(pairing.pairs, key=lambda pair: sha256_of(pair.reference.key.pair)))
     measured = _measure(check, on, pairing, confidence)
     unusable = measured.missing + measured.errored + measured.unequal
     if unusable > max_unusable * pairing.total:

