@@ -56,11 +56,8 @@ def gate(
 
     reporter = Reporter()
     asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url)
-    try:
-        run, verdict = run_gate(asked, reporter)
-    finally:
-        if reporter.stages:
-            reporter.print_times()
+    run, verdict = run_gate(asked, reporter)
+    reporter.print_times()
     print_verdict(verdict)
     print(f"report: {run.report_path / 'index.html'}")
     raise typer.Exit(EXIT_CODES[verdict.verdict])

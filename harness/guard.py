@@ -34,11 +34,12 @@ def main(arguments: list[str]) -> int:
     record = {"guard": _identity(os.getpid()), "server": _identity(server.pid), "cleanup": json.loads(cleanup)}
     Path(state).write_text(json.dumps(record), "utf-8")
 
-    ended = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ended.set())
-    for wait in (sys.stdin.buffer.read, server.wait):
+    ended, asked_by_signal = threading.Event(), []
+    # Not ended.set(): a handler runs inside ended.wait() and would wait for a lock that this thread holds.
+    signal.signal(signal.SIGTERM, lambda *_: asked_by_signal.append(True))
+    for wait in (_input_closes, server.wait):
         threading.Thread(target=_then_set, args=(wait, ended), daemon=True).start()
-    while not ended.wait(1.0):  # in slices: a signal is handled between two of them
+    while not asked_by_signal and not ended.wait(0.2):
         pass
     asked = server.poll() is None
     end_group(server.pid, GRACE_SECONDS)
@@ -47,6 +48,12 @@ def main(arguments: list[str]) -> int:
         subprocess.run(record["cleanup"], stdin=subprocess.DEVNULL, check=False)
     Path(state).unlink(missing_ok=True)
     return 0 if asked else status
+
+
+def _input_closes() -> None:
+    # Not sys.stdin: Python aborts at exit when a thread is inside its buffer.
+    while os.read(0, 65536):
+        pass
 
 
 def _then_set(wait: Callable[[], object], event: threading.Event) -> None:

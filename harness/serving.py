@@ -49,6 +49,7 @@ HINTS = [
         r"does not recognize this architecture|are not supported for now",
         "this vLLM does not know the architecture: use a newer one",
     ),
+    (r"No working C\+\+ compiler", "install g++ where the server runs, or set serving.enforce_eager: true"),
     (r"unrecognized arguments|invalid choice", "serving.extra_args has a flag that this vLLM does not know"),
 ]
 
@@ -97,6 +98,9 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
                 "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
                 "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cpus)),
             }
+            if serving.enforce_eager:
+                # vLLM compiles its log-probability code all the same, with a C++ compiler that may not be there.
+                environment["TORCHDYNAMO_DISABLE"] = "1"
         if serving.image:
             plans.append(_container(serving, role, model, ports[role], arguments, environment, cpus, run_id))
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -47,11 +47,13 @@ def servers_of(run: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.fixture(scope="session")
-def demo_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """QUANTGATE_CACHE of these tests: the one given, so that the demo model is fetched once on a machine."""
-    folder = Path(os.environ.get("QUANTGATE_CACHE") or Path.home() / ".cache" / "quantgate")
-    yield folder
+def wait_for(condition: Callable[[], bool], timeout: float, process: subprocess.Popen[bytes] | None, log: Path) -> None:
+    """Wait until `condition` holds; fail with the log's end when `process` ends or `timeout` seconds pass before."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process is None or process.poll() is None, f"the gate ended early:\n{log.read_text()[-3000:]}"
+        assert time.monotonic() < deadline, f"nothing after {timeout} s:\n{log.read_text()[-3000:]}"
+        time.sleep(0.2)
 
 
 @pytest.fixture(scope="session")
