@@ -72,10 +72,10 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
     sealed = _policy(options, run)
     suites = make_suites(sealed.policy, run.path)  # a policy that cannot run is refused before any work
     reporter.say(f"policy {sealed.policy.name} (sha256 {sealed.sha256[:12]}), run folder {run.path}")
+    models = _models(options, sealed, reporter)
     with run.lock():
         for role in end_dead_run(run.path / "logs"):
             reporter.say(f"ended the {role} server that an earlier run left behind")
-        models = _models(options, sealed, reporter)
         job = Job(run, sealed, _manifest(options, run, sealed, models), suites, {}, reporter)
         _make_items(job)
         try:
@@ -128,6 +128,7 @@ def _run_id(model: str) -> str:
 def _policy(options: GateOptions, run: RunFolder) -> SealedPolicy:
     """The policy asked for; when resuming, the sealed one, which another may not replace."""
     if not options.resume:
+        run.require_new()
         return load_policy(options.policy or "demo")
     sealed = run.sealed_policy()
     if options.policy and load_policy(options.policy).sha256 != sealed.sha256:

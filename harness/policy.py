@@ -105,6 +105,10 @@ class Check(Config):
             raise ValueError(f"exactly one of max_loss, max_increase, max is needed, found {given or 'none'}")
         if (self.max is not None) != (self.metric in ("kl_mean", "flip_rate")):
             raise ValueError("kl_mean and flip_rate are judged with max, everything else with max_loss or max_increase")
+        if self.max is not None and (self.floor is not None or self.ceiling is not None):
+            raise ValueError(
+                "floor and ceiling speak of one role; kl_mean and flip_rate are of a pair and have only max"
+            )
         return self
 
     @property

@@ -105,6 +105,11 @@ class RunFolder:
     def log_path(self, role: Role) -> Path:
         return self.path / "logs" / f"{role}.log"
 
+    def require_new(self) -> None:
+        """Raises BadInput when the folder already holds a run."""
+        if self.manifest_path.exists():
+            raise BadInput(f"{self.path} already holds a run; add --resume to finish it or choose another --out")
+
     # -- sealing ---------------------------------------------------------------------------------------------
 
     def create(self, manifest: Manifest, sealed: SealedPolicy) -> None:
@@ -114,8 +119,7 @@ class RunFolder:
             BadInput: the folder already holds a run.
             RunFailed: it cannot be written.
         """
-        if self.manifest_path.exists():
-            raise BadInput(f"{self.path} already holds a run; add --resume to finish it or choose another --out")
+        self.require_new()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_whole(self.path / "policy.yaml", sealed.text)

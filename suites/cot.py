@@ -49,10 +49,15 @@ class CotConfig(SuiteConfig):
 
 
 class EndpointLM(LM):  # type: ignore[misc]
-    """lm-eval's view of an Endpoint. `completions` keeps, for each request asked, the whole answer."""
+    """lm-eval's view of an Endpoint.
+
+    Made inside the event loop that the endpoint belongs to. `ask` is for that loop and keeps the whole answer;
+    `generate_until` is for lm-eval's own evaluator, which runs in another thread.
+    """
 
     def __init__(self, endpoint: Endpoint, max_tokens: int | None = None) -> None:
         super().__init__()
+        self._loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._max_tokens = max_tokens
 
@@ -73,7 +78,8 @@ class EndpointLM(LM):  # type: ignore[misc]
         async def ask_all() -> list[Completion]:
             return await asyncio.gather(*(self.ask(request) for request in requests))
 
-        return [scored_text(c, request) for c, request in zip(asyncio.run(ask_all()), requests, strict=True)]
+        completions = asyncio.run_coroutine_threadsafe(ask_all(), self._loop).result()
+        return [scored_text(c, request) for c, request in zip(completions, requests, strict=True)]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("cot runs generate_until tasks")

@@ -32,7 +32,7 @@ CONFIDENT = 0.9
 class DivergenceConfig(SuiteConfig):
     """`divergence` in a policy."""
 
-    trajectories: int = Field(64, ge=1)
+    trajectories: int = Field(48, ge=1)
     """Answers of the reference that are scored."""
     max_tokens: int | None = Field(None, ge=2)
     """Longest trajectory; the policy's sampling.max_tokens when absent."""
