@@ -211,7 +211,7 @@ class Endpoint:
             except openai.APITimeoutError:
                 raise EndpointError("timeout", f"{self.url}: no answer in {timeout.read:.0f} s") from None
             except openai.APIConnectionError as error:
-                raise EndpointError("unreachable", f"{self.url}: {error.__cause__ or error}") from None
+                raise EndpointError("unreachable", f"{self.url}: {(error.__cause__ or error)!r}") from None
             except openai.APIStatusError as error:
                 kind: ErrorKind = "server" if error.status_code >= 500 else "refused"
                 raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None

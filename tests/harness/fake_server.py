@@ -1,0 +1,174 @@
+"""A small OpenAI-compatible server on loopback whose every answer a test scripts."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self, TypeVar
+
+from harness.endpoint import Endpoint
+from harness.policy import Requests, Sampling
+
+T = TypeVar("T")
+FAST_RETRY = {"retry-after-ms": "1"}
+"""The openai client waits this long before it tries again, instead of half a second and more."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A raw answer; `body` that is not bytes is sent as JSON."""
+
+    body: Any = field(default_factory=dict)
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=lambda: dict(FAST_RETRY))
+
+    def data(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+Handler = Callable[[str, dict[str, Any]], Any]
+"""(path, JSON body of a POST or {}) -> Reply, a JSON value, or None to drop the connection."""
+
+
+class Listener(ThreadingHTTPServer):
+    """With room for a burst of connections: the default of 5 resets some of them."""
+
+    request_queue_size = 256
+    daemon_threads = True
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # five by default: a burst of requests would be turned away
+
+
+class FakeServer:
+    """Answers GET /health with 200, everything else with what `handler` returns. Keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.handler: Handler = lambda path, body: chat_reply()
+        self.posts: list[tuple[str, dict[str, Any]]] = []
+        self.most_in_flight = 0
+        self.health = 200
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._http = Listener(("127.0.0.1", 0), self._handler_class())
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    def script(self, *replies: Any) -> None:
+        """Answer the next requests with these, the last one for ever."""
+        left = list(replies)
+        self.handler = lambda path, body: left.pop(0) if len(left) > 1 else left[0]
+
+    def _handler_class(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handle(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_GET(self) -> None:
+                if self.path == "/health":
+                    self._send(Reply({}, server.health))
+                else:
+                    self._answer({})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with server._lock:
+                    server.posts.append((self.path, body))
+                    server._in_flight += 1
+                    server.most_in_flight = max(server.most_in_flight, server._in_flight)
+                try:
+                    self._answer(body)
+                finally:
+                    with server._lock:
+                        server._in_flight -= 1
+
+            def _answer(self, body: dict[str, Any]) -> None:
+                reply = server.handler(self.path, body)
+                if reply is None:
+                    self.close_connection = True
+                    return
+                self._send(reply if isinstance(reply, Reply) else Reply(reply))
+
+            def _send(self, reply: Reply) -> None:
+                data = reply.data()
+                try:
+                    self.send_response(reply.status)
+                    for name, value in {"content-type": "application/json", **reply.headers}.items():
+                        self.send_header(name, value)
+                    self.send_header("content-length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:  # the client has gone away
+                    self.close_connection = True
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handle
+
+
+def chat_reply(
+    text: str | None = "ok",
+    *,
+    finish: str | None = "stop",
+    prompt_ids: list[int] | None = None,
+    token_ids: list[int] | None = None,
+    completion_tokens: int = 2,
+    **message: Any,
+) -> dict[str, Any]:
+    """A chat completion as vLLM sends it; further arguments go into the message."""
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "model": "quantgate",
+        "system_fingerprint": "vllm-tp1",
+        "prompt_token_ids": [1, 2, 3] if prompt_ids is None else prompt_ids,
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": finish,
+                "token_ids": [7, 8] if token_ids is None else token_ids,
+                "message": {"role": "assistant", "content": text, **message},
+            }
+        ],
+        "usage": {"prompt_tokens": 3, "completion_tokens": completion_tokens, "total_tokens": 3 + completion_tokens},
+    }
+
+
+def score_reply(entries: list[Any]) -> dict[str, Any]:
+    """A completion with prompt_logprobs."""
+    return {"choices": [{"index": 0, "text": "x", "finish_reason": "length", "prompt_logprobs": entries}]}
+
+
+def ask(
+    url: str,
+    action: Callable[[Endpoint], Awaitable[T]],
+    *,
+    retries: int = 0,
+    concurrency: int = 16,
+    min_tokens_per_second: float = 1.0,
+    **sampling: Any,
+) -> T:
+    """Run `action` with an endpoint at `url` in an event loop of its own."""
+    # Not validated: a test of timeouts needs a rate that no policy may ask for.
+    requests = Requests.model_construct(
+        concurrency=concurrency, retries=retries, min_tokens_per_second=min_tokens_per_second
+    )
+
+    async def run() -> T:
+        async with Endpoint(url, "quantgate", requests, Sampling(**sampling)) as endpoint:
+            return await action(endpoint)
+
+    return asyncio.run(run())
