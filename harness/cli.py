@@ -138,7 +138,7 @@ def serve(
 
 def print_verdict(verdict: Verdict) -> None:
     """The verdict on stdout: one row a check, then one line."""
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, soft_wrap=True, width=140)
     table = Table("check", "verdict", "estimate", "bounds", "margin", "n", "D", box=None, header_style="bold")
     for check in verdict.checks:
         table.add_row(

@@ -59,7 +59,8 @@ class Reporter:
     """Shows stages on stderr, one after the other, and remembers how long each took."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        # This very stream, also while a library's own progress bars are kept off sys.stderr.
+        self.console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self.stages: list[Stage] = []
 
     def say(self, text: str) -> None:

@@ -28,6 +28,10 @@ from suites.base import SuiteConfig, Tokenizer, make_item, make_sample
 CONFIDENT = 0.9
 """A reference that is this sure of its top token does not flip by chance."""
 
+ROUNDING = 1e-5
+"""Float32 log-probabilities leave the candidate's mass outside the lists uncertain by less than this. It is added, so
+that a mass lost to rounding is never taken for a proof of divergence."""
+
 
 class DivergenceConfig(SuiteConfig):
     """`divergence` in a policy."""
@@ -156,7 +160,7 @@ def compare(reference: Scores, candidate: Scores) -> Comparison:
         ratio = p - np.where(shared, q[index], q.min())
         mass = np.exp(p[shared])
         p_rest = max(1.0 - mass.sum(), 1e-12)
-        q_rest = max(1.0 - np.exp(q[index[shared]]).sum(), 1e-12)
+        q_rest = max(1.0 - np.exp(q[index[shared]]).sum(), 0.0) + ROUNDING
         inside = float((mass * ratio[shared]).sum())
         kl_lower[row] = max(0.0, inside + p_rest * np.log(p_rest / q_rest))
         kl_upper[row] = max(kl_lower[row], inside + p_rest * max(0.0, float(ratio.max())))

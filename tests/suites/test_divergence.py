@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fake_server import FakeServer, ask, chat_reply, score_reply
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -64,6 +64,7 @@ def test_with_the_whole_vocabulary_the_lower_bound_is_the_kl(seed: int) -> None:
 
 
 @given(SEEDS, st.integers(1, 23))
+@example(30, 23)  # rounding made the bound too high by 5e-4 here
 @settings(max_examples=300)
 def test_with_the_likeliest_tokens_the_lower_bound_never_exceeds_the_kl(seed: int, k: int) -> None:
     p, q = draw(seed)
@@ -71,6 +72,15 @@ def test_with_the_likeliest_tokens_the_lower_bound_never_exceeds_the_kl(seed: in
     assert (found.kl_lower <= exact_kl(p, q) + 2e-5 + 1e-4 * found.kl_lower).all()
     assert (found.kl_lower >= 0).all() and (found.kl_upper >= found.kl_lower).all()
     assert (found.captured >= 0).all() and (found.captured <= 1).all()
+
+
+def test_a_mass_lost_to_rounding_is_no_proof() -> None:
+    # q leaves 1e-9 outside the list: in float32 that is anything between nothing and 1e-7.
+    rest = 1e-9
+    p, q = np.log([[0.5, 0.4, 0.05, 0.05]]), np.log([[0.5, 0.5 - 2 * rest, rest, rest]])
+    found = compare(top(p, 2), top(q, 2))
+    assert 0.1 * np.log(0.1 / 1e-4) < found.kl_lower[0] < exact_kl(p, q)[0]
+    assert found.kl_lower[0] < 0.4 * np.log(0.4 / 0.5) + 0.1 * np.log(0.1 / 1e-5) + 1e-3
 
 
 @given(SEEDS, st.integers(1, 22))
@@ -102,7 +112,7 @@ def test_one_bucket_by_hand() -> None:
     # p = (0.7, 0.2, 0.1), q = (0.5, 0.1, 0.4); lists of two: p's {0, 1}, q's {0, 2}. Shared: 0.
     p, q = np.log([[0.7, 0.2, 0.1]]), np.log([[0.5, 0.1, 0.4]])
     found = compare(top(p, 2), top(q, 2))
-    assert found.kl_lower[0] == pytest.approx(0.7 * np.log(0.7 / 0.5) + 0.3 * np.log(0.3 / 0.5), abs=1e-6)
+    assert found.kl_lower[0] == pytest.approx(0.7 * np.log(0.7 / 0.5) + 0.3 * np.log(0.3 / 0.5), abs=1e-5)
     assert found.kl_upper[0] == pytest.approx(0.7 * np.log(0.7 / 0.5) + 0.3 * np.log(0.7 / 0.5), abs=1e-6)
     assert found.captured[0] == pytest.approx(0.7, abs=1e-6)
 
