@@ -172,7 +172,10 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except UsageError as error:
-        _fail(f"{getattr(error, 'format_message', error.__str__)()} (quantgate --help)", 3)
+        message = getattr(error, "format_message", error.__str__)()
+        if not message:  # no command at all: the help has been printed
+            sys.exit(3)
+        _fail(f"{message} (quantgate --help)", 3)
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except SystemExit:  # typer ends like this, with status 1, when standard output was closed

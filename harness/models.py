@@ -17,10 +17,11 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from harness.errors import BadInput, RunFailed
 from harness.runfolder import ModelFacts, read_json
+from quantizers.checkpoint import read_header, read_tensor
+from quantizers.errors import QuantizeError
 
 DEMO = "demo"
 DEMO_NAME = "SmolLM2-135M-Instruct"
@@ -146,7 +147,7 @@ def base_model_of(model: Path) -> str | None:
         return None
     try:
         base = ModelCard.load(card).data.to_dict().get("base_model")
-    except (ValueError, OSError):  # front matter that is not YAML is a card without data
+    except Exception:  # whatever YAML or the card's checks raise: front matter that cannot be read says nothing
         return None
     first = base[0] if isinstance(base, list) and base else base
     return first if isinstance(first, str) else None
@@ -190,35 +191,16 @@ def _count(file: Path) -> tuple[int, int]:
     A packed weight counts as the weight it stands for (`weight_shape` says which); scales and shapes are bytes
     that carry no parameters of their own.
     """
-    from safetensors import SafetensorError, safe_open
-
-    header = _header(file)
-    size = sum(end - start for start, end in (entry["data_offsets"] for entry in header.values()))
-    parameters = 0
     try:
-        with safe_open(file, framework="numpy") as tensors:
-            for name, entry in header.items():
-                module, _, kind = name.rpartition(".")
-                if kind == "weight_packed" and f"{module}.weight_shape" in header:
-                    parameters += math.prod(int(d) for d in tensors.get_tensor(f"{module}.weight_shape"))
-                elif kind not in ("weight_shape", "weight_scale", "weight_zero_point"):
-                    parameters += math.prod(entry["shape"])
-    except SafetensorError as error:
-        raise BadInput(f"{file}: not a whole safetensors file: {error}") from None
-    return parameters, size
-
-
-def _header(file: Path) -> dict[str, dict[str, Any]]:
-    header: dict[str, dict[str, Any]]
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if length > min(file.stat().st_size, 100_000_000):
-                raise ValueError("the header is longer than the file")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        if not all(len(e["data_offsets"]) == 2 and isinstance(e["shape"], list) for e in header.values()):
-            raise ValueError("an entry without shape or offsets")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{file}: not a whole safetensors file: {error}") from None
-    return header
+        tensors = {info.name: info for info in read_header(file)}
+        parameters = 0
+        for name, info in tensors.items():
+            module, _, kind = name.rpartition(".")
+            shape = tensors.get(f"{module}.weight_shape")
+            if kind == "weight_packed" and shape is not None:
+                parameters += math.prod(int(d) for d in read_tensor(shape))
+            elif kind not in ("weight_shape", "weight_scale", "weight_zero_point"):
+                parameters += math.prod(info.shape)
+    except QuantizeError as error:
+        raise BadInput(str(error)) from None
+    return parameters, sum(info.nbytes for info in tensors.values())

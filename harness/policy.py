@@ -80,8 +80,12 @@ class Requests(Config):
     """The slowest answer that is still waited for: timeout = 120 s + max_tokens / this."""
 
 
+MARGINS = {"accuracy": "max_loss", "truncated_rate": "max_increase", "kl_mean": "max", "flip_rate": "max"}
+"""The margin that each metric is judged with: the direction in which it gets worse is not the policy's to choose."""
+
+
 class Check(Config):
-    """One statement with a margin. Exactly one of max_loss, max_increase, max is given."""
+    """One statement with the one margin that fits its metric."""
 
     metric: Literal["accuracy", "truncated_rate", "kl_mean", "flip_rate"]
     on: str
@@ -99,16 +103,15 @@ class Check(Config):
     confidence: float | None = Field(None, gt=0.5, lt=1)
 
     @model_validator(mode="after")
-    def _one_margin(self) -> Self:
+    def _margin_fits(self) -> Self:
         given = [name for name in ("max_loss", "max_increase", "max") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"exactly one of max_loss, max_increase, max is needed, found {given or 'none'}")
-        if (self.max is not None) != (self.metric in ("kl_mean", "flip_rate")):
-            raise ValueError("kl_mean and flip_rate are judged with max, everything else with max_loss or max_increase")
-        if self.max is not None and (self.floor is not None or self.ceiling is not None):
-            raise ValueError(
-                "floor and ceiling speak of one role; kl_mean and flip_rate are of a pair and have only max"
-            )
+        if given != [MARGINS[self.metric]]:
+            found = " and ".join(given) or "no margin"
+            raise ValueError(f"{self.metric} is judged with {MARGINS[self.metric]}, found {found}")
+        if self.floor is not None and self.metric != "accuracy":
+            raise ValueError(f"floor belongs to accuracy, not to {self.metric}")
+        if self.ceiling is not None and self.metric != "truncated_rate":
+            raise ValueError(f"ceiling belongs to truncated_rate, not to {self.metric}")
         return self
 
     @property

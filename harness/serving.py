@@ -77,8 +77,8 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
     """Divide the machine between the roles of `models` that run at the same time, in the order reference, candidate.
 
     Raises:
-        BadInput: ports that are taken, or too few GPUs.
-        RunFailed: too little memory.
+        BadInput: no vLLM, no container engine, or too few GPUs.
+        RunFailed: a port that is taken, or too little memory.
     """
     ports = _ports(serving, models)
     plans = []
@@ -124,10 +124,17 @@ def _arguments(serving: Serving, port: int) -> list[str]:
         arguments += ["--reasoning-parser", serving.reasoning_parser]
     if serving.tool_call_parser:
         arguments += ["--enable-auto-tool-choice", "--tool-call-parser", serving.tool_call_parser]
-    if not serving.image and Version(metadata.version("vllm")) >= Version("0.31"):
+    if not serving.image and _vllm_version() >= Version("0.31"):
         # Opens /render, from which the stop settings are read back; older versions have it open. Loopback only.
         arguments.append("--enable-scale-out")
     return [*arguments, *serving.extra_args]
+
+
+def _vllm_version() -> Version:
+    try:
+        return Version(metadata.version("vllm"))
+    except metadata.PackageNotFoundError:
+        raise BadInput("vLLM is not installed here: run `make`, or name a container in serving.image") from None
 
 
 def _ports(serving: Serving, models: dict[Role, Path]) -> dict[Role, int]:

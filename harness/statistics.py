@@ -9,6 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
 
+MIN_DOCUMENTS = 8
+"""Documents below which a bootstrap is no evidence."""
+
 
 class Interval(NamedTuple):
     """An estimate with its two one-sided bounds."""
@@ -102,7 +105,7 @@ def ratio_interval(
     """Bootstrap bounds of sum(sums) / sum(weights) over documents (the document is the cluster).
 
     `sums` [n] and `weights` [n] are one number a document, e.g. its summed KL in nats and its number of positions.
-    With one document there is nothing to resample: the bounds are infinite.
+    With fewer than MIN_DOCUMENTS the resamples are too few and too alike: the bounds are infinite.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), section 14.3 (BCa), through scipy.
 
@@ -113,7 +116,7 @@ def ratio_interval(
     if s.size == 0 or s.shape != w.shape or not np.all(w > 0) or not np.all(np.isfinite(s)):
         raise ValueError("need one finite sum and one positive weight for each document")
     estimate = float(s.sum() / w.sum())
-    if s.size == 1:
+    if s.size < MIN_DOCUMENTS:
         return Interval(estimate, -math.inf, math.inf)
     if np.ptp(s / w) == 0:  # BCa is undefined for identical documents
         return Interval(estimate, estimate, estimate)

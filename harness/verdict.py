@@ -11,7 +11,14 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.policy import Check, Policy
 from harness.samples import Pairing, Sample, pair_samples, sha256_of
-from harness.statistics import Interval, betting_interval, proportion_interval, ratio_interval, tango_interval
+from harness.statistics import (
+    MIN_DOCUMENTS,
+    Interval,
+    betting_interval,
+    proportion_interval,
+    ratio_interval,
+    tango_interval,
+)
 
 Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
@@ -267,6 +274,8 @@ def _three_way(
             f"{_show(check, interval.lower)} to {_show(check, interval.upper)} "
             f"straddles the margin of {_show(check, margin)}; {more}"
         )
+        if _finite(interval.upper) is None:
+            reason = f"{n} documents are too few for an interval, {MIN_DOCUMENTS} are the least"
     return _result(
         check,
         on,

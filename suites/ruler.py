@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from wonderwords import RandomWord
 
 from harness.endpoint import Endpoint, Messages
@@ -45,6 +45,13 @@ class RulerConfig(SuiteConfig):
     """Budget of one answer; the policy's sampling.max_tokens when absent."""
     seed: int = 42
 
+    @field_validator("lengths", "tasks")
+    @classmethod
+    def _named_once(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value is there twice")
+        return values
+
 
 class Ruler:
     """The suite."""
@@ -75,7 +82,7 @@ class Ruler:
                     # A text as seed: the same on every machine and Python, unlike hash().
                     rng = random.Random(f"{self._config.seed}/{task}/{length}/{index}")
                     build, references = TASKS[task](rng, length)
-                    messages = fit(build, length, tokenizer)
+                    messages = fit(build, length, tokenizer, what=task)
                     made.append(make_item(f"{task}@{length}", f"{index:04d}", messages, target=references))
         return made
 
@@ -94,14 +101,16 @@ Builder = Callable[[int], Messages]
 """Makes the messages with so many units of filling; more units are more tokens."""
 
 
-def fit(build: Builder, length: int, tokenizer: Tokenizer) -> Messages:
+def fit(build: Builder, length: int, tokenizer: Tokenizer, what: str = "this task") -> Messages:
     """The longest prompt of `build` with at most `length` tokens, found by bisection over the filling.
 
     Raises:
         BadInput: not even the prompt without filling fits.
     """
     if count_tokens(tokenizer, build(0)) > length:
-        raise BadInput(f"ruler: a prompt of {length} tokens is too short for this task; use a larger length")
+        raise BadInput(
+            f"ruler: {what} does not fit: even without filling it is longer than {length}; use a larger length"
+        )
     low, high = 0, 64
     while count_tokens(tokenizer, build(high)) <= length:
         low, high = high, 2 * high

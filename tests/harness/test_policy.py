@@ -104,13 +104,18 @@ def test_metrics_of_a_pair_have_no_loss(metric: str) -> None:
     assert "judged with max" in refusal(with_check(f"{{metric: {metric}, on: divergence, max_loss: 0.1}}"))
     for other in ("floor", "ceiling"):  # nothing would look at it
         check = f"{{metric: {metric}, on: divergence, max: 0.1, {other}: 0.1}}"
-        assert "floor and ceiling" in refusal(with_check(check))
+        assert f"{other} belongs to" in refusal(with_check(check))
     assert parse_policy(with_check(f"{{metric: {metric}, on: divergence, max: 0.1}}")).policy.checks[0].margin == 0.1
 
 
-@pytest.mark.parametrize("margin", ["max_loss: 0", "max_increase: 0.0"])
-def test_a_margin_of_zero_is_a_margin(margin: str) -> None:
-    assert parse_policy(with_check(f"{{metric: accuracy, on: cot, {margin}}}")).policy.checks[0].margin == 0
+@pytest.mark.parametrize("check", ["accuracy, max_loss: 0", "truncated_rate, max_increase: 0.0"])
+def test_a_margin_of_zero_is_a_margin(check: str) -> None:
+    assert parse_policy(with_check(f"{{on: cot, metric: {check}}}")).policy.checks[0].margin == 0
+
+
+@pytest.mark.parametrize("check", ["accuracy, max_increase: 0.1", "truncated_rate, max_loss: 0.1"])
+def test_a_margin_in_the_wrong_direction_would_pass_a_collapsed_model(check: str) -> None:
+    assert "is judged with" in refusal(with_check(f"{{on: cot, metric: {check}}}"))
 
 
 @pytest.mark.parametrize(
