@@ -19,7 +19,7 @@ serving: {{max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce
 sampling: {{temperature: 0.0, max_tokens: 48}}
 requests: {{concurrency: 8}}
 suites:
-  divergence: {{trajectories: 6, max_tokens: 48, top_logprobs: 20}}
+  divergence: {{trajectories: 8, max_tokens: 48, top_logprobs: 20}}
   ruler: {{lengths: [1024], per_task: 3, tasks: [niah_single_1, vt, cwe], max_tokens: 32}}
   cot: {{tasks: {{word_problems: {{limit: 12}}}}}}
 checks:

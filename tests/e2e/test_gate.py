@@ -25,7 +25,7 @@ from tests.e2e.conftest import quantgate, servers_of, wait_for
 
 pytestmark = pytest.mark.e2e
 
-PAIRS = 6 + 9 + 12
+PAIRS = 8 + 9 + 12
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +56,7 @@ def test_every_item_was_asked_of_both_roles_once(finished: tuple[RunFolder, int,
     samples = list(finished[0].samples())
     pairing = pair_samples(samples)
     assert len(pairing.pairs) == PAIRS and pairing.unusable == 0
-    assert Counter(s.suite for s in samples) == {"divergence": 12, "ruler": 18, "cot": 24}
+    assert Counter(s.suite for s in samples) == {"divergence": 16, "ruler": 18, "cot": 24}
     answers = [s for s in samples if s.suite != "divergence"]
     assert all(s.text and s.finish_reason in ("stop", "length") and s.completion_tokens for s in answers)
 
