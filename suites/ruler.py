@@ -108,9 +108,7 @@ def fit(build: Builder, length: int, tokenizer: Tokenizer, what: str = "this tas
         BadInput: not even the prompt without filling fits.
     """
     if count_tokens(tokenizer, build(0)) > length:
-        raise BadInput(
-            f"ruler: {what} does not fit: even without filling it is longer than {length}; use a larger length"
-        )
+        raise BadInput(f"ruler: a prompt of {length} tokens is too short for {what}; use a larger length")
     low, high = 0, 64
     while count_tokens(tokenizer, build(high)) <= length:
         low, high = high, 2 * high
