@@ -52,9 +52,9 @@ def gate(
     reference_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
 ) -> None:
     """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
-    from harness.gate import GateOptions, run_gate
-
     reporter = Reporter()
+    with reporter.stage("start"):  # torch, transformers and lm-eval take their time on a cold disk
+        from harness.gate import GateOptions, run_gate
     asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url)
     run, verdict = run_gate(asked, reporter)
     reporter.print_times()

@@ -196,10 +196,10 @@ def _version(name: str) -> str:
 
 def _make_items(job: Job) -> None:
     """The items of every suite, made once and stored; a resumed run reads them back."""
-    from transformers import AutoTokenizer
-
     tokenizer = None
     with job.reporter.stage("items", len(job.suites)) as meter:
+        from transformers import AutoTokenizer
+
         for suite in job.suites:
             meter.update(text=suite.name)
             if suite.name not in job.manifest.items_sha256:
@@ -249,6 +249,8 @@ def _serve_and_ask(job: Job, roles: Sequence[Role]) -> None:
             if dead is None:
                 raise
             raise dead.failure("ended in the middle of the run (--resume goes on)") from failure
+        with job.reporter.stage("end servers"):
+            stack.close()
 
 
 async def _ask(job: Job, roles: Sequence[Role]) -> None:
