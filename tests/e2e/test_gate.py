@@ -120,7 +120,8 @@ def test_a_killed_run_is_finished_by_resume(
 ) -> None:
     out = tmp_path / "killed"
     run = RunFolder(out)
-    command = [sys.executable, "-m", "harness", "gate", str(candidate), "--reference", "demo"]
+    # No --reference: the candidate's card names its base_model.
+    command = [sys.executable, "-m", "harness", "gate", str(candidate)]
     command += ["--policy", str(policies["sequential"]), "--out", str(out)]
     log = tmp_path / "gate.log"
     with log.open("w") as file:
@@ -134,7 +135,7 @@ def test_a_killed_run_is_finished_by_resume(
     psutil.wait_procs(processes, timeout=40)
     assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
-    result = quantgate("gate", candidate, "--reference", "demo", "--out", out, "--resume")
+    result = quantgate("gate", candidate, "--out", out, "--resume")
     assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
     for suite, stored in before.items():
         whole = stored[: stored.rfind(b"\n") + 1]
