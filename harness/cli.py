@@ -204,5 +204,7 @@ def _debug() -> None:
 
 
 def _fail(message: str, status: int) -> None:
-    print(f"quantgate: {' '.join(message.split())}", file=sys.stderr)
+    # A server's words may be in it: one line, and nothing that steers a terminal.
+    line = "".join(c if c.isprintable() else " " for c in message)
+    print(f"quantgate: {' '.join(line.split())}", file=sys.stderr)
     sys.exit(status)

@@ -245,7 +245,7 @@ def _serve_and_ask(job: Job, roles: Sequence[Role]) -> None:
         try:
             asyncio.run(_ask(job, roles))
         except RunFailed as failure:
-            dead = next((server for server in servers if not server.alive()), None)
+            dead = next((server for server in servers if server.ended_within(2.0)), None)
             if dead is None:
                 raise
             raise dead.failure("ended in the middle of the run (--resume goes on)") from failure

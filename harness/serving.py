@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -236,6 +236,12 @@ class Server:
 
     def alive(self) -> bool:
         return self.guard.poll() is None
+
+    def ended_within(self, seconds: float) -> bool:
+        """Whether the server is gone, or is so in this time: a guard needs a moment to see its server die."""
+        with suppress(subprocess.TimeoutExpired):
+            self.guard.wait(seconds)
+        return not self.alive()
 
     def ready(self) -> bool:
         """Whether /health answers 200.
