@@ -44,7 +44,10 @@ HINTS = [
     (r"[Aa]ddress already in use", "the port is taken: leave serving.ports out and free ones are chosen"),
     (r"No package metadata was found for vllm", "the vLLM install is not whole: run `make`"),
     (r"torchvision::nms", "a CUDA build of torchvision lies beside a CPU torch: run `make`"),
-    (r"max_model_len|max seq len|maximum model length", "serving.max_model_len does not fit the model or the KV cache"),
+    (
+        r"greater than the derived max_model_len|max seq len \(|maximum model length|estimated maximum model",
+        "serving.max_model_len does not fit the model or the KV cache",
+    ),
     (
         r"does not recognize this architecture|are not supported for now",
         "this vLLM does not know the architecture: use a newer one",
