@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from harness.errors import BadInput
+from harness.metrics import METRICS, Difference, Margin
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -80,43 +82,80 @@ class Requests(Config):
     """The slowest answer that is still waited for: timeout = 120 s + max_tokens / this."""
 
 
-MARGINS = {"accuracy": "max_loss", "truncated_rate": "max_increase", "kl_mean": "max", "flip_rate": "max"}
-"""The margin that each metric is judged with: the direction in which it gets worse is not the policy's to choose."""
+_POINTS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:points?|pp)\s*")
+
+
+def _points(value: Any) -> Any:
+    """`1 point`, `0.5 points` and `2 pp` are shares of one; anything else is taken as it is."""
+    found = _POINTS.fullmatch(value) if isinstance(value, str) else None
+    return float(found[1]) / 100 if found else value
+
+
+Points = Annotated[float, BeforeValidator(_points), Field(ge=0, le=1)]
+"""A share of one: 0.01, or `1 point`."""
 
 
 class Check(Config):
     """One statement with the one margin that fits its metric."""
 
-    metric: Literal["accuracy", "truncated_rate", "kl_mean", "flip_rate"]
+    metric: str
+    """One of harness.metrics.METRICS."""
     on: str
     """`suite` pools its tasks; `suite/task` (wildcards allowed) is one statement for each task that matches."""
-    max_loss: float | None = Field(None, ge=0, le=1)
+    max_loss: Points | None = None
     """Largest allowed mean of reference - candidate (0.01 is one point)."""
-    max_increase: float | None = Field(None, ge=0, le=1)
+    max_increase: Points | None = None
     """Largest allowed mean of candidate - reference."""
     max: float | None = Field(None, ge=0)
     """Largest allowed value, for metrics of a pair such as kl_mean."""
-    floor: float | None = Field(None, ge=0, le=1)
+    min: float | None = Field(None, ge=0)
+    """Smallest allowed value, for ratios such as speed_ratio."""
+    max_over_noise: float | None = Field(None, ge=0)
+    """Largest allowed value above the noise floor (the policy must measure one: `noise_floor`)."""
+    floor: Points | None = None
     """A reference below this cannot show damage: INCONCLUSIVE."""
-    ceiling: float | None = Field(None, ge=0, le=1)
+    ceiling: Points | None = None
     """Largest allowed value of the candidate by itself."""
     confidence: float | None = Field(None, gt=0.5, lt=1)
+    """One-sided confidence of this check's bounds; the policy's when absent."""
+    stop: Literal["sequential"] | None = None
+    """`sequential`: decided by a test that may be looked at after every item; what is left is then not asked."""
 
     @model_validator(mode="after")
-    def _margin_fits(self) -> Self:
-        given = [name for name in ("max_loss", "max_increase", "max") if getattr(self, name) is not None]
-        if given != [MARGINS[self.metric]]:
+    def _fits(self) -> Self:
+        metric = METRICS.get(self.metric)
+        if metric is None:
+            near = difflib.get_close_matches(self.metric, METRICS, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(METRICS)}"
+            raise ValueError(f"unknown metric '{self.metric}'; {hint}")
+        given = [name for name in get_args(Margin) if getattr(self, name) is not None]
+        if len(given) != 1 or given[0] not in metric.margins:
             found = " and ".join(given) or "no margin"
-            raise ValueError(f"{self.metric} is judged with {MARGINS[self.metric]}, found {found}")
-        if self.floor is not None and self.metric != "accuracy":
-            raise ValueError(f"floor belongs to accuracy, not to {self.metric}")
-        if self.ceiling is not None and self.metric != "truncated_rate":
-            raise ValueError(f"ceiling belongs to truncated_rate, not to {self.metric}")
+            raise ValueError(f"{self.metric} is judged with {' or '.join(metric.margins)}, found {found}")
+        guard = metric.guard if isinstance(metric, Difference) else None
+        for name in ("floor", "ceiling"):
+            if getattr(self, name) is not None and name != guard:
+                raise ValueError(f"{name} does not belong to {self.metric}")
+        if self.stop and not isinstance(metric, Difference):
+            raise ValueError(f"stop: sequential is for differences such as accuracy, not for {self.metric}")
         return self
 
     @property
+    def margin_kind(self) -> Margin:
+        return next(name for name in get_args(Margin) if getattr(self, name) is not None)
+
+    @property
     def margin(self) -> float:
-        return next(m for m in (self.max_loss, self.max_increase, self.max) if m is not None)
+        return float(getattr(self, self.margin_kind))
+
+
+class NoiseFloor(Config):
+    """How the reference is measured against itself."""
+
+    by: Literal["server", "seed"] = "server"
+    """`server`: a fresh server of the reference, same seed. `seed`: the same server asked again, with another seed."""
+    items: int = Field(32, ge=1)
+    """Items of each task, the first ones of the sealed order."""
 
 
 class Policy(Config):
@@ -132,9 +171,11 @@ class Policy(Config):
     requests: Requests = Requests()  # type: ignore[call-arg]
     suites: dict[str, dict[str, Any]] = Field(min_length=1)
     """Suite name to its configuration; checked against the suite's own class before anything runs."""
+    noise_floor: NoiseFloor | None = None
+    """Measured only when given."""
     checks: list[Check] = Field(min_length=1)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    """One-sided confidence of every bound."""
+    """One-sided confidence of every bound (a check may ask for another)."""
     max_unusable: float = Field(0.01, ge=0, lt=1)
     """Share of missing, errored or unequal pairs above which a check is INCONCLUSIVE."""
 
@@ -222,3 +263,34 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
             return []
         model = inner
     return list(model.model_fields)
+
+
+def weakened(sealed: Policy, other: Policy) -> list[str]:
+    """What `other` lets pass that `sealed` does not: one line for each margin or guard that is weaker."""
+    found = [] if other.max_unusable <= sealed.max_unusable else [_change("max_unusable", sealed, other)]
+    for check in sealed.checks:
+        name = f"{check.metric} on {check.on}"
+        what = check.metric, check.on, check.margin_kind
+        same = [c for c in other.checks if (c.metric, c.on, c.margin_kind) == what]
+        if not same:
+            found.append(f"{name}: no longer checked with {check.margin_kind}")
+            continue
+        now = same[0]
+        looser = now.margin < check.margin if check.margin_kind == "min" else now.margin > check.margin
+        confidence = now.confidence or other.confidence, check.confidence or sealed.confidence
+        if looser:
+            found.append(f"{name}: {_change(check.margin_kind, check, now)}")
+        if confidence[0] < confidence[1]:
+            found.append(f"{name}: confidence {confidence[1]:g} -> {confidence[0]:g}")
+        if (now.floor or 0.0) < (check.floor or 0.0):
+            found.append(f"{name}: {_change('floor', check, now)}")
+        if check.ceiling is not None and (now.ceiling is None or now.ceiling > check.ceiling):
+            found.append(f"{name}: {_change('ceiling', check, now)}")
+        if check.stop != now.stop:  # two looks at the same samples: the error rates of both no longer hold
+            found.append(f"{name}: {_change('stop', check, now)}")
+    return found
+
+
+def _change(key: str, before: Config, after: Config) -> str:
+    values = ["none" if getattr(c, key) is None else getattr(c, key) for c in (before, after)]
+    return f"{key} {values[0]} -> {values[1]}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,8 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import BadInput
 
-Role = Literal["candidate", "reference"]
+Role = Literal["candidate", "reference", "noise"]
+"""`noise` is the reference once more: what it scores against itself is the noise floor."""
 ROLES: tuple[Role, Role] = ("reference", "candidate")
+"""The two models that are compared."""
+
+PairKey = tuple[str, str, str, int]
+"""(suite, task, item, repeat): what names a pair."""
 
 
 class Key(NamedTuple):
@@ -28,7 +33,7 @@ class Key(NamedTuple):
     role: str
 
     @property
-    def pair(self) -> tuple[str, str, str, int]:
+    def pair(self) -> PairKey:
         """The key without the role: equal for the two samples of a pair."""
         return self[:4]
 
@@ -171,54 +176,74 @@ def _cut_half_line(path: Path) -> None:
 
 
 class Pair(NamedTuple):
-    """The two samples of one item."""
+    """The two samples of one item: the reference's, and the one compared with it (the candidate's, or of `noise`)."""
 
     reference: Sample
     candidate: Sample
 
 
+Unusable = Literal["missing", "errored", "unequal"]
+"""missing: one role has no sample. errored: one has `error`. unequal: the prompts differ, or are not those planned."""
+
+
 @dataclass
 class Pairing:
-    """Pairs that can be judged, and how many cannot, by reason. Nothing is dropped without being counted."""
+    """Pairs that can be judged, and those that cannot, by reason. Nothing is dropped without being counted."""
 
-    pairs: list[Pair] = field(default_factory=list)
-    missing: int = 0
-    errored: int = 0
-    unequal: int = 0
+    pairs: dict[PairKey, Pair] = field(default_factory=dict)
+    unusable: dict[PairKey, Unusable] = field(default_factory=dict)
+    foreign: int = 0
+    """Samples that nobody planned: of another run, or edited in."""
 
-    @property
-    def unusable(self) -> int:
-        return self.missing + self.errored + self.unequal
+    def count(self, reason: Unusable) -> int:
+        return sum(found == reason for found in self.unusable.values())
 
     @property
     def total(self) -> int:
-        return len(self.pairs) + self.unusable
+        return len(self.pairs) + len(self.unusable)
 
 
-def pair_samples(samples: Iterable[Sample]) -> Pairing:
-    """Match samples by key and equal prompt_sha256.
+def pair_samples(
+    samples: Iterable[Sample], planned: Mapping[PairKey, str | None] | None = None, role: Role = "candidate"
+) -> Pairing:
+    """Match the reference's samples with those of `role` by key and equal prompt_sha256.
 
-    missing: one role has no sample. errored: one has `error`. unequal: the prompts differ.
+    `planned` names every pair that was to be made and the sha256 of its prompt (None: not known). Without it the
+    samples themselves are the plan.
 
     Raises:
         BadInput: a key that is there twice.
     """
-    by_pair: dict[tuple[str, str, str, int], dict[str, Sample]] = {}
+    by_pair: dict[PairKey, dict[str, Sample]] = {key: {} for key in planned or ()}
+    result = Pairing()
     for sample in samples:
+        if sample.role not in ("reference", role):
+            continue
+        if planned is not None and sample.key.pair not in planned:
+            result.foreign += 1
+            continue
         roles = by_pair.setdefault(sample.key.pair, {})
         if sample.role in roles:
             raise BadInput(f"sample key {'/'.join(map(str, sample.key))} is there twice")
         roles[sample.role] = sample
-    result = Pairing()
-    for roles in by_pair.values():
+    for key, roles in by_pair.items():
         if len(roles) < 2:
-            result.missing += 1
+            result.unusable[key] = "missing"
             continue
-        pair = Pair(roles["reference"], roles["candidate"])
+        pair = Pair(roles["reference"], roles[role])
+        wanted = (planned or {}).get(key) or pair.reference.prompt_sha256
         if pair.reference.error or pair.candidate.error:
-            result.errored += 1
-        elif pair.reference.prompt_sha256 != pair.candidate.prompt_sha256:
-            result.unequal += 1
+            result.unusable[key] = "errored"
+        elif not pair.reference.prompt_sha256 == pair.candidate.prompt_sha256 == wanted:
+            result.unusable[key] = "unequal"
         else:
-            result.pairs.append(pair)
+            result.pairs[key] = pair
     return result
+
+
+def sealed_order(keys: Iterable[PairKey], seal: str) -> list[PairKey]:
+    """A random order fixed before the first request: by hash of the sealed policy's sha256 and the item's name.
+
+    Repeats of an item stay together: the item is what is drawn.
+    """
+    return sorted(keys, key=lambda key: (hashlib.sha256(f"{seal} {'/'.join(key[:3])}".encode()).digest(), key[3]))

@@ -1,0 +1,401 @@
+"""Deciding one check: from pairs to an estimate with bounds, from bounds and margin to PASS, FAIL or INCONCLUSIVE."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.metrics import METRICS, Difference, Margin, Part, Ratio, Unit
+from harness.policy import Check
+from harness.samples import Pair, Pairing, PairKey, sealed_order
+from harness.sequential import run_test
+from harness.statistics import (
+    MIN_DOCUMENTS,
+    Interval,
+    items_to_decide,
+    mean_interval,
+    p_value,
+    paired_interval,
+    power_at_equality,
+    proportion_interval,
+    ratio_interval,
+    standard_error,
+)
+
+Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
+
+
+class NoiseResult(BaseModel):
+    """The same statistic of the reference against itself."""
+
+    model_config = ConfigDict(frozen=True)
+
+    estimate: float
+    lower: float | None = None
+    upper: float | None = None
+    n: int
+    b: int | None = None
+    c: int | None = None
+    discordant: int | None = None
+
+
+class CheckResult(BaseModel):
+    """One check, decided. Differences are losses: positive means that the candidate is worse."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    metric: str
+    on: str
+    verdict: Outcome
+    reason: str
+    margin: float
+    margin_kind: Margin
+    unit: Unit
+    confidence: float
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+    reference_value: float | None = None
+    candidate_value: float | None = None
+    n: int = 0
+    """Items (for ratios: documents); repeats of an item are one."""
+    b: int | None = None
+    """Items that only the reference gets right (or: that are worse with the candidate)."""
+    c: int | None = None
+    """Items that only the candidate gets right."""
+    discordant: int | None = None
+    method: str = ""
+    power: float | None = None
+    """Chance of a PASS for a candidate as good as its reference, with this number of items and this spread."""
+    items_needed: int | None = None
+    """When INCONCLUSIVE: about how many items would decide (with 80 % chance), if the rates stay as they are."""
+    p_fail: float | None = None
+    """When FAIL: p value of "the margin is kept"."""
+    after_holm: bool | None = None
+    """When FAIL: whether it stands when all checks of the run are tested together (Holm)."""
+    missing: int = 0
+    errored: int = 0
+    unequal: int = 0
+    foreign: int = 0
+    """Samples that were not planned in this run; they are not used."""
+    planned: int = 0
+    """Items that were to be asked; a sequential check may have needed fewer."""
+    stop: Literal["sequential"] | None = None
+    noise: NoiseResult | None = None
+    """The noise floor, where it was measured."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A statistic with its bounds, before any margin is looked at."""
+
+    interval: Interval
+    n: int
+    method: str
+    at: Callable[[float], Interval]
+    """The same interval at another confidence."""
+    b: int | None = None
+    c: int | None = None
+    reference: float | None = None
+    candidate: float | None = None
+    candidate_hits: int | None = None
+    """Items for which the candidate's value is not zero."""
+    decided: Literal["PASS", "FAIL"] | None = None
+    """What a sequential test said."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a check is decided with, beside its pairs."""
+
+    confidence: float
+    max_unusable: float
+    seal: str
+    """Orders the items of sequential tests."""
+    noise: Pairing
+
+
+def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckResult:
+    """Decide one check on the pairs of its target."""
+    planned = _items(pairing)
+    if check.stop:
+        pairing = _until_decided(check, pairing, context)
+    pairing = _with_values(check, pairing, context.noise)
+    result = _blank(check, on, pairing, context.confidence).model_copy(update={"planned": planned})
+    if not pairing.pairs:
+        return result.model_copy(update={"reason": "zero usable pairs"})
+    measured = measure(check, pairing, context.confidence, context.seal, context.noise)
+    result = _judged(check, result, measured)
+    result = _guarded(check, result, measured)
+    result = result.model_copy(update={"noise": _noise(check, context)})
+    unusable = len(pairing.unusable)
+    if unusable > context.max_unusable * pairing.total:
+        reason = (
+            f"{unusable} of {pairing.total} pairs cannot be used ({result.missing} missing, "
+            f"{result.errored} errored, {result.unequal} unequal); allowed {context.max_unusable:.1%}"
+        )
+        return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None})
+    return result
+
+
+def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Measured:
+    """The statistic of a check on pairs that all have its value. Raises ValueError when there are none."""
+    metric = METRICS[check.metric]
+    if isinstance(metric, Ratio):
+        return _ratio(metric, check, pairing, confidence, noise)
+    losses = losses_by_item(metric, pairing.pairs)
+    values = [(metric.value(p.reference) or 0.0, metric.value(p.candidate) or 0.0) for p in pairing.pairs.values()]
+    b, c, n = sum(x > 0 for x in losses.values()), sum(x < 0 for x in losses.values()), len(losses)
+    measured = Measured(
+        interval=Interval(math.nan, math.nan, math.nan),
+        n=n,
+        method="",
+        at=lambda level: paired_interval(b, c, n, level),
+        b=b,
+        c=c,
+        reference=sum(r for r, _ in values) / len(values),
+        candidate=sum(k for _, k in values) / len(values),
+        candidate_hits=_items_hit(metric, pairing.pairs),
+    )
+    if check.stop:
+        order = dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal))
+        test = run_test([losses[item] for item in order], check.margin, confidence)
+        method = "betting confidence sequence"
+        return replace(measured, interval=test.interval(), method=method, at=test.interval, decided=test.outcome)
+    binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
+    if binary:
+        return replace(measured, interval=measured.at(confidence), method="exact paired interval")
+    scores = list(losses.values())
+    return replace(
+        measured,
+        interval=mean_interval(scores, confidence),
+        method="Gaffke's bound over items",
+        at=lambda level: mean_interval(scores, level),
+    )
+
+
+def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
+    """Mean loss of each item over its repeats; pairs without a value are left out."""
+    sign = 1.0 if metric.margin == "max_loss" else -1.0
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for key, pair in pairs.items():
+        reference, candidate = metric.value(pair.reference), metric.value(pair.candidate)
+        if reference is not None and candidate is not None:
+            found.setdefault(key[:3], []).append(sign * (reference - candidate))
+    return {item: sum(losses) / len(losses) for item, losses in found.items()}
+
+
+def _items_hit(metric: Difference, pairs: Mapping[PairKey, Pair]) -> int:
+    return len({key[:3] for key, pair in pairs.items() if metric.value(pair.candidate)})
+
+
+def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Measured:
+    over_noise = check.margin_kind == "max_over_noise"
+    parts: list[Part] = []
+    for key, pair in pairing.pairs.items():
+        part = metric.part(pair)
+        below = metric.part(noise.pairs[key]) if over_noise and key in noise.pairs else None
+        if part is not None and below is not None:
+            scale = part.weight / below.weight
+            part = Part(part.low - scale * below.high, part.high - scale * below.low, part.weight)
+        if part is not None:
+            parts.append(part)
+    weights = [p.weight for p in parts]
+
+    def at(level: float) -> Interval:
+        low, high = [p.low for p in parts], [p.high for p in parts]
+        if metric.exact:
+            value = sum(high) / sum(weights)
+            return Interval(value, value, value)
+        signed = metric.signed or over_noise
+        lower = ratio_interval(low, weights, level, signed=signed, high=metric.high)
+        upper = ratio_interval(high, weights, level, signed=signed, high=metric.high)
+        return Interval(upper.estimate, lower.lower, upper.upper)
+
+    method = "exact" if metric.exact else "Bayesian bootstrap by document"
+    return Measured(at(confidence), len(parts), method, at)
+
+
+def _with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
+    """The pairing with pairs that lack this check's value counted as errored."""
+    metric, kept, unusable = METRICS[check.metric], {}, dict(pairing.unusable)
+    if check.margin_kind == "max_over_noise":  # only what the noise role was asked too can be compared with it
+        pairing = replace(pairing, pairs={key: pair for key, pair in pairing.pairs.items() if key in noise.pairs})
+    for key, pair in pairing.pairs.items():
+        if isinstance(metric, Difference):
+            there = metric.value(pair.reference) is not None and metric.value(pair.candidate) is not None
+        else:
+            there = metric.part(pair) is not None
+        if there:
+            kept[key] = pair
+        else:
+            unusable[key] = "errored"
+    return Pairing(kept, unusable, pairing.foreign)
+
+
+def _until_decided(check: Check, pairing: Pairing, context: Context) -> Pairing:
+    """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted."""
+    metric = METRICS[check.metric]
+    assert isinstance(metric, Difference)  # the policy refuses others
+    losses = losses_by_item(metric, pairing.pairs)
+    order = sealed_order([*pairing.pairs, *pairing.unusable], context.seal)
+    items = list(dict.fromkeys(key[:3] for key in order))
+    test = run_test([losses[item] for item in items if item in losses], check.margin, context.confidence)
+    if test.outcome is None:
+        return pairing
+    decisive = [item for item in items if item in losses][len(test.losses) - 1]
+    used = set(items[: items.index(decisive) + 1])
+    return Pairing(
+        {key: pair for key, pair in pairing.pairs.items() if key[:3] in used},
+        {key: reason for key, reason in pairing.unusable.items() if key[:3] in used},
+        pairing.foreign,
+    )
+
+
+def _items(pairing: Pairing) -> int:
+    return len({key[:3] for key in (*pairing.pairs, *pairing.unusable)})
+
+
+def _blank(check: Check, on: str, pairing: Pairing, confidence: float) -> CheckResult:
+    unit = METRICS[check.metric].unit
+    words = {"max_loss": ("loss of ", "at most"), "max_increase": ("increase of ", "at most"), "max": ("", "at most")}
+    words |= {"min": ("", "at least"), "max_over_noise": ("", "above the noise floor by at most")}
+    before, limit = words[check.margin_kind]
+    return CheckResult(
+        name=f"{before}{check.metric} on {on} {limit} {show(unit, check.margin)}",
+        metric=check.metric,
+        on=on,
+        verdict="INCONCLUSIVE",
+        reason="",
+        margin=check.margin,
+        margin_kind=check.margin_kind,
+        unit=unit,
+        confidence=confidence,
+        missing=pairing.count("missing"),
+        errored=pairing.count("errored"),
+        unequal=pairing.count("unequal"),
+        foreign=pairing.foreign,
+        stop=check.stop,
+    )
+
+
+def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResult:
+    """PASS when the bound on the margin's side keeps it, FAIL when the other one does not, else INCONCLUSIVE."""
+    interval, margin, unit = measured.interval, check.margin, result.unit
+    keeps, breaks = interval.upper <= margin, interval.lower > margin
+    bounds = ("upper", interval.upper), ("lower", interval.lower)
+    if check.margin_kind == "min":
+        keeps, breaks = interval.lower >= margin, interval.upper < margin
+        bounds = bounds[::-1]
+    error = standard_error(interval, result.confidence)
+    update: dict[str, object] = {
+        "estimate": interval.estimate,
+        "lower": _finite(interval.lower),
+        "upper": _finite(interval.upper),
+        "n": measured.n,
+        "b": measured.b,
+        "c": measured.c,
+        "discordant": None if measured.b is None or measured.c is None else measured.b + measured.c,
+        "method": measured.method,
+        "reference_value": measured.reference,
+        "candidate_value": measured.candidate,
+    }
+    if isinstance(METRICS[check.metric], Difference) and not check.stop:
+        update["power"] = round(power_at_equality(error, margin, result.confidence), 4)
+    side = "below" if check.margin_kind == "min" else "above"
+    if keeps:
+        update["verdict"] = "PASS"
+        update["reason"] = f"{bounds[0][0]} bound {show(unit, bounds[0][1])} keeps the margin of {show(unit, margin)}"
+    elif breaks:
+        update["verdict"] = "FAIL"
+        update["reason"] = (
+            f"{bounds[1][0]} bound {show(unit, bounds[1][1])} is {side} the margin of {show(unit, margin)}"
+        )
+        if check.margin_kind != "min":
+            update["p_fail"] = p_value(measured.at, margin)
+    else:
+        update["verdict"] = "INCONCLUSIVE"
+        needed = items_to_decide(measured.n, error, abs(margin - interval.estimate), result.confidence)
+        if measured.b == measured.c == 0 and 0 < margin < 1:  # the bound shrinks as 1 / n, not as its root
+            needed = math.ceil(math.log(1 - result.confidence) / math.log1p(-margin))
+        update["items_needed"] = needed
+        update["reason"] = _undecided(measured, result, needed)
+    return result.model_copy(update=update)
+
+
+def _undecided(measured: Measured, result: CheckResult, needed: int | None) -> str:
+    interval, unit = measured.interval, result.unit
+    if not math.isfinite(interval.upper):
+        return f"{measured.n} documents are too few for an interval, {MIN_DOCUMENTS} are the least"
+    more = f"about {needed:,} items would decide" if needed else "more items may not decide it"
+    return (
+        f"{show(unit, interval.lower)} to {show(unit, interval.upper)} "
+        f"straddles the margin of {show(unit, result.margin)}; {more}"
+    )
+
+
+def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResult:
+    """Floor and ceiling: a reference that cannot show damage, a candidate that is bad whatever the reference is."""
+    if check.ceiling is not None and measured.candidate_hits is not None:
+        above = proportion_interval(measured.candidate_hits, measured.n, result.confidence)
+        if above.lower > check.ceiling:
+            reason = f"{above.estimate:.1%} of the candidate's items, above the ceiling of {check.ceiling:.1%}"
+            return result.model_copy(update={"verdict": "FAIL", "reason": reason})
+        if above.upper > check.ceiling and result.verdict == "PASS":
+            reason = f"the candidate may lie above the ceiling of {check.ceiling:.1%} (bound {above.upper:.1%})"
+            return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason})
+    reference = measured.reference or 0.0
+    if check.floor is not None and reference < check.floor and result.verdict != "FAIL":
+        reason = f"the reference scores {reference:.1%}, below the floor of {check.floor:.1%}: cannot show damage"
+        return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None})
+    return result
+
+
+def _noise(check: Check, context: Context) -> NoiseResult | None:
+    """The check's statistic on the pairs of reference and noise role."""
+    plain = check.model_copy(update={"stop": None, "max_over_noise": None, "max": check.margin})
+    pairing = _with_values(plain, context.noise, context.noise)
+    if not pairing.pairs:
+        return None
+    found = measure(plain, pairing, context.confidence, context.seal, Pairing())
+    return NoiseResult(
+        estimate=found.interval.estimate,
+        lower=_finite(found.interval.lower),
+        upper=_finite(found.interval.upper),
+        n=found.n,
+        b=found.b,
+        c=found.c,
+        discordant=None if found.b is None or found.c is None else found.b + found.c,
+    )
+
+
+def show(unit: Unit, value: float) -> str:
+    """A value with its unit, as reasons print it."""
+    if not math.isfinite(value):
+        return "unbounded"
+    if unit == "points":
+        return f"{100 * value:.1f} points"
+    return {"nats": f"{value:.4f} nats", "share": f"{100 * value:.1f} %", "ratio": f"{value:.3f}"}[unit]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def undecided(check: Check, confidence: float, reason: str) -> CheckResult:
+    """The result of a check that has nothing to be decided on."""
+    blank = _blank(check, check.on, Pairing(), confidence)
+    return blank.model_copy(update={"reason": reason})
+
+
+def named_by_holm(results: Sequence[CheckResult], rejected: Sequence[bool]) -> list[CheckResult]:
+    """Results with `after_holm` set where they fail."""
+    return [
+        result.model_copy(update={"after_holm": kept}) if result.verdict == "FAIL" else result
+        for result, kept in zip(results, rejected, strict=True)
+    ]

@@ -1,0 +1,95 @@
+"""Stopping a suite early: which of its items no sequential check needs any more.
+
+The suite driver reports every sample and asks before every item. Decisions are those that `verdict.judge` will come to:
+the same test, fed with the same items in the same sealed order, whatever order the answers arrive in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.checks import losses_by_item
+from harness.metrics import METRICS, Difference
+from harness.policy import Check, Policy
+from harness.samples import PairKey, Sample, pair_samples, sealed_order
+from harness.sequential import SequentialTest
+from harness.verdict import targets_of
+
+
+class EarlyStop:
+    """The sequential checks of one suite while it runs."""
+
+    def __init__(self, policy: Policy, planned: dict[PairKey, str | None], seal: str) -> None:
+        """`planned` are the suite's pairs with their prompts; `seal` is the sha256 of the sealed policy."""
+        tasks = dict.fromkeys(f"{suite}/{task}" for suite, task, *_ in planned)
+        self._statements: list[_Statement] = []
+        open_ended: set[str] = set(tasks)
+        for check in policy.checks:
+            for members in targets_of(check, tasks).values():
+                if check.stop:
+                    keys = {k: sha for k, sha in planned.items() if f"{k[0]}/{k[1]}" in members}
+                    statement = _Statement(check, check.confidence or policy.confidence, keys, seal)
+                    self._statements.append(statement)
+        self._by_task = {t: [s for s in self._statements if t in s.tasks] for t in tasks}
+        # A task that any other check speaks of is needed to its end.
+        needed = {
+            task
+            for check in policy.checks
+            if not check.stop
+            for members in targets_of(check, tasks).values()
+            for task in members
+        }
+        self._open_ended = needed | {task for task in open_ended if not self._by_task[task]}
+
+    def record(self, sample: Sample) -> None:
+        """Take note of a sample of either role."""
+        for statement in self._by_task.get(f"{sample.suite}/{sample.task}", ()):
+            statement.record(sample)
+
+    def needless(self, key: PairKey) -> bool:
+        """Whether the verdict no longer depends on this pair."""
+        task = f"{key[0]}/{key[1]}"
+        return task not in self._open_ended and all(s.test.outcome is not None for s in self._by_task[task])
+
+    def decided(self) -> list[str]:
+        """What has been decided, in words."""
+        return [
+            f"{s.check.metric} on {s.check.on}: {s.test.outcome} after {len(s.test.losses)} of {len(s.items)} items"
+            for s in self._statements
+            if s.test.outcome
+        ]
+
+
+class _Statement:
+    """One sequential check on its target."""
+
+    def __init__(self, check: Check, confidence: float, planned: dict[PairKey, str | None], seal: str) -> None:
+        metric = METRICS[check.metric]
+        assert isinstance(metric, Difference)  # the policy refuses others
+        self.check, self.metric, self.planned = check, metric, planned
+        self.tasks = {f"{suite}/{task}" for suite, task, *_ in planned}
+        self.test = SequentialTest(check.margin, confidence)
+        self.items: dict[tuple[str, str, str], list[PairKey]] = {}
+        for key in sealed_order(planned, seal):
+            self.items.setdefault(key[:3], []).append(key)
+        self._order = list(self.items)
+        self._next = 0
+        self._samples: dict[PairKey, list[Sample]] = {}
+
+    def record(self, sample: Sample) -> None:
+        if sample.role == "noise" or sample.key.pair not in self.planned:
+            return
+        self._samples.setdefault(sample.key.pair, []).append(sample)
+        # Only what is whole up to here is fed: an item that takes long must not be overtaken.
+        while self.test.outcome is None and self._next < len(self._order):
+            keys = self.items[self._order[self._next]]
+            if any(len(self._samples.get(key, ())) < 2 for key in keys):
+                return
+            self._feed(keys)
+            self._next += 1
+
+    def _feed(self, keys: Iterable[PairKey]) -> None:
+        there = [sample for key in keys for sample in self._samples.pop(key)]
+        pairing = pair_samples(there, {key: self.planned[key] for key in keys})
+        for loss in losses_by_item(self.metric, pairing.pairs).values():
+            self.test.update(loss)
