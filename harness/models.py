@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import shutil
@@ -16,11 +15,14 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
+from harness.checkpoint.claims import claimed, claims_of, quoted, read_card
+from harness.checkpoint.doubts import doubts
+from harness.checkpoint.weights import read_weights
 from harness.errors import BadInput, RunFailed
 from harness.runfolder import ModelFacts, read_json
-from quantizers.checkpoint import read_header, read_tensor
 from quantizers.errors import QuantizeError
 
 DEMO = "demo"
@@ -135,72 +137,55 @@ def quantization_of(model: Path) -> str | None:
         BadInput: config.json cannot be read.
     """
     found = read_json(model / "config.json").get("quantization_config")
-    return str(found.get("quant_method", "unknown")) if isinstance(found, dict) else None
+    if not isinstance(found, dict):
+        return None
+    method = found.get("quant_method")
+    return quoted(method) if isinstance(method, str) else "unknown"
 
 
 def base_model_of(model: Path) -> str | None:
     """`base_model` of the checkpoint's model card (the first one), None when there is none."""
-    from huggingface_hub import ModelCard
-
-    card = model / "README.md"
-    if not card.exists():
-        return None
-    try:
-        base = ModelCard.load(card).data.to_dict().get("base_model")
-    except Exception:  # whatever YAML or the card's checks raise: front matter that cannot be read says nothing
-        return None
+    base = read_card(model)[0].get("base_model")
     first = base[0] if isinstance(base, list) and base else base
     return first if isinstance(first, str) else None
 
 
 def describe(name: str, model: Path) -> ModelFacts:
-    """What a checkpoint is: hash, bytes, parameters, bits per weight, from its files alone.
+    """What a checkpoint is, from its files alone: hash, bytes, bits per weight, what it claims, and doubts about that.
 
     Raises:
-        BadInput: a safetensors file that cannot be read.
+        BadInput: config.json or a safetensors file that cannot be read.
     """
+    config = read_json(model / "config.json")
     files = sorted(model.glob("*.safetensors"))
-    parameters, tensor_bytes = 0, 0
-    for file in files:
-        count, size = _count(file)
-        parameters, tensor_bytes = parameters + count, tensor_bytes + size
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        digests = list(pool.map(_digest, [model / "config.json", *files]))
+    try:
+        weights = read_weights(model, config)
+        sizes = [file.stat().st_size for file in files]
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            digests = list(pool.map(_digest, [model / "config.json", *files]))
+    except QuantizeError as error:
+        raise BadInput(str(error)) from None
+    except OSError as error:
+        raise BadInput(f"{error.filename}: {error.strerror}") from None
     together = hashlib.sha256()
     for file, digest in zip([model / "config.json", *files], digests, strict=True):
         together.update(f"{file.name} {digest}\n".encode())
-    return ModelFacts(
+    claims = claims_of(model, name)
+    tensor_bytes = sum(weights.tensor_bytes.values())
+    facts = ModelFacts(
         name=name,
         path=str(model.resolve()),
         sha256=together.hexdigest(),
-        bytes=sum(file.stat().st_size for file in files),
-        parameters=parameters,
-        bits_per_weight=round(8 * tensor_bytes / parameters, 3) if parameters else 0.0,
+        bytes=sum(sizes),
+        bits_per_weight=round(8 * tensor_bytes / weights.parameters, 3) if weights.parameters else 0.0,
         quantization=quantization_of(model),
+        claimed=claimed(claims),
+        **asdict(weights),
     )
+    facts.doubts = doubts(facts, claims) + weights.doubts
+    return facts
 
 
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _count(file: Path) -> tuple[int, int]:
-    """(parameters, bytes) of a safetensors file, from its header.
-
-    A packed weight counts as the weight it stands for (`weight_shape` says which); scales and shapes are bytes
-    that carry no parameters of their own.
-    """
-    try:
-        tensors = {info.name: info for info in read_header(file)}
-        parameters = 0
-        for name, info in tensors.items():
-            module, _, kind = name.rpartition(".")
-            shape = tensors.get(f"{module}.weight_shape")
-            if kind == "weight_packed" and shape is not None:
-                parameters += math.prod(int(d) for d in read_tensor(shape))
-            elif kind not in ("weight_shape", "weight_scale", "weight_zero_point"):
-                parameters += math.prod(info.shape)
-    except QuantizeError as error:
-        raise BadInput(str(error)) from None
-    return parameters, sum(info.nbytes for info in tensors.values())

@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import BadInput, RunFailed
 from harness.policy import SealedPolicy, parse_policy
-from harness.samples import Item, Role, Sample, SampleLog, read_samples
+from harness.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
 from harness.verdict import Verdict
 
 SCHEMA_VERSION = 1
@@ -35,8 +35,27 @@ class ModelFacts(BaseModel):
     bytes: int = 0
     parameters: int = 0
     bits_per_weight: float = 0.0
+    """All bytes of the tensors over all weights."""
     quantization: str | None = None
     """quant_method of config.json, None for an unquantized checkpoint."""
+    tensor_bytes: dict[str, int] = Field(default_factory=dict)
+    """Bytes of the tensors by safetensors dtype, the largest first."""
+    block_parameters: int = 0
+    """Weights inside numbered blocks, without the draft head: what quantizing must leave as many as there were."""
+    layers: int = 0
+    """Decoder layers that are there, without the draft head."""
+    linear_parameters: int = 0
+    """Weights of the blocks' linear layers that the config means to quantize; all of them where it means none."""
+    linear_bits: float = 0.0
+    """Bits for each of these, with scales, zero points, codebooks and indices; 0 when there are none."""
+    low_bit_share: float = 0.0
+    """Share of all weights in the blocks' linear layers that are stored below 16 bits."""
+    draft_bytes: dict[str, int] = Field(default_factory=dict)
+    """Bytes of the draft head (MTP) by safetensors dtype; empty when there is none."""
+    claimed: dict[str, str] = Field(default_factory=dict)
+    """What config.json, model card and name say of the quantization, by source; other people's text on one line."""
+    doubts: list[str] = Field(default_factory=list)
+    """One line for each point in which what is claimed and what is there disagree."""
 
 
 class ServerFacts(BaseModel):
@@ -48,6 +67,21 @@ class ServerFacts(BaseModel):
     command: list[str] = Field(default_factory=list)
     environment: dict[str, str] = Field(default_factory=dict)
     readback: dict[str, str] = Field(default_factory=dict)
+
+
+class Baseline(BaseModel):
+    """The earlier run whose reference samples are used again."""
+
+    run_id: str
+    created: str
+    path: str
+
+
+class SampleFile(BaseModel):
+    """A suite's samples as the run left them, so that later edits show."""
+
+    lines: int
+    sha256: str
 
 
 class Stage(BaseModel):
@@ -79,6 +113,13 @@ class Manifest(BaseModel):
     """Pairs to be made for each "suite/task"."""
     items_sha256: dict[str, str] = Field(default_factory=dict)
     """sha256 of items/<suite>.jsonl: the bytes both roles were asked."""
+    samples: dict[str, SampleFile] = Field(default_factory=dict)
+    """samples/<suite>.jsonl when everything had been asked; empty while the run is not finished."""
+    baseline: Baseline | None = None
+    noise_by: Literal["server", "seed"] | None = None
+    """How the noise floor was measured, when it was."""
+    stopped: list[str] = Field(default_factory=list)
+    """What sequential checks decided before every item was asked."""
     stages: list[Stage] = Field(default_factory=list)
 
 
@@ -182,10 +223,36 @@ class RunFolder:
             raise BadInput(f"{path} is not the file that the manifest names; the run cannot go on with other items")
         return [Item.model_validate_json(line) for line in data.splitlines()]
 
+    def planned(self) -> dict[PairKey, str | None]:
+        """Every pair that this run was to make, with the sha256 of its prompt. Raises BadInput as `items` does."""
+        suites = self.manifest().items_sha256
+        return {(s, i.task, i.item, i.repeat): i.prompt_sha256 for s in suites for i in self.items(s)}
+
     def samples(self) -> Iterator[Sample]:
         """All samples of the run, suite by suite. Raises BadInput for a broken line."""
         for path in sorted((self.path / "samples").glob("*.jsonl")):
             yield from read_samples(path)
+
+    def sample_files(self) -> dict[str, SampleFile]:
+        """What samples/ holds, by suite."""
+        found = {}
+        for path in sorted((self.path / "samples").glob("*.jsonl")):
+            data = path.read_bytes()
+            found[path.stem] = SampleFile(lines=data.count(b"\n"), sha256=hashlib.sha256(data).hexdigest())
+        return found
+
+    def require_untouched(self) -> None:
+        """Check that a finished run's samples are those that it wrote.
+
+        Raises:
+            BadInput: naming the file that was edited, or into which samples of another run were mixed.
+        """
+        sealed, now = self.manifest().samples, self.sample_files()
+        for suite in sorted(sealed.keys() | now.keys()) if sealed else ():
+            before, after = sealed.get(suite), now.get(suite)
+            if before != after:
+                counts = f"{before.lines if before else 0} lines then, {after.lines if after else 0} now"
+                raise BadInput(f"{self.samples_path(suite)} is not what the run wrote ({counts}); it cannot be judged")
 
     def log(self, suite: str) -> SampleLog:
         return SampleLog(self.samples_path(suite))
@@ -234,7 +301,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: not JSON: {error}") from None
     if not isinstance(data, dict):
         raise BadInput(f"{path}: expected an object, found {type(data).__name__}")

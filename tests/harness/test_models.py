@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from harness import models
 from harness.errors import BadInput, RunFailed
 from harness.models import base_model_of, cache_folder, describe, quantization_of, resolve_model
+from harness.runfolder import ModelFacts
 
 
 def checkpoint(folder: Path, config: dict[str, Any] | None = None, **files: dict[str, Any]) -> Path:
@@ -84,6 +85,45 @@ def test_the_hash_is_over_config_and_every_weight_file(tmp_path: Path) -> None:
     assert describe("m", folder).sha256 != before
 
 
+def test_facts_say_what_is_claimed_and_where_it_is_doubted(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}, "num_hidden_layers": 2}
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": np.zeros((8, 4), np.float16) for i in range(3)}
+    folder = checkpoint(tmp_path / "m", config, model=tensors | {"model.embed_tokens.weight": np.zeros(6, np.float32)})
+    (folder / "README.md").write_text("---\ntags: [4-bit]\n---\n# M\n\nThe MTP head is BF16.\n", "utf-8")
+    facts = describe("owner/m-int4", folder)
+    assert facts.claimed == {
+        "config.json": "gptq, 4-bit int, group size 128",
+        "card: tags": "4-bit",
+        "card: text": "MTP head is BF16",
+        "name": "m-int4",
+    }
+    assert facts.doubts == [
+        'config.json says "gptq, 4-bit int, group size 128" and card: tags says "4-bit" and name says "m-int4", but no '
+        "linear layer is stored below 16 bits: they hold 16.00 bits per weight (F16, F32), so nothing was quantized"
+    ]
+    assert (facts.parameters, facts.tensor_bytes, facts.draft_bytes) == (102, {"F16": 192, "F32": 24}, {"F16": 64})
+    assert (facts.layers, facts.block_parameters, facts.linear_parameters, facts.linear_bits) == (2, 64, 64, 16.0)
+    assert ModelFacts.model_validate_json(facts.model_dump_json()) == facts
+
+
+def test_other_peoples_text_can_be_stored_and_printed(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "\ud800\x1b[31m" + "x" * 10_000}}
+    tensors = {"model.layers.0.\x1b\u202e.weight": np.zeros((8, 4), np.float16)}
+    facts = describe("m", checkpoint(tmp_path / "m", config, model=tensors))
+    assert facts.model_dump_json().isprintable()
+    assert facts.quantization is not None and len(facts.quantization) <= 80
+    assert all(line.isprintable() and len(line) < 400 for line in facts.doubts) and facts.doubts
+
+
+def test_a_file_that_is_not_counted_is_checked_all_the_same(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m", model=DENSE)
+    index = {"weight_map": dict.fromkeys(DENSE, "model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    (folder / "extra.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(BadInput, match=r"cannot read .*extra\.safetensors: No such file"):
+        describe("m", folder)
+
+
 HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 
 
@@ -135,6 +175,7 @@ def test_a_broken_weight_file_is_named(tmp_path: Path, data: bytes) -> None:
         ({"quantization_config": None}, None),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"quantization_config": {"bits": 4}}, "unknown"),
+        ({"quantization_config": {"quant_method": ["awq"]}}, "unknown"),
     ],
 )
 def test_quantization_is_what_the_config_says(tmp_path: Path, config: dict[str, Any], method: str | None) -> None:
@@ -158,6 +199,9 @@ def test_a_broken_config_is_named(tmp_path: Path) -> None:
         ("---\nbase_model: []\n---\n", None),
         ("---\nbase_model: 7\n---\n", None),
         ("---\nbase_model: [\n---\n", None),
+        ("---\ntags: [\nbase_model: owner/name\n---\n", "owner/name"),
+        ("---\nbase_model: &a owner/name\n---\n", None),
+        ("---\nbase_model: owner/name\n", None),
         ("", None),
     ],
 )
