@@ -12,11 +12,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from harness.checks import CheckResult, show
 from harness.errors import GateError, RunFailed
 from harness.policy import load_policy
 from harness.progress import Reporter
 from harness.runfolder import RunFolder
-from harness.verdict import EXIT_CODES, CheckResult, Verdict
+from harness.verdict import EXIT_CODES, Verdict
 
 app = typer.Typer(
     add_completion=False,
@@ -50,12 +51,15 @@ def gate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     candidate_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
     reference_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier run: its reference samples are used again if nothing has changed.")
+    ] = None,
 ) -> None:
     """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
     reporter = Reporter()
     with reporter.stage("start"):  # torch, transformers and lm-eval take their time on a cold disk
         from harness.gate import GateOptions, run_gate
-    asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url)
+    asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url, baseline)
     run, verdict = run_gate(asked, reporter)
     reporter.print_times()
     print_verdict(verdict)
@@ -90,6 +94,25 @@ def judge_command(
     index = render_run(folder)
     print_verdict(verdict)
     print(f"report: {index}")
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
+
+
+@app.command("compare")
+def compare_command(
+    reference: Annotated[Path, typer.Argument(help="A folder of lm-eval, a report of swebench, or a run folder.")],
+    candidate: Annotated[Path, typer.Argument(help="The same of the other model.")],
+    max_loss: Annotated[float, typer.Option(min=0, max=1, help="Largest allowed loss; 0.01 is one point.")],
+    metric: Annotated[str | None, typer.Option(help="A metric of lm-eval; default: exact_match or acc.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Judge results made elsewhere: of lm-eval (--log_samples), of swebench, or the candidates of two runs."""
+    from harness.compare import compare, to_json
+
+    verdict = compare(reference, candidate, max_loss, metric)
+    if as_json:
+        print(to_json(verdict))
+    else:
+        print_verdict(verdict)
     raise typer.Exit(EXIT_CODES[verdict.verdict])
 
 
@@ -153,14 +176,14 @@ def print_verdict(verdict: Verdict) -> None:
     console.print(table)
     if verdict.after_the_fact:
         console.print("judged after the fact: not with the policy sealed into the run", style="bold yellow")
+        for line in verdict.weakened or ["no margin is weaker than the sealed one"]:
+            console.print(f"  {line}", markup=False)
     console.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
     console.print(verdict.reason, markup=False)
 
 
 def _number(check: CheckResult, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if check.metric == "kl_mean" else f"{100 * value:+.1f} %"
+    return "–" if value is None else show(check.unit, value)
 
 
 def main() -> None:

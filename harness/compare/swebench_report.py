@@ -1,0 +1,89 @@
+"""Two reports of swebench's run_evaluation (`<model>.<run_id>.json`, swebench 5.0 or newer) as samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from harness.compare.results import Results, json_file, make_sample, plain_name, shown
+from harness.errors import BadInput
+from harness.samples import ROLES, PairKey, Sample, sha256_of
+
+SUITE, TASK = "swebench", "resolved"
+SCHEMA_VERSION = 2
+OUTCOMES = ("resolved", "unresolved", "empty_patch", "error", "incomplete")
+"""Each instance of the data set has exactly one of them. incomplete: there was no prediction."""
+NEEDED = ("schema_version", *(f"{outcome}_ids" for outcome in OUTCOMES), "infra_failure_ids")
+"""Without infra_failure_ids (swebench 4) a broken container cannot be told from a wrong patch."""
+
+
+def read_swebench(reference: Path, candidate: Path) -> Results:
+    """The instances of two reports, paired by id.
+
+    resolved: 1. unresolved, empty patch: 0. error, infrastructure failure: an errored sample. incomplete: no sample, so
+    the pair is missing. What swebench calls ambiguous stays what it is there: unresolved or an error.
+
+    Raises:
+        BadInput: no report, an older schema, or lists that contradict each other.
+        OSError: a file cannot be read.
+    """
+    samples: list[Sample] = []
+    planned: dict[PairKey, str | None] = {}
+    for role, path in zip(ROLES, (reference, candidate), strict=True):
+        report = json_file(path)
+        for instance, outcome in _outcomes(report, path).items():
+            planned[SUITE, TASK, instance, 0] = None
+            if outcome != "incomplete":
+                error = _error(report, instance, outcome)
+                score = None if error else float(outcome == "resolved")
+                samples.append(make_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
+    return Results(samples, planned)
+
+
+def _outcomes(report: dict[str, Any], path: Path) -> dict[str, str]:
+    """Instance -> outcome ("infra_failure" takes the place of unresolved and error)."""
+    missing = [key for key in NEEDED if key not in report]
+    if missing:
+        raise BadInput(
+            f"{path}: no report of swebench 5.0 or newer: it lacks {', '.join(missing)}; grade the predictions again"
+        )
+    if report["schema_version"] != SCHEMA_VERSION:
+        raise BadInput(f"{path}: schema_version is {shown(report['schema_version'])}, {SCHEMA_VERSION} is understood")
+    found: dict[str, str] = {}
+    for outcome in OUTCOMES:
+        for instance in _ids(report, outcome, path):
+            if instance in found:
+                raise BadInput(f"{path}: {instance} is both {found[instance]} and {outcome}")
+            found[instance] = outcome
+    if not found:
+        raise BadInput(f"{path}: no instance is in it")
+    if report.get("total_instances", len(found)) != len(found):
+        raise BadInput(f"{path}: total_instances is {shown(report['total_instances'])}, the lists hold {len(found)}")
+    for instance in _ids(report, "infra_failure", path):
+        if found.get(instance) not in ("unresolved", "error"):
+            raise BadInput(f"{path}: {instance} is an infra_failure and {found.get(instance, 'in no other list')}")
+        found[instance] = "infra_failure"
+    return found
+
+
+def _ids(report: dict[str, Any], outcome: str, path: Path) -> list[str]:
+    key, counter = f"{outcome}_ids", f"{outcome}_instances"
+    listed = report[key]
+    if not isinstance(listed, list):
+        raise BadInput(f"{path}: {key} is {shown(listed)}, no list")
+    ids = [plain_name(instance, f"{path}: {key}:") for instance in listed]
+    twice = [instance for instance, times in Counter(ids).items() if times > 1]
+    if twice:
+        raise BadInput(f"{path}: {key} names {twice[0]} twice")
+    if report.get(counter, len(ids)) != len(ids):
+        raise BadInput(f"{path}: {counter} is {shown(report[counter])}, {key} holds {len(ids)}")
+    return ids
+
+
+def _error(report: dict[str, Any], instance: str, outcome: str) -> str | None:
+    if outcome not in ("error", "infra_failure"):
+        return None
+    reasons = report.get("failure_reasons")
+    reason = reasons.get(instance) if isinstance(reasons, dict) else None
+    return f"grader: {outcome}" + (f" {shown(reason)}" if reason else "")
