@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from harness.endpoint import Completion, Endpoint, Messages
 from harness.policy import Config, Sampling
 from harness.samples import Item, Role, Sample, sha256_of
+from suites.endings import endings
 
 
 class Tokenizer(Protocol):
@@ -64,7 +65,7 @@ def make_sample(
     answer: str | None,
     metrics: dict[str, float] | None = None,
 ) -> Sample:
-    """The sample of one answer."""
+    """The sample of one answer; how it ended is added to its metrics."""
     return Sample(
         suite=suite,
         task=item.task,
@@ -80,5 +81,5 @@ def make_sample(
         seconds=round(completion.seconds, 3),
         text=completion.text,
         reasoning=completion.reasoning,
-        metrics=metrics or {},
+        metrics=(endings(completion) if completion.finish_reason else {}) | (metrics or {}),
     )

@@ -75,10 +75,10 @@ class Divergence:
         ]
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
-        """The reference writes the trajectory and scores it; the candidate scores the stored one."""
+        """The reference writes the trajectory and scores it; every other role scores the stored one."""
         if role == "reference":
             return await self._write_trajectory(item, endpoint)
-        return await self._compare(item, endpoint)
+        return await self._compare(item, role, endpoint)
 
     async def _write_trajectory(self, item: Item, endpoint: Endpoint) -> Sample:
         completion = await endpoint.chat(item.prompt, self._max_tokens)
@@ -91,16 +91,14 @@ class Divergence:
         trajectory = sha256_of(ids)
         return make_sample(self.name, item, "reference", completion, score=None, answer=trajectory, metrics=metrics)
 
-    async def _compare(self, item: Item, endpoint: Endpoint) -> Sample:
+    async def _compare(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
         prompt_ids, reference = read_scores(self._path(item, "reference"))
         ids = prompt_ids + reference.token_ids.tolist()
         scores = await endpoint.score(ids, len(prompt_ids), self._config.top_logprobs)
-        write_scores(self._path(item, "candidate"), prompt_ids, scores)
+        write_scores(self._path(item, role), prompt_ids, scores)
         metrics = compare(reference, scores).totals()
         nothing_written = Completion("", "", "", len(prompt_ids), 0, [], [], 0.0, None)
-        sample = make_sample(
-            self.name, item, "candidate", nothing_written, score=None, answer=sha256_of(ids), metrics=metrics
-        )
+        sample = make_sample(self.name, item, role, nothing_written, score=None, answer=sha256_of(ids), metrics=metrics)
         return sample.model_copy(update={"finish_reason": None, "completion_tokens": None})
 
     def _path(self, item: Item, role: Role) -> Path:

@@ -9,12 +9,14 @@ from harness.policy import Config, Policy, validate
 from suites.base import Suite
 from suites.cot import Cot, CotConfig
 from suites.divergence import Divergence, DivergenceConfig
+from suites.needle import Needle, NeedleConfig
 from suites.ruler import Ruler, RulerConfig
 
 SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
     "divergence": (Divergence, DivergenceConfig),
     "cot": (Cot, CotConfig),
     "ruler": (Ruler, RulerConfig),
+    "needle": (Needle, NeedleConfig),
 }
 
 
