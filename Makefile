@@ -1,5 +1,5 @@
 # make gate                    the demo: quantizes a small real model and gates it against its reference
-# make gate MODEL=... [REFERENCE=...] [POLICY=...] [OUT=...] [RESUME=1]
+# make gate MODEL=... [REFERENCE=...] [POLICY=...] [BASELINE=RUN] [OUT=...] [RESUME=1]
 # make ready (installs only) | test | lint | report [RUN=...] | clean
 #
 # make itself ends with 2 whenever a command fails; the gate's own exit code (0 PASS, 1 FAIL, 2 INCONCLUSIVE,
@@ -20,7 +20,7 @@ ready: $(READY)
 
 gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
-	  $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
+	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
 test: $(READY)
 	$(BIN)/python -m pytest

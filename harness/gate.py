@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
-from harness.endpoint import Endpoint, EndpointError
-from harness.errors import BadInput, NotComparable, RunFailed
+from harness.asking import Job, ask_everything, order_items
+from harness.baseline import mismatches, reuse
+from harness.checkpoint.doubts import differences
+from harness.errors import BadInput, NotComparable
 from harness.hardware import detect
 from harness.models import base_model_of, describe, quantization_of, resolve_model
-from harness.parity import read_back, require_parity
-from harness.policy import Requests, Sampling, SealedPolicy, load_policy
+from harness.policy import SealedPolicy, load_policy
 from harness.prepare import quantized
 from harness.progress import Reporter
-from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts
-from harness.runner import run_suite
-from harness.samples import ROLES, Item, Key, Role
-from harness.serving import SERVED_NAME, end_dead_run, plan_servers, serve
+from harness.runfolder import Manifest, ModelFacts, RunFolder, write_whole
+from harness.samples import Role
+from harness.serving import end_dead_run
+from harness.steady import require_steady
 from harness.verdict import Verdict, judge
-from suites.base import Suite
 from suites.registry import make_suites
 
 VERSIONS = ("vllm", "torch", "transformers", "lm-eval", "openai", "numpy", "scipy")
@@ -44,21 +41,7 @@ class GateOptions:
     resume: bool = False
     candidate_url: str | None = None
     reference_url: str | None = None
-
-
-@dataclass
-class Job:
-    """What the steps of one gate share."""
-
-    run: RunFolder
-    sealed: SealedPolicy
-    manifest: Manifest
-    suites: list[Suite]
-    items: dict[str, list[Item]]
-    reporter: Reporter
-
-    def save(self) -> None:
-        self.run.write_manifest(self.manifest)
+    baseline: Path | None = None
 
 
 def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdict]:
@@ -78,8 +61,12 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
             reporter.say(f"ended the {role} server that an earlier run left behind")
         job = Job(run, sealed, _manifest(options, run, sealed, models), suites, {}, reporter)
         _make_items(job)
+        if options.baseline:
+            _use_baseline(job, RunFolder(options.baseline))
         try:
-            _ask_everything(options, job)
+            ask_everything(job, _urls(options))
+            job.manifest.samples = run.sample_files()
+            job.save()
             verdict = judge_run(run)
             with reporter.stage("report"):
                 render_run(run)
@@ -103,12 +90,16 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
     """Decide on a stored run and store the verdict. No server is needed.
 
     Raises:
-        BadInput: a run folder that cannot be read, or a policy edited after the seal.
+        BadInput: a run folder that cannot be read, or a policy or samples edited after they were sealed.
+        NotComparable: a server did not stay what it was while it was asked.
     """
     sealed = run.sealed_policy()
     chosen = policy or sealed
-    manifest = run.manifest()
-    verdict = judge(chosen.policy, run.samples(), manifest.planned, chosen.sha256, sealed.sha256)
+    run.require_untouched()
+    require_steady({str(role): server.readback for role, server in run.manifest().servers.items()})
+    verdict = judge(chosen.policy, run.samples(), run.planned(), chosen.sha256, sealed)
+    if verdict.after_the_fact:
+        write_whole(run.path / "judged_by.yaml", chosen.text)
     run.write_verdict(verdict)
     return verdict
 
@@ -159,6 +150,10 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
         }
     if facts["reference"].sha256 == facts["candidate"].sha256:
         raise NotComparable(f"both roles are the same checkpoint ({reference}): there is nothing to compare")
+    facts["candidate"].doubts += differences(facts["reference"], facts["candidate"])
+    for role, found in facts.items():
+        for doubt in found.doubts:
+            reporter.say(f"doubt about the {role}: {doubt}")
     return facts
 
 
@@ -208,101 +203,24 @@ def _make_items(job: Job) -> None:
                 job.manifest.items_sha256[suite.name] = job.run.write_items(suite.name, items)
                 job.manifest.planned |= Counter(f"{suite.name}/{item.task}" for item in items)
                 job.save()
-            job.items[suite.name] = job.run.items(suite.name)
+            job.items[suite.name] = order_items(suite.name, job.run.items(suite.name), job.sealed)
             meter.advance()
 
 
-def _ask_everything(options: GateOptions, job: Job) -> None:
-    """Serve (or attach to) the roles that still have something to answer, together or one after the other."""
-    waiting = [role for role in ROLES if _unanswered(job, role)]
-    if not waiting:
-        job.reporter.say("every sample is there: no server is needed")
+def _use_baseline(job: Job, earlier: RunFolder) -> None:
+    """Take the reference's samples from an earlier run, if that run was the same for the reference."""
+    if job.manifest.baseline:  # a resumed run has them already
         return
-    if options.candidate_url and options.reference_url:
-        job.manifest.servers = {
-            "reference": ServerFacts(url=options.reference_url),
-            "candidate": ServerFacts(url=options.candidate_url),
-        }
-        asyncio.run(_ask(job, ROLES))
+    found = mismatches(earlier, job.sealed.policy, job.manifest)
+    if found:
+        job.reporter.say(f"baseline {earlier.path} is not used, the reference is asked: {'; '.join(found)}")
         return
-    together = job.sealed.policy.serving.placement == "together"
-    for roles in [ROLES] if together else [(role,) for role in waiting]:
-        _serve_and_ask(job, roles)
-
-
-def _serve_and_ask(job: Job, roles: Sequence[Role]) -> None:
-    serving = job.sealed.policy.serving
-    paths = {role: Path(job.manifest.models[role].path) for role in roles}
-    plans = plan_servers(serving, paths, detect(), job.manifest.run_id)
-    for plan in plans:
-        facts = ServerFacts(url=plan.url, command=plan.command, environment=plan.environment)
-        job.manifest.servers[plan.role] = facts
+    taken = reuse(earlier, job.run, job.sealed.policy, job.manifest, job.items)
     job.save()
-    with ExitStack() as stack:
-        with job.reporter.stage("servers", len(plans)) as meter:
-            running = serve(plans, job.run.path / "logs", serving.ready_timeout_seconds, meter)
-            servers = stack.enter_context(running)
-        try:
-            asyncio.run(_ask(job, roles))
-        except RunFailed as failure:
-            dead = next((server for server in servers if server.ended_within(2.0)), None)
-            if dead is None:
-                raise
-            raise dead.failure("ended in the middle of the run (--resume goes on)") from failure
-        with job.reporter.stage("end servers"):
-            stack.close()
+    job.reporter.say(f"baseline {earlier.path}: {taken} samples of the reference are used again")
 
 
-async def _ask(job: Job, roles: Sequence[Role]) -> None:
-    """Parity first, then every suite. With one role at a time, parity is decided when the second is there."""
-    policy = job.sealed.policy
-    async with AsyncExitStack() as stack:
-        endpoints: dict[Role, Endpoint] = {}
-        for role in roles:
-            facts = job.manifest.servers[role]
-            name = SERVED_NAME if facts.command else await _served_name(facts.url)
-            endpoint = Endpoint(facts.url, name, policy.requests, policy.sampling)
-            endpoints[role] = await stack.enter_async_context(endpoint)
-        with job.reporter.stage("parity"):
-            await _parity(job, endpoints)
-        for suite in job.suites:
-            items = job.items[suite.name]
-            with (
-                closing(job.run.log(suite.name)) as log,
-                job.reporter.stage(suite.name, len(items) * len(roles)) as meter,
-            ):
-                await run_suite(suite, items, endpoints, log, policy.requests.concurrency, meter)
-
-
-async def _parity(job: Job, endpoints: dict[Role, Endpoint]) -> None:
-    servers = job.manifest.servers
-    for role, endpoint in endpoints.items():
-        try:
-            servers[role].readback = await read_back(endpoint, job.manifest.models[role])
-        except EndpointError as error:
-            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
-    job.save()
-    if all(role in servers and servers[role].readback for role in ROLES):
-        readback = {role: servers[role].readback for role in ROLES}
-        job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
-        job.save()
-
-
-async def _served_name(url: str) -> str:
-    """The one model that an attached server serves."""
-    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:  # type: ignore[call-arg]
-        try:
-            models = (await endpoint.get_json("/v1/models")).get("data")
-        except EndpointError as error:
-            raise RunFailed(f"no usable server at {url}: {error}") from None
-    if not isinstance(models, list) or not models or not isinstance(models[0], dict):
-        raise RunFailed(f"the server at {url} lists no model at /v1/models")
-    return str(models[0].get("id"))
-
-
-def _unanswered(job: Job, role: Role) -> bool:
-    for suite in job.suites:
-        with closing(job.run.log(suite.name)) as log:
-            if any(Key(suite.name, i.task, i.item, i.repeat, role) not in log for i in job.items[suite.name]):
-                return True
-    return False
+def _urls(options: GateOptions) -> dict[Role, str] | None:
+    if not options.candidate_url or not options.reference_url:
+        return None
+    return {"reference": options.reference_url, "candidate": options.candidate_url}

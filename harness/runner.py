@@ -4,98 +4,131 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from harness.early_stop import EarlyStop
 from harness.endpoint import Endpoint, EndpointError
 from harness.errors import RunFailed
 from harness.progress import Meter
-from harness.samples import Item, Key, Role, Sample, SampleLog
+from harness.samples import Item, Key, PairKey, Role, Sample, SampleLog
 from suites.base import Suite
 
 ERRORS_IN_A_ROW = 8
 """So many failing requests without one answer between them are a failing server, not failing items."""
 
 
+@dataclass
+class Work:
+    """What the workers of a suite share."""
+
+    suite: Suite
+    log: SampleLog
+    stop: EarlyStop
+    meter: Meter
+    answered: dict[PairKey, asyncio.Event]
+    """Set once the reference's sample of a pair is written."""
+
+
+@dataclass
+class RoleWork:
+    """What the workers of one role share."""
+
+    role: Role
+    endpoint: Endpoint
+    queue: deque[Item]
+    held: list[Sample] = field(default_factory=list)
+    """Errors since the role's last answer. They are written only once the server has answered something again: errors
+    of a server that is gone are not facts about the items, and must not stand in the way of a later run."""
+
+
 async def run_suite(
-    suite: Suite, items: Sequence[Item], endpoints: dict[Role, Endpoint], log: SampleLog, concurrency: int, meter: Meter
+    suite: Suite,
+    items: Mapping[Role, Sequence[Item]],
+    endpoints: Mapping[Role, Endpoint],
+    log: SampleLog,
+    stop: EarlyStop,
+    concurrency: int,
+    meter: Meter,
 ) -> None:
-    """Ask what is not in the log yet. Each role has its own workers, so neither waits for the other.
+    """Ask each role its items, in their order, unless the log has them or no check needs them any more.
+
+    Each role has its own workers, so none waits for another.
 
     Raises:
         RunFailed: a server stopped answering. What was answered is in the log; a later run goes on from there.
     """
-    answered = {_key(suite, item, "reference").pair: asyncio.Event() for item in items}
+    for sample in log.samples():
+        stop.record(sample)
+    answered = {_key(suite, item, "reference").pair: asyncio.Event() for item in items["reference"]}
     for pair, event in answered.items():
         if Key(*pair, "reference") in log or "reference" not in endpoints:
             event.set()
-    meter.update(done=sum(_key(suite, i, role) in log for i in items for role in endpoints))
+    work = Work(suite, log, stop, meter, answered)
+    meter.update(done=sum(_key(suite, i, role) in log for role in endpoints for i in items[role]))
     try:
         async with asyncio.TaskGroup() as group:
             for role, endpoint in endpoints.items():
-                queue = deque(item for item in items if _key(suite, item, role) not in log)
-                held: list[Sample] = []
+                queue = deque(item for item in items[role] if _key(suite, item, role) not in log)
+                mine = RoleWork(role, endpoint, queue)
                 for _ in range(min(concurrency, len(queue))):
-                    group.create_task(_work(suite, queue, role, endpoint, log, answered, held, meter))
+                    group.create_task(_work(work, mine))
     except ExceptionGroup as group_of_errors:
         raise group_of_errors.exceptions[0] from None
 
 
-async def _work(
-    suite: Suite,
-    queue: deque[Item],
-    role: Role,
-    endpoint: Endpoint,
-    log: SampleLog,
-    answered: dict[tuple[str, str, str, int], asyncio.Event],
-    held: list[Sample],
-    meter: Meter,
-) -> None:
-    """One worker of a role. `held` are errors (of all workers of the role) since its last answer.
-
-    They are written only once the server has answered something again: errors of a server that is gone are not
-    facts about the items, and must not stand in the way of a later run.
-    """
-    while queue:
-        item = queue.popleft()
-        key = _key(suite, item, role)
-        if suite.reference_first and role == "candidate":
-            await answered[key.pair].wait()
-        sample = await _ask(suite, item, role, endpoint, log)
-        if sample.error is None or sample.error.startswith(("refused", "budget")):
-            _write([*held, sample], log, answered)
-            held.clear()
-        elif sample.error.startswith("reference"):  # says nothing of this role's server
-            _write([sample], log, answered)
+async def _work(work: Work, mine: RoleWork) -> None:
+    """One worker of a role."""
+    while mine.queue:
+        item = mine.queue.popleft()
+        pair = _key(work.suite, item, mine.role).pair
+        if work.suite.reference_first and mine.role != "reference":
+            await work.answered[pair].wait()
+        if mine.role != "noise" and work.stop.needless(pair):
+            work.answered[pair].set()
         else:
-            held.append(sample)
-            if len(held) >= ERRORS_IN_A_ROW or not await endpoint.healthy():
-                raise RunFailed(
-                    f"the {role} server at {endpoint.url} fails: {sample.error}; --resume goes on from here"
-                )
-        if not queue and held:
-            _write(held, log, answered)
-            held.clear()
-        meter.advance()
+            await _answer(work, mine, item)
+        if not mine.queue and mine.held:
+            _write(work, mine.held)
+            mine.held.clear()
+        work.meter.advance()
 
 
-def _write(samples: Sequence[Sample], log: SampleLog, answered: dict[tuple[str, str, str, int], asyncio.Event]) -> None:
-    """Append samples; the candidate may go on with an item once the reference's sample of it is written."""
+async def _answer(work: Work, mine: RoleWork, item: Item) -> None:
+    """Ask one item and write or hold its sample. Raises RunFailed when the server fails."""
+    sample = await _ask(work, mine, item)
+    if sample.error is None or sample.error.startswith(("refused", "budget")):
+        _write(work, [*mine.held, sample])
+        mine.held.clear()
+    elif sample.error.startswith("reference"):  # says nothing of this role's server
+        _write(work, [sample])
+    else:
+        mine.held.append(sample)
+        if len(mine.held) >= ERRORS_IN_A_ROW or not await mine.endpoint.healthy():
+            raise RunFailed(
+                f"the {mine.role} server at {mine.endpoint.url} fails: {sample.error}; --resume goes on from here"
+            )
+
+
+def _write(work: Work, samples: Sequence[Sample]) -> None:
+    """Append samples; other roles may go on with an item once the reference's sample of it is written."""
     for sample in samples:
-        log.append(sample)
+        work.log.append(sample)
+        work.stop.record(sample)
         if sample.role == "reference":
-            answered[sample.key.pair].set()
+            work.answered[sample.key.pair].set()
 
 
-async def _ask(suite: Suite, item: Item, role: Role, endpoint: Endpoint, log: SampleLog) -> Sample:
+async def _ask(work: Work, mine: RoleWork, item: Item) -> Sample:
     """The sample of one item; a failed request becomes a sample with an error and no score."""
-    if suite.reference_first and role == "candidate":
-        reference = log.get(_key(suite, item, "reference"))
+    if work.suite.reference_first and mine.role != "reference":
+        reference = work.log.get(_key(work.suite, item, "reference"))
         if reference is None or reference.error:
-            return _error(suite, item, role, "reference: gave no answer to compare with")
+            return _error(work.suite, item, mine.role, "reference: gave no answer to compare with")
     try:
-        return await suite.answer(item, role, endpoint)
+        return await work.suite.answer(item, mine.role, mine.endpoint)
     except EndpointError as error:
-        return _error(suite, item, role, str(error))
+        return _error(work.suite, item, mine.role, str(error))
 
 
 def _error(suite: Suite, item: Item, role: Role, error: str) -> Sample:

@@ -15,7 +15,7 @@ from harness.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.policy import parse_policy
 from harness.progress import Reporter
 from harness.runfolder import Manifest, RunFolder
-from harness.samples import ROLES, Sample
+from harness.samples import ROLES, Item, Sample
 from harness.verdict import Verdict
 
 POLICY = """\
@@ -193,10 +193,10 @@ def test_what_the_command_line_says_reaches_the_gate(quantgate: Quantgate, monke
     monkeypatch.setattr(gate, "run_gate", fail)
     quantgate("gate")
     urls = ["--candidate-url", "http://c", "--reference-url", "http://r"]
-    quantgate("gate", "M", "--reference", "R", "--policy", "P", "--out", "O", "--resume", *urls)
+    quantgate("gate", "M", "--reference", "R", "--policy", "P", "--out", "O", "--resume", *urls, "--baseline", "B")
     assert asked == [
         gate.GateOptions("demo"),
-        gate.GateOptions("M", "R", "P", Path("O"), True, "http://c", "http://r"),
+        gate.GateOptions("M", "R", "P", Path("O"), True, "http://c", "http://r", Path("B")),
     ]
 
 
@@ -211,9 +211,11 @@ def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., R
     def make(both: int, lost: int = 0) -> RunFolder:
         folder, sealed = RunFolder(tmp_path / "run"), parse_policy(POLICY)
         facts: dict[str, Any] = {"run_id": "r", "created": "c", "quantgate_version": "0", "command": []}
-        planned = {"cot/word_problems": both + lost}
-        manifest = Manifest(**facts, policy_name="test", policy_sha256=sealed.sha256, planned=planned)
+        manifest = Manifest(**facts, policy_name="test", policy_sha256=sealed.sha256)
         folder.create(manifest, sealed)
+        items = [Item(task="word_problems", item=str(i), prompt=[], prompt_sha256="a") for i in range(both + lost)]
+        manifest.items_sha256["cot"] = folder.write_items("cot", items)
+        folder.write_manifest(manifest)
         log = folder.log("cot")
         for i in range(both + lost):
             for role in ROLES:

@@ -13,7 +13,7 @@ from harness.errors import BadInput, RunFailed
 from harness.policy import Requests, Sampling
 from harness.progress import Meter
 from harness.runner import ERRORS_IN_A_ROW, run_suite
-from harness.samples import Item, Role, Sample, SampleLog, read_samples
+from harness.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
 from suites.base import make_item, make_sample
 
 Answer = Callable[[Item, Role], Awaitable[None]]
@@ -51,6 +51,16 @@ class StubSuite:
         )
 
 
+class NeverStop:
+    """No check stops early."""
+
+    def record(self, sample: Sample) -> None:
+        pass
+
+    def needless(self, pair: PairKey) -> bool:
+        return False
+
+
 def make_items(count: int) -> list[Item]:
     return [make_item("t", f"{i:02d}", [{"role": "user", "content": str(i)}]) for i in range(count)]
 
@@ -62,12 +72,15 @@ def run(
     roles: Iterable[Role] = ("reference", "candidate"),
     concurrency: int = 2,
     endpoints: dict[Role, Any] | None = None,
+    stop: Any = None,
 ) -> Meter:
     meter = Meter("stub", None)
     log = SampleLog(path / "stub.jsonl")
     try:
         chosen = endpoints or {role: StubEndpoint(role) for role in roles}
-        asyncio.run(asyncio.wait_for(run_suite(suite, items, chosen, log, concurrency, meter), 20))  # type: ignore[arg-type]
+        asked = dict.fromkeys(("reference", "candidate", "noise"), items)
+        stop = stop or NeverStop()
+        asyncio.run(asyncio.wait_for(run_suite(suite, asked, chosen, log, stop, concurrency, meter), 20))  # type: ignore[arg-type]
     finally:
         log.close()
     return meter
@@ -286,7 +299,8 @@ def test_samples_keep_what_the_server_said(server: FakeServer, tmp_path: Path) -
     async def both() -> None:
         async with Endpoint(server.url, "m", requests, Sampling()) as endpoint:  # type: ignore[call-arg]
             roles: dict[Role, Endpoint] = {"reference": endpoint, "candidate": endpoint}
-            await run_suite(ChatSuite(), items, roles, log, 2, Meter("stub", None))
+            asked: dict[Role, list[Item]] = {"reference": items, "candidate": items}
+            await run_suite(ChatSuite(), asked, roles, log, NeverStop(), 2, Meter("stub", None))  # type: ignore[arg-type]
 
     asyncio.run(both())
     log.close()
@@ -297,3 +311,52 @@ def test_samples_keep_what_the_server_said(server: FakeServer, tmp_path: Path) -
         assert (good.text, good.reasoning, good.prompt_tokens, good.completion_tokens) == ("answer 1", "so", 3, 2)
         assert good.prompt_sha256 == items[1].prompt_sha256 and good.error is None
         assert bad.score is None and bad.error is not None and bad.error.startswith("refused: ")
+
+
+def test_the_noise_role_is_asked_its_share_and_waits_for_the_reference(tmp_path: Path) -> None:
+    async def slow_reference(item: Item, role: Role) -> None:
+        if role == "reference":
+            await asyncio.sleep(0.01)
+
+    suite = StubSuite(slow_reference, reference_first=True)
+    items = make_items(6)
+    asked: dict[Role, list[Item]] = {"reference": items, "candidate": items, "noise": items[:2]}
+    log = SampleLog(tmp_path / "stub.jsonl")
+    roles: Any = {role: StubEndpoint(role) for role in asked}
+    asyncio.run(run_suite(suite, asked, roles, log, NeverStop(), 2, Meter("stub", None)))  # type: ignore[arg-type]
+    log.close()
+    assert sum(role == "noise" for role, _ in suite.asked) == 2
+    for name in ("00", "01"):
+        order = [role for role, item in suite.asked if item == name]
+        assert order[0] == "reference" and set(order) == {"reference", "candidate", "noise"}
+
+
+@pytest.mark.parametrize("reference_first", [False, True])
+def test_what_no_check_needs_any_more_is_not_asked(tmp_path: Path, reference_first: bool) -> None:
+    class AfterFour(NeverStop):
+        def __init__(self) -> None:
+            self.seen: set[tuple[str, Role]] = set()
+
+        def record(self, sample: Sample) -> None:
+            self.seen.add((sample.item, sample.role))
+
+        def needless(self, pair: PairKey) -> bool:
+            return len(self.seen) >= 8
+
+    suite = StubSuite(reference_first=reference_first)
+    run(suite, make_items(100), tmp_path, stop=AfterFour())
+    assert 8 <= len(suite.asked) <= 12  # those in flight are finished
+    assert len(stored(tmp_path)) == len(suite.asked)
+
+
+def test_a_resumed_run_tells_the_early_stop_what_is_there(tmp_path: Path) -> None:
+    class Counting(NeverStop):
+        seen = 0
+
+        def record(self, sample: Sample) -> None:
+            self.seen += 1
+
+    run(StubSuite(), make_items(3), tmp_path)
+    stop = Counting()
+    run(StubSuite(), make_items(3), tmp_path, stop=stop)
+    assert stop.seen == 6

@@ -1,0 +1,234 @@
+"""From items to samples: serve (or attach to) the roles that have something to answer, check parity, ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.early_stop import EarlyStop
+from harness.endpoint import Endpoint, EndpointError
+from harness.errors import RunFailed
+from harness.hardware import detect
+from harness.parity import require_parity, require_same
+from harness.policy import Requests, Sampling, SealedPolicy
+from harness.progress import Reporter
+from harness.readback import read_back
+from harness.runfolder import Manifest, RunFolder, ServerFacts
+from harness.runner import run_suite
+from harness.samples import ROLES, Item, Key, PairKey, Role, sealed_order
+from harness.serving import SERVED_NAME, Server, ServerPlan, plan_servers, serve
+from harness.steady import Counters, read_after, read_counters, require_steady
+from suites.base import Suite
+
+
+@dataclass
+class Job:
+    """What the steps of one gate share."""
+
+    run: RunFolder
+    sealed: SealedPolicy
+    manifest: Manifest
+    suites: list[Suite]
+    items: dict[str, dict[Role, list[Item]]]
+    """By suite, what each role is asked, in the sealed order."""
+    reporter: Reporter
+
+    def save(self) -> None:
+        self.run.write_manifest(self.manifest)
+
+    def planned(self, suite: str) -> dict[PairKey, str | None]:
+        return {_pair(suite, item): item.prompt_sha256 for item in self.items[suite]["reference"]}
+
+
+def order_items(suite: str, items: Sequence[Item], sealed: SealedPolicy) -> dict[Role, list[Item]]:
+    """What each role is asked, in the sealed order; for the noise floor the first items of each task."""
+    by_key = {_pair(suite, item): item for item in items}
+    ordered = [by_key[key] for key in sealed_order(by_key, sealed.sha256)]
+    asked: dict[Role, list[Item]] = {"reference": ordered, "candidate": ordered}
+    if sealed.policy.noise_floor:
+        drawn: dict[str, list[str]] = {}
+        for item in ordered:
+            names = drawn.setdefault(item.task, [])
+            if item.item not in names and len(names) < sealed.policy.noise_floor.items:
+                names.append(item.item)
+        asked["noise"] = [item for item in ordered if item.item in drawn[item.task]]
+    return asked
+
+
+def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
+    """Get every sample that is not there yet. `urls` names servers to attach to; without it they are started.
+
+    Raises:
+        NotComparable: the servers differ in what the policy does not allow to differ, or did not stay what they were.
+        RunFailed: a server failed; what was answered is stored.
+    """
+    waiting = [role for role in (*ROLES, "noise") if _unanswered(job, role)]
+    if not waiting:
+        job.reporter.say("every sample is there: no server is needed")
+        return
+    noise = job.sealed.policy.noise_floor
+    if noise:
+        job.manifest.noise_by = "seed" if urls else noise.by
+        if urls and noise.by == "server":
+            job.reporter.say("noise floor: no fresh server to attach to, so the reference is asked with another seed")
+    if urls:
+        job.manifest.servers |= {role: ServerFacts(url=url) for role, url in urls.items()}
+        _finish(job, [role for role in waiting if role != "noise"], "noise" in waiting, servers=())
+        return
+    for roles, with_noise in _rounds(job, waiting):
+        _serve_and_ask(job, roles, with_noise)
+
+
+def _rounds(job: Job, waiting: Sequence[Role]) -> Iterator[tuple[list[Role], bool]]:
+    """Which roles are served at the same time, and whether the reference's server is asked for the noise floor too."""
+    models: list[Role] = [role for role in waiting if role != "noise"]
+    by_seed = "noise" in waiting and job.manifest.noise_by == "seed"
+    if by_seed and "reference" not in models:
+        models.insert(0, "reference")
+    if job.sealed.policy.serving.placement == "together" and models:
+        yield models, by_seed
+    else:
+        for role in models:
+            yield [role], by_seed and role == "reference"
+    if "noise" in waiting and job.manifest.noise_by == "server":
+        yield ["noise"], False
+
+
+def _serve_and_ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
+    serving = job.sealed.policy.serving
+    plans = _plans(job, roles)
+    for plan in plans:
+        facts = ServerFacts(url=plan.url, command=plan.command, environment=plan.environment)
+        job.manifest.servers[plan.role] = facts
+    job.save()
+    with ExitStack() as stack:
+        with job.reporter.stage("servers", len(plans)) as meter:
+            running = serve(plans, job.run.path / "logs", serving.ready_timeout_seconds, meter)
+            servers = stack.enter_context(running)
+        _finish(job, roles, with_noise, servers)
+        with job.reporter.stage("end servers"):
+            stack.close()
+
+
+def _plans(job: Job, roles: Sequence[Role]) -> list[ServerPlan]:
+    """Plans of the roles to serve: each with the share of the machine that it has beside the other one.
+
+    A baseline's reference, or a noise floor, is only comparable when it was served with the same share.
+    """
+    serving, models = job.sealed.policy.serving, job.manifest.models
+    paths: dict[Role, Path] = {role: Path(models["reference" if role == "noise" else role].path) for role in roles}
+    if serving.placement == "sequential" or len(roles) == len(ROLES):
+        return plan_servers(serving, paths, detect(), job.manifest.run_id)
+    both = {role: Path(models[role].path) for role in ROLES}
+    if "noise" in roles:
+        both = {"noise": both["reference"], "candidate": both["candidate"]}
+    return [p for p in plan_servers(serving, both, detect(), job.manifest.run_id) if p.role in roles]
+
+
+def _finish(job: Job, roles: Sequence[Role], with_noise: bool, servers: Sequence[Server]) -> None:
+    """Ask the roles; when a server died meanwhile, say so and why."""
+    try:
+        asyncio.run(_ask(job, roles, with_noise))
+    except RunFailed as failure:
+        dead = next((server for server in servers if server.ended_within(2.0)), None)
+        if dead is None:
+            raise
+        raise dead.failure("ended in the middle of the run (--resume goes on)") from failure
+
+
+async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
+    """Parity first, then every suite, then whether the servers stayed what they were.
+
+    With one role at a time, parity is decided when the second is there.
+    """
+    policy = job.sealed.policy
+    async with AsyncExitStack() as stack:
+        endpoints: dict[Role, Endpoint] = {}
+        for role in roles:
+            facts = job.manifest.servers[role]
+            name = SERVED_NAME if facts.command else await _served_name(facts.url)
+            endpoint = Endpoint(facts.url, name, policy.requests, policy.sampling)
+            endpoints[role] = await stack.enter_async_context(endpoint)
+        with job.reporter.stage("parity"):
+            await _parity(job, endpoints)
+        asked = dict(endpoints)
+        if with_noise:
+            other_seed = policy.sampling.model_copy(update={"seed": policy.sampling.seed + 1})
+            reference = endpoints["reference"]
+            endpoint = Endpoint(reference.url, reference.model, policy.requests, other_seed)
+            endpoint.asked, endpoint.fingerprints = reference.asked, reference.fingerprints  # one server counts both
+            asked["noise"] = await stack.enter_async_context(endpoint)
+        before = {role: await read_counters(endpoint) for role, endpoint in endpoints.items()}
+        for suite in job.suites:
+            await _ask_suite(job, suite, asked)
+        await _require_steady(job, endpoints, before)
+
+
+async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint]) -> None:
+    items, policy = job.items[suite.name], job.sealed.policy
+    stop = EarlyStop(policy, job.planned(suite.name), job.sealed.sha256)
+    total = sum(len(items[role]) for role in endpoints)
+    with closing(job.run.log(suite.name)) as log, job.reporter.stage(suite.name, total) as meter:
+        await run_suite(suite, items, endpoints, log, stop, policy.requests.concurrency, meter)
+    job.manifest.stopped = list(dict.fromkeys([*job.manifest.stopped, *stop.decided()]))
+
+
+async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
+    servers, models = job.manifest.servers, job.manifest.models
+    for role, endpoint in endpoints.items():
+        try:
+            servers[role].readback = await read_back(endpoint, models["reference" if role == "noise" else role])
+        except EndpointError as error:
+            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
+    job.save()
+    if "noise" in endpoints:
+        require_same(servers["reference"].readback, servers["noise"].readback, "the reference's two servers")
+    elif all(role in servers and servers[role].readback for role in ROLES):
+        readback = {role: servers[role].readback for role in ROLES}
+        job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
+        job.save()
+
+
+async def _require_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Mapping[Role, Counters]) -> None:
+    found = {}
+    for role, endpoint in endpoints.items():
+        try:
+            found[role] = await read_after(endpoint, before[role])
+        except EndpointError as error:
+            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
+        job.manifest.servers[role].readback |= found[role]
+    job.save()
+    require_steady({str(role): facts for role, facts in found.items()})
+
+
+async def _served_name(url: str) -> str:
+    """The one model that an attached server serves."""
+    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:  # type: ignore[call-arg]
+        try:
+            models = (await endpoint.get_json("/v1/models")).get("data")
+        except EndpointError as error:
+            raise RunFailed(f"no usable server at {url}: {error}") from None
+    if not isinstance(models, list) or not models or not isinstance(models[0], dict):
+        raise RunFailed(f"the server at {url} lists no model at /v1/models")
+    return str(models[0].get("id"))
+
+
+def _unanswered(job: Job, role: Role) -> bool:
+    """Whether a role has something to answer that a check may still need."""
+    for suite in job.suites:
+        stop = EarlyStop(job.sealed.policy, job.planned(suite.name), job.sealed.sha256)
+        with closing(job.run.log(suite.name)) as log:
+            for sample in log.samples():
+                stop.record(sample)
+            for item in job.items[suite.name].get(role, ()):
+                pair = _pair(suite.name, item)
+                if Key(*pair, role) not in log and (role == "noise" or not stop.needless(pair)):
+                    return True
+    return False
+
+
+def _pair(suite: str, item: Item) -> PairKey:
+    return (suite, item.task, item.item, item.repeat)
