@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +21,7 @@ from harness.statistics import (
     mean_interval,
     p_value,
     paired_interval,
+    paired_p_value,
     power_at_equality,
     proportion_interval,
     ratio_interval,
@@ -97,8 +99,8 @@ class Measured:
     interval: Interval
     n: int
     method: str
-    at: Callable[[float], Interval]
-    """The same interval at another confidence."""
+    p_fail: Callable[[float], float]
+    """p value of "the value is at most this margin"."""
     b: int | None = None
     c: int | None = None
     reference: float | None = None
@@ -155,7 +157,7 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
         interval=Interval(math.nan, math.nan, math.nan),
         n=n,
         method="",
-        at=lambda level: paired_interval(b, c, n, level),
+        p_fail=lambda margin: paired_p_value(b, c, n, margin),
         b=b,
         c=c,
         reference=sum(r for r, _ in values) / len(values),
@@ -165,18 +167,13 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
     if check.stop:
         order = dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal))
         test = run_test([losses[item] for item in order], check.margin, confidence)
-        method = "betting confidence sequence"
-        return replace(measured, interval=test.interval(), method=method, at=test.interval, decided=test.outcome)
+        method, p_fail = "betting confidence sequence", partial(p_value, test.interval)
+        return replace(measured, interval=test.interval(), method=method, p_fail=p_fail, decided=test.outcome)
     binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
     if binary:
-        return replace(measured, interval=measured.at(confidence), method="exact paired interval")
-    scores = list(losses.values())
-    return replace(
-        measured,
-        interval=mean_interval(scores, confidence),
-        method="Gaffke's bound over items",
-        at=lambda level: mean_interval(scores, level),
-    )
+        return replace(measured, interval=paired_interval(b, c, n, confidence), method="exact paired interval")
+    at = partial(mean_interval, list(losses.values()))
+    return replace(measured, interval=at(confidence), method="Gaffke's bound over items", p_fail=partial(p_value, at))
 
 
 def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
@@ -218,7 +215,7 @@ def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noi
         return Interval(upper.estimate, lower.lower, upper.upper)
 
     method = "exact" if metric.exact else "Bayesian bootstrap by document"
-    return Measured(at(confidence), len(parts), method, at)
+    return Measured(at(confidence), len(parts), method, partial(p_value, at))
 
 
 def _with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
@@ -288,6 +285,8 @@ def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResul
     """PASS when the bound on the margin's side keeps it, FAIL when the other one does not, else INCONCLUSIVE."""
     interval, margin, unit = measured.interval, check.margin, result.unit
     keeps, breaks = interval.upper <= margin, interval.lower > margin
+    if check.stop:  # the bounds say the same, but for the last digit
+        keeps, breaks = measured.decided == "PASS", measured.decided == "FAIL"
     bounds = ("upper", interval.upper), ("lower", interval.lower)
     if check.margin_kind == "min":
         keeps, breaks = interval.lower >= margin, interval.upper < margin
@@ -317,7 +316,7 @@ def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResul
             f"{bounds[1][0]} bound {show(unit, bounds[1][1])} is {side} the margin of {show(unit, margin)}"
         )
         if check.margin_kind != "min":
-            update["p_fail"] = p_value(measured.at, margin)
+            update["p_fail"] = measured.p_fail(margin)
     else:
         update["verdict"] = "INCONCLUSIVE"
         needed = items_to_decide(measured.n, error, abs(margin - interval.estimate), result.confidence)

@@ -161,6 +161,7 @@ def _manifest(options: GateOptions, run: RunFolder, sealed: SealedPolicy, models
     """The manifest of a new run, or that of the run being resumed when it speaks of the same models."""
     if options.resume:
         manifest = run.manifest()
+        run.require_untouched()
         for role, facts in models.items():
             before = manifest.models.get(role)
             if before is not None and before.sha256 != facts.sha256:

@@ -19,6 +19,12 @@ MIN_DOCUMENTS = 8
 NUISANCE_LEVEL = 1e-4
 """Chance, given away in exact tests, that the nuisance parameter lies outside the range that is searched."""
 
+LEFT_OUT = 1e-9
+"""Chance of the counts that exact tests leave out at either end."""
+
+ORDER_LEVEL = 0.95
+"""Level of Tango's bounds by which exact tests order outcomes. One order at all levels: bounds then never cross."""
+
 DRAWS = 20_000
 """Random weights of a Bayesian bootstrap: the bounds then move by about 1 % of their width with the seed."""
 
@@ -41,9 +47,10 @@ def paired_interval(b: int, c: int, n: int, confidence: float = 0.95) -> Interva
     at `confidence` and keep that level at every n and every discordance: approximate ones (Tango's too) do not
     where a few zero counts decide.
 
-    Source: Hsueh, Liu and Chen, Biometrics 57 (2001) 478-483 (exact test with Tango's statistic, the null maximized
-    over the nuisance parameter); the search is limited to a confidence interval of that parameter after Berger and
-    Boos, JASA 89 (1994) 1012-1016.
+    Source: Lloyd and Moldovan, Statistics in Medicine 26 (2007) 3369-3384: outcomes are ordered once, here by Tango's
+    bound, and the bound is the largest difference under which an outcome this low or lower still has a chance of
+    1 - confidence, maximized over the nuisance parameter. That search is limited to a confidence interval of the
+    parameter after Berger and Boos, JASA 89 (1994) 1012-1016.
 
     Raises:
         ValueError: n < 1, or counts that do not fit into n.
@@ -53,34 +60,59 @@ def paired_interval(b: int, c: int, n: int, confidence: float = 0.95) -> Interva
     return Interval((b - c) / n, -_exact_upper(c, b, n, alpha), _exact_upper(b, c, n, alpha))
 
 
-def _exact_upper(b: int, c: int, n: int, alpha: float) -> float:
-    """Largest difference that the exact test does not reject."""
-    top, estimate = 1.0 - 1e-9, (b - c) / n
-    if _exact_p(b, c, n, top) > alpha:
-        return 1.0
-    if _exact_p(b, c, n, estimate) <= alpha:  # no test is that sure of its own estimate; kept as a safe way out
-        return top
-    return float(optimize.brentq(lambda d: _exact_p(b, c, n, d) - alpha, estimate, top, xtol=1e-7))
+def paired_p_value(b: int, c: int, n: int, margin: float) -> float:
+    """p value of the hypothesis "the difference is at most margin", by the test that `paired_interval` inverts.
 
-
-def _exact_p(b: int, c: int, n: int, delta: float) -> float:
-    """p value of the hypothesis difference >= delta: the most likely way to see Tango's statistic this low.
-
-    For a given share p_c of c, the chance falls as p_b grows, so that p_b = p_c + delta is the worst case and only
-    p_c has to be searched.
+    Raises:
+        ValueError: n < 1, or counts that do not fit into n.
     """
-    smallest = max(0.0, -delta, 0.0 if c == 0 else float(stats.beta.ppf(NUISANCE_LEVEL / 2, c, n - c + 1)))
-    largest = min((1 - delta) / 2, 1.0 if c == n else float(stats.beta.ppf(1 - NUISANCE_LEVEL / 2, c + 1, n - c)))
-    if largest < smallest:
-        return NUISANCE_LEVEL
-    p_c = np.linspace(smallest, largest, 64)[:, None]
-    rest = 1e-9  # chance of the counts of c that are left out at either end
-    counts = np.arange(int(stats.binom.ppf(rest, n, smallest)), int(stats.binom.isf(rest, n, largest)) + 1)
-    most_b = _largest_b(counts, n, delta, _tango_z(b, c, n, delta))[None, :]
-    b_given_c = np.clip((p_c + delta) / np.maximum(1 - p_c, 1e-300), 0, 1)
-    below = np.where(most_b < 0, 0.0, stats.binom.cdf(most_b, n - counts[None, :], b_given_c))
-    chance = (stats.binom.pmf(counts[None, :], n, p_c) * below).sum(axis=1)
-    return float(chance.max()) + NUISANCE_LEVEL + 2 * rest
+    _check_counts(b, c, n)
+    return min(1.0, _AsLow.as_outcome(c, b, n).chance(-margin))
+
+
+def _exact_upper(b: int, c: int, n: int, alpha: float) -> float:
+    """Largest difference under which outcomes as low as this one have a chance of more than alpha."""
+    seen, top, estimate = _AsLow.as_outcome(b, c, n), 1.0 - 1e-9, (b - c) / n
+    if seen.chance(top) > alpha:
+        return 1.0
+    if seen.chance(estimate) <= alpha:  # no outcome is that rare at its own estimate; kept as a safe way out
+        return top
+    return float(optimize.brentq(lambda delta: seen.chance(delta) - alpha, estimate, top, xtol=1e-7))
+
+
+class _AsLow(NamedTuple):
+    """All outcomes whose upper bound by Tango is at most that of the one seen: for each c, the largest such b."""
+
+    n: int
+    p_c: tuple[float, float]
+    """Range of the nuisance parameter, the probability of c, that is searched."""
+    c: NDArray[np.int_]
+    largest_b: NDArray[np.float64]
+
+    @classmethod
+    def as_outcome(cls, b: int, c: int, n: int) -> _AsLow:
+        low = 0.0 if c == 0 else float(stats.beta.ppf(NUISANCE_LEVEL / 2, c, n - c + 1))
+        high = 1.0 if c == n else float(stats.beta.ppf(1 - NUISANCE_LEVEL / 2, c + 1, n - c))
+        counts = np.arange(int(stats.binom.ppf(LEFT_OUT, n, low)), int(stats.binom.isf(LEFT_OUT, n, high)) + 1)
+        bound = tango_interval(b, c, n, ORDER_LEVEL).upper
+        largest = (n - counts).astype(np.float64)
+        if bound < 1:
+            largest = _largest_b(counts, n, bound, float(_tango_z(b, c, n, bound)))
+        return cls(n, (low, high), counts, largest)
+
+    def chance(self, delta: float) -> float:
+        """Chance of such an outcome at difference delta, at most; it falls as delta grows.
+
+        For a given p_c it falls as p_b grows, so that p_b = p_c + delta is the worst of all differences >= delta.
+        """
+        low, high = max(self.p_c[0], -delta), min(self.p_c[1], (1 - delta) / 2)
+        if high < low:
+            return NUISANCE_LEVEL
+        p_c = np.linspace(low, high, 64)[:, None]
+        b_given_c = np.clip((p_c + delta) / np.maximum(1 - p_c, 1e-300), 0, 1)
+        below = np.where(self.largest_b < 0, 0.0, stats.binom.cdf(self.largest_b, self.n - self.c, b_given_c))
+        chance = (stats.binom.pmf(self.c, self.n, p_c) * below).sum(axis=1)
+        return float(chance.max()) + NUISANCE_LEVEL + 2 * LEFT_OUT
 
 
 def _largest_b(c: NDArray[np.int_], n: int, delta: float, z: float) -> NDArray[np.float64]:
