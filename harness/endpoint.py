@@ -1,7 +1,6 @@
 """The one client of both roles: an OpenAI-compatible server, asked with the `openai` package.
 
 Every answer keeps what a gate must know of it: finish_reason, usage, reasoning, token ids, log-probabilities.
-Answers are checked at the door, since a server may send anything.
 """
 
 from __future__ import annotations
@@ -10,62 +9,42 @@ import asyncio
 import time
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import httpx
-import numpy as np
 import openai
-from numpy.typing import NDArray
 from prometheus_client.parser import text_string_to_metric_families
 
+from harness.answers import (
+    Completion,
+    EndpointError,
+    ErrorKind,
+    Scores,
+    common_fields,
+    first_choice,
+    json_object,
+    read_scores,
+    token_ids_of,
+    valid_text,
+)
 from harness.policy import Requests, Sampling
 
-ErrorKind = Literal["unreachable", "timeout", "server", "refused", "garbage", "budget"]
+__all__ = ["Asked", "Completion", "Endpoint", "EndpointError", "Messages", "Scores"]
+
 Messages = list[dict[str, Any]]
+MOST_FINGERPRINTS = 8
+"""So many distinct ones are kept: one is right, two are a restart, and a server may send a new one each time."""
 
 
-class EndpointError(Exception):
-    """One request that gave no usable answer. `kind` says what happened; it is never a wrong answer.
+@dataclass
+class Asked:
+    """What was asked for in requests that the server answered with 200: render() and score() too, refusals not."""
 
-    unreachable: no connection. timeout: no answer in time. server: 5xx. refused: 4xx. garbage: an answer that is
-    not what the API promises. budget: the server cut the answer before max_tokens was used.
-    """
-
-    def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(f"{kind}: {_text(' '.join(message.split())[:300])}")
-        self.kind = kind
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One answer."""
-
-    text: str
-    reasoning: str
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_ids: list[int]
-    """Ids of the rendered prompt, as the server used them; empty when the server does not tell."""
-    token_ids: list[int]
-    """Ids of the answer, as sampled; empty when the server does not tell."""
-    seconds: float
-    fingerprint: str | None
-    """system_fingerprint: changes when the server restarts with other settings."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Log-probabilities (nats) of given tokens and of the k likeliest ones at n positions."""
-
-    token_ids: NDArray[np.int32]
-    """[n] the tokens that are there."""
-    logprobs: NDArray[np.float32]
-    """[n] their log-probabilities."""
-    top_ids: NDArray[np.int32]
-    """[n, k] likeliest tokens, best first."""
-    top_logprobs: NDArray[np.float32]
-    """[n, k] their log-probabilities."""
+    requests: int = 0
+    budget: int = 0
+    """Sum of their max_tokens."""
+    longest: int = 0
+    """Most tokens that one of them needs: prompt and max_tokens together."""
 
 
 class Endpoint:
@@ -76,6 +55,9 @@ class Endpoint:
         self.url = url.rstrip("/")
         self.model = model
         self.sampling = sampling
+        self.asked = Asked()
+        self.fingerprints: set[str] = set()
+        """Every distinct system_fingerprint of its answers."""
         self._requests = requests
         self._slots = asyncio.Semaphore(requests.concurrency)
         limits = httpx.Limits(max_connections=requests.concurrency + 4)
@@ -109,15 +91,15 @@ class Endpoint:
         budget = max_tokens or self.sampling.max_tokens
         body = {"model": self.model, "messages": messages, "return_token_ids": True, **self._sampling_body(budget)}
         data, seconds = await self._post("/chat/completions", body, budget)
-        choice = _first_choice(data)
+        choice = first_choice(data)
         message = choice.get("message")
         if not isinstance(message, dict):
             raise EndpointError("garbage", f"{self.url}: a choice without message")
         completion = Completion(
-            text=_text(message.get("content")),
-            reasoning=_text(message.get("reasoning") or message.get("reasoning_content")),
+            text=valid_text(message.get("content")),
+            reasoning=valid_text(message.get("reasoning") or message.get("reasoning_content")),
             seconds=seconds,
-            **_common(data, choice),
+            **common_fields(data, choice),
         )
         if completion.finish_reason == "length" and completion.completion_tokens < budget:
             used = f"{completion.prompt_tokens} prompt + {completion.completion_tokens} answer tokens"
@@ -132,20 +114,26 @@ class Endpoint:
         """
         body = {"model": self.model, "prompt": token_ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": top}
         data, _ = await self._post("/completions", body, budget=len(token_ids))
-        entries = _first_choice(data).get("prompt_logprobs")
+        entries = first_choice(data).get("prompt_logprobs")
         if not isinstance(entries, list) or len(entries) != len(token_ids):
             raise EndpointError("garbage", f"{self.url}: prompt_logprobs do not match the {len(token_ids)} tokens sent")
-        return _scores(token_ids[start:], entries[start:], top)
+        return read_scores(token_ids[start:], entries[start:], top)
 
-    async def render(self, messages: Messages, max_tokens: int = 1) -> list[int]:
+    async def render(
+        self, messages: Messages, max_tokens: int = 1, tools: list[dict[str, Any]] | None = None
+    ) -> list[int]:
         """Token ids that the server makes of chat messages, read back from a real request of `max_tokens`.
+
+        `tools` are told to the model and not to be called: a server without a tool parser refuses any other choice.
 
         Raises:
             EndpointError: no usable answer, or a server that does not tell its ids.
         """
         body = {"model": self.model, "messages": messages, "return_token_ids": True, "max_tokens": max_tokens}
+        if tools is not None:
+            body |= {"tools": tools, "tool_choice": "none"}
         data, _ = await self._post("/chat/completions", body, budget=max_tokens)
-        ids = _ids(data.get("prompt_token_ids"))
+        ids = token_ids_of(data.get("prompt_token_ids"))
         if not ids:
             raise EndpointError("garbage", f"{self.url} does not return prompt_token_ids (vLLM 0.10.2 or newer does)")
         return ids
@@ -162,16 +150,35 @@ class Endpoint:
 
     async def get_json(self, path: str) -> dict[str, Any]:
         """GET a JSON object. Raises EndpointError."""
-        return _object(await self._get(path), self.url + path)
+        return json_object(await self._get(path), self.url + path)
 
-    async def rendered_request(self, messages: Messages) -> dict[str, Any] | None:
-        """The request as the server would run it, sampling defaults filled in; None where the server keeps it shut."""
-        body = {"model": self.model, "messages": messages, "max_tokens": 1}
+    async def find_json(self, path: str) -> dict[str, Any] | None:
+        """GET a JSON object that a server need not have: None where there is none. Raises EndpointError: no server."""
+        try:
+            response = await self._http.get(self.url + path, timeout=60.0)
+        except httpx.TimeoutException:
+            return None
+        except httpx.HTTPError as error:
+            raise EndpointError("unreachable", f"{self.url}{path}: {error!r}") from None
+        if response.status_code != 200:
+            return None
+        try:
+            return json_object(response, self.url + path)
+        except EndpointError:  # a page in the place of what was asked for
+            return None
+
+    async def rendered_request(self, messages: Messages, max_tokens: int | None = None) -> dict[str, Any] | None:
+        """The request as the server would run it, sampling defaults filled in; None where the server keeps it shut.
+
+        With `max_tokens` the request carries the policy's sampling; without, it says nothing of sampling.
+        """
+        settings = {"max_tokens": 1} if max_tokens is None else self._sampling_body(max_tokens)
+        body = {"model": self.model, "messages": messages, **settings}
         try:
             response = await self._http.post(self.url + "/v1/chat/completions/render", json=body, timeout=60.0)
         except httpx.HTTPError as error:
             raise EndpointError("unreachable", f"{self.url}: {error!r}") from None
-        return _object(response, self.url) if response.status_code == 200 else None
+        return json_object(response, self.url) if response.status_code == 200 else None
 
     async def metrics(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Prometheus samples of /metrics by name: (labels, value). Raises EndpointError."""
@@ -181,7 +188,7 @@ class Endpoint:
             for family in text_string_to_metric_families(response.text):
                 for sample in family.samples:
                     found.setdefault(sample.name, []).append((dict(sample.labels), float(sample.value)))
-        except ValueError as error:
+        except (ValueError, LookupError) as error:  # LookupError: an empty name of a label
             raise EndpointError("garbage", f"{self.url}/metrics: {error}") from None
         return found
 
@@ -215,75 +222,22 @@ class Endpoint:
             except openai.APIStatusError as error:
                 kind: ErrorKind = "server" if error.status_code >= 500 else "refused"
                 raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None
-            return _object(response, self.url), time.monotonic() - start
+            seconds = time.monotonic() - start
+        self.asked.requests += 1
+        self.asked.budget += body["max_tokens"]
+        data = json_object(response, self.url)
+        self._note(data, body["max_tokens"])
+        return data, seconds
+
+    def _note(self, data: dict[str, Any], max_tokens: int) -> None:
+        """Remember what an answer says of its server and of the room it took."""
+        fingerprint, usage = data.get("system_fingerprint"), data.get("usage")
+        if isinstance(fingerprint, str) and len(self.fingerprints) < MOST_FINGERPRINTS:
+            self.fingerprints.add(valid_text(fingerprint[:100]))
+        prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        if isinstance(prompt_tokens, int):
+            self.asked.longest = max(self.asked.longest, prompt_tokens + max_tokens)
 
 
 def _is_loopback(url: str) -> bool:
     return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-
-
-def _object(response: httpx.Response, what: str) -> dict[str, Any]:
-    try:
-        data = response.json()
-    except (ValueError, RecursionError):
-        raise EndpointError("garbage", f"{what}: not JSON: {response.text[:80]!r}") from None
-    if not isinstance(data, dict):
-        raise EndpointError("garbage", f"{what}: expected a JSON object, found {type(data).__name__}")
-    return data
-
-
-def _first_choice(data: dict[str, Any]) -> dict[str, Any]:
-    choices = data.get("choices")
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        raise EndpointError("garbage", "the answer has no choices")
-    return choices[0]
-
-
-def _common(data: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any]:
-    usage, finish = data.get("usage"), choice.get("finish_reason")
-    if not isinstance(finish, str):
-        raise EndpointError("garbage", "a choice without finish_reason")
-    if not isinstance(usage, dict) or not all(
-        isinstance(usage.get(key), int) for key in ("prompt_tokens", "completion_tokens")
-    ):
-        raise EndpointError("garbage", "the answer has no usage")
-    fingerprint = data.get("system_fingerprint")
-    return {
-        "finish_reason": finish,
-        "prompt_tokens": usage["prompt_tokens"],
-        "completion_tokens": usage["completion_tokens"],
-        "prompt_ids": _ids(data.get("prompt_token_ids")),
-        "token_ids": _ids(choice.get("token_ids")),
-        "fingerprint": fingerprint if isinstance(fingerprint, str) else None,
-    }
-
-
-def _ids(value: Any) -> list[int]:
-    return value if isinstance(value, list) and all(isinstance(i, int) for i in value) else []
-
-
-def _text(value: Any) -> str:
-    """Model text as valid Unicode: JSON may carry lone surrogates, which no file or page can hold."""
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
-
-
-def _scores(token_ids: list[int], entries: list[Any], top: int) -> Scores:
-    """Arrays from vLLM's prompt_logprobs: one {token id: {logprob, rank}} a position, the token itself included."""
-    n = len(token_ids)
-    logprobs = np.empty(n, np.float32)
-    top_ids = np.empty((n, top), np.int32)
-    top_logprobs = np.empty((n, top), np.float32)
-    try:
-        for row, (token, entry) in enumerate(zip(token_ids, entries, strict=True)):
-            logprobs[row] = entry[str(token)]["logprob"]
-            ranked = sorted(((float(v["logprob"]), int(k)) for k, v in entry.items()), reverse=True)[:top]
-            if len(ranked) < top:
-                raise EndpointError("garbage", f"asked for {top} log-probabilities, got {len(ranked)}")
-            top_logprobs[row] = [logprob for logprob, _ in ranked]
-            top_ids[row] = [token_id for _, token_id in ranked]
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise EndpointError("garbage", f"prompt_logprobs cannot be read: {error!r}") from None
-    mass = np.exp(top_logprobs.astype(np.float64)).sum(axis=1)
-    if not np.isfinite(logprobs).all() or not np.isfinite(top_logprobs).all() or not (mass <= 1.01).all():
-        raise EndpointError("garbage", "log-probabilities are not finite or sum to more than one")
-    return Scores(np.asarray(token_ids, np.int32), logprobs, top_ids, top_logprobs)

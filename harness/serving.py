@@ -86,7 +86,9 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
     ports = _ports(serving, models)
     plans = []
     for share, (role, model) in enumerate(models.items()):
-        environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        # Dev mode opens /server_info, from which the flags are read back, and routes that can steer the server: on
+        # loopback only, as everything here. It changes no answer.
+        environment = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_SERVER_DEV_MODE": "1"}
         arguments = _arguments(serving, ports[role])
         cpus: list[int] = []
         if hardware.gpus:

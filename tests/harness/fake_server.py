@@ -39,10 +39,6 @@ class Listener(ThreadingHTTPServer):
     daemon_threads = True
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # five by default: a burst of requests would be turned away
-
-
 class FakeServer:
     """Answers GET /health with 200, everything else with what `handler` returns. Keeps what it was asked."""
 
@@ -145,6 +141,121 @@ def chat_reply(
         ],
         "usage": {"prompt_tokens": 3, "completion_tokens": completion_tokens, "total_tokens": 3 + completion_tokens},
     }
+
+
+class FakeVllm:
+    """A handler: what a vLLM server says of itself, and the counters that it keeps. A test changes one thing."""
+
+    def __init__(self) -> None:
+        self.version: Any = "0.32.0"
+        self.models: Any = [{"id": "other", "max_model_len": 1}, {"id": "quantgate", "max_model_len": 4096}]
+        self.cache = 'cache_dtype="auto",enable_prefix_caching="True"'
+        self.info: Any = server_info()
+        self.defaults: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "stop": [], "stop_token_ids": [2]}
+        self.sampling: dict[str, Any] = {}
+        """Sampling parameters that the server puts in the place of those asked for."""
+        self.render = True
+        self.takes_tools = True
+        self.ids: Any = None
+        """Prompt ids of every request; None for the bytes of what was asked."""
+        self.fingerprint: Any = "vllm-0.32.0-abc"
+        self.started: float | None = 1795308921.37
+        self.requests = 5
+        self.budget = 700.0
+        self.preemptions = 2
+        self.metrics: str | None = None
+        """The text of /metrics in the place of what the counters say."""
+        self.most_tokens = 1 << 40
+        """Cap on every budget that arrives."""
+
+    def __call__(self, path: str, body: dict[str, Any]) -> Any:
+        pages: dict[str, Callable[[], Any]] = {
+            "/version": lambda: {"version": self.version},
+            "/v1/models": lambda: {"data": self.models},
+            "/server_info?config_format=json": lambda: Reply({}, 404) if self.info is None else self.info,
+            "/metrics": lambda: Reply(self._metrics().encode(), headers={"content-type": "text/plain"}),
+            "/v1/chat/completions/render": lambda: self._render(body),
+        }
+        return pages.get(path, lambda: self._answer(body))()
+
+    def _metrics(self) -> str:
+        if self.metrics is not None:
+            return self.metrics
+        lines = [f"vllm:cache_config_info{{{self.cache}}} 1.0"]
+        lines += [] if self.started is None else [f"process_start_time_seconds {self.started}"]
+        for name, value in (
+            ("request_params_max_tokens_count", self.requests),
+            ("request_params_max_tokens_sum", self.budget),
+            ("num_preemptions_total", self.preemptions),
+        ):
+            lines.append(f'vllm:{name}{{engine="0",model_name="quantgate"}} {value}')
+        return "\n".join(lines) + "\n"
+
+    def _render(self, body: dict[str, Any]) -> Any:
+        if not self.render:
+            return Reply({}, 404)
+        asked = {key: value for key, value in body.items() if key not in ("model", "messages")}
+        asked["max_tokens"] = min(asked["max_tokens"], self.most_tokens)
+        return {"sampling_params": {**self.defaults, **asked, **self.sampling}}
+
+    def _answer(self, body: dict[str, Any]) -> Any:
+        if "tools" in body and not self.takes_tools:
+            return Reply({"error": {"message": "no tools"}}, 400)
+        self.requests += 1
+        self.budget += min(body["max_tokens"], self.most_tokens)
+        asked = json.dumps([body.get("messages"), body.get("tools")]).encode()
+        return chat_reply(prompt_ids=list(asked) if self.ids is None else self.ids) | {
+            "system_fingerprint": self.fingerprint
+        }
+
+
+def server_info(**sections: Any) -> dict[str, Any]:
+    """An answer of /server_info, shortened; `sections` are laid over those of the configuration."""
+    config: dict[str, Any] = {
+        "model_config": {
+            "model": "/models/a",
+            "tokenizer": "/models/a",
+            "served_model_name": "quantgate",
+            "dtype": "torch.bfloat16",
+            "seed": 0,
+            "quantization": None,
+            "hf_token": "hf_secret",
+            "max_model_len": 4096,
+            "enforce_eager": True,
+            "hf_overrides": {},
+        },
+        "cache_config": {
+            "block_size": 16,
+            "cache_dtype": "auto",
+            "enable_prefix_caching": True,
+            "num_gpu_blocks": 364,
+            "kv_cache_memory_bytes": 1 << 30,
+            "_block_size_resolved": True,
+        },
+        "parallel_config": {
+            "tensor_parallel_size": 1,
+            "master_port": 29501,
+            "data_parallel_master_ip": "127.0.0.1",
+            "rank": 0,
+            "assigned_physical_gpu_ids": [0],
+            "eplb_config": {"window_size": 1000, "policy": "default"},
+        },
+        "scheduler_config": {"max_num_seqs": 16, "max_num_batched_tokens": 2048, "async_scheduling": False},
+        "attention_config": {"backend": None},
+        "compilation_config": {
+            "custom_ops": ["all"],
+            "pass_config": {"fuse_norm_quant": True, "eliminate_noops": True},
+        },
+        "speculative_config": None,
+        "quant_config": None,
+        "observability_config": {"otlp_traces_endpoint": None},
+        "instance_id": "1795308934101637706",
+        "optimization_level": 2,
+    }
+    environment = {"VLLM_BATCH_INVARIANT": False, "VLLM_CPU_INT4_W4A8": True, "VLLM_CACHE_ROOT": "/root/.cache"}
+    for name, section in sections.items():
+        config[name] = {**(config.get(name) or {}), **section} if isinstance(section, dict) else section
+    return {"vllm_config": config, "vllm_env": environment, "system_env": {"os": "linux"}}
 
 
 def score_reply(entries: list[Any]) -> dict[str, Any]:

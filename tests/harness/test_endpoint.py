@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply, score_reply
 
-from harness.endpoint import Completion, Endpoint, EndpointError, Scores
+from harness.endpoint import Asked, Completion, Endpoint, EndpointError, Scores
+from harness.policy import Sampling
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -338,6 +339,81 @@ def test_a_server_that_tells_no_prompt_ids_cannot_be_compared(server: FakeServer
         ask(server.url, lambda e: e.render(HELLO))
 
 
+def test_tools_are_sent_with_a_choice_that_every_server_takes(server: FakeServer) -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    ask(server.url, lambda e: e.render(HELLO, tools=tools))
+    assert server.posts[0][1].items() >= {"max_tokens": 1, "tool_choice": "none"}.items()
+    assert server.posts[0][1]["tools"] == tools
+    ask(server.url, lambda e: e.render(HELLO))
+    assert not {"tools", "tool_choice"} & set(server.posts[1][1])
+
+
+def test_a_rendered_request_carries_the_policys_sampling_when_asked_to(server: FakeServer) -> None:
+    server.script({"sampling_params": {}})
+    ask(server.url, lambda e: e.rendered_request(HELLO), temperature=0.6)
+    ask(server.url, lambda e: e.rendered_request(HELLO, 77), temperature=0.6)
+    (_, silent), (_, full) = server.posts
+    assert silent == {"model": "quantgate", "messages": HELLO, "max_tokens": 1}
+    assert full == silent | Sampling(temperature=0.6, max_tokens=77).model_dump()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply({}, 404), Reply({}, 500), Reply(b"<html>"), Reply([1]), Reply(b"[" * 100_000), Reply(b"")]
+)
+def test_a_page_that_need_not_be_there(server: FakeServer, reply: Reply) -> None:
+    server.script(reply)
+    assert ask(server.url, lambda e: e.find_json("/server_info")) is None
+    server.script({"a": 1})
+    assert ask(server.url, lambda e: e.find_json("/server_info")) == {"a": 1}
+    server.script(None)
+    with pytest.raises(EndpointError, match="unreachable"):
+        ask(server.url, lambda e: e.find_json("/server_info"))
+
+
+# -- what is remembered of a run -----------------------------------------------------------------------------
+
+
+def test_requests_that_were_answered_are_counted_with_their_budgets(server: FakeServer) -> None:
+    replies = {50: chat_reply(), 60: Reply({}, 400), 70: Reply({}, 500), 80: Reply(b"<html>"), 90: {"choices": []}}
+    server.handler = lambda path, body: (
+        score_reply([None, entry({5: -0.1})]) if path == "/v1/completions" else replies[body["max_tokens"]]
+    )
+
+    async def run(endpoint: Endpoint) -> Asked:
+        await endpoint.score([4, 5], 1, 1)
+        await endpoint.chat(HELLO, 50)
+        for budget in (60, 70, 80, 90):
+            with pytest.raises(EndpointError):
+                await endpoint.chat(HELLO, budget)
+        return endpoint.asked
+
+    # An answer that cannot be read was answered all the same: the server has counted it.
+    assert ask(server.url, run) == Asked(requests=4, budget=1 + 50 + 80 + 90, longest=53)
+
+
+@pytest.mark.parametrize("usage", [None, 7, {}, {"prompt_tokens": None}, {"prompt_tokens": "3"}])
+def test_an_answer_without_usage_takes_no_room(server: FakeServer, usage: Any) -> None:
+    server.script(chat_reply(prompt_ids=[1]) | {"usage": usage})
+
+    async def run(endpoint: Endpoint) -> Asked:
+        await endpoint.render(HELLO)
+        return endpoint.asked
+
+    assert ask(server.url, run) == Asked(requests=1, budget=1, longest=0)
+
+
+def test_every_distinct_fingerprint_is_kept(server: FakeServer) -> None:
+    replies = [chat_reply() | {"system_fingerprint": name} for name in ("a", "b", None, 7, "a", "\ud800")]
+    server.handler = lambda path, body: replies.pop(0)
+
+    async def run(endpoint: Endpoint) -> set[str]:
+        for _ in range(6):
+            await endpoint.chat(HELLO, 5)
+        return endpoint.fingerprints
+
+    assert ask(server.url, run) == {"a", "b", "?"}
+
+
 def test_health_is_a_200(server: FakeServer) -> None:
     assert ask(server.url, lambda e: e.healthy()) is True
     server.health = 503
@@ -361,7 +437,7 @@ def test_metrics_are_read_by_name_with_their_labels(server: FakeServer) -> None:
     assert found["vllm:prompt_tokens_total"] == [({"model_name": 'a "b" c'}, 1500.0), ({"model_name": "d"}, 7.0)]
 
 
-@pytest.mark.parametrize("text", [b"<html>", b'a{b="c" 1', b"a one\n"])
+@pytest.mark.parametrize("text", [b"<html>", b'a{b="c" 1', b"a one\n", b'a{b="c", ="d"} 1\n'])
 def test_metrics_that_are_none_are_garbage(server: FakeServer, text: bytes) -> None:
     server.script(Reply(text))
     with pytest.raises(EndpointError, match="garbage"):

@@ -112,6 +112,15 @@ def test_every_setting_of_the_policy_becomes_a_flag(models: dict[Role, Path]) ->
     assert not {"--enforce-eager", "--reasoning-parser", "--tool-call-parser"} & set(plain)
 
 
+@pytest.mark.parametrize("hardware", [CPU, with_gpus(1)])
+def test_the_flags_of_a_server_can_be_read_back_and_only_from_this_machine(
+    models: dict[Role, Path], hardware: Hardware
+) -> None:
+    for made in plan(config(), models, hardware):
+        assert made.environment["VLLM_SERVER_DEV_MODE"] == "1"
+        assert value(made.command, "--host") == "127.0.0.1"
+
+
 @pytest.mark.parametrize(("version", "given"), [("0.30.2", False), ("0.31.0", True), ("0.32.0+cpu", True)])
 def test_render_is_opened_where_vllm_keeps_it_shut(
     models: dict[Role, Path], monkeypatch: pytest.MonkeyPatch, version: str, given: bool
@@ -226,6 +235,7 @@ def test_an_image_is_run_with_the_same_flags(models: dict[Role, Path], docker: P
         assert value(command, "--network") == "host" and value(command, "--host") == "127.0.0.1"
         assert value(command, "--cpuset-cpus") == core
         assert f"VLLM_CPU_OMP_THREADS_BIND={core}" in command  # in the container, not in ours
+        assert "VLLM_SERVER_DEV_MODE=1" in command
         assert made.environment == {} and made.cpus == []
         image = command.index("vllm/vllm-openai:v0.33.0")
         assert command[image - 2 : image] == ["--shm-size", "8g"]

@@ -1,0 +1,123 @@
+"""Answers of a server, checked at the door: it may send anything, and what breaks the API's promise is no answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
+ErrorKind = Literal["unreachable", "timeout", "server", "refused", "garbage", "budget"]
+
+
+class EndpointError(Exception):
+    """One request that gave no usable answer. `kind` says what happened; it is never a wrong answer.
+
+    unreachable: no connection. timeout: no answer in time. server: 5xx. refused: 4xx. garbage: an answer that is
+    not what the API promises. budget: the server cut the answer before max_tokens was used.
+    """
+
+    def __init__(self, kind: ErrorKind, message: str) -> None:
+        super().__init__(f"{kind}: {valid_text(' '.join(message.split())[:300])}")
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer."""
+
+    text: str
+    reasoning: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_ids: list[int]
+    """Ids of the rendered prompt, as the server used them; empty when the server does not tell."""
+    token_ids: list[int]
+    """Ids of the answer, as sampled; empty when the server does not tell."""
+    seconds: float
+    fingerprint: str | None
+    """system_fingerprint: changes when the server restarts with other settings."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities (nats) of given tokens and of the k likeliest ones at n positions."""
+
+    token_ids: NDArray[np.int32]
+    """[n] the tokens that are there."""
+    logprobs: NDArray[np.float32]
+    """[n] their log-probabilities."""
+    top_ids: NDArray[np.int32]
+    """[n, k] likeliest tokens, best first."""
+    top_logprobs: NDArray[np.float32]
+    """[n, k] their log-probabilities."""
+
+
+def json_object(response: httpx.Response, what: str) -> dict[str, Any]:
+    try:
+        data = response.json()
+    except (ValueError, RecursionError):
+        raise EndpointError("garbage", f"{what}: not JSON: {response.text[:80]!r}") from None
+    if not isinstance(data, dict):
+        raise EndpointError("garbage", f"{what}: expected a JSON object, found {type(data).__name__}")
+    return data
+
+
+def first_choice(data: dict[str, Any]) -> dict[str, Any]:
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise EndpointError("garbage", "the answer has no choices")
+    return choices[0]
+
+
+def common_fields(data: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any]:
+    usage, finish = data.get("usage"), choice.get("finish_reason")
+    if not isinstance(finish, str):
+        raise EndpointError("garbage", "a choice without finish_reason")
+    if not isinstance(usage, dict) or not all(
+        isinstance(usage.get(key), int) for key in ("prompt_tokens", "completion_tokens")
+    ):
+        raise EndpointError("garbage", "the answer has no usage")
+    fingerprint = data.get("system_fingerprint")
+    return {
+        "finish_reason": finish,
+        "prompt_tokens": usage["prompt_tokens"],
+        "completion_tokens": usage["completion_tokens"],
+        "prompt_ids": token_ids_of(data.get("prompt_token_ids")),
+        "token_ids": token_ids_of(choice.get("token_ids")),
+        "fingerprint": fingerprint if isinstance(fingerprint, str) else None,
+    }
+
+
+def token_ids_of(value: Any) -> list[int]:
+    return value if isinstance(value, list) and all(isinstance(i, int) for i in value) else []
+
+
+def valid_text(value: Any) -> str:
+    """Model text as valid Unicode: JSON may carry lone surrogates, which no file or page can hold."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+
+
+def read_scores(token_ids: list[int], entries: list[Any], top: int) -> Scores:
+    """Arrays from vLLM's prompt_logprobs: one {token id: {logprob, rank}} a position, the token itself included."""
+    n = len(token_ids)
+    logprobs = np.empty(n, np.float32)
+    top_ids = np.empty((n, top), np.int32)
+    top_logprobs = np.empty((n, top), np.float32)
+    try:
+        for row, (token, entry) in enumerate(zip(token_ids, entries, strict=True)):
+            logprobs[row] = entry[str(token)]["logprob"]
+            ranked = sorted(((float(v["logprob"]), int(k)) for k, v in entry.items()), reverse=True)[:top]
+            if len(ranked) < top:
+                raise EndpointError("garbage", f"asked for {top} log-probabilities, got {len(ranked)}")
+            top_logprobs[row] = [logprob for logprob, _ in ranked]
+            top_ids[row] = [token_id for _, token_id in ranked]
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise EndpointError("garbage", f"prompt_logprobs cannot be read: {error!r}") from None
+    mass = np.exp(top_logprobs.astype(np.float64)).sum(axis=1)
+    if not np.isfinite(logprobs).all() or not np.isfinite(top_logprobs).all() or not (mass <= 1.01).all():
+        raise EndpointError("garbage", "log-probabilities are not finite or sum to more than one")
+    return Scores(np.asarray(token_ids, np.int32), logprobs, top_ids, top_logprobs)
