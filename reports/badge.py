@@ -11,11 +11,11 @@ _COLOURS = {"PASS": "#00664d", "FAIL": "#a83200", "INCONCLUSIVE": "#7a5600"}
 
 
 def render_badge(report: Report) -> str:
-    """The badge of one run: "quantgate | PASS, 5 checks"."""
+    """The badge of one run: "quantgate | PASS · 5 checks"."""
     held = sum(row.result.verdict == "PASS" for row in report.checks)
     if report.outcome == "PASS":
         right = f"PASS · {plural(len(report.checks), 'check')}"
-    elif report.checks:
+    elif held < len(report.checks):
         right = f"{report.outcome} · {held} of {len(report.checks)} hold"
     else:
         right = report.outcome

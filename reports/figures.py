@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from reports.rows import CheckRow
 from reports.svg import INKS, plain_text, to_svg
 from reports.tables import Divergence, TaskScores
 from reports.text import one_line, plural
-from reports.view import CheckRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ _MARKS = {"PASS": ("o", "pass"), "FAIL": ("s", "fail"), "INCONCLUSIVE": ("D", "o
 
 def forest(rows: Sequence[CheckRow]) -> str | None:
     """Every difference with its bounds and its own margin, in points; None when no check is a difference."""
-    losses = [row for row in rows if row.result.margin_kind != "max" and row.result.estimate is not None][:MAX_ROWS]
+    losses = [row for row in rows if row.result.unit == "points" and row.result.estimate is not None][:MAX_ROWS]
     if not losses:
         return None
     values = [100 * row.result.margin for row in losses]

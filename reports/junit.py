@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+from reports.rows import CheckRow
 from reports.text import one_line, visible
-from reports.view import CheckRow, Report
+from reports.view import Report
 
 
 def render_junit(report: Report) -> str:
@@ -27,18 +28,20 @@ def render_junit(report: Report) -> str:
         "errors": str(sum(case.find("error") is not None for case in cases)),
     }
     seconds = f"{report.seconds:.3f}"
+    after = ", judged after the fact" if report.after_the_fact else ""
     root = ET.Element("testsuites", {"name": "quantgate", **counts, "time": seconds})
     suite = ET.SubElement(
         root,
         "testsuite",
-        {"name": one_line(f"quantgate {report.policy_name}"), **counts, "skipped": "0", "time": seconds},
+        {"name": f"quantgate {one_line(report.policy_name)}{after}", **counts, "skipped": "0", "time": seconds},
     )
     properties = ET.SubElement(suite, "properties")
     for name, value in _properties(report):
         ET.SubElement(properties, "property", name=name, value=one_line(value, 1000))
     suite.extend(cases)
-    if report.notes:
-        ET.SubElement(suite, "system-out").text = visible("\n".join(report.notes))
+    said = [*(banner.text for banner in report.banners), *report.remarks, *report.notes]
+    if said:
+        ET.SubElement(suite, "system-out").text = visible("\n".join(said))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=False).join(
         ('<?xml version="1.0" encoding="UTF-8"?>\n', "\n")
@@ -54,7 +57,8 @@ def _properties(report: Report) -> list[tuple[str, str]]:
         ("sealed_policy_sha256", report.sealed_sha256),
         ("judged_after_the_fact", str(report.after_the_fact).lower()),
     ]
-    return pairs + [(model.role, f"{model.name} {model.sha256}".strip()) for model in report.models]
+    pairs += [(model.role, f"{model.name} {model.sha256}".strip()) for model in report.models]
+    return pairs + [("warning", banner.text) for banner in report.banners]
 
 
 def _case(row: CheckRow) -> ET.Element:
@@ -65,12 +69,20 @@ def _case(row: CheckRow) -> ET.Element:
         name=one_line(result.name),
         time="0",
     )
-    numbers = (
-        f"estimate {row.estimate} {row.unit}, bounds {row.interval}, margin {row.margin}, n {result.n}, "
-        f"b/c/D {row.counts}, confidence {result.confidence:g}, {result.method or 'no interval'}; "
-        f"left out: {', '.join(row.unusable) or 'none'}"
-    )
-    message = one_line(result.reason, 1000)
+    said = [
+        f"estimate {row.estimate} {row.unit}".strip(),
+        f"bounds {row.interval}",
+        f"margin {row.margin} {row.unit}".strip(),
+        f"n {result.n}",
+        f"b/c/D {row.counts}",
+        f"power {row.power}",
+        f"confidence {result.confidence:g}",
+        result.method or "no interval",
+        row.noise and f"{row.noise} ({row.noise_counts})",
+        row.needed,
+    ]
+    numbers = f"{', '.join(part for part in said if part)}; left out: {', '.join(row.unusable) or 'none'}"
+    message = one_line("; ".join([result.reason, *row.remarks]), 1000)
     if result.verdict == "PASS":
         ET.SubElement(case, "system-out").text = f"{message}\n{numbers}"
     else:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 
+from reports.provenance import ModelView
+from reports.remarks import Banner
 from reports.text import one_line, short_hash
 from reports.view import Report
 
 SIGNS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
+MAX_LINES = 40
 MAX_CHECKS = 200
 """GitHub refuses a job summary over 1 MiB; the report itself has every check."""
 
@@ -23,20 +26,16 @@ def escape(text: str, limit: int = 300) -> str:
 def render_markdown(report: Report) -> str:
     """The report's head and its checks, for people who will not open the page."""
     lines = [
-        f"## {SIGNS.get(report.outcome, '❔')} quantgate: {report.outcome}",
+        f"## {SIGNS.get(report.outcome, '❔')} quantgate: {report.headline}",
         "",
         escape(report.sentence, 900),
     ]
     lines += ["", f"**{report.meaning}**", ""]
-    if report.after_the_fact:
-        lines += [
-            "> [!WARNING]",
-            f"> Judged after the fact: by policy `{report.policy_sha256}`, "
-            f"while the run was sealed with `{report.sealed_sha256}`.",
-            "",
-        ]
+    for banner in report.banners:
+        lines += ["> [!WARNING]", *(f"> {line}" for line in banner_lines(banner)), ""]
     lines += model_table(report)
     lines += check_table(report)
+    lines += [line for remark in report.remarks[:MAX_LINES] for line in (escape(remark, 600), "")]
     if report.notes:
         lines += ["**Missing or odd**", "", *(f"- {escape(note)}" for note in report.notes[:20]), ""]
     lines.append(
@@ -44,6 +43,13 @@ def render_markdown(report: Report) -> str:
         f"{escape(report.created)} · {escape(report.total_time)} · run {escape(report.run_id)}"
     )
     return "\n".join(lines) + "\n"
+
+
+def banner_lines(banner: Banner) -> list[str]:
+    """A banner as a bold line and a list."""
+    lines = [f"**{escape(banner.title)}**", ""] + [f"- {escape(line, 600)}" for line in banner.lines[:MAX_LINES]]
+    left_out = len(banner.lines) - MAX_LINES
+    return lines if left_out <= 0 else [*lines, f"- {left_out} more are in the report"]
 
 
 def model_table(report: Report) -> list[str]:
@@ -54,7 +60,10 @@ def model_table(report: Report) -> list[str]:
         ("Name", [escape(model.name) for model in report.models]),
         ("Quantization", [escape(model.quantization) for model in report.models]),
         ("Bits per weight", [model.bits_per_weight for model in report.models]),
+        ("in linear layers", [escape(model.linear_bits) for model in report.models]),
         ("Size", [model.size for model in report.models]),
+        ("Bytes by dtype", [escape(model.tensor_bytes) or "unknown" for model in report.models]),
+        ("Says of itself", [_claims(model) for model in report.models]),
         ("sha256", [f"`{model.short_sha256}`" for model in report.models]),
     ]
     lines = [
@@ -64,25 +73,30 @@ def model_table(report: Report) -> list[str]:
     return lines + [f"| {name} | " + " | ".join(values) + " |" for name, values in rows] + [""]
 
 
+def _claims(model: ModelView) -> str:
+    return "<br>".join(escape(f"{source}: {text}") for source, text in model.claimed) or "nothing"
+
+
 def check_table(report: Report) -> list[str]:
     """The checks, those closest to failing first."""
     if not report.checks:
         return ["No checks.", ""]
     lines = [
-        "| | Check | Estimate | Bounds | Margin | n | b / c / D | Left out | Why |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| | Check | Estimate | Bounds | Margin | n | b / c / D | Power | Left out | Why |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in report.checks[:MAX_CHECKS]:
         cells = [
             f"{SIGNS[row.result.verdict]} {row.result.verdict}",
             escape(row.result.name),
-            row.estimate,
+            "<br>".join(filter(None, [row.estimate, row.noise, row.noise_counts])),
             row.interval,
-            f"{row.margin} {row.unit}",
-            f"{row.result.n:,}",
+            f"{row.margin} {row.unit}".strip(),
+            "<br>".join(filter(None, [f"{row.result.n:,}", row.needed])),
             row.counts,
+            row.power,
             ", ".join(row.unusable) or "0",
-            escape(row.result.reason, 400),
+            "<br>".join([escape(row.result.reason, 400), *(f"**{escape(remark)}**" for remark in row.remarks)]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     if len(report.checks) > MAX_CHECKS:

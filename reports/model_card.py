@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import CardData
 
-from reports.markdown import SIGNS, check_table, escape, model_table
+from reports.markdown import MAX_LINES, SIGNS, banner_lines, check_table, escape, model_table
 from reports.text import one_line, percent, points, short_hash
 from reports.view import Report
 
@@ -53,7 +53,7 @@ def _front_matter(report: Report) -> dict[str, Any]:
 def _status(report: Report) -> list[str]:
     sign = SIGNS.get(report.outcome, "❔")
     lines = [
-        f"{sign} **{report.outcome}** under policy {escape(report.policy_name)} "
+        f"{sign} **{report.headline}** under policy {escape(report.policy_name)} "
         f"(`{short_hash(report.policy_sha256)}`), {escape(report.created)}. {escape(report.sentence, 900)}"
     ]
     if report.outcome != "PASS":
@@ -61,13 +61,7 @@ def _status(report: Report) -> list[str]:
             "",
             "**This model did not pass its release checks.** This section goes only when the model goes.",
         ]
-    if report.after_the_fact:
-        lines += [
-            "",
-            f"Judged after the fact: the run was sealed with policy `{report.sealed_sha256}` "
-            f"and judged with `{report.policy_sha256}`.",
-        ]
-    return lines
+    return lines + [line for banner in report.banners for line in ("", *banner_lines(banner))]
 
 
 def _score_table(report: Report) -> list[str]:
@@ -117,7 +111,7 @@ def _limits(report: Report) -> list[str]:
     versions = dict(report.provenance.versions)
     if "vllm" in versions:
         limits.append(f"Served with vLLM {escape(versions['vllm'])}. Other engines and kernels may behave differently.")
-    return limits + [escape(note) for note in report.notes[:20]]
+    return limits + [escape(note, 600) for note in [*report.remarks, *report.notes][:MAX_LINES]]
 
 
 def _licence(report: Report) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from harness.samples import Item, Sample, sha256_of
@@ -44,6 +45,8 @@ class StoredPair:
     key: PairKey
     reference: Sample | None = None
     candidate: Sample | None = None
+    planned_sha256: str | None = None
+    """Hash of the prompt that was to be sent; None where that is not known."""
 
     @property
     def usable(self) -> bool:
@@ -56,7 +59,8 @@ class StoredPair:
             return "missing"
         if self.reference.error or self.candidate.error:
             return "errored"
-        return "usable" if self.reference.prompt_sha256 == self.candidate.prompt_sha256 else "unequal"
+        wanted = self.planned_sha256 or self.reference.prompt_sha256
+        return "usable" if self.reference.prompt_sha256 == self.candidate.prompt_sha256 == wanted else "unequal"
 
     @property
     def difference(self) -> float | None:
@@ -92,20 +96,41 @@ class StoredPairs:
     pairs: list[StoredPair] = field(default_factory=list)
     duplicates: int = 0
     """Samples whose key was there before: passed over and told to the reader."""
+    foreign: int = 0
+    """Samples that nobody planned: passed over, as the verdict does."""
+    noise: int = 0
+    """Samples of the noise role: the verdict's business, never a pair's."""
 
 
-def collect(samples: Iterable[Sample]) -> StoredPairs:
+def planned_prompts(suites: Iterable[str], items: Callable[[str], Iterable[Item]]) -> dict[PairKey, str]:
+    """Every pair that was to be made, with the hash of its prompt; suites without readable items have none."""
+    return {
+        PairKey(suite, item.task, item.item, item.repeat): item.prompt_sha256
+        for suite in suites
+        for item in items(suite)
+    }
+
+
+def collect(samples: Iterable[Sample], planned: Mapping[PairKey, str] = MappingProxyType({})) -> StoredPairs:
     """Group samples by item without their texts, so that memory does not depend on how long answers are."""
     by_key: dict[PairKey, StoredPair] = {}
-    duplicates = 0
+    found = StoredPairs()
+    known = {key.suite for key in planned}
     for sample in samples:
         key = PairKey(*sample.key.pair)
-        pair = by_key.setdefault(key, StoredPair(key))
+        if sample.role == "noise":
+            found.noise += 1
+            continue
+        if key.suite in known and key not in planned:
+            found.foreign += 1
+            continue
+        pair = by_key.setdefault(key, StoredPair(key, planned_sha256=planned.get(key)))
         if getattr(pair, sample.role) is not None:
-            duplicates += 1
+            found.duplicates += 1
             continue
         setattr(pair, sample.role, sample.model_copy(update={"text": "", "reasoning": "", "answer": None}))
-    return StoredPairs(list(by_key.values()), duplicates)
+    found.pairs = list(by_key.values())
+    return found
 
 
 def by_interest(pairs: Iterable[StoredPair]) -> list[StoredPair]:

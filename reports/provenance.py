@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.runfolder import Manifest, ServerFacts
+from harness.parity import differences
+from harness.runfolder import Baseline, Manifest, ModelFacts, ServerFacts
 from harness.samples import ROLES
-from reports.text import hide_secret, hide_secrets, one_line, parameters, short_hash, shorten, size
+from reports.text import (
+    date,
+    hide_secret,
+    hide_secrets,
+    one_line,
+    parameters,
+    percent,
+    plural,
+    short_hash,
+    shorten,
+    size,
+)
 
 ABSENT = "–"
 State = Literal["same", "allowed", "forbidden", "differs"]
@@ -25,7 +38,7 @@ class Fact:
     reference: str
     candidate: str
     state: State
-    """`forbidden`: the servers said it of themselves, it differs, and the policy does not allow it to."""
+    """`forbidden`: it differs by parity's own rules, and the policy does not allow it to. `differs`: nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +57,15 @@ class ModelView:
     name: str
     quantization: str
     bits_per_weight: str
+    """Of the whole checkpoint."""
+    linear_bits: str
+    """Of the layers that quantizing is about, and how much of them is stored in few bits."""
     size: str
+    tensor_bytes: str
+    """By dtype."""
     parameters: str
+    claimed: list[tuple[str, str]]
+    """What config, card and name say of the quantization, by source."""
     sha256: str
     path: str
 
@@ -63,7 +83,18 @@ class Provenance:
     gate_command: str
     versions: list[tuple[str, str]]
     hardware: list[tuple[str, str]]
-    items_sha256: list[tuple[str, str]]
+    data: list[tuple[str, str, str]]
+    """(what, remark, sha256) of items and samples."""
+    reused: str
+    """From which run the reference's samples come, in a sentence; empty when they are of this run."""
+
+    @property
+    def differing(self) -> list[Fact]:
+        return [fact for fact in self.facts if fact.state != "same"]
+
+    @property
+    def equal(self) -> list[Fact]:
+        return [fact for fact in self.facts if fact.state == "same"]
 
     @property
     def forbidden(self) -> list[str]:
@@ -84,13 +115,23 @@ def model_views(manifest: Manifest) -> list[ModelView]:
                 name=one_line(facts.name, 120),
                 quantization=one_line(facts.quantization or "none", 60),
                 bits_per_weight=f"{facts.bits_per_weight:.2f}" if facts.bits_per_weight else "unknown",
+                linear_bits=_linear_bits(facts),
                 size=size(facts.bytes) if facts.bytes else "unknown",
+                tensor_bytes=", ".join(f"{dtype} {size(count)}" for dtype, count in facts.tensor_bytes.items()),
                 parameters=parameters(facts.parameters) if facts.parameters else "unknown",
+                claimed=[(one_line(source, 60), one_line(text, 300)) for source, text in facts.claimed.items()],
                 sha256=facts.sha256,
                 path=one_line(facts.path, 400),
             )
         )
     return views
+
+
+def _linear_bits(facts: ModelFacts) -> str:
+    if not facts.linear_bits:
+        return "unknown"
+    share = f" ({percent(facts.low_bit_share, 0)} of weights below 16 bits)" if facts.low_bit_share else ""
+    return f"{facts.linear_bits:.2f}{share}"
 
 
 def size_ratio(manifest: Manifest) -> float | None:
@@ -100,28 +141,38 @@ def size_ratio(manifest: Manifest) -> float | None:
     return sizes[1] / sizes[0] if all(sizes) else None
 
 
-def provenance(manifest: Manifest) -> Provenance:
-    """Lay both roles' facts side by side."""
+def provenance(manifest: Manifest, allow_different: Iterable[str] = ()) -> Provenance:
+    """Lay both roles' facts side by side. `allow_different` are the policy's patterns of facts that may differ."""
     versions = {"quantgate": manifest.quantgate_version} | manifest.versions
     return Provenance(
-        facts=_facts(manifest),
+        facts=_facts(manifest, [*manifest.allowed_differences, *allow_different]),
         commands=_commands(manifest),
         gate_command=shlex.join(hide_secrets(manifest.command)),
         versions=[(name, one_line(version)) for name, version in versions.items()],
         hardware=[(name, _plain(name, value)) for name, value in manifest.hardware.items()],
-        items_sha256=list(manifest.items_sha256.items()),
+        data=[(f"items of {suite}", "", sha256) for suite, sha256 in manifest.items_sha256.items()]
+        + [(f"samples of {s}", plural(file.lines, "line"), file.sha256) for s, file in manifest.samples.items()],
+        reused=reused(manifest.baseline) if manifest.baseline else "",
     )
 
 
-def _facts(manifest: Manifest) -> list[Fact]:
+def reused(baseline: Baseline) -> str:
+    """Where the reference's samples come from, in a sentence."""
+    run, day = one_line(baseline.run_id), one_line(date(baseline.created))
+    return f"Reference reused from run {run} of {day}; same model hash, flags, versions, data and sampling."
+
+
+def _facts(manifest: Manifest, allowed: Sequence[str]) -> list[Fact]:
     sides = [manifest.servers.get(role, ServerFacts(url="")) for role in ROLES]
     if not manifest.servers:
         return []
-    allowed = set(manifest.allowed_differences)
     facts = [_fact("url", [side.url or None for side in sides], "differs")]
+    found = differences(sides[0].readback, sides[1].readback) if all(side.readback for side in sides) else {}
     for name in _names(*(side.readback for side in sides)):
-        state: State = "allowed" if name in allowed else "forbidden"
-        facts.append(_fact(name, [side.readback.get(name) for side in sides], state))
+        values = list(found.get(name, (side.readback.get(name) for side in sides)))
+        may = any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
+        state: State = "differs" if name not in found else "allowed" if may else "forbidden"
+        facts.append(_fact(name, values, state))
     for name in _names(*(side.environment for side in sides)):
         facts.append(_fact(f"environment {name}", [side.environment.get(name) for side in sides], "differs"))
     rank: dict[State, int] = {"forbidden": 0, "allowed": 1, "differs": 2, "same": 3}
@@ -139,18 +190,20 @@ def _names(*sides: Mapping[str, str]) -> list[str]:
 
 def _commands(manifest: Manifest) -> dict[str, list[Word]]:
     lines = {role: hide_secrets(server.command) for role, server in manifest.servers.items() if server.command}
-    if len(lines) < 2:
-        return {role: [Word(word, False) for word in line] for role, line in lines.items()}
-    reference, candidate = lines["reference"], lines["candidate"]
+    words: dict[str, list[Word]] = {
+        role: [Word(shlex.quote(word), False) for word in line] for role, line in lines.items()
+    }
+    if not lines.keys() >= set(ROLES):
+        return words
+    reference, candidate = (lines[role] for role in ROLES)
     same = difflib.SequenceMatcher(a=reference, b=candidate, autojunk=False).get_matching_blocks()
     kept = [
         {block.a + i for block in same for i in range(block.size)},
         {b.b + i for b in same for i in range(b.size)},
     ]
-    return {
-        "reference": [Word(shlex.quote(word), i not in kept[0]) for i, word in enumerate(reference)],
-        "candidate": [Word(shlex.quote(word), i not in kept[1]) for i, word in enumerate(candidate)],
-    }
+    for role, there in zip(ROLES, kept, strict=True):
+        words[role] = [Word(word.text, place not in there) for place, word in enumerate(words[role])]
+    return words
 
 
 def _plain(name: str, value: Any) -> str:

@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.policy import SealedPolicy
-from harness.runfolder import RunFolder, write_whole
+from harness.policy import SealedPolicy, parse_policy
+from harness.runfolder import RunFolder, read_json, write_whole
 from harness.samples import Item, Sample, read_samples
-from harness.verdict import Verdict
+from harness.verdict import SCHEMA_VERSION, Verdict
 from reports.badge import render_badge
 from reports.html import render_html
 from reports.junit import render_junit
 from reports.markdown import render_markdown
 from reports.model_card import render_model_card
+from reports.remarks import NOT_THERE
 from reports.text import one_line
 from reports.view import Report, build
+
+JUDGE = "quantgate judge RUN"
 
 
 def render(run: Path) -> Path:
@@ -43,7 +46,10 @@ def render(run: Path) -> Path:
 def read_report(folder: RunFolder) -> Report:
     """The view of a run folder. Raises BadInput when its manifest cannot be read."""
     stored = _Stored(folder)
-    report = build(folder.manifest(), stored.policy(), stored.verdict(), stored, stored.items)
+    verdict = stored.verdict()
+    judged_by = stored.judged_by(verdict) if verdict and verdict.after_the_fact else None
+    stored.check_samples()
+    report = build(folder.manifest(), stored.policy(), verdict, stored, stored.items, stored.not_judged, judged_by)
     return replace(report, notes=[*report.notes, *stored.notes])
 
 
@@ -52,6 +58,8 @@ class _Stored:
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
+        self.not_judged = NOT_THERE
+        """Why there is no verdict, where there is none."""
         self._notes: dict[str, None] = {}
 
     @property
@@ -66,13 +74,33 @@ class _Stored:
             return None
 
     def verdict(self) -> Verdict | None:
-        if not (self.folder.path / "verdict.json").exists():
+        path = self.folder.path / "verdict.json"
+        if not path.exists():
             return None
         try:
-            return self.folder.verdict()
+            version = read_json(path).get("schema_version")
+            if version == SCHEMA_VERSION:
+                return self.folder.verdict()
+            old = isinstance(version, int) and version < SCHEMA_VERSION
+            self.not_judged = f"Judged by {'an older' if old else 'another'} version of quantgate: run {JUDGE}."
         except BadInput as error:
+            self.not_judged = f"verdict.json cannot be read: run {JUDGE}."
             self._note(error)
+        return None
+
+    def judged_by(self, verdict: Verdict) -> SealedPolicy | None:
+        """The policy of a verdict after the fact, when it is stored as it was."""
+        try:
+            found = parse_policy((self.folder.path / "judged_by.yaml").read_bytes().decode("utf-8"), "judged_by.yaml")
+        except (BadInput, OSError, ValueError):
             return None
+        return found if found.sha256 == verdict.policy_sha256 else None
+
+    def check_samples(self) -> None:
+        try:
+            self.folder.require_untouched()
+        except (BadInput, OSError) as error:
+            self._note(error)
 
     def items(self, suite: str) -> Sequence[Item]:
         try:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
 
 from harness.samples import Sample
 from reports.pairs import StoredPair
@@ -34,14 +34,12 @@ class Coverage:
     planned: int = 0
     usable: int = 0
     missing: int = 0
+    not_needed: int = 0
+    """Missing, but of a task that sequential checks had decided."""
     errored: int = 0
     unequal: int = 0
     unscored: int = 0
     """Usable pairs in which a score is absent without an error."""
-
-    @property
-    def unfinished(self) -> bool:
-        return self.missing > 0
 
 
 @dataclass(frozen=True)
@@ -107,21 +105,35 @@ def suite_views(
     planned: Mapping[str, int],
     order: Iterable[str],
     kl_margin: float | None = None,
+    stopped: Collection[str] = (),
 ) -> list[SuiteView]:
-    """One view for each suite that was planned or has samples: the policy's order first, then by name."""
+    """One view for each suite that was planned or has samples: the policy's order first, then by name.
+
+    `stopped` are the tasks ("suite/task") of which no more was asked once they were decided.
+    """
     known = {name.split("/", 1)[0] for name in planned} | {pair.key.suite for pair in pairs}
     names = [*order, *sorted(known)]
     return [
-        _suite(name, [p for p in pairs if p.key.suite == name], planned, kl_margin) for name in dict.fromkeys(names)
+        _suite(name, [p for p in pairs if p.key.suite == name], planned, kl_margin, stopped)
+        for name in dict.fromkeys(names)
     ]
 
 
-def _suite(suite: str, pairs: Sequence[StoredPair], planned: Mapping[str, int], kl_margin: float | None) -> SuiteView:
+def _suite(
+    suite: str,
+    pairs: Sequence[StoredPair],
+    planned: Mapping[str, int],
+    kl_margin: float | None,
+    stopped: Collection[str],
+) -> SuiteView:
     wanted = {name.split("/", 1)[1]: count for name, count in planned.items() if name.startswith(f"{suite}/")}
     tasks = list(dict.fromkeys([*wanted, *(pair.key.task for pair in pairs)]))
     by_task = {task: [p for p in pairs if p.key.task == task] for task in tasks}
     is_divergence = suite == "divergence" or any(p.candidate and "positions" in p.candidate.metrics for p in pairs)
-    coverages = {task: _coverage(by_task[task], wanted.get(task, 0), not is_divergence) for task in tasks}
+    coverages = {
+        task: _coverage(by_task[task], wanted.get(task, 0), not is_divergence, f"{suite}/{task}" in stopped)
+        for task in tasks
+    }
     coverage = _sum(coverages.values())
     errors = _errors(pairs)
     if not pairs:
@@ -133,12 +145,14 @@ def _suite(suite: str, pairs: Sequence[StoredPair], planned: Mapping[str, int], 
     return SuiteView(suite, coverage, rows, _scores("all tasks", pairs, coverage), errors=errors)
 
 
-def _coverage(pairs: Sequence[StoredPair], planned: int, scored: bool) -> Coverage:
+def _coverage(pairs: Sequence[StoredPair], planned: int, scored: bool, stopped: bool) -> Coverage:
     states = Counter(pair.state for pair in pairs)
+    missing = states["missing"] + max(0, planned - len(pairs))
     return Coverage(
         planned=planned,
         usable=states["usable"],
-        missing=states["missing"] + max(0, planned - len(pairs)),
+        missing=0 if stopped else missing,
+        not_needed=missing if stopped else 0,
         errored=states["errored"],
         unequal=states["unequal"],
         unscored=sum(pair.usable and pair.difference is None for pair in pairs) if scored else 0,
@@ -146,7 +160,7 @@ def _coverage(pairs: Sequence[StoredPair], planned: int, scored: bool) -> Covera
 
 
 def _sum(parts: Iterable[Coverage]) -> Coverage:
-    rows = [(p.planned, p.usable, p.missing, p.errored, p.unequal, p.unscored) for p in parts]
+    rows = [astuple(part) for part in parts]
     return Coverage(*(sum(column) for column in zip(*rows, strict=True))) if rows else Coverage()
 
 

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+
+from harness.checks import show
+from harness.metrics import Unit
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
-_SECRET = re.compile(r"(?<![a-z])token(?![a-z])|secret|passw|api[-_]?key|credential|authorization", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(?<![a-z])token(?![a-z]|[-_](?:ids?|threshold|budget|length|limit)(?![a-z]))"
+    r"|secret|passw|api[-_]?key|credential|authorization",
+    re.IGNORECASE,
+)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -92,20 +100,22 @@ def signed(value: float, digits: int) -> str:
     return f"−{text}" if value < 0 else f"+{text}"
 
 
-def quantity(metric: str, margin_kind: str, value: float | None) -> str:
-    """A value of a check in the check's own unit; None is a bound that does not exist."""
+def quantity(unit: Unit, value: float | None) -> str:
+    """A value of a check with its unit, worded as the verdict's reasons are; None is a bound that does not exist."""
     if value is None:
         return "unbounded"
-    if metric == "kl_mean":
-        return f"{value:.4f}"
-    return f"{100 * value:.1f}" if margin_kind == "max" else signed(100 * value, 1)
+    said = show(unit, value)
+    return said.replace("-", "−", 1) if any(digit in said for digit in "123456789") else said.removeprefix("-")
 
 
-def unit(metric: str, margin_kind: str) -> str:
-    """The unit of a check's values."""
-    if metric == "kl_mean":
-        return "nats"
-    return "%" if margin_kind == "max" else "points"
+def bare(unit: Unit, value: float | None) -> str:
+    """The same without its unit."""
+    return quantity(unit, value).partition(" ")[0]
+
+
+def unit_word(unit: Unit) -> str:
+    """The unit by itself; empty for ratios."""
+    return quantity(unit, 0.0).partition(" ")[2]
 
 
 def size(count: int) -> str:
@@ -136,3 +146,14 @@ def duration(seconds: float) -> str:
 def plural(count: int, word: str) -> str:
     """1 check, 2 checks."""
     return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+
+
+def date(moment: str) -> str:
+    """An ISO date as a person reads it, in UTC; anything else as it is."""
+    try:
+        found = datetime.fromisoformat(moment)
+    except ValueError:
+        return moment
+    if found.tzinfo is not None:
+        found = found.astimezone(UTC)
+    return f"{found.day} {found:%B %Y, %H:%M}{' UTC' if found.tzinfo else ''}"

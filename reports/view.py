@@ -3,61 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
+from harness.checks import CheckResult
 from harness.policy import SealedPolicy
 from harness.runfolder import Manifest
 from harness.samples import Item, Sample
-from harness.verdict import EXIT_CODES, CheckResult, Verdict
-from reports.pairs import PairsView, StoredPairs, collect, show_pairs
+from harness.verdict import EXIT_CODES, Verdict
+from reports.pairs import PairsView, collect, planned_prompts, show_pairs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
+from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
+from reports.rows import RANK, CheckRow, check_rows
 from reports.tables import SuiteView, suite_views
-from reports.text import duration, number, plural, quantity, unit
+from reports.text import date, duration, plural
 
 NOT_JUDGED = "NOT JUDGED"
 MEANING = {
     "PASS": "May be published.",
     "FAIL": "Do not publish.",
     "INCONCLUSIVE": "Not decided, so not to be published.",
-    NOT_JUDGED: "No decision is stored, so not to be published.",
+    NOT_JUDGED: "No decision that counts is stored, so not to be published.",
 }
-BAR_LOW, BAR_HIGH = -1.0, 2.0
-"""Range of an interval bar, in margins: zero and the margin lie at the same place in every row."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """An interval drawn on its own margin's scale: positions in percent of the width."""
-
-    start: float
-    end: float
-    estimate: float | None
-    """None when it lies outside the range."""
-    zero: float | None
-    """Where no loss lies; None when the margin itself is zero."""
-    cut_left: bool
-    cut_right: bool
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """One check, worded."""
-
-    result: CheckResult
-    bar: Bar | None
-    estimate: str
-    interval: str
-    margin: str
-    unit: str
-    counts: str
-    """b / c / D, or a dash where pairs have no direction."""
-    unusable: list[str]
-
-    @property
-    def label(self) -> str:
-        """Short name for figures."""
-        return f"{self.result.metric} · {self.result.on}"
+AFTER_THE_FACT = "May be published by the policy it was judged by, which is not the sealed one."
 
 
 @dataclass(frozen=True)
@@ -85,6 +52,9 @@ class Report:
     policy_name: str
     policy_sha256: str
     policy_text: str | None
+    """The sealed one."""
+    judged_by_text: str | None
+    """The other policy, when it was judged after the fact with one."""
     sealed_sha256: str
     after_the_fact: bool
     confidence: float | None
@@ -99,20 +69,26 @@ class Report:
     total_time: str
     seconds: float
     sampling: list[tuple[str, str]]
-    notes: list[str] = field(default_factory=list)
+    banners: list[Banner]
+    """What changes how the verdict is to be read; before the numbers in every report."""
+    remarks: list[str]
+    """How the run was made, where that is not as always."""
+    notes: list[str]
     """What is missing or odd, in words; shown near the top."""
+
+    @property
+    def headline(self) -> str:
+        """The outcome as no report may print it without saying by which policy."""
+        return f"{self.outcome}, judged after the fact" if self.after_the_fact else self.outcome
 
     @property
     def tally(self) -> list[tuple[str, int]]:
         """Number of checks by verdict, the worst first; only verdicts that occur."""
-        counts = [(name, sum(row.result.verdict == name for row in self.checks)) for name in _RANK]
+        counts = [(name, sum(row.result.verdict == name for row in self.checks)) for name in RANK]
         return [(name, count) for name, count in counts if count]
 
     def model(self, role: str) -> ModelView | None:
         return next((model for model in self.models if model.role == role), None)
-
-
-_RANK = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
 def build(
@@ -121,37 +97,43 @@ def build(
     verdict: Verdict | None,
     samples: Iterable[Sample],
     items: Callable[[str], Iterable[Item]],
-    notes: Iterable[str] = (),
+    not_judged: str = NOT_THERE,
+    judged_by: SealedPolicy | None = None,
     max_pairs: int = 300,
 ) -> Report:
     """Make the view of one run.
 
     `samples` is gone through twice (numbers, then the texts of the pairs on show) and never held as a whole.
-    `items` gives a suite's items. `notes` are problems met while reading, to be shown with those found here.
+    `items` gives a suite's items. `not_judged` says why there is no verdict. `judged_by` is
+    the policy of a verdict after the fact.
     """
-    stored = collect(samples)
+    stored = collect(samples, planned_prompts(dict.fromkeys(name.split("/")[0] for name in manifest.planned), items))
     policy = sealed.policy if sealed else None
     margins = verdict.checks if verdict else policy.checks if policy else []
-    kl_margin = next((check.margin for check in margins if check.metric == "kl_mean"), None)
+    kl_margin = next((c.margin for c in margins if (c.metric, c.margin_kind) == ("kl_mean", "max")), None)
     confidences = {check.confidence for check in verdict.checks} if verdict else set()
-    suites = suite_views(stored.pairs, manifest.planned, policy.suites if policy else (), kl_margin)
-    checks = check_rows(verdict)
-    sources = provenance(manifest)
+    results = verdict.checks if verdict else []
+    stopped = {task for task in manifest.planned if _stopped(task, results)}
+    suites = suite_views(stored.pairs, manifest.planned, policy.suites if policy else (), kl_margin, stopped)
+    checks = check_rows(results)
+    sources = provenance(manifest, policy.allow_different if policy else ())
     seconds = sum(stage.seconds for stage in manifest.stages)
     outcome: str = verdict.verdict if verdict else NOT_JUDGED
+    after = bool(verdict and verdict.after_the_fact)
     return Report(
         outcome=outcome,
-        sentence=_sentence(verdict, checks, sources),
-        meaning=MEANING[outcome],
+        sentence=_sentence(verdict, checks, sources, not_judged),
+        meaning=AFTER_THE_FACT if outcome == "PASS" and after else MEANING[outcome],
         exit_code=EXIT_CODES[verdict.verdict] if verdict else None,
         run_id=manifest.run_id,
-        created=_date(manifest.created),
+        created=date(manifest.created),
         command=sources.gate_command,
         policy_name=verdict.policy_name if verdict else manifest.policy_name,
         policy_sha256=verdict.policy_sha256 if verdict else manifest.policy_sha256,
         policy_text=sealed.text if sealed else None,
+        judged_by_text=judged_by.text if judged_by else None,
         sealed_sha256=verdict.sealed_policy_sha256 if verdict else manifest.policy_sha256,
-        after_the_fact=bool(verdict and verdict.after_the_fact),
+        after_the_fact=after,
         confidence=confidences.pop() if len(confidences) == 1 else None,
         models=model_views(manifest),
         size_ratio=size_ratio(manifest),
@@ -163,128 +145,37 @@ def build(
         total_time=duration(seconds) if manifest.stages else "not recorded",
         seconds=seconds,
         sampling=[(k, str(v)) for k, v in policy.sampling.model_dump().items()] if policy else [],
-        notes=[*_notes(manifest, verdict, stored, suites, sources), *notes],
+        banners=banners(manifest, verdict, verdict.foreign if verdict else stored.foreign),
+        remarks=remarks(manifest, policy, stored),
+        notes=notes(manifest, policy, verdict, stored, suites, sources),
     )
 
 
-def check_rows(verdict: Verdict | None) -> list[CheckRow]:
-    """The checks, those closest to failing first."""
-    results = verdict.checks if verdict else []
-    return [_check_row(result) for result in sorted(results, key=_closeness)]
+def _stopped(task: str, results: Iterable[CheckResult]) -> bool:
+    """Whether every check of a task was decided before all of its items were used: the rest need not be there."""
+    of_task = [r for r in results if r.on in (task, task.partition("/")[0])]
+    early = [r.stop and r.n + r.missing + r.errored + r.unequal < r.planned for r in of_task]
+    return bool(early) and all(early)
 
 
-def _closeness(result: CheckResult) -> tuple[int, float]:
-    """Verdict, then how much of its margin the upper bound leaves; a check without a bound comes first."""
-    if result.upper is None:
-        return _RANK[result.verdict], float("-inf")
-    return _RANK[result.verdict], (result.margin - result.upper) / (result.margin or 1.0)
-
-
-def _check_row(result: CheckResult) -> CheckRow:
-    kind = (result.metric, result.margin_kind)
-    directed = None not in (result.b, result.c, result.discordant)
-    unusable = {"missing": result.missing, "errored": result.errored, "unequal": result.unequal}
-    interval = f"{quantity(*kind, result.lower)} to {quantity(*kind, result.upper)}"
-    return CheckRow(
-        result=result,
-        bar=_bar(result),
-        estimate="–" if result.estimate is None else quantity(*kind, result.estimate),
-        interval="–" if result.estimate is None else interval,
-        margin=quantity(*kind, result.margin).lstrip("+"),
-        unit=unit(*kind),
-        counts=f"{number(result.b)} / {number(result.c)} / {number(result.discordant)}" if directed else "–",
-        unusable=[f"{count:,} {word}" for word, count in unusable.items() if count],
-    )
-
-
-def _bar(result: CheckResult) -> Bar | None:
-    if result.estimate is None:
-        return None
-    known = [abs(v) for v in (result.estimate, result.lower, result.upper) if v is not None]
-    scale = result.margin or max(known) or 1.0
-
-    def place(value: float | None, without: float) -> float:
-        # A margin of zero has no scale of its own: values keep their side of it.
-        in_margins = without if value is None else value / scale + (0.0 if result.margin else 1.0)
-        return 100 * (min(max(in_margins, BAR_LOW), BAR_HIGH) - BAR_LOW) / (BAR_HIGH - BAR_LOW)
-
-    start, end, middle = (
-        place(result.lower, BAR_LOW),
-        place(result.upper, BAR_HIGH),
-        place(result.estimate, 0.0),
-    )
-    return Bar(
-        start=start,
-        end=end,
-        estimate=middle if 0 < middle < 100 else None,
-        zero=place(0.0, 0.0) if result.margin else None,
-        cut_left=start <= 0,
-        cut_right=end >= 100,
-    )
-
-
-def _sentence(verdict: Verdict | None, checks: list[CheckRow], sources: Provenance) -> str:
+def _sentence(verdict: Verdict | None, checks: list[CheckRow], sources: Provenance, not_judged: str) -> str:
     """Why, in one sentence: the count, and the check that is worst."""
     if verdict is None:
         if sources.forbidden:
             names = ", ".join(sources.forbidden[:4])
             return f"The servers differ in {names}, which the policy does not allow: they cannot be compared."
-        return "verdict.json is not there: the run did not finish, or was never judged (quantgate judge RUN)."
+        return not_judged
     if not checks:
         return "The verdict holds no checks: nothing was asked of this model."
     if verdict.verdict == "PASS":
         return f"All {plural(len(checks), 'check')} hold." if len(checks) > 1 else "The one check holds."
     worst = [row for row in checks if row.result.verdict == verdict.verdict]
     if not worst:
-        return verdict.reason
+        return f"{verdict.reason[:1].upper()}{verdict.reason[1:]}."
     does = {"FAIL": "fails" if len(worst) == 1 else "fail", "INCONCLUSIVE": "cannot be decided"}[verdict.verdict]
     which = ":" if len(worst) == 1 else "; closest to failing:" if verdict.verdict == "INCONCLUSIVE" else "; worst:"
     first = worst[0].result
     return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.name}” ({first.reason})."
-
-
-def _notes(
-    manifest: Manifest,
-    verdict: Verdict | None,
-    stored: StoredPairs,
-    suites: list[SuiteView],
-    sources: Provenance,
-) -> list[str]:
-    notes = []
-    if verdict is None:
-        notes.append("There is no verdict: nothing below was judged.")
-    elif not verdict.checks:
-        notes.append("The verdict holds no checks.")
-    if sources.forbidden:
-        notes.append(f"The servers differ in what the policy does not allow: {', '.join(sources.forbidden)}.")
-    for role in ("reference", "candidate"):
-        if role not in manifest.models:
-            notes.append(f"The manifest says nothing about the {role} model.")
-        if role not in manifest.servers:
-            notes.append(f"The manifest says nothing about the {role}'s server.")
-    if stored.duplicates:
-        many = plural(stored.duplicates, "sample")
-        notes.append(f"{many} with a key that was there before: the first one counts here.")
-    if not stored.pairs:
-        return [*notes, "There are no samples."]
-    return notes + [note for note in map(_suite_note, suites) if note]
-
-
-def _suite_note(suite: SuiteView) -> str | None:
-    """What one suite lacks, or None when it is whole."""
-    lacks = suite.coverage
-    if suite.total is None and suite.divergence is None:
-        return f"{suite.name}: no samples, of {plural(lacks.planned, 'planned pair')}."
-    without = suite.divergence.without_metrics if suite.divergence else 0
-    parts = [
-        (lacks.missing, f"{plural(lacks.missing, 'pair')} missing of {lacks.planned:,} planned"),
-        (lacks.errored, f"{plural(lacks.errored, 'pair')} with an error"),
-        (lacks.unequal, f"{plural(lacks.unequal, 'pair')} with different prompts"),
-        (lacks.unscored, f"{plural(lacks.unscored, 'pair')} without a score"),
-        (without, f"{plural(without, 'document')} without divergence metrics"),
-    ]
-    said = [text for count, text in parts if count]
-    return f"{suite.name}: {'; '.join(said)}." if said else None
 
 
 def _stages(manifest: Manifest) -> list[StageView]:
@@ -294,14 +185,3 @@ def _stages(manifest: Manifest) -> list[StageView]:
         seconds[stage.name] = seconds.get(stage.name, 0.0) + max(stage.seconds, 0.0)
     longest = max(seconds.values(), default=0.0) or 1.0
     return [StageView(name, duration(spent), spent / longest) for name, spent in seconds.items()]
-
-
-def _date(created: str) -> str:
-    """An ISO date as a person reads it, in UTC; anything else as it is."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return created
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
-    return f"{moment.day} {moment:%B %Y, %H:%M}{' UTC' if moment.tzinfo else ''}"

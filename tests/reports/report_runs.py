@@ -5,11 +5,27 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from harness.policy import SealedPolicy, load_policy
+from harness.checks import CheckResult
+from harness.policy import SealedPolicy, parse_policy
 from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts, Stage
 from harness.samples import ROLES, Item, Role, Sample, sha256_of
-from harness.verdict import judge
+from harness.verdict import Verdict, judge
 
+SEALED = parse_policy(
+    """name: demo
+sampling: {temperature: 0.0, max_tokens: 256}
+suites:
+  cot: {tasks: {word_problems: {limit: 48}}}
+  ruler: {lengths: [2048], tasks: [niah_single_1, vt, cwe], per_task: 8, max_tokens: 128}
+  divergence: {trajectories: 16, max_tokens: 192, top_logprobs: 64}
+checks:
+  - {metric: accuracy, on: cot/*, max_loss: 0.10, floor: 0.10}
+  - {metric: truncated_rate, on: cot/*, max_increase: 0.10}
+  - {metric: accuracy, on: ruler, max_loss: 0.15, floor: 0.10}
+  - {metric: kl_mean, on: divergence, max: 0.05}
+  - {metric: flip_rate, on: divergence, max: 0.10}
+"""
+)
 PLANNED = {
     "cot/word_problems": 48,
     "ruler/niah_single_1@2048": 8,
@@ -19,7 +35,7 @@ PLANNED = {
 }
 
 
-def manifest(sealed: SealedPolicy, planned: dict[str, int] | None = None) -> Manifest:
+def manifest(sealed: SealedPolicy = SEALED, planned: dict[str, int] | None = None) -> Manifest:
     """What a demo run writes."""
     flags = ["--max-model-len", "4096", "--dtype", "bfloat16", "--seed", "0", "--port"]
     common = {
@@ -52,6 +68,10 @@ def manifest(sealed: SealedPolicy, planned: dict[str, int] | None = None) -> Man
                 parameters=494_032_768,
                 bits_per_weight=4.16,
                 quantization="compressed-tensors",
+                linear_bits=4.19,
+                low_bit_share=0.97,
+                tensor_bytes={"I32": 390_000_000, "BF16": 67_000_000},
+                claimed={"config.json": "4 bits, groups of 128", "name": "qwen2.5-0.5b-w4a16"},
             ),
         },
         servers={
@@ -107,10 +127,10 @@ def make_run(
     planned: dict[str, int] | None = None,
     verdict: bool = True,
     seed: int = 1,
+    sealed: SealedPolicy = SEALED,
 ) -> RunFolder:
-    """A finished run of the demo policy; `damage` is how often the candidate loses a right answer."""
+    """A finished run; `damage` is how often the candidate loses a right answer."""
     rng = random.Random(seed)
-    sealed = load_policy("demo")
     folder = RunFolder(path)
     facts = manifest(sealed, planned)
     folder.create(facts, sealed)
@@ -131,12 +151,67 @@ def make_run(
     return folder
 
 
-def judge_run(folder: RunFolder, policy_sha256: str | None = None) -> None:
-    """Store the verdict of the sealed policy; another `policy_sha256` makes it one after the fact."""
-    sealed, facts = folder.sealed_policy(), folder.manifest()
-    folder.write_verdict(
-        judge(sealed.policy, folder.samples(), facts.planned, policy_sha256 or sealed.sha256, sealed.sha256)
-    )
+def small_run(path: Path, planned: dict[str, int]) -> RunFolder:
+    """A run that has just begun: a policy, a manifest, no items and no samples."""
+    folder = RunFolder(path)
+    folder.create(manifest(planned=planned), SEALED)
+    return folder
+
+
+def judge_run(folder: RunFolder, policy: SealedPolicy | None = None) -> None:
+    """Store the verdict of the sealed policy; with another `policy` it is one after the fact."""
+    sealed = folder.sealed_policy()
+    planned = folder.planned() or {sample.key.pair: None for sample in folder.samples()}
+    chosen = policy or sealed
+    folder.write_verdict(judge(chosen.policy, folder.samples(), planned, chosen.sha256, sealed))
+
+
+def edited(folder: RunFolder, old: str, new: str) -> SealedPolicy:
+    """The sealed policy with a change."""
+    text = folder.sealed_policy().text
+    assert old in text
+    return parse_policy(text.replace(old, new))
+
+
+def result(**fields: object) -> CheckResult:
+    """One check that holds; `fields` say what is other."""
+    known: dict[str, object] = {
+        "name": "loss of accuracy on cot/a at most 1.0 points",
+        "metric": "accuracy",
+        "on": "cot/a",
+        "verdict": "PASS",
+        "reason": "why",
+        "margin": 0.01,
+        "margin_kind": "max_loss",
+        "unit": "points",
+        "confidence": 0.95,
+        "estimate": 0.0,
+        "lower": -0.005,
+        "upper": 0.005,
+        "n": 400,
+        "b": 2,
+        "c": 2,
+        "discordant": 4,
+        "planned": 400,
+    }
+    return CheckResult.model_validate(known | fields)
+
+
+def verdict_of(folder: RunFolder, *checks: CheckResult, **fields: object) -> Verdict:
+    """Store a verdict that holds these checks; the worst of them decides."""
+    outcomes = [check.verdict for check in checks]
+    sha = folder.manifest().policy_sha256
+    known: dict[str, object] = {
+        "verdict": next((o for o in ("FAIL", "INCONCLUSIVE") if o in outcomes), "PASS"),
+        "reason": "because",
+        "policy_name": "demo",
+        "policy_sha256": sha,
+        "sealed_policy_sha256": sha,
+        "checks": list(checks),
+    }
+    verdict = Verdict.model_validate(known | fields)
+    folder.write_verdict(verdict)
+    return verdict
 
 
 def _item(suite: str, task: str, item: str) -> Item:

@@ -7,46 +7,21 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_runs import judge_run, make_run, sample
+from report_runs import make_run, result, sample, verdict_of
 
+from harness.checks import NoiseResult
 from harness.runfolder import RunFolder
-from harness.verdict import CheckResult, Verdict
 from reports.markdown import SIGNS, escape
 from reports.render import render
 
 
 def run_with(path: Path, *outcomes: str, overall: str | None = None) -> RunFolder:
     folder = make_run(path, planned={"cot/word_problems": 2}, verdict=False)
-    sha = folder.manifest().policy_sha256
     checks = [
-        CheckResult.model_validate(
-            {
-                "name": f"check {i} | of <cot>",
-                "metric": "accuracy",
-                "on": "cot/word_problems",
-                "verdict": outcome,
-                "reason": f"reason {i}",
-                "margin": 0.01,
-                "margin_kind": "max_loss",
-                "confidence": 0.95,
-                "n": 2,
-            }
-        )
+        result(name=f"check {i} | of <cot>", on="cot/word_problems", verdict=outcome, reason=f"reason {i}")
         for i, outcome in enumerate(outcomes)
     ]
-    worst = overall or next((o for o in ("FAIL", "INCONCLUSIVE") if o in outcomes), "PASS")
-    folder.write_verdict(
-        Verdict.model_validate(
-            {
-                "verdict": worst,
-                "reason": "because",
-                "policy_name": "demo",
-                "policy_sha256": sha,
-                "sealed_policy_sha256": sha,
-                "checks": checks,
-            }
-        )
-    )
+    verdict_of(folder, *checks, **({"verdict": overall} if overall else {}))
     return folder
 
 
@@ -105,9 +80,8 @@ def test_markdown_has_the_head_the_models_and_every_check(tmp_path: Path) -> Non
     assert "| Size | 988 MB | 457 MB |" in text
     rows = [line for line in text.splitlines() if line.startswith(("| ✅", "| ❌", "| ⚠️"))]
     assert len(rows) == len(verdict.checks)
-    assert {line.replace("\\|", "").count("|") for line in rows} == {10}
-    judge_run(folder, "ab" * 32)
-    assert "> [!WARNING]\n> Judged after the fact" in read(folder, "summary.md")
+    assert {line.replace("\\|", "").count("|") for line in rows} == {11}
+    assert "[!WARNING]" not in text
 
 
 def test_markdown_prints_foreign_text_as_it_is(tmp_path: Path) -> None:
@@ -164,3 +138,25 @@ def test_errors_and_duplicates_are_told_to_every_reader(tmp_path: Path) -> None:
     assert said in read(folder, "summary.md")
     assert said in (folder.report_path / "junit.xml").read_text("utf-8")
     assert said in (folder.report_path / "model_card.md").read_text("utf-8")
+
+
+def test_every_report_says_what_a_result_is_worth(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2}, verdict=False)
+    noise = NoiseResult(estimate=0.002, lower=-0.01, upper=0.02, n=400, b=7, c=5, discordant=12)
+    ratio = {"metric": "speed_ratio", "margin_kind": "min", "margin": 0.9, "unit": "ratio", "estimate": 1.0}
+    verdict_of(
+        folder,
+        result(verdict="INCONCLUSIVE", power=0.314, items_needed=2120, noise=noise, foreign=3),
+        result(verdict="FAIL", p_fail=0.04, after_holm=False),
+        result(**ratio, lower=0.95, upper=1.05),
+    )
+    page = read(folder, "index.html")
+    assert page.count('class="c-bar at-least"') == 1
+    texts = [page, *((folder.report_path / name).read_text("utf-8") for name in ("junit.xml", "summary.md"))]
+    texts.append((folder.report_path / "model_card.md").read_text("utf-8"))
+    for text in texts:
+        said = text.replace("&#39;", "'")
+        for words in ("31 %", "≈\u00a02,120 would decide", "noise floor 0.2 points", "D 12 of 400, −1.0 to 2.0"):
+            assert words in said, words
+        assert "alone; not after Holm's correction for 3 checks" in said
+        assert "3 foreign" in said and "≥ 0.900" in said and "≤ 1.0" in said

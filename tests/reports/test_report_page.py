@@ -6,86 +6,20 @@ import base64
 import hashlib
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_runs import judge_run, make_run, manifest, sample
+from report_page import Page, page_of
+from report_runs import judge_run, make_run, sample, small_run
 
-from harness.errors import BadInput
-from harness.policy import load_policy
-from harness.runfolder import RunFolder
 from harness.samples import ROLES
-from harness.verdict import Verdict
 from reports.html import embed_json
 from reports.render import read_report, render
 
-VOID = {"meta", "link", "br", "input", "wbr", "img", "hr"}
-BLOCKS = {"td", "th", "dt", "dd", "li", "p", "small", "br", "h1", "h2", "h3", "pre"}
 HOSTILE = (
     "<script>owned()</script></script><img src=x onerror=owned()> <!-- ]]> --> \u202egnp.exe\u202c \ufffd "
     "\x00\x1b[31m {{7*7}} \u2028 & \" ' עברית"
 )
-
-
-class Page(HTMLParser):
-    """Reads a page strictly: every element is closed in order and ids are unique."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.raw: dict[str, list[str]] = {"script": [], "style": []}
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert not self.open, f"not closed: {self.open}"
-        ids = [attributes["id"] for _, attributes in self.elements if "id" in attributes]
-        assert len(ids) == len(set(ids))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag in BLOCKS:
-            self.text += " "
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag in self.raw:
-            self.raw[tag].append("")
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> inside {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in self.raw:
-            self.raw[self.open[-1]][-1] += data
-        else:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-    @property
-    def words(self) -> str:
-        return " ".join(self.text.split())
-
-    @property
-    def pairs(self) -> list[dict[str, object]]:
-        return list(json.loads(self.raw["script"][-1]))
-
-
-def page_of(folder: RunFolder) -> Page:
-    return Page(render(folder.path).read_text("utf-8"))
-
-
-def small_run(path: Path, planned: dict[str, int]) -> RunFolder:
-    sealed = load_policy("demo")
-    folder = RunFolder(path)
-    folder.create(manifest(sealed, planned), sealed)
-    return folder
 
 
 def test_a_finished_run_shows_verdict_models_policy_checks_and_suites(tmp_path: Path) -> None:
@@ -236,7 +170,7 @@ def test_flips_come_first_then_errors_and_cut_off_answers_and_the_rest_is_counte
     judge_run(folder)
     page = page_of(folder)
     assert [pair["kind"] for pair in page.pairs[:5]] == ["worse", "better", "error", "truncated", "same"]
-    assert len(page.pairs) == len(page.all("details")) - 2 == 300
+    assert len(page.pairs) == len([d for d in page.all("details") if "data-place" in d]) == 300
     assert "300 of 1,500 pairs, flips first; 1,200 are left out here" in page.words
     assert "cot: 1,500 pairs missing of 3,000 planned; 1 pair with an error." in page.words
     assert "Errors: candidate timeout ×1." in page.words
@@ -290,92 +224,6 @@ def test_divergence_sums_over_positions(tmp_path: Path) -> None:
     assert (divergence.margin, divergence.without_metrics) == (0.05, 1)
     words = page_of(folder).words
     assert "0.0125 to 0.0250" in words and "2.00 % 8 of 400 positions" in words and "1 without metrics" in words
-
-
-def test_a_run_without_verdict_says_so(tmp_path: Path) -> None:
-    words = page_of(make_run(tmp_path / "run", verdict=False)).words
-    assert "Verdict: NOT JUDGED" in words.replace("\u00a0", " ")
-    assert "There is no verdict: nothing below was judged." in words
-
-
-def test_a_run_with_nothing_in_it_still_renders(tmp_path: Path) -> None:
-    sealed = load_policy("demo")
-    folder = RunFolder(tmp_path / "run")
-    empty = manifest(sealed, {}).model_copy(
-        update={
-            "models": {},
-            "servers": {},
-            "hardware": {},
-            "versions": {},
-            "stages": [],
-            "command": [],
-            "created": "yesterday",
-        }
-    )
-    folder.create(empty, sealed)
-    words = page_of(folder).words
-    for said in (
-        "There are no samples.",
-        "The manifest says nothing about the reference model.",
-        "yesterday",
-        "The manifest names no stages.",
-        "The manifest holds no facts of the servers.",
-    ):
-        assert said in words, said
-
-
-def test_a_verdict_with_zero_checks_and_null_fields_renders(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2}, verdict=False)
-    sha = folder.manifest().policy_sha256
-    folder.write_verdict(
-        Verdict(
-            verdict="PASS",
-            reason="",
-            policy_name="demo",
-            policy_sha256=sha,
-            sealed_policy_sha256=sha,
-            checks=[],
-        )
-    )
-    assert "The verdict holds no checks: nothing was asked of this model." in page_of(folder).words
-
-
-def test_checks_without_numbers_and_suites_that_never_ran_are_shown(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
-    folder.samples_path("ruler").unlink()
-    folder.samples_path("divergence").unlink()
-    judge_run(folder)
-    words = page_of(folder).words
-    assert "ruler: no samples, of 24 planned pairs." in words
-    assert "24 missing" in words and "zero usable pairs" in words
-
-
-def test_broken_pieces_are_named_and_do_not_stop_the_page(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
-    with folder.samples_path("cot").open("a") as file:
-        file.write('{"suite": "cot", "older": true}\n')
-    folder.items_path("ruler").write_text("changed\n")
-    (folder.path / "verdict.json").write_text("{")
-    (folder.path / "policy.yaml").write_text("name: other\n")
-    words = page_of(folder).words
-    assert "samples/cot.jsonl:97: not a sample" in words
-    assert "items/ruler.jsonl is not the file that the manifest names" in words
-    assert "verdict.json: file: Invalid JSON" in words
-    assert "policy.yaml: suites: Field required" in words
-    assert "The sealed policy cannot be read." in words
-
-
-def test_a_run_without_manifest_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"manifest\.json"):
-        render(tmp_path)
-
-
-def test_judged_after_the_fact_shows_both_hashes(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
-    judge_run(folder, "ab" * 32)
-    words = page_of(folder).words
-    assert "Judged after the fact." in words
-    assert folder.manifest().policy_sha256 in words and "ab" * 32 in words
 
 
 def test_the_same_run_renders_to_the_same_bytes(tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+"""The rows of the table of checks: order, bars and words."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from report_runs import result
+
+from harness.checks import CheckResult, NoiseResult, show
+from reports.rows import CheckRow, check_rows
+from reports.text import bare, quantity, unit_word
+
+SPEED = {"metric": "speed_ratio", "margin_kind": "min", "margin": 0.9, "unit": "ratio", "b": None, "c": None}
+
+
+def row(**fields: object) -> CheckRow:
+    return check_rows([result(**fields)])[0]
+
+
+def between(name: str, verdict: str, lower: float | None, upper: float | None, margin: float = 0.01) -> CheckResult:
+    estimate = None if lower is None or upper is None else (lower + upper) / 2
+    return result(name=name, verdict=verdict, lower=lower, upper=upper, estimate=estimate, margin=margin)
+
+
+def test_checks_are_sorted_by_how_close_they_are_to_failing() -> None:
+    rows = check_rows(
+        [
+            between("roomy", "PASS", -0.02, 0.001),
+            between("tight", "PASS", -0.02, 0.0099),
+            between("tight in a wide margin", "PASS", -0.02, 0.05, margin=0.10),
+            result(**SPEED, name="fast enough", lower=0.98, upper=1.2, estimate=1.0),
+            result(**SPEED, name="hardly fast enough", lower=0.9001, upper=1.2, estimate=1.0),
+            between("open", "INCONCLUSIVE", -0.01, 0.02),
+            between("no numbers", "INCONCLUSIVE", None, None),
+            between("failed", "FAIL", 0.02, 0.05),
+        ]
+    )
+    assert [row.result.name for row in rows] == [
+        "failed",
+        "no numbers",
+        "open",
+        "hardly fast enough",
+        "tight",
+        "tight in a wide margin",
+        "fast enough",
+        "roomy",
+    ]
+
+
+def test_a_bar_puts_no_loss_and_the_margin_at_the_same_place_in_every_row() -> None:
+    for margin in (0.01, 0.1):
+        bar = row(lower=0.0, upper=margin, margin=margin).bar
+        assert bar is not None and bar.start == pytest.approx(100 / 3) == bar.equal
+        assert bar.end == pytest.approx(200 / 3)
+        assert not bar.cut_left and not bar.cut_right
+    longer = row(metric="length_ratio", margin_kind="max", unit="ratio", margin=1.2, lower=1.0, upper=1.2).bar
+    assert longer is not None and longer.start == pytest.approx(100 / 3) == longer.equal
+    assert longer.end == pytest.approx(200 / 3)
+
+
+def test_a_bar_says_where_it_is_cut_and_where_a_bound_is_absent() -> None:
+    far = row(verdict="FAIL", lower=0.05, upper=0.09, estimate=0.07).bar
+    unbounded = row(lower=None, upper=None)
+    zero = row(lower=-0.03, upper=0.0, margin=0.0).bar
+    assert far is not None and far.cut_right and far.estimate is None
+    assert unbounded.bar is not None and unbounded.bar.cut_left and unbounded.bar.cut_right
+    assert unbounded.interval == "unbounded to unbounded"
+    assert zero is not None and zero.end == pytest.approx(200 / 3) and zero.equal is None
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "side"), [(0.92, 1.02, "right"), (0.6, 0.85, "left"), (0.85, 1.0, "across")]
+)
+def test_at_least_is_good_right_of_the_margin(lower: float, upper: float, side: str) -> None:
+    bar = row(**SPEED, lower=lower, upper=upper, estimate=(lower + upper) / 2).bar
+    assert bar is not None and bar.estimate is not None and bar.equal is not None
+    margin = 200 / 3
+    assert (bar.start > margin, bar.end < margin) == (side == "right", side == "left")
+    assert bar.equal > margin  # as fast as the reference is good
+
+
+def test_every_unit_is_worded_as_in_the_reasons() -> None:
+    for unit, value, said in (
+        ("points", -0.012, "−1.2 points"),
+        ("points", -0.0001, "0.0 points"),
+        ("nats", 0.05, "0.0500 nats"),
+        ("share", 0.1, "10.0 %"),
+        ("ratio", 0.9, "0.900"),
+    ):
+        assert quantity(unit, value) == said  # type: ignore[arg-type]
+        assert f"{bare(unit, value)} {unit_word(unit)}".strip() == said  # type: ignore[arg-type]
+        assert said.replace("−", "-") in (show(unit, value), show(unit, abs(value)))  # type: ignore[arg-type]
+    assert quantity("nats", None) == show("nats", math.inf) == "unbounded"
+
+
+def test_a_row_is_worded_by_its_unit_and_not_by_its_metric() -> None:
+    points = row(lower=-0.012, upper=0.004, estimate=-0.004)
+    assert (points.estimate, points.interval, points.margin, points.unit) == ("−0.4", "−1.2 to 0.4", "≤ 1.0", "points")
+    speed = row(**SPEED, lower=0.95, upper=1.05, estimate=1.0)
+    assert (speed.estimate, speed.interval, speed.margin, speed.unit) == ("1.000", "0.950 to 1.050", "≥ 0.900", "")
+    acceptance = row(metric="kl_mean", unit="points", estimate=0.1)  # the unit decides, whatever the name
+    assert acceptance.estimate == "10.0"
+    assert (points.counts, speed.counts) == ("2 / 2 / 4", "–")
+
+
+def test_power_and_items_that_would_decide() -> None:
+    undecided = row(verdict="INCONCLUSIVE", power=0.314, items_needed=2120)
+    assert (undecided.power, undecided.needed) == ("31 %", "≈\u00a02,120 would decide")
+    assert row(power=None).power == "–"
+    assert row(verdict="PASS", items_needed=2120).needed == ""
+    assert row(verdict="INCONCLUSIVE", items_needed=None).needed == ""
+
+
+def test_the_noise_floor_stands_beside_the_estimate() -> None:
+    paired = NoiseResult(estimate=0.0074, lower=-0.01, upper=0.02, n=400, b=7, c=5, discordant=12)
+    assert row(noise=paired).noise == "noise floor 0.7 points"
+    assert row(noise=paired).noise_counts == "D 12 of 400, −1.0 to 2.0"
+    ratio = NoiseResult(estimate=0.003, n=16)
+    kl = {"metric": "kl_mean", "unit": "nats", "noise": ratio}
+    assert row(**kl, margin_kind="max").noise == "noise floor 0.0030 nats"
+    assert row(**kl, margin_kind="max").noise_counts == "n 16, unbounded to unbounded"
+    assert row(**kl, margin_kind="max_over_noise").noise == "above noise of 0.0030 nats"
+    assert row().noise == row().noise_counts == ""
+
+
+def test_a_sequential_check_says_after_how_many_items() -> None:
+    assert row(stop="sequential", n=112, planned=400).remarks == ["decided after 112 of 400 items"]
+    undecided = row(stop="sequential", n=400, planned=400, verdict="INCONCLUSIVE")
+    assert undecided.remarks == ["not decided after 400 of 400 items"]
+    assert row(n=400, planned=400).remarks == []
+
+
+def test_a_fail_that_does_not_stand_after_holm_is_marked() -> None:
+    fails = {"verdict": "FAIL", "p_fail": 0.031}
+    rows = check_rows([result(**fails, after_holm=False), result(**fails, after_holm=True), result()])
+    assert [row.remarks for row in rows] == [["alone; not after Holm's correction for 3 checks (p 0.031)"], [], []]
+    assert row(verdict="FAIL", after_holm=False).remarks == [
+        "alone; no p value, so not after Holm's correction for 1 check"
+    ]
+
+
+def test_foreign_samples_are_among_those_left_out() -> None:
+    assert row(missing=1200, errored=0, unequal=1, foreign=3).unusable == ["1,200 missing", "1 unequal", "3 foreign"]
