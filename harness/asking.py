@@ -69,14 +69,17 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
     if not waiting:
         job.reporter.say("every sample is there: no server is needed")
         return
+    require_steady({str(role): server.readback for role, server in job.manifest.servers.items()})
     noise = job.sealed.policy.noise_floor
-    if noise:
+    if noise and "noise" in waiting:
         job.manifest.noise_by = "seed" if urls else noise.by
         if urls and noise.by == "server":
             job.reporter.say("noise floor: no fresh server to attach to, so the reference is asked with another seed")
     if urls:
-        job.manifest.servers |= {role: ServerFacts(url=url) for role, url in urls.items()}
-        _finish(job, [role for role in waiting if role != "noise"], "noise" in waiting, servers=())
+        models = _models(job, waiting)
+        for role in models:
+            job.manifest.servers[role] = ServerFacts(url=urls[role], readback=_known(job, role))
+        _finish(job, models, "noise" in waiting, servers=())
         return
     for roles, with_noise in _rounds(job, waiting):
         _serve_and_ask(job, roles, with_noise)
@@ -84,10 +87,8 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
 
 def _rounds(job: Job, waiting: Sequence[Role]) -> Iterator[tuple[list[Role], bool]]:
     """Which roles are served at the same time, and whether the reference's server is asked for the noise floor too."""
-    models: list[Role] = [role for role in waiting if role != "noise"]
+    models = _models(job, waiting)
     by_seed = "noise" in waiting and job.manifest.noise_by == "seed"
-    if by_seed and "reference" not in models:
-        models.insert(0, "reference")
     if job.sealed.policy.serving.placement == "together" and models:
         yield models, by_seed
     else:
@@ -97,12 +98,26 @@ def _rounds(job: Job, waiting: Sequence[Role]) -> Iterator[tuple[list[Role], boo
         yield ["noise"], False
 
 
+def _models(job: Job, waiting: Sequence[Role]) -> list[Role]:
+    """The models that are needed; for a noise floor by seed the reference is one, whether it waits itself or not."""
+    models: list[Role] = [role for role in waiting if role != "noise"]
+    if "noise" in waiting and job.manifest.noise_by == "seed" and "reference" not in models:
+        models.insert(0, "reference")
+    return models
+
+
+def _known(job: Job, role: Role) -> dict[str, str]:
+    """What was read back from the server that gave the samples of this role that are there already."""
+    before = job.manifest.servers.get(role)
+    return before.readback if before and any(sample.role == role for sample in job.run.samples()) else {}
+
+
 def _serve_and_ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
     serving = job.sealed.policy.serving
     plans = _plans(job, roles)
     for plan in plans:
         facts = ServerFacts(url=plan.url, command=plan.command, environment=plan.environment)
-        job.manifest.servers[plan.role] = facts
+        job.manifest.servers[plan.role] = facts.model_copy(update={"readback": _known(job, plan.role)})
     job.save()
     with ExitStack() as stack:
         with job.reporter.stage("servers", len(plans)) as meter:
@@ -152,6 +167,7 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             name = SERVED_NAME if facts.command else await _served_name(facts.url)
             endpoint = Endpoint(facts.url, name, policy.requests, policy.sampling)
             endpoints[role] = await stack.enter_async_context(endpoint)
+        before = {role: await _counters(role, endpoint) for role, endpoint in endpoints.items()}
         with job.reporter.stage("parity"):
             await _parity(job, endpoints)
         asked = dict(endpoints)
@@ -161,7 +177,6 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             endpoint = Endpoint(reference.url, reference.model, policy.requests, other_seed)
             endpoint.asked, endpoint.fingerprints = reference.asked, reference.fingerprints  # one server counts both
             asked["noise"] = await stack.enter_async_context(endpoint)
-        before = {role: await read_counters(endpoint) for role, endpoint in endpoints.items()}
         for suite in job.suites:
             await _ask_suite(job, suite, asked)
         await _require_steady(job, endpoints, before)
@@ -179,10 +194,14 @@ async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint])
 async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
     servers, models = job.manifest.servers, job.manifest.models
     for role, endpoint in endpoints.items():
+        before = servers[role].readback
         try:
-            servers[role].readback = await read_back(endpoint, models["reference" if role == "noise" else role])
+            now = await read_back(endpoint, models["reference" if role == "noise" else role])
         except EndpointError as error:
             raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
+        if before:
+            require_same(before, now, f"the servers of the {role}, then and now,")
+        servers[role].readback = now
     job.save()
     if "noise" in endpoints:
         require_same(servers["reference"].readback, servers["noise"].readback, "the reference's two servers")
@@ -190,6 +209,13 @@ async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         readback = {role: servers[role].readback for role in ROLES}
         job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
         job.save()
+
+
+async def _counters(role: Role, endpoint: Endpoint) -> Counters:
+    try:
+        return await read_counters(endpoint)
+    except EndpointError as error:
+        raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
 
 
 async def _require_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Mapping[Role, Counters]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+from harness.errors import NotComparable
 from harness.policy import Policy
 from harness.runfolder import Baseline, Manifest, RunFolder
 from harness.samples import Item, Role, read_samples
+from harness.steady import require_steady
 
 OF_NO_MATTER = {"ports", "ready_timeout_seconds"}
 """Settings of `serving` that no answer depends on."""
@@ -33,8 +35,13 @@ def mismatches(earlier: RunFolder, policy: Policy, manifest: Manifest) -> list[s
     ours, theirs = manifest.models["reference"], before.models.get("reference")
     if theirs is None or not ours.sha256 or ours.sha256 != theirs.sha256:
         found.append("reference model")
-    if not before.servers or not before.servers["reference"].readback:
+    served = {str(role): server.readback for role, server in before.servers.items() if role != "candidate"}
+    if not served.get("reference"):
         found.append("nothing was read back from its server")
+    try:
+        require_steady(served)
+    except NotComparable as error:
+        found.append(str(error))
     for name in ("serving", "sampling"):
         mine, other = getattr(policy, name).model_dump(), getattr(sealed.policy, name).model_dump()
         found += _different(name, mine, other, OF_NO_MATTER)
@@ -56,12 +63,16 @@ def reuse(
     policy: Policy,
     manifest: Manifest,
     items: Mapping[str, Mapping[Role, Sequence[Item]]],
+    with_files: Collection[str] = (),
 ) -> int:
     """Take over the reference's samples for the items of this run, those of its noise floor too. Returns how many.
 
-    Only what the new run's log does not hold yet is taken; errors are not, so that they are asked again.
+    Only what the new run's log does not hold yet is taken; errors are not, nor samples of suites `with_files` whose
+    files (a trajectory's log-probabilities) are gone, so that they are asked again.
     """
     before, taken = earlier.manifest(), 0
+    manifest.baseline = Baseline(run_id=before.run_id, created=before.created, path=str(earlier.path))
+    run.write_manifest(manifest)  # first: samples without a word of where they came from must not be
     same_noise = policy.noise_floor is not None and policy.noise_floor.by == before.noise_by
     roles: list[Role] = ["reference", "noise"] if same_noise else ["reference"]
     for suite, by_role in items.items():
@@ -70,15 +81,19 @@ def reuse(
             for sample in read_samples(earlier.samples_path(suite)):
                 if (sample.role, *sample.key.pair[1:]) not in wanted or sample.key in log or sample.error:
                     continue
-                for file in (earlier.path / suite).glob(f"{sample.item}.{sample.role}.*"):
+                files = list((earlier.path / suite).glob(f"{sample.item}.{sample.role}.*"))
+                if not files and suite in with_files:
+                    continue
+                for file in files:
                     (run.path / suite).mkdir(exist_ok=True)
                     shutil.copy2(file, run.path / suite / file.name)
                 log.append(sample)
                 taken += 1
+                if sample.role == "noise":
+                    manifest.noise_by = before.noise_by
     for role in roles:
         if role in before.servers:
             manifest.servers[role] = before.servers[role]
-    manifest.baseline = Baseline(run_id=before.run_id, created=before.created, path=str(earlier.path))
     return taken
 
 
@@ -89,7 +104,7 @@ def _different(
     return [
         f"{what} {name} ({_short(theirs.get(name))}, now {_short(ours.get(name))})"
         for name in names
-        if _short(ours.get(name)) != _short(theirs.get(name))
+        if ours.get(name) != theirs.get(name)
     ]
 
 

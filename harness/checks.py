@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.metrics import METRICS, Difference, Margin, Part, Ratio, Unit
+from harness.measures import Measured, losses_by_item, measure, share
+from harness.metrics import METRICS, Difference, Margin, Ratio, Unit
 from harness.policy import Check
-from harness.samples import Pair, Pairing, PairKey, sealed_order
-from harness.sequential import run_test
+from harness.samples import Pairing, sealed_order
+from harness.sequential import items_without_loss, run_test
 from harness.statistics import (
     MIN_DOCUMENTS,
-    Interval,
     items_to_decide,
-    mean_interval,
     p_value,
-    paired_interval,
-    paired_p_value,
     power_at_equality,
-    proportion_interval,
-    ratio_interval,
+    proportion_p_value,
     standard_error,
 )
 
@@ -93,25 +89,6 @@ class CheckResult(BaseModel):
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A statistic with its bounds, before any margin is looked at."""
-
-    interval: Interval
-    n: int
-    method: str
-    p_fail: Callable[[float], float]
-    """p value of "the value is at most this margin"."""
-    b: int | None = None
-    c: int | None = None
-    reference: float | None = None
-    candidate: float | None = None
-    candidate_hits: int | None = None
-    """Items for which the candidate's value is not zero."""
-    decided: Literal["PASS", "FAIL"] | None = None
-    """What a sequential test said."""
-
-
-@dataclass(frozen=True)
 class Context:
     """What a check is decided with, beside its pairs."""
 
@@ -141,88 +118,18 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
             f"{unusable} of {pairing.total} pairs cannot be used ({result.missing} missing, "
             f"{result.errored} errored, {result.unequal} unequal); allowed {context.max_unusable:.1%}"
         )
-        return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None})
+        update = {"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None, "p_fail": None}
+        return result.model_copy(update=update)
     return result
-
-
-def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Measured:
-    """The statistic of a check on pairs that all have its value. Raises ValueError when there are none."""
-    metric = METRICS[check.metric]
-    if isinstance(metric, Ratio):
-        return _ratio(metric, check, pairing, confidence, noise)
-    losses = losses_by_item(metric, pairing.pairs)
-    values = [(metric.value(p.reference) or 0.0, metric.value(p.candidate) or 0.0) for p in pairing.pairs.values()]
-    b, c, n = sum(x > 0 for x in losses.values()), sum(x < 0 for x in losses.values()), len(losses)
-    measured = Measured(
-        interval=Interval(math.nan, math.nan, math.nan),
-        n=n,
-        method="",
-        p_fail=lambda margin: paired_p_value(b, c, n, margin),
-        b=b,
-        c=c,
-        reference=sum(r for r, _ in values) / len(values),
-        candidate=sum(k for _, k in values) / len(values),
-        candidate_hits=_items_hit(metric, pairing.pairs),
-    )
-    if check.stop:
-        order = dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal))
-        test = run_test([losses[item] for item in order], check.margin, confidence)
-        method, p_fail = "betting confidence sequence", partial(p_value, test.interval)
-        return replace(measured, interval=test.interval(), method=method, p_fail=p_fail, decided=test.outcome)
-    binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
-    if binary:
-        return replace(measured, interval=paired_interval(b, c, n, confidence), method="exact paired interval")
-    at = partial(mean_interval, list(losses.values()))
-    return replace(measured, interval=at(confidence), method="Gaffke's bound over items", p_fail=partial(p_value, at))
-
-
-def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
-    """Mean loss of each item over its repeats; pairs without a value are left out."""
-    sign = 1.0 if metric.margin == "max_loss" else -1.0
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for key, pair in pairs.items():
-        reference, candidate = metric.value(pair.reference), metric.value(pair.candidate)
-        if reference is not None and candidate is not None:
-            found.setdefault(key[:3], []).append(sign * (reference - candidate))
-    return {item: sum(losses) / len(losses) for item, losses in found.items()}
-
-
-def _items_hit(metric: Difference, pairs: Mapping[PairKey, Pair]) -> int:
-    return len({key[:3] for key, pair in pairs.items() if metric.value(pair.candidate)})
-
-
-def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Measured:
-    over_noise = check.margin_kind == "max_over_noise"
-    parts: list[Part] = []
-    for key, pair in pairing.pairs.items():
-        part = metric.part(pair)
-        below = metric.part(noise.pairs[key]) if over_noise and key in noise.pairs else None
-        if part is not None and below is not None:
-            scale = part.weight / below.weight
-            part = Part(part.low - scale * below.high, part.high - scale * below.low, part.weight)
-        if part is not None:
-            parts.append(part)
-    weights = [p.weight for p in parts]
-
-    def at(level: float) -> Interval:
-        low, high = [p.low for p in parts], [p.high for p in parts]
-        if metric.exact:
-            value = sum(high) / sum(weights)
-            return Interval(value, value, value)
-        signed = metric.signed or over_noise
-        lower = ratio_interval(low, weights, level, signed=signed, high=metric.high)
-        upper = ratio_interval(high, weights, level, signed=signed, high=metric.high)
-        return Interval(upper.estimate, lower.lower, upper.upper)
-
-    method = "exact" if metric.exact else "Bayesian bootstrap by document"
-    return Measured(at(confidence), len(parts), method, partial(p_value, at))
 
 
 def _with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
     """The pairing with pairs that lack this check's value counted as errored."""
     metric, kept, unusable = METRICS[check.metric], {}, dict(pairing.unusable)
     if check.margin_kind == "max_over_noise":  # only what the noise role was asked too can be compared with it
-        pairing = replace(pairing, pairs={key: pair for key, pair in pairing.pairs.items() if key in noise.pairs})
+        known = {key for key, pair in noise.pairs.items() if isinstance(metric, Ratio) and metric.part(pair)}
+        pairing = replace(pairing, pairs={key: pair for key, pair in pairing.pairs.items() if key in known})
+        unusable = {key: reason for key, reason in unusable.items() if key in known}
     for key, pair in pairing.pairs.items():
         if isinstance(metric, Difference):
             there = metric.value(pair.reference) is not None and metric.value(pair.candidate) is not None
@@ -315,13 +222,14 @@ def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResul
         update["reason"] = (
             f"{bounds[1][0]} bound {show(unit, bounds[1][1])} is {side} the margin of {show(unit, margin)}"
         )
-        if check.margin_kind != "min":
-            update["p_fail"] = measured.p_fail(margin)
+        update["p_fail"] = measured.p_fail(margin)
     else:
         update["verdict"] = "INCONCLUSIVE"
         needed = items_to_decide(measured.n, error, abs(margin - interval.estimate), result.confidence)
         if measured.b == measured.c == 0 and 0 < margin < 1:  # the bound shrinks as 1 / n, not as its root
             needed = math.ceil(math.log(1 - result.confidence) / math.log1p(-margin))
+            if check.stop:
+                needed = items_without_loss(margin, result.confidence)
         update["items_needed"] = needed
         update["reason"] = _undecided(measured, result, needed)
     return result.model_copy(update=update)
@@ -340,17 +248,24 @@ def _undecided(measured: Measured, result: CheckResult, needed: int | None) -> s
 
 def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResult:
     """Floor and ceiling: a reference that cannot show damage, a candidate that is bad whatever the reference is."""
-    if check.ceiling is not None and measured.candidate_hits is not None:
-        above = proportion_interval(measured.candidate_hits, measured.n, result.confidence)
+    if check.ceiling is not None and measured.alone is not None:
+        above = share(measured.alone, result.confidence)
         if above.lower > check.ceiling:
-            reason = f"{above.estimate:.1%} of the candidate's items, above the ceiling of {check.ceiling:.1%}"
-            return result.model_copy(update={"verdict": "FAIL", "reason": reason})
+            reason = f"{above.estimate:.1%} of the candidate's answers, above the ceiling of {check.ceiling:.1%}"
+            p_fail = p_value(partial(share, measured.alone), check.ceiling)
+            if all(value in (0.0, 1.0) for value in measured.alone):
+                p_fail = proportion_p_value(round(sum(measured.alone)), measured.n, check.ceiling)
+            p_fail = p_fail if result.p_fail is None else min(1.0, 2 * min(p_fail, result.p_fail))  # two ways to fail
+            update = {"verdict": "FAIL", "reason": reason, "p_fail": p_fail, "items_needed": None}
+            return result.model_copy(update=update)
         if above.upper > check.ceiling and result.verdict == "PASS":
             reason = f"the candidate may lie above the ceiling of {check.ceiling:.1%} (bound {above.upper:.1%})"
             return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason})
-    reference = measured.reference or 0.0
-    if check.floor is not None and reference < check.floor and result.verdict != "FAIL":
-        reason = f"the reference scores {reference:.1%}, below the floor of {check.floor:.1%}: cannot show damage"
+    metric, reference, floor = METRICS[check.metric], measured.reference or 0.0, check.floor or 0.0
+    has_floor = isinstance(metric, Difference) and metric.guard == "floor"
+    if has_floor and (reference < floor or reference == 0) and result.verdict != "FAIL":
+        below = f", below the floor of {floor:.1%}" if floor else ""
+        reason = f"the reference scores {reference:.1%}{below}: cannot show damage"
         return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None})
     return result
 
@@ -377,9 +292,10 @@ def show(unit: Unit, value: float) -> str:
     """A value with its unit, as reasons print it."""
     if not math.isfinite(value):
         return "unbounded"
-    if unit == "points":
-        return f"{100 * value:.1f} points"
-    return {"nats": f"{value:.4f} nats", "share": f"{100 * value:.1f} %", "ratio": f"{value:.3f}"}[unit]
+    scale, digits, word = {"points": (100, 1, " points"), "nats": (1, 4, " nats"), "share": (100, 1, " %")}.get(
+        unit, (1, 3, "")
+    )
+    return f"{round(scale * value, digits) + 0.0:.{digits}f}{word}"  # + 0.0: there is no -0.0
 
 
 def _finite(value: float) -> float | None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from harness.checks import CheckResult, show
@@ -165,7 +166,7 @@ def print_verdict(verdict: Verdict) -> None:
     table = Table("check", "verdict", "estimate", "bounds", "margin", "n", "D", box=None, header_style="bold")
     for check in verdict.checks:
         table.add_row(
-            f"{check.metric} on {check.on}",
+            escape(f"{check.metric} on {check.on}"),
             f"[{COLOURS[check.verdict]}]{check.verdict}[/]",
             _number(check, check.estimate),
             f"{_number(check, check.lower)} … {_number(check, check.upper)}",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.checks import losses_by_item
+from harness.measures import losses_by_item
 from harness.metrics import METRICS, Difference
 from harness.policy import Check, Policy
 from harness.samples import PairKey, Sample, pair_samples, sealed_order
@@ -25,10 +25,10 @@ class EarlyStop:
         self._statements: list[_Statement] = []
         open_ended: set[str] = set(tasks)
         for check in policy.checks:
-            for members in targets_of(check, tasks).values():
+            for on, members in targets_of(check, tasks).items():
                 if check.stop:
                     keys = {k: sha for k, sha in planned.items() if f"{k[0]}/{k[1]}" in members}
-                    statement = _Statement(check, check.confidence or policy.confidence, keys, seal)
+                    statement = _Statement(check, on, check.confidence or policy.confidence, keys, seal)
                     self._statements.append(statement)
         self._by_task = {t: [s for s in self._statements if t in s.tasks] for t in tasks}
         # A task that any other check speaks of is needed to its end.
@@ -54,7 +54,7 @@ class EarlyStop:
     def decided(self) -> list[str]:
         """What has been decided, in words."""
         return [
-            f"{s.check.metric} on {s.check.on}: {s.test.outcome} after {len(s.test.losses)} of {len(s.items)} items"
+            f"{s.check.metric} on {s.on}: {s.test.outcome} after {len(s.test.losses)} of {len(s.items)} items"
             for s in self._statements
             if s.test.outcome
         ]
@@ -63,10 +63,10 @@ class EarlyStop:
 class _Statement:
     """One sequential check on its target."""
 
-    def __init__(self, check: Check, confidence: float, planned: dict[PairKey, str | None], seal: str) -> None:
+    def __init__(self, check: Check, on: str, confidence: float, planned: dict[PairKey, str | None], seal: str) -> None:
         metric = METRICS[check.metric]
         assert isinstance(metric, Difference)  # the policy refuses others
-        self.check, self.metric, self.planned = check, metric, planned
+        self.check, self.on, self.metric, self.planned = check, on, metric, planned
         self.tasks = {f"{suite}/{task}" for suite, task, *_ in planned}
         self.test = SequentialTest(check.margin, confidence)
         self.items: dict[tuple[str, str, str], list[PairKey]] = {}

@@ -216,7 +216,8 @@ def _use_baseline(job: Job, earlier: RunFolder) -> None:
     if found:
         job.reporter.say(f"baseline {earlier.path} is not used, the reference is asked: {'; '.join(found)}")
         return
-    taken = reuse(earlier, job.run, job.sealed.policy, job.manifest, job.items)
+    with_files = [suite.name for suite in job.suites if suite.reference_first]
+    taken = reuse(earlier, job.run, job.sealed.policy, job.manifest, job.items, with_files)
     job.save()
     job.reporter.say(f"baseline {earlier.path}: {taken} samples of the reference are used again")
 

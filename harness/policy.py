@@ -138,6 +138,8 @@ class Check(Config):
                 raise ValueError(f"{name} does not belong to {self.metric}")
         if self.stop and not isinstance(metric, Difference):
             raise ValueError(f"stop: sequential is for differences such as accuracy, not for {self.metric}")
+        if self.stop and self.margin >= 1:
+            raise ValueError("stop: sequential needs a margin below 1: no loss is larger")
         return self
 
     @property
@@ -178,6 +180,13 @@ class Policy(Config):
     """One-sided confidence of every bound (a check may ask for another)."""
     max_unusable: float = Field(0.01, ge=0, lt=1)
     """Share of missing, errored or unequal pairs above which a check is INCONCLUSIVE."""
+
+    @model_validator(mode="after")
+    def _noise_is_measured(self) -> Self:
+        over = next((c for c in self.checks if c.max_over_noise is not None), None)
+        if over and self.noise_floor is None:
+            raise ValueError(f"max_over_noise of {over.metric} on {over.on} needs a noise_floor")
+        return self
 
 
 class SealedPolicy(BaseModel):
@@ -269,25 +278,29 @@ def weakened(sealed: Policy, other: Policy) -> list[str]:
     """What `other` lets pass that `sealed` does not: one line for each margin or guard that is weaker."""
     found = [] if other.max_unusable <= sealed.max_unusable else [_change("max_unusable", sealed, other)]
     for check in sealed.checks:
-        name = f"{check.metric} on {check.on}"
         what = check.metric, check.on, check.margin_kind
-        same = [c for c in other.checks if (c.metric, c.on, c.margin_kind) == what]
-        if not same:
-            found.append(f"{name}: no longer checked with {check.margin_kind}")
-            continue
-        now = same[0]
-        looser = now.margin < check.margin if check.margin_kind == "min" else now.margin > check.margin
-        confidence = now.confidence or other.confidence, check.confidence or sealed.confidence
-        if looser:
-            found.append(f"{name}: {_change(check.margin_kind, check, now)}")
-        if confidence[0] < confidence[1]:
-            found.append(f"{name}: confidence {confidence[1]:g} -> {confidence[0]:g}")
-        if (now.floor or 0.0) < (check.floor or 0.0):
-            found.append(f"{name}: {_change('floor', check, now)}")
-        if check.ceiling is not None and (now.ceiling is None or now.ceiling > check.ceiling):
-            found.append(f"{name}: {_change('ceiling', check, now)}")
-        if check.stop != now.stop:  # two looks at the same samples: the error rates of both no longer hold
-            found.append(f"{name}: {_change('stop', check, now)}")
+        same = [_weaker(sealed, check, other, c) for c in other.checks if (c.metric, c.on, c.margin_kind) == what]
+        lost = f"{check.metric} on {check.on}: no longer checked with {check.margin_kind}"
+        least: list[str] = min(same, key=len, default=[lost])
+        found += least
+    return found
+
+
+def _weaker(sealed: Policy, check: Check, other: Policy, now: Check) -> list[str]:
+    """What `now` lets pass that `check` does not."""
+    found, name = [], f"{check.metric} on {check.on}"
+    looser = now.margin < check.margin if check.margin_kind == "min" else now.margin > check.margin
+    confidence = now.confidence or other.confidence, check.confidence or sealed.confidence
+    if looser:
+        found.append(f"{name}: {_change(check.margin_kind, check, now)}")
+    if confidence[0] < confidence[1]:
+        found.append(f"{name}: confidence {confidence[1]:g} -> {confidence[0]:g}")
+    if (now.floor or 0.0) < (check.floor or 0.0):
+        found.append(f"{name}: {_change('floor', check, now)}")
+    if check.ceiling is not None and (now.ceiling is None or now.ceiling > check.ceiling):
+        found.append(f"{name}: {_change('ceiling', check, now)}")
+    if check.stop != now.stop:  # two looks at the same samples: the error rates of both no longer hold
+        found.append(f"{name}: {_change('stop', check, now)}")
     return found
 
 

@@ -246,4 +246,4 @@ def sealed_order(keys: Iterable[PairKey], seal: str) -> list[PairKey]:
 
     Repeats of an item stay together: the item is what is drawn.
     """
-    return sorted(keys, key=lambda key: (hashlib.sha256(f"{seal} {'/'.join(key[:3])}".encode()).digest(), key[3]))
+    return sorted(keys, key=lambda key: (hashlib.sha256(f"{seal} {'/'.join(key[:3])}".encode()).digest(), key))

@@ -81,6 +81,18 @@ def run_test(losses: Iterable[float], margin: float, confidence: float = 0.95) -
     return test
 
 
+def items_without_loss(margin: float, confidence: float) -> int:
+    """Items after which a margin above zero passes when none of them has a loss."""
+    growth, goal = _log_growth(np.zeros(1), margin)[0], -math.log(1 - confidence)
+    low, high = 0, 1
+    while _log_mean(high * growth) < goal:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _log_mean(middle * growth) >= goal else (middle, high)
+    return high
+
+
 def _log_growth(losses: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
     """[n, bets] log factors of a gambler who bets that the mean is below `mean`: every one grows with `mean`."""
     return np.log1p(BETS * ((mean - losses) / (1 - mean))[:, None])

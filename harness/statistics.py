@@ -22,9 +22,6 @@ NUISANCE_LEVEL = 1e-4
 LEFT_OUT = 1e-9
 """Chance of the counts that exact tests leave out at either end."""
 
-ORDER_LEVEL = 0.95
-"""Level of Tango's bounds by which exact tests order outcomes. One order at all levels: bounds then never cross."""
-
 DRAWS = 20_000
 """Random weights of a Bayesian bootstrap: the bounds then move by about 1 % of their width with the seed."""
 
@@ -56,23 +53,25 @@ def paired_interval(b: int, c: int, n: int, confidence: float = 0.95) -> Interva
         ValueError: n < 1, or counts that do not fit into n.
     """
     _check_counts(b, c, n)
-    alpha = 1 - confidence
-    return Interval((b - c) / n, -_exact_upper(c, b, n, alpha), _exact_upper(b, c, n, alpha))
+    return Interval((b - c) / n, -_exact_upper(c, b, n, confidence), _exact_upper(b, c, n, confidence))
 
 
-def paired_p_value(b: int, c: int, n: int, margin: float) -> float:
+def paired_p_value(b: int, c: int, n: int, margin: float, confidence: float = 0.95) -> float:
     """p value of the hypothesis "the difference is at most margin", by the test that `paired_interval` inverts.
+
+    `confidence` chooses the order of the outcomes: the bound at that confidence lies above the margin exactly when
+    this is below 1 - confidence.
 
     Raises:
         ValueError: n < 1, or counts that do not fit into n.
     """
     _check_counts(b, c, n)
-    return min(1.0, _AsLow.as_outcome(c, b, n).chance(-margin))
+    return min(1.0, _AsLow.as_outcome(c, b, n, confidence).chance(-margin))
 
 
-def _exact_upper(b: int, c: int, n: int, alpha: float) -> float:
-    """Largest difference under which outcomes as low as this one have a chance of more than alpha."""
-    seen, top, estimate = _AsLow.as_outcome(b, c, n), 1.0 - 1e-9, (b - c) / n
+def _exact_upper(b: int, c: int, n: int, confidence: float) -> float:
+    """Largest difference under which outcomes as low as this one have a chance of more than 1 - confidence."""
+    seen, top, estimate, alpha = _AsLow.as_outcome(b, c, n, confidence), 1.0 - 1e-9, (b - c) / n, 1 - confidence
     if seen.chance(top) > alpha:
         return 1.0
     if seen.chance(estimate) <= alpha:  # no outcome is that rare at its own estimate; kept as a safe way out
@@ -90,11 +89,11 @@ class _AsLow(NamedTuple):
     largest_b: NDArray[np.float64]
 
     @classmethod
-    def as_outcome(cls, b: int, c: int, n: int) -> _AsLow:
+    def as_outcome(cls, b: int, c: int, n: int, confidence: float) -> _AsLow:
         low = 0.0 if c == 0 else float(stats.beta.ppf(NUISANCE_LEVEL / 2, c, n - c + 1))
         high = 1.0 if c == n else float(stats.beta.ppf(1 - NUISANCE_LEVEL / 2, c + 1, n - c))
         counts = np.arange(int(stats.binom.ppf(LEFT_OUT, n, low)), int(stats.binom.isf(LEFT_OUT, n, high)) + 1)
-        bound = tango_interval(b, c, n, ORDER_LEVEL).upper
+        bound = tango_interval(b, c, n, confidence).upper
         largest = (n - counts).astype(np.float64)
         if bound < 1:
             largest = _largest_b(counts, n, bound, float(_tango_z(b, c, n, bound)))
@@ -108,11 +107,19 @@ class _AsLow(NamedTuple):
         low, high = max(self.p_c[0], -delta), min(self.p_c[1], (1 - delta) / 2)
         if high < low:
             return NUISANCE_LEVEL
-        p_c = np.linspace(low, high, 64)[:, None]
-        b_given_c = np.clip((p_c + delta) / np.maximum(1 - p_c, 1e-300), 0, 1)
+        coarse = np.linspace(low, high, 48)
+        best = coarse[np.argmax(self._chances(coarse, delta))]
+        step = (high - low) / 47
+        fine = np.linspace(max(low, best - step), min(high, best + step), 33)
+        return float(self._chances(fine, delta).max()) + NUISANCE_LEVEL + 2 * LEFT_OUT
+
+    def _chances(self, p_c: NDArray[np.float64], delta: float) -> NDArray[np.float64]:
+        """The chance for each p_c [k]."""
+        column = p_c[:, None]
+        b_given_c = np.clip((column + delta) / np.maximum(1 - column, 1e-300), 0, 1)
         below = np.where(self.largest_b < 0, 0.0, stats.binom.cdf(self.largest_b, self.n - self.c, b_given_c))
-        chance = (stats.binom.pmf(self.c, self.n, p_c) * below).sum(axis=1)
-        return float(chance.max()) + NUISANCE_LEVEL + 2 * LEFT_OUT
+        chances: NDArray[np.float64] = (stats.binom.pmf(self.c, self.n, column) * below).sum(axis=1)
+        return chances
 
 
 def _largest_b(c: NDArray[np.int_], n: int, delta: float, z: float) -> NDArray[np.float64]:
@@ -153,6 +160,11 @@ def tango_interval(b: int, c: int, n: int, confidence: float = 0.95) -> Interval
 def _check_counts(b: int, c: int, n: int) -> None:
     if n < 1 or b < 0 or c < 0 or b + c > n:
         raise ValueError(f"counts do not fit: b={b}, c={c}, n={n}")
+
+
+def proportion_p_value(hits: int, n: int, ceiling: float) -> float:
+    """p value of the hypothesis "the proportion is at most `ceiling`" (exact binomial test, through scipy)."""
+    return float(stats.binomtest(hits, n, ceiling, alternative="greater").pvalue)
 
 
 def proportion_interval(hits: int, n: int, confidence: float = 0.95) -> Interval:
@@ -201,9 +213,9 @@ def ratio_interval(
 
     `sums` [n] and `weights` [n] are one number a document, e.g. its summed KL in nats and its number of positions.
     One document more, of mean weight and twice as bad as the worst seen (at most `high`), stands for those that
-    were not seen: means of skewed values are otherwise bounded too low in more than 5 % of the cases (BCa: up to
-    twice as often as here at 16 documents). The lower bound adds one without any loss, or when values are `signed`
-    one twice as far below zero as the farthest. With fewer than MIN_DOCUMENTS the bounds are infinite.
+    were not seen: means of skewed values are otherwise bounded too low in far more than 5 % of the cases, by BCa too
+    (docs/validity.md). The lower bound adds one without any loss, or when values are `signed` one twice as far below
+    zero as the farthest. With fewer than MIN_DOCUMENTS the bounds are infinite.
 
     Source: Rubin, Annals of Statistics 9 (1981) 130-134; the added document after Gaffke (see `mean_interval`).
 
@@ -275,15 +287,17 @@ def items_to_decide(n: int, error: float, distance: float, confidence: float = 0
     return math.ceil(n * (z * error / distance) ** 2)
 
 
-def p_value(interval_at: Callable[[float], Interval], margin: float) -> float:
+def p_value(interval_at: Callable[[float], Interval], margin: float, *, least: bool = False) -> float:
     """p value of the hypothesis value <= margin: one minus the highest level whose lower bound is above the margin.
 
-    Rounded up to the next 1 / 4096.
+    With `least`, of the hypothesis value >= margin, by upper bounds. Rounded up to the next 1 / 4096.
     """
     low, high = 0.0, 1.0  # of the p value
     for _ in range(12):
         middle = (low + high) / 2
-        low, high = (low, middle) if interval_at(1 - middle).lower > margin else (middle, high)
+        bounds = interval_at(1 - middle)
+        rejected = bounds.upper < margin if least else bounds.lower > margin
+        low, high = (low, middle) if rejected else (middle, high)
     return high
 
 

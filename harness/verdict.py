@@ -8,14 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from harness.checks import CheckResult, Context, Outcome, decide, named_by_holm, undecided
-from harness.metrics import METRICS, Difference
 from harness.policy import Check, Policy, SealedPolicy, weakened
 from harness.samples import Pairing, PairKey, Sample, pair_samples
 from harness.statistics import holm
 
 EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
 SCHEMA_VERSION = 2
-SAME_MODEL = "the same model twice: KL is exactly 0 and nothing differs by more than the reference from itself"
+SAME_MODEL = "the same model twice: KL is exactly 0 at every position"
 
 
 class Verdict(BaseModel):
@@ -75,7 +74,7 @@ def judge(
             results.append(decide(check, on, there, context))
     rejected = holm([1.0 if r.p_fail is None else r.p_fail for r in results], 1 - policy.confidence)
     results = named_by_holm(results, rejected)
-    same = _same_model(pairing, noise, results)
+    same = _same_model(pairing)
     outcome, reason = _outcome(results, same, pairing.foreign)
     return Verdict(
         verdict=outcome,
@@ -128,14 +127,10 @@ def _part(pairing: Pairing, samples: Iterable[Sample], check: Check, on: str) ->
     )
 
 
-def _same_model(pairing: Pairing, noise: Pairing, results: Sequence[CheckResult]) -> bool:
-    """KL exactly zero over at least one trajectory, and no statistic above the noise floor where there is one."""
+def _same_model(pairing: Pairing) -> bool:
+    """KL exactly zero over at least one trajectory, and no position anywhere that differs.
+
+    Answers say nothing here: sampled ones differ from one server to the next, with the same weights too.
+    """
     metrics = [pair.candidate.metrics for pair in pairing.pairs.values() if "kl_upper_sum" in pair.candidate.metrics]
-    if not metrics or any(m["kl_upper_sum"] != 0 or m.get("flips", 0.0) != 0 for m in metrics):
-        return False
-    for result in results:
-        if result.noise is None or not isinstance(METRICS[result.metric], Difference):
-            continue
-        if (result.discordant or 0) * result.noise.n > (result.noise.discordant or 0) * result.n:
-            return False
-    return True
+    return bool(metrics) and all(m["kl_upper_sum"] == 0 and m.get("flips", 0.0) == 0 for m in metrics)

@@ -13,7 +13,10 @@ TAIL = 4000
 LEAST_LOOP = 400
 """Characters that repeat before it is called a loop; a table or a list of numbers stays below."""
 RATIO = 12.0
-"""Compression of the tail from which on it says nothing new; prose has 2 to 3, code and tables up to 6."""
+"""Compression of the tail from which on it says nothing new; prose has 2 to 3, code and JSON up to 10. A long run of
+records that differ by a number alone is a loop too: it is one when a model counts, and the table that it may be is
+there for both roles."""
+
 LONGEST_UNIT = 200
 TIMES = 5
 

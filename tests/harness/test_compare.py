@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from harness import cli
-from harness.compare import results
-from harness.compare import compare, to_json
+from harness.compare import compare, results, to_json
 from harness.errors import BadInput, NotComparable
 from harness.policy import parse_policy
 from harness.runfolder import Manifest, RunFolder, ServerFacts

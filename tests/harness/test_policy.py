@@ -2,12 +2,13 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from harness.errors import BadInput
-from harness.policy import load_policy, parse_policy, shipped_policies
+from harness.metrics import METRICS, Difference, Margin
+from harness.policy import Check, load_policy, parse_policy, shipped_policies
 from suites.registry import make_suites
 
 GOOD = """\
@@ -40,6 +41,9 @@ def test_what_is_not_written_is_set_all_the_same() -> None:
     policy = parse_policy(GOOD).policy
     assert (policy.confidence, policy.max_unusable, policy.allow_different) == (0.95, 0.01, ("model", "quantization"))
     assert (policy.sampling.temperature, policy.sampling.top_p, policy.sampling.seed) == (0.0, 1.0, 0)
+    assert (policy.noise_floor, policy.checks[0].stop, policy.checks[0].confidence) == (None, None, None)
+    measured = parse_policy(GOOD + "noise_floor: {}\n").policy.noise_floor
+    assert measured is not None and (measured.by, measured.items) == ("server", 32)
 
 
 def test_a_policy_cannot_be_changed_after_it_was_read() -> None:
@@ -58,6 +62,10 @@ def test_a_policy_cannot_be_changed_after_it_was_read() -> None:
         (GOOD + "requests: {concurency: 1}\n", "'requests.concurency'", "'concurrency'"),
         (with_check("{metric: accuracy, on: cot, max_los: 0.1}"), "'checks.0.max_los'", "'max_loss'"),
         (with_check("{metrc: accuracy, on: cot, max_loss: 0.1}"), "'checks.0.metrc'", "'metric'"),
+        (with_check("{metric: accuracy, on: cot, max_loss: 0.1, stopp: sequential}"), "'checks.0.stopp'", "'stop'"),
+        (with_check("{metric: kl_mean, on: x, max_over_nois: 0.1}"), "'checks.0.max_over_nois'", "'max_over_noise'"),
+        (GOOD + "noise_flor: {by: seed}\n", "'noise_flor'", "'noise_floor'"),
+        (GOOD + "noise_floor: {item: 8}\n", "'noise_floor.item'", "'items'"),
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(text: str, unknown: str, nearest: str) -> None:
@@ -99,23 +107,128 @@ def test_margins_that_make_no_sense_are_refused(margins: str) -> None:
     assert "checks.0" in refusal(with_check(f"{{metric: accuracy, on: cot{margins}}}"))
 
 
-@pytest.mark.parametrize("metric", ["kl_mean", "flip_rate"])
-def test_metrics_of_a_pair_have_no_loss(metric: str) -> None:
-    assert "judged with max" in refusal(with_check(f"{{metric: {metric}, on: divergence, max_loss: 0.1}}"))
-    for other in ("floor", "ceiling"):  # nothing would look at it
-        check = f"{{metric: {metric}, on: divergence, max: 0.1, {other}: 0.1}}"
-        assert f"{other} belongs to" in refusal(with_check(check))
-    assert parse_policy(with_check(f"{{metric: {metric}, on: divergence, max: 0.1}}")).policy.checks[0].margin == 0.1
+@pytest.mark.parametrize(
+    ("metric", "nearest"),
+    [
+        ("acuracy", "accuracy"),
+        ("kl_men", "kl_mean"),
+        ("truncated", "truncated_rate"),
+        ("speedratio", "speed_ratio"),
+        ("Resolved", "resolved"),
+    ],
+)
+def test_an_unknown_metric_names_the_nearest_known_one(metric: str, nearest: str) -> None:
+    message = refusal(with_check(f"{{metric: {metric}, on: cot, max_loss: 0.1}}"))
+    assert f"unknown metric '{metric}'; did you mean '{nearest}'?" in message
 
 
-@pytest.mark.parametrize("check", ["accuracy, max_loss: 0", "truncated_rate, max_increase: 0.0"])
+def test_an_unknown_metric_like_no_other_lists_the_known_ones() -> None:
+    message = refusal(with_check("{metric: zzz, on: cot, max_loss: 0.1}"))
+    assert "unknown metric 'zzz'; known: " in message and all(metric in message for metric in METRICS)
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+@pytest.mark.parametrize("margin", get_args(Margin))
+def test_every_margin_fits_its_metrics_and_no_other(metric: str, margin: str) -> None:
+    text = with_check(f"{{metric: {metric}, on: x, {margin}: 0.25}}")
+    if margin in METRICS[metric].margins:
+        floor = "" if margin != "max_over_noise" else "noise_floor: {by: seed, items: 8}\n"
+        check = parse_policy(text + floor).policy.checks[0]
+        assert (check.margin_kind, check.margin) == (margin, 0.25)
+    else:
+        assert f"{metric} is judged with {' or '.join(METRICS[metric].margins)}, found {margin}" in refusal(text)
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_floor_ceiling_and_stop_belong_to_the_metrics_that_look_at_them(metric: str) -> None:
+    found = METRICS[metric]
+    start = f"metric: {metric}, on: x, {found.margins[0]}: 0.25"
+    for guard in ("floor", "ceiling"):
+        text = with_check(f"{{{start}, {guard}: 0.1}}")
+        if isinstance(found, Difference) and found.guard == guard:
+            assert getattr(parse_policy(text).policy.checks[0], guard) == 0.1
+        else:
+            assert f"{guard} does not belong to {metric}" in refusal(text)
+    text = with_check(f"{{{start}, stop: sequential}}")
+    if isinstance(found, Difference):
+        assert parse_policy(text).policy.checks[0].stop == "sequential"
+    else:
+        assert f"stop: sequential is for differences such as accuracy, not for {metric}" in refusal(text)
+    assert "checks.0.stop" in refusal(with_check(f"{{{start}, stop: early}}"))
+
+
+@pytest.mark.parametrize("check", ["accuracy, max_loss: 0", "truncated_rate, max_increase: 0.0", "speed_ratio, min: 0"])
 def test_a_margin_of_zero_is_a_margin(check: str) -> None:
     assert parse_policy(with_check(f"{{on: cot, metric: {check}}}")).policy.checks[0].margin == 0
 
 
-@pytest.mark.parametrize("check", ["accuracy, max_increase: 0.1", "truncated_rate, max_loss: 0.1"])
-def test_a_margin_in_the_wrong_direction_would_pass_a_collapsed_model(check: str) -> None:
-    assert "is judged with" in refusal(with_check(f"{{on: cot, metric: {check}}}"))
+@pytest.mark.parametrize(
+    ("written", "share"),
+    [
+        ("1 point", 0.01),
+        ("0.5 points", 0.005),
+        ("2 pp", 0.02),
+        ("2pp", 0.02),
+        (".5 points", 0.005),
+        ("3. points", 0.03),
+        ("' 10  points '", 0.1),
+        ("100 points", 1.0),
+        ("0 points", 0.0),
+        ("0.01", 0.01),
+        ("1", 1.0),
+        ("1e-3", 0.001),
+    ],
+)
+def test_margins_are_shares_of_one_or_points(written: str, share: float) -> None:
+    for text in (
+        f"{{metric: accuracy, on: cot, max_loss: {written}, floor: {written}}}",
+        f"{{metric: truncated_rate, on: cot, max_increase: {written}, ceiling: {written}}}",
+    ):
+        check = parse_policy(with_check(text)).policy.checks[0]
+        assert check.margin == pytest.approx(share, abs=1e-15)
+        assert (check.floor if check.metric == "accuracy" else check.ceiling) == check.margin
+    assert Check(metric="acceptance", on="x", max_loss=written.strip("'")).margin == pytest.approx(share, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "1 percent",
+        "1 %",
+        "one point",
+        "points",
+        "-1 point",
+        "1 point 2",
+        "101 points",
+        "'1,5 points'",
+        "1 POINT",
+        "''",
+        "~1",
+    ],
+)
+@pytest.mark.parametrize("key", ["max_loss", "floor"])
+def test_what_is_no_margin_is_refused_in_one_line(written: str, key: str) -> None:
+    other = "" if key == "max_loss" else "max_loss: 0.1, "
+    assert f"checks.0.{key}" in refusal(with_check(f"{{metric: accuracy, on: cot, {other}{key}: {written}}}"))
+
+
+@pytest.mark.parametrize("metric", ["flip_rate", "length_ratio", "kl_mean"])
+def test_a_largest_value_is_no_difference_in_points(metric: str) -> None:
+    assert "checks.0.max" in refusal(with_check(f"{{metric: {metric}, on: x, max: 5 points}}"))
+    assert parse_policy(with_check(f"{{metric: {metric}, on: x, max: 1.5}}")).policy.checks[0].margin == 1.5
+
+
+@pytest.mark.parametrize("margin", ["1", "100 points"])
+def test_a_sequential_check_has_a_margin_that_can_be_missed(margin: str) -> None:
+    # No loss is above 1: the test cannot bet on it, and a run must not find that out only when it is judged.
+    message = refusal(with_check(f"{{metric: accuracy, on: cot, max_loss: {margin}, stop: sequential}}"))
+    assert "checks.0" in message
+
+
+def test_what_lies_above_the_noise_floor_needs_one_that_is_measured() -> None:
+    check = with_check("{metric: kl_mean, on: divergence, max_over_noise: 0.1}")
+    assert "noise_floor" in refusal(check)
+    assert parse_policy(check + "noise_floor: {by: seed}\n").policy.checks[0].margin == 0.1
 
 
 @pytest.mark.parametrize(
@@ -138,19 +251,37 @@ def test_a_margin_in_the_wrong_direction_would_pass_a_collapsed_model(check: str
         (GOOD + "confidence: 95\n", "confidence"),
         (GOOD + "max_unusable: 1\n", "max_unusable"),
         (GOOD + "serving: {dtype: int3}\n", "serving.dtype"),
+        (GOOD + "noise_floor: {by: luck}\n", "noise_floor.by"),
+        (GOOD + "noise_floor: {items: 0}\n", "noise_floor.items"),
     ],
 )
 def test_what_is_no_policy_is_refused_in_one_line(text: str, says: str) -> None:
     assert says in refusal(text)
 
 
-def test_shipped_policies_load_and_their_suites_can_be_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", shipped_policies())
+def test_a_shipped_policy_loads(name: str) -> None:
+    sealed = load_policy(name)
+    assert sealed.policy.name == name and all(check.metric in METRICS for check in sealed.policy.checks)
+    # What a check speaks of is asked: it would be INCONCLUSIVE for ever.
+    assert {check.on.split("/", 1)[0] for check in sealed.policy.checks} <= sealed.policy.suites.keys()
+
+
+@pytest.mark.parametrize("name", shipped_policies())
+def test_the_suites_of_a_shipped_policy_can_be_made(name: str, tmp_path: Path) -> None:
+    policy = load_policy(name).policy
+    there = {suite: settings for suite, settings in policy.suites.items() if suite != "swebench"}
+    made = make_suites(policy.model_copy(update={"suites": there}), tmp_path)
+    assert {suite.name for suite in made} == there.keys()
+
+
+def test_the_release_policy_is_refused_until_its_last_suite_is_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="suite 'swebench' is unknown; known: divergence"):
+        make_suites(load_policy("release").policy, tmp_path)
+
+
+def test_the_demo_is_shipped() -> None:
     assert "demo" in shipped_policies()
-    for name in shipped_policies():
-        sealed = load_policy(name)
-        suites = make_suites(sealed.policy, tmp_path)
-        asked = {suite.name for suite in suites}
-        assert {check.on.split("/", 1)[0] for check in sealed.policy.checks} <= asked, f"{name} checks what nobody runs"
 
 
 @pytest.mark.parametrize("change", [lambda t: t, lambda t: t.replace("\n", "\r\n"), lambda t: t + "# ü 日本\n"])

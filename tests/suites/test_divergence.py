@@ -255,7 +255,8 @@ def test_both_roles_score_the_trajectory_of_the_reference(
     chat, scored = server.posts
     assert chat[1]["max_tokens"] == 16 and chat[1]["messages"] == item.prompt
     assert scored[1]["prompt"] == PROMPT + ANSWER and scored[1]["prompt_logprobs"] == K
-    assert reference.metrics == {"positions": 5.0, "looped": 0.0, "unterminated": 0.0} and reference.score is None and reference.error is None
+    assert reference.metrics == {"positions": 5.0, "looped": 0.0, "unterminated": 0.0}
+    assert reference.score is None and reference.error is None
 
     server.handler = Model(q)
     candidate = ask(server.url, lambda e: suite.answer(item, "candidate", e))
