@@ -22,6 +22,7 @@ suites:
   divergence: {{trajectories: 8, max_tokens: 48, top_logprobs: 20}}
   ruler: {{lengths: [1024], per_task: 3, tasks: [niah_single_1, vt, cwe], max_tokens: 32}}
   cot: {{tasks: {{word_problems: {{limit: 12}}}}}}
+noise_floor: {{by: {noise}, items: 2}}
 checks:
   - {{metric: accuracy, on: ruler, max_loss: 0.3}}
   - {{metric: truncated_rate, on: cot/*, max_increase: 0.5}}
@@ -63,7 +64,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     recipe = folder / "tiny.yaml"
     recipe.write_text(RECIPE)
     made = {}
-    for placement in ("together", "sequential"):
+    for placement, noise in (("together", "seed"), ("sequential", "server")):
         made[placement] = folder / f"{placement}.yaml"
-        made[placement].write_text(POLICY.format(recipe=recipe, placement=placement))
+        made[placement].write_text(POLICY.format(recipe=recipe, placement=placement, noise=noise))
     return made
