@@ -1,53 +1,17 @@
-"""The verdict: all checks must hold, what is not there is counted, and nothing weak is a PASS."""
+"""The verdict: all checks must hold, nothing weak is a PASS, and what failed is named."""
 
 import random
-from collections.abc import Sequence
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import (
-    Plan,
-    changed,
-    counts,
-    documents,
-    items,
-    measured,
-    noise,
-    pairs,
-    plan,
-    policy,
-    sample,
-    spread,
-)
+from made import changed, counts, documents, items, measured, noise, pairs, plan, spread
+from verdict_cases import ACCURACY, BAD, GOOD, KL, one, run
 
-from harness.checks import CheckResult
-from harness.errors import BadInput
-from harness.policy import Check, NoiseFloor, Policy, SealedPolicy, weakened
+from harness.policy import Check
 from harness.samples import Sample
 from harness.statistics import paired_interval
-from harness.verdict import EXIT_CODES, SAME_MODEL, Verdict, judge, targets_of
-
-ACCURACY = {"metric": "accuracy", "on": "cot/*", "max_loss": 0.01}
-KL = {"metric": "kl_mean", "on": "divergence", "max": 0.05}
-GOOD = pairs(counts(both=400))
-BAD = pairs(counts(both=300, lost=100))
-
-
-def run(samples: Sequence[Sample], *checks: dict[str, Any], planned: Plan | None = None, **fields: Any) -> Verdict:
-    """Judged by these checks; without a plan the reference's samples are taken to be all that was planned."""
-    planned = plan(samples) if planned is None else planned
-    return judge(policy(*(checks or (ACCURACY,)), **fields), samples, planned, "sealed")
-
-
-def one(samples: Sequence[Sample], *checks: dict[str, Any], **more: Any) -> CheckResult:
-    """The only check of a verdict, which is then the whole verdict."""
-    verdict = run(samples, *checks, **more)
-    (result,) = verdict.checks
-    assert verdict.verdict == result.verdict
-    return result
-
+from harness.verdict import EXIT_CODES, SAME_MODEL, Verdict, targets_of
 
 # -- the whole -----------------------------------------------------------------------------------------------
 
@@ -124,101 +88,6 @@ def test_different_prompts_under_one_index_are_no_pair() -> None:
     # Nor when both roles were asked the same, which is not what was planned.
     result = one(changed(GOOD, lambda s: True, prompt_sha256="another question"), planned=items(400))
     assert (result.verdict, result.unequal, result.n) == ("INCONCLUSIVE", 400, 0)
-
-
-# -- what is missing, broken or foreign ----------------------------------------------------------------------
-
-
-def test_everything_that_cannot_be_used_is_counted_against_the_plan() -> None:
-    samples = changed(GOOD, lambda s: s.item == "0" and s.role == "candidate", error="timeout: no answer", score=None)
-    samples = changed(samples, lambda s: s.item == "1" and s.role == "reference", prompt_sha256="other")
-    samples = [s for s in samples if s.item != "2" or s.role != "candidate"]  # one answer of the two
-    planned = items(400) | {("cot", "gsm8k", "never asked", 0): None}
-    result = one(samples, planned=planned, max_unusable=0.02)
-    assert (result.missing, result.errored, result.unequal, result.foreign) == (2, 1, 1, 0)
-    assert (result.n, result.planned, result.b, result.verdict) == (397, 401, 0, "PASS")
-    assert one(samples, planned=planned, max_unusable=4 / 402).verdict == "INCONCLUSIVE"
-    assert one(samples, planned=planned, max_unusable=4 / 401).verdict == "PASS"
-
-
-@pytest.mark.parametrize("samples", [GOOD, BAD])
-def test_above_the_limit_of_unusable_pairs_scores_do_not_matter(samples: list[Sample]) -> None:
-    spoilt = changed(samples, lambda s: int(s.item) < 5 and s.role == "reference", error="server: 500", score=None)
-    assert one(spoilt).verdict == "INCONCLUSIVE"
-    assert one(spoilt, max_unusable=0.0125).verdict == one(samples).verdict
-    spoilt = changed(samples, lambda s: s.item == "0" and s.role == "reference", error="server: 500", score=None)
-    assert one(spoilt, max_unusable=0.0).verdict == "INCONCLUSIVE"
-
-
-def test_a_plan_without_a_hash_asks_only_for_two_equal_prompts() -> None:
-    unknown: Plan = dict.fromkeys(items(400))
-    assert one(GOOD, planned=unknown).verdict == "PASS"
-    other = changed(GOOD, lambda s: s.role == "candidate", prompt_sha256="other")
-    assert one(other, planned=unknown).unequal == 400
-
-
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        sample("1000", "candidate", 1.0),
-        sample("1000", "reference", 1.0),
-        sample("0", "candidate", 1.0, repeat=1),
-        sample("0", "candidate", 1.0, on="cot/aime"),
-        sample("0", "candidate", 1.0, on="ruler/vt"),
-    ],
-)
-def test_a_foreign_sample_is_never_a_pass(foreign: Sample) -> None:
-    verdict = run([*GOOD, foreign], planned=plan(GOOD))
-    assert (verdict.verdict, verdict.foreign) == ("INCONCLUSIVE", 1)
-    assert "1 samples are not of this run" in verdict.reason
-    (result,) = verdict.checks
-    assert (result.verdict, result.n) == ("PASS", 400)  # and it is not used
-    assert result.foreign == (foreign.suite == "cot" and foreign.task == "gsm8k")
-    failing = run([*BAD, foreign], planned=plan(GOOD))
-    assert failing.verdict == "FAIL" and "not of this run" in failing.reason
-
-
-def test_noise_of_another_run_is_no_part_of_the_noise_floor() -> None:
-    other = [sample("1000", "reference", 1.0), sample("1000", "noise", 0.0)]
-    verdict = run([*GOOD, *noise([1.0] * 30), *other], planned=plan(GOOD))
-    found = verdict.checks[0].noise
-    assert found is not None and (found.n, found.b) == (30, 0)
-    assert verdict.verdict == "INCONCLUSIVE" and verdict.foreign >= 1
-
-
-def test_without_a_plan_everything_is_foreign() -> None:
-    verdict = run(GOOD, planned={})
-    assert (verdict.verdict, verdict.foreign) == ("INCONCLUSIVE", 800)
-
-
-def test_nothing_at_all_is_inconclusive() -> None:
-    assert one([]).verdict == "INCONCLUSIVE" and "nothing ran" in one([]).reason
-    result = one([], planned=items(5))
-    assert (result.verdict, result.reason, result.missing) == ("INCONCLUSIVE", "zero usable pairs", 5)
-    half = one([s for s in GOOD if s.role == "reference"])
-    assert (half.verdict, half.missing) == ("INCONCLUSIVE", 400)
-
-
-def test_a_check_on_what_was_not_planned_is_inconclusive() -> None:
-    verdict = run(GOOD, ACCURACY, ACCURACY | {"on": "ruler"}, ACCURACY | {"on": "cot/aime"})
-    assert [check.verdict for check in verdict.checks] == ["PASS", "INCONCLUSIVE", "INCONCLUSIVE"]
-    assert [check.on for check in verdict.checks] == ["cot/gsm8k", "ruler", "cot/aime"]
-    assert verdict.verdict == "INCONCLUSIVE" and "nothing ran" in verdict.reason
-
-
-def test_a_planned_task_without_one_answer_is_not_forgotten() -> None:
-    verdict = run(GOOD, planned=items(400) | items(500, "cot/math500"))
-    assert {check.on: check.verdict for check in verdict.checks} == {"cot/gsm8k": "PASS", "cot/math500": "INCONCLUSIVE"}
-    pooled = one(GOOD, ACCURACY | {"on": "cot"}, planned=items(400) | items(500, "cot/math500"))
-    assert (pooled.verdict, pooled.missing, pooled.planned) == ("INCONCLUSIVE", 500, 900)
-
-
-@pytest.mark.parametrize("role", ["reference", "candidate", "noise"])
-def test_a_key_that_is_there_twice_is_refused(role: str) -> None:
-    samples = pairs(counts(both=3)) + noise([1.0] * 3)
-    twice = next(s for s in samples if s.role == role)
-    with pytest.raises(BadInput, match=f"cot/gsm8k/0/0/{role} is there twice"):
-        run([*samples, twice.model_copy(update={"score": 0.0})])
 
 
 # -- which tasks ---------------------------------------------------------------------------------------------
@@ -359,98 +228,3 @@ def test_a_check_that_could_not_be_used_lends_holm_no_rejection() -> None:
     assert (first.verdict, first.after_holm, second.verdict) == ("INCONCLUSIVE", None, "FAIL")
     assert second.p_fail is not None and 0.025 < second.p_fail < 0.05
     assert second.after_holm is False
-
-
-# -- judged after the fact -----------------------------------------------------------------------------------
-
-
-def sealed(found: Policy, sha256: str = "sealed") -> SealedPolicy:
-    return SealedPolicy(policy=found, text="", sha256=sha256)
-
-
-def test_a_verdict_by_another_policy_is_after_the_fact() -> None:
-    strict, loose = policy(ACCURACY), policy(ACCURACY | {"max_loss": 0.5})
-    plain = judge(strict, GOOD, plan(GOOD), "a")
-    assert (plain.after_the_fact, plain.policy_sha256, plain.sealed_policy_sha256) == (False, "a", "a")
-    assert not judge(strict, GOOD, plan(GOOD), "a", sealed(strict, "a")).after_the_fact
-    later = judge(loose, GOOD, plan(GOOD), "b", sealed(strict, "a"))
-    assert later.after_the_fact and (later.policy_sha256, later.sealed_policy_sha256) == ("b", "a")
-    assert later.weakened == ["accuracy on cot/*: max_loss 0.01 -> 0.5"]
-    assert judge(strict, GOOD, plan(GOOD), "a", sealed(loose, "b")).weakened == []
-
-
-def test_the_items_of_a_run_keep_their_sealed_order_after_the_fact() -> None:
-    check = ACCURACY | {"max_loss": 0.1, "stop": "sequential"}
-    samples = pairs(counts(both=300, lost=10))
-    before = judge(policy(check), samples, plan(samples), "a")
-    after = judge(policy(check), samples, plan(samples), "b", sealed(policy(check), "a"))
-    assert after.checks == before.checks
-    others = [judge(policy(check), samples, plan(samples), str(seal)).checks for seal in range(8)]
-    assert any(found != before.checks for found in others)
-
-
-FULL: dict[str, Any] = {"metric": "accuracy", "on": "cot", "max_loss": 0.02, "floor": 0.3, "confidence": 0.99}
-CUT: dict[str, Any] = {"metric": "truncated_rate", "on": "cot", "max_increase": 0.02, "ceiling": 0.1}
-SPEED: dict[str, Any] = {"metric": "speed_ratio", "on": "speed", "min": 0.9}
-STOPPED: dict[str, Any] = {"metric": "resolved", "on": "swe", "max_loss": 0.03, "stop": "sequential"}
-ALL = (FULL, CUT, SPEED, STOPPED, KL)
-
-
-@pytest.mark.parametrize(
-    ("index", "change", "line"),
-    [
-        (0, {"max_loss": 0.03}, "accuracy on cot: max_loss 0.02 -> 0.03"),
-        (0, {"floor": 0.2}, "accuracy on cot: floor 0.3 -> 0.2"),
-        (0, {"floor": None}, "accuracy on cot: floor 0.3 -> none"),
-        (0, {"confidence": 0.98}, "accuracy on cot: confidence 0.99 -> 0.98"),
-        (0, {"confidence": None}, "accuracy on cot: confidence 0.99 -> 0.95"),
-        (0, {"on": "cot/*"}, "accuracy on cot: no longer checked with max_loss"),
-        (1, {"max_increase": 0.021}, "truncated_rate on cot: max_increase 0.02 -> 0.021"),
-        (1, {"ceiling": 0.2}, "truncated_rate on cot: ceiling 0.1 -> 0.2"),
-        (1, {"ceiling": None}, "truncated_rate on cot: ceiling 0.1 -> none"),
-        (1, {"confidence": 0.9}, "truncated_rate on cot: confidence 0.95 -> 0.9"),
-        (2, {"min": 0.8}, "speed_ratio on speed: min 0.9 -> 0.8"),
-        (3, {"stop": None}, "resolved on swe: stop sequential -> none"),
-        (4, {"max": 0.06}, "kl_mean on divergence: max 0.05 -> 0.06"),
-        (4, {"max": None, "max_over_noise": 0.05}, "kl_mean on divergence: no longer checked with max"),
-    ],
-)
-def test_every_weaker_margin_is_named(index: int, change: dict[str, Any], line: str) -> None:
-    changed_checks = [check | change if i == index else check for i, check in enumerate(ALL)]
-    fields = {"noise_floor": NoiseFloor(items=8)}
-    assert weakened(policy(*ALL, **fields), policy(*changed_checks, **fields)) == [line]
-
-
-def test_weaker_limits_of_the_whole_policy_and_lost_checks_are_named() -> None:
-    before = policy(*ALL)
-    assert weakened(before, policy(*ALL, max_unusable=0.02)) == ["max_unusable 0.01 -> 0.02"]
-    lines = [f"{c['metric']} on {c['on']}: confidence 0.95 -> 0.9" for c in ALL[1:]]
-    assert weakened(before, policy(*ALL, confidence=0.9)) == lines
-    assert weakened(before, policy(*ALL[1:])) == ["accuracy on cot: no longer checked with max_loss"]
-    assert weakened(policy(CUT), policy(CUT | {"stop": "sequential"})) == [
-        "truncated_rate on cot: stop none -> sequential"
-    ]
-    assert (
-        len(weakened(before, policy(FULL | {"max_loss": 0.5, "floor": 0.0, "confidence": 0.6}, max_unusable=0.5))) == 8
-    )
-
-
-def test_a_stricter_policy_weakens_nothing() -> None:
-    stricter = (
-        FULL | {"max_loss": 0.01, "floor": 0.5, "confidence": 0.999},
-        CUT | {"max_increase": 0.0, "ceiling": 0.05, "confidence": 0.96},
-        SPEED | {"min": 1.0},
-        STOPPED | {"max_loss": 0.02},
-        KL | {"max": 0.01},
-        ACCURACY,
-    )
-    assert weakened(policy(*ALL), policy(*stricter, max_unusable=0.0, confidence=0.96)) == []
-    assert weakened(policy(*ALL), policy(*reversed(ALL))) == []
-
-
-def test_a_policy_is_not_weaker_than_itself() -> None:
-    # Two margins for one target: a tight one at low confidence, a wide one that must hold almost surely.
-    twice = policy(ACCURACY, ACCURACY | {"max_loss": 0.05, "confidence": 0.999})
-    assert weakened(twice, twice) == []
-    dropped = weakened(twice, policy(ACCURACY))
-    assert len(dropped) == 1
