@@ -10,7 +10,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.measures import Measured, losses_by_item, measure, share
+from harness.measures import (
+    Measured,
+    StopRule,
+    alone_by_item,
+    losses_by_item,
+    measure,
+    sequence_interval,
+    share,
+)
 from harness.metrics import METRICS, Difference, Margin, Ratio, Unit
 from harness.policy import Check
 from harness.samples import Pairing, sealed_order
@@ -146,14 +154,15 @@ def _until_decided(check: Check, pairing: Pairing, context: Context) -> Pairing:
     """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted."""
     metric = METRICS[check.metric]
     assert isinstance(metric, Difference)  # the policy refuses others
-    losses = losses_by_item(metric, pairing.pairs)
+    losses, alone = losses_by_item(metric, pairing.pairs), alone_by_item(metric, pairing.pairs)
     order = sealed_order([*pairing.pairs, *pairing.unusable], context.seal)
-    items = list(dict.fromkeys(key[:3] for key in order))
-    test = run_test([losses[item] for item in items if item in losses], check.margin, context.confidence)
-    if test.outcome is None:
+    rule, used = StopRule(check, context.confidence), set()
+    for item in dict.fromkeys(key[:3] for key in order):
+        used.add(item)
+        if item in losses and rule.update(losses[item], alone[item]):
+            break
+    else:
         return pairing
-    decisive = [item for item in items if item in losses][len(test.losses) - 1]
-    used = set(items[: items.index(decisive) + 1])
     return Pairing(
         {key: pair for key, pair in pairing.pairs.items() if key[:3] in used},
         {key: reason for key, reason in pairing.unusable.items() if key[:3] in used},
@@ -249,16 +258,21 @@ def _undecided(measured: Measured, result: CheckResult, needed: int | None) -> s
 def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResult:
     """Floor and ceiling: a reference that cannot show damage, a candidate that is bad whatever the reference is."""
     if check.ceiling is not None and measured.alone is not None:
-        above = share(measured.alone, result.confidence)
-        if above.lower > check.ceiling:
+        at = partial(sequence_interval if check.stop else share, measured.alone)
+        above = at(result.confidence)
+        broken, kept = above.lower > check.ceiling, above.upper <= check.ceiling
+        if check.stop:  # the bounds say the same, but for the last digit
+            said = run_test(measured.alone, check.ceiling, result.confidence).outcome
+            broken, kept = said == "FAIL", said == "PASS"
+        if broken:
             reason = f"{above.estimate:.1%} of the candidate's answers, above the ceiling of {check.ceiling:.1%}"
-            p_fail = p_value(partial(share, measured.alone), check.ceiling)
-            if all(value in (0.0, 1.0) for value in measured.alone):
+            p_fail = p_value(at, check.ceiling)
+            if not check.stop and all(value in (0.0, 1.0) for value in measured.alone):
                 p_fail = proportion_p_value(round(sum(measured.alone)), measured.n, check.ceiling)
             p_fail = p_fail if result.p_fail is None else min(1.0, 2 * min(p_fail, result.p_fail))  # two ways to fail
             update = {"verdict": "FAIL", "reason": reason, "p_fail": p_fail, "items_needed": None}
             return result.model_copy(update=update)
-        if above.upper > check.ceiling and result.verdict == "PASS":
+        if not kept and result.verdict == "PASS":
             reason = f"the candidate may lie above the ceiling of {check.ceiling:.1%} (bound {above.upper:.1%})"
             return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason})
     metric, reference, floor = METRICS[check.metric], measured.reference or 0.0, check.floor or 0.0

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.measures import losses_by_item
+from harness.measures import StopRule, alone_by_item, losses_by_item
 from harness.metrics import METRICS, Difference
 from harness.policy import Check, Policy
 from harness.samples import PairKey, Sample, pair_samples, sealed_order
-from harness.sequential import SequentialTest
 from harness.verdict import targets_of
 
 
@@ -49,14 +48,14 @@ class EarlyStop:
     def needless(self, key: PairKey) -> bool:
         """Whether the verdict no longer depends on this pair."""
         task = f"{key[0]}/{key[1]}"
-        return task not in self._open_ended and all(s.test.outcome is not None for s in self._by_task[task])
+        return task not in self._open_ended and all(s.rule.outcome is not None for s in self._by_task[task])
 
     def decided(self) -> list[str]:
         """What has been decided, in words."""
         return [
-            f"{s.check.metric} on {s.on}: {s.test.outcome} after {len(s.test.losses)} of {len(s.items)} items"
+            f"{s.check.metric} on {s.on}: {s.rule.outcome} after {s.rule.items} of {len(s.items)} items"
             for s in self._statements
-            if s.test.outcome
+            if s.rule.outcome
         ]
 
 
@@ -68,7 +67,7 @@ class _Statement:
         assert isinstance(metric, Difference)  # the policy refuses others
         self.check, self.on, self.metric, self.planned = check, on, metric, planned
         self.tasks = {f"{suite}/{task}" for suite, task, *_ in planned}
-        self.test = SequentialTest(check.margin, confidence)
+        self.rule = StopRule(check, confidence)
         self.items: dict[tuple[str, str, str], list[PairKey]] = {}
         for key in sealed_order(planned, seal):
             self.items.setdefault(key[:3], []).append(key)
@@ -81,7 +80,7 @@ class _Statement:
             return
         self._samples.setdefault(sample.key.pair, []).append(sample)
         # Only what is whole up to here is fed: an item that takes long must not be overtaken.
-        while self.test.outcome is None and self._next < len(self._order):
+        while self.rule.outcome is None and self._next < len(self._order):
             keys = self.items[self._order[self._next]]
             if any(len(self._samples.get(key, ())) < 2 for key in keys):
                 return
@@ -91,5 +90,6 @@ class _Statement:
     def _feed(self, keys: Iterable[PairKey]) -> None:
         there = [sample for key in keys for sample in self._samples.pop(key)]
         pairing = pair_samples(there, {key: self.planned[key] for key in keys})
-        for loss in losses_by_item(self.metric, pairing.pairs).values():
-            self.test.update(loss)
+        alone = alone_by_item(self.metric, pairing.pairs)
+        for item, loss in losses_by_item(self.metric, pairing.pairs).items():
+            self.rule.update(loss, alone[item])

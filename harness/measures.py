@@ -11,7 +11,7 @@ from typing import Literal
 from harness.metrics import METRICS, Difference, Part, Ratio
 from harness.policy import Check
 from harness.samples import Pair, Pairing, PairKey, sealed_order
-from harness.sequential import run_test
+from harness.sequential import SequentialTest, run_test
 from harness.statistics import (
     Interval,
     mean_interval,
@@ -37,9 +37,39 @@ class Measured:
     reference: float | None = None
     candidate: float | None = None
     alone: tuple[float, ...] | None = None
-    """The candidate's value of each item, a mean over its repeats."""
+    """The candidate's value of each item, a mean over its repeats; of a sequential check in the sealed order."""
     decided: Literal["PASS", "FAIL"] | None = None
-    """What a sequential test said."""
+    """What the sequential test of the losses said."""
+
+
+class StopRule:
+    """When a sequential check is decided: its loss, and its ceiling if it has one, both by tests that may be looked at
+    after every item. PASS needs both; either one is enough for FAIL."""
+
+    def __init__(self, check: Check, confidence: float) -> None:
+        limits = [check.margin] if check.ceiling is None else [check.margin, check.ceiling]
+        self._tests = [SequentialTest(limit, confidence) for limit in limits]
+        self.items = 0
+
+    @property
+    def outcome(self) -> Literal["PASS", "FAIL"] | None:
+        found = [test.outcome for test in self._tests]
+        return "FAIL" if "FAIL" in found else "PASS" if all(found) else None
+
+    def update(self, loss: float, alone: float) -> Literal["PASS", "FAIL"] | None:
+        """Take one more item: its loss and the candidate's value by itself. Nothing changes after the decision."""
+        if self.outcome is None:
+            self.items += 1
+            for test, value in zip(self._tests, (loss, alone), strict=False):
+                test.update(value)
+        return self.outcome
+
+
+def sequence_interval(values: Sequence[float], confidence: float) -> Interval:
+    """Bounds of the confidence sequence after values in [-1, 1], in the sealed order: valid whenever one stops."""
+    test = SequentialTest(0.0, confidence)
+    test.losses = list(values)
+    return test.interval()
 
 
 def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Measured:
@@ -59,13 +89,20 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
         c=c,
         reference=math.fsum(r for r, _ in values) / len(values),
         candidate=math.fsum(k for _, k in values) / len(values),
-        alone=_alone(metric, pairing.pairs),
+        alone=tuple(alone_by_item(metric, pairing.pairs).values()),
     )
     if check.stop:
-        order = dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal))
-        test = run_test([losses[item] for item in order], check.margin, confidence)
-        method, p_fail = "betting confidence sequence", partial(p_value, test.interval)
-        return replace(measured, interval=test.interval(), method=method, p_fail=p_fail, decided=test.outcome)
+        order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal)))
+        at = partial(sequence_interval, [losses[item] for item in order])
+        alone = alone_by_item(metric, pairing.pairs)
+        return replace(
+            measured,
+            interval=at(confidence),
+            method="betting confidence sequence",
+            p_fail=partial(p_value, at),
+            alone=tuple(alone[item] for item in order),
+            decided=run_test((losses[item] for item in order), check.margin, confidence).outcome,
+        )
     binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
     if binary:
         return replace(measured, interval=paired_interval(b, c, n, confidence), method="exact paired interval")
@@ -84,11 +121,12 @@ def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tu
     return {item: math.fsum(losses) / len(losses) for item, losses in found.items()}
 
 
-def _alone(metric: Difference, pairs: Mapping[PairKey, Pair]) -> tuple[float, ...]:
+def alone_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
+    """The candidate's own value of each item, a mean over its repeats."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for key, pair in pairs.items():
         found.setdefault(key[:3], []).append(metric.value(pair.candidate) or 0.0)
-    return tuple(math.fsum(values) / len(values) for values in found.values())
+    return {item: math.fsum(values) / len(values) for item, values in found.items()}
 
 
 def share(values: Sequence[float], confidence: float) -> Interval:

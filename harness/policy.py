@@ -138,8 +138,8 @@ class Check(Config):
                 raise ValueError(f"{name} does not belong to {self.metric}")
         if self.stop and not isinstance(metric, Difference):
             raise ValueError(f"stop: sequential is for differences such as accuracy, not for {self.metric}")
-        if self.stop and self.margin >= 1:
-            raise ValueError("stop: sequential needs a margin below 1: no loss is larger")
+        if self.stop and max(self.margin, self.ceiling or 0.0) >= 1:
+            raise ValueError("stop: sequential needs a margin and a ceiling below 1: nothing is larger")
         return self
 
     @property

@@ -1,11 +1,15 @@
 """Sequential checks: they stop at the first item that decides, in the order of the seal."""
 
+from random import Random
 from typing import Any
 
 from check_cases import ACCURACY, TRUNCATED, answered
 from made import changed, counts, decided, pairs, plan
 
+from harness.measures import StopRule
+from harness.policy import Check
 from harness.samples import Sample, sealed_order
+from harness.sequential import items_without_loss
 
 
 def test_a_sequential_check_uses_no_more_items_than_it_needs() -> None:
@@ -70,3 +74,39 @@ def test_repeats_are_one_item_of_a_sequential_check() -> None:
     samples = [s for repeat in range(4) for s in pairs(counts(both=400), repeat=repeat)]
     result = decided(check, samples)
     assert (result.verdict, result.n, result.planned) == ("PASS", 161, 400)
+
+
+# -- a ceiling is looked at after every item too -------------------------------------------------------------
+
+
+def test_a_sequential_check_with_a_ceiling_goes_on_until_both_are_settled() -> None:
+    limits: dict[str, Any] = {"metric": "truncated_rate", "on": "cot/*", "max_increase": 0.1, "stop": "sequential"}
+    samples = answered("truncated_rate", fine=600, worse=0, better=0)
+    alone = decided(limits, samples)
+    both = decided(limits | {"ceiling": 0.02}, samples)
+    assert alone.verdict == both.verdict == "PASS"
+    # Without one cut answer the tests of 0.1 and of 0.02 pass after as many items as their margins take.
+    assert alone.n == items_without_loss(0.1, 0.95) < both.n == items_without_loss(0.02, 0.95)
+
+
+def test_a_ceiling_that_no_item_settles_is_no_pass_and_a_broken_one_fails_early() -> None:
+    limits: dict[str, Any] = {"metric": "truncated_rate", "on": "cot/*", "max_increase": 0.1, "stop": "sequential"}
+    few = decided(limits | {"ceiling": 0.02}, answered("truncated_rate", fine=120, worse=0, better=0))
+    assert few.verdict == "INCONCLUSIVE" and "ceiling" in few.reason and few.n == 120
+    damaged = answered("truncated_rate", fine=200, worse=200, better=0)
+    bad = decided(limits | {"max_increase": 0.9, "ceiling": 0.02}, damaged)
+    assert bad.verdict == "FAIL" and "ceiling" in bad.reason and bad.n < 60 and bad.p_fail is not None
+
+
+def test_looking_at_a_ceiling_after_every_item_keeps_its_level() -> None:
+    """Streams at exactly the ceiling: passing is an error, and optional stopping must not make it more likely."""
+    check = Check(metric="truncated_rate", on="cot", max_increase=0.5, ceiling=0.1, stop="sequential")  # type: ignore[call-arg]
+    rng, wrong = Random(7), 0
+    for _ in range(300):
+        rule = StopRule(check, 0.95)
+        for _ in range(300):
+            value = float(rng.random() < 0.1)
+            if rule.update(0.0, value):
+                break
+        wrong += rule.outcome == "PASS"
+    assert wrong <= 300 * 0.05 + 3 * (300 * 0.05 * 0.95) ** 0.5
