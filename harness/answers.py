@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import httpx
@@ -40,6 +40,10 @@ class Completion:
     seconds: float
     fingerprint: str | None
     """system_fingerprint: changes when the server restarts with other settings."""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """Calls of tools, as the server parsed them."""
+    null: bool = False
+    """The server sent neither text nor thinking nor a call of a tool: null, which is not an empty text."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,37 @@ def common_fields(data: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any
         "token_ids": token_ids_of(choice.get("token_ids")),
         "fingerprint": fingerprint if isinstance(fingerprint, str) else None,
     }
+
+
+THINK, END_THINK = "<think>", "</think>"
+
+
+def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
+    """(thinking, answer) of a text in which a server without a reasoning parser left the tags.
+
+    `opened`: the chat template ends with the opening tag, so that the text begins inside the thinking. Thinking that
+    never closes is all thinking and no answer.
+    """
+    head = text.lstrip()
+    if head.startswith(THINK):
+        head, opened = head[len(THINK) :], True
+    elif not opened and END_THINK not in text:
+        return "", text
+    else:
+        head = text
+    thinking, closed, answer = head.partition(END_THINK)
+    return thinking.strip(), answer.lstrip() if closed else ""
+
+
+def message_fields(message: dict[str, Any], opened: bool = False) -> dict[str, Any]:
+    """Text, thinking and calls of tools of one chat message; `opened` as in `split_thinking`."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    text, reasoning = valid_text(content), valid_text(message.get("reasoning") or message.get("reasoning_content"))
+    if not reasoning:
+        reasoning, text = split_thinking(text, opened)
+    tool_calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    null = content is None and not reasoning and not tool_calls
+    return {"text": text, "reasoning": reasoning, "tool_calls": tool_calls, "null": null}
 
 
 def token_ids_of(value: Any) -> list[int]:

@@ -6,19 +6,21 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.early_stop import EarlyStop
 from harness.endpoint import Endpoint, EndpointError
 from harness.errors import RunFailed
 from harness.hardware import detect
+from harness.items import ItemRef
 from harness.parity import require_parity, require_same
 from harness.policy import Requests, Sampling, SealedPolicy
 from harness.progress import Reporter
 from harness.readback import read_back
 from harness.runfolder import Manifest, RunFolder, ServerFacts
 from harness.runner import run_suite
-from harness.samples import ROLES, Item, Key, PairKey, Role, sealed_order
+from harness.samples import ROLES, Key, PairKey, Role, sealed_order
 from harness.serving import SERVED_NAME, Server, ServerPlan, plan_servers, serve
 from harness.steady import Counters, read_after, read_counters, require_steady
 from suites.base import Suite
@@ -32,7 +34,7 @@ class Job:
     sealed: SealedPolicy
     manifest: Manifest
     suites: list[Suite]
-    items: dict[str, dict[Role, list[Item]]]
+    items: dict[str, dict[Role, list[ItemRef]]]
     """By suite, what each role is asked, in the sealed order."""
     reporter: Reporter
 
@@ -40,17 +42,19 @@ class Job:
         self.run.write_manifest(self.manifest)
 
     def planned(self, suite: str) -> dict[PairKey, str | None]:
-        return {_pair(suite, item): item.prompt_sha256 for item in self.items[suite]["reference"]}
+        return {ref.pair(suite): ref.prompt_sha256 for ref in self.items[suite]["reference"]}
 
 
-def order_items(suite: str, items: Sequence[Item], sealed: SealedPolicy) -> dict[Role, list[Item]]:
-    """What each role is asked, in the sealed order; for the noise floor the first items of each task."""
-    by_key = {_pair(suite, item): item for item in items}
-    ordered = [by_key[key] for key in sealed_order(by_key, sealed.sha256)]
-    asked: dict[Role, list[Item]] = {"reference": ordered, "candidate": ordered}
+def order_items(suite: Suite, items: Sequence[ItemRef], sealed: SealedPolicy) -> dict[Role, list[ItemRef]]:
+    """What each role is asked, in the sealed order (or the suite's own, where it keeps it); for the noise floor the
+    first items of each task."""
+    by_key = {item.pair(suite.name): item for item in items}
+    in_sealed_order = [by_key[key] for key in sealed_order(by_key, sealed.sha256)]
+    ordered = list(items) if suite.keeps_order else in_sealed_order
+    asked: dict[Role, list[ItemRef]] = {"reference": ordered, "candidate": ordered}
     if sealed.policy.noise_floor:
         drawn: dict[str, list[str]] = {}
-        for item in ordered:
+        for item in in_sealed_order:
             names = drawn.setdefault(item.task, [])
             if item.item not in names and len(names) < sealed.policy.noise_floor.items:
                 names.append(item.item)
@@ -166,6 +170,7 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             facts = job.manifest.servers[role]
             name = SERVED_NAME if facts.command else await _served_name(facts.url)
             endpoint = Endpoint(facts.url, name, policy.requests, policy.sampling)
+            endpoint.thinking_opened = job.manifest.thinking_opened
             endpoints[role] = await stack.enter_async_context(endpoint)
         before = {role: await _counters(role, endpoint) for role, endpoint in endpoints.items()}
         with job.reporter.stage("parity"):
@@ -176,6 +181,7 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             reference = endpoints["reference"]
             endpoint = Endpoint(reference.url, reference.model, policy.requests, other_seed)
             endpoint.asked, endpoint.fingerprints = reference.asked, reference.fingerprints  # one server counts both
+            endpoint.thinking_opened = reference.thinking_opened
             asked["noise"] = await stack.enter_async_context(endpoint)
         for suite in job.suites:
             await _ask_suite(job, suite, asked)
@@ -187,7 +193,8 @@ async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint])
     stop = EarlyStop(policy, job.planned(suite.name), job.sealed.sha256)
     total = sum(len(items[role]) for role in endpoints)
     with closing(job.run.log(suite.name)) as log, job.reporter.stage(suite.name, total) as meter:
-        await run_suite(suite, items, endpoints, log, stop, policy.requests.concurrency, meter)
+        load = partial(job.run.load, suite.name)
+        await run_suite(suite, items, load, endpoints, log, stop, policy.requests.concurrency, meter)
     job.manifest.stopped = list(dict.fromkeys([*job.manifest.stopped, *stop.decided()]))
 
 
@@ -250,11 +257,7 @@ def _unanswered(job: Job, role: Role) -> bool:
             for sample in log.samples():
                 stop.record(sample)
             for item in job.items[suite.name].get(role, ()):
-                pair = _pair(suite.name, item)
+                pair = item.pair(suite.name)
                 if Key(*pair, role) not in log and (role == "noise" or not stop.needless(pair)):
                     return True
     return False
-
-
-def _pair(suite: str, item: Item) -> PairKey:
-    return (suite, item.task, item.item, item.repeat)

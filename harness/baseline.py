@@ -9,9 +9,10 @@ from contextlib import closing
 from typing import Any
 
 from harness.errors import NotComparable
+from harness.items import ItemRef
 from harness.policy import Policy
 from harness.runfolder import Baseline, Manifest, RunFolder
-from harness.samples import Item, Role, read_samples
+from harness.samples import Role, read_samples
 from harness.steady import require_steady
 
 OF_NO_MATTER = {"ports", "ready_timeout_seconds"}
@@ -62,7 +63,7 @@ def reuse(
     run: RunFolder,
     policy: Policy,
     manifest: Manifest,
-    items: Mapping[str, Mapping[Role, Sequence[Item]]],
+    items: Mapping[str, Mapping[Role, Sequence[ItemRef]]],
     with_files: Collection[str] = (),
 ) -> int:
     """Take over the reference's samples for the items of this run, those of its noise floor too. Returns how many.

@@ -23,6 +23,7 @@ from harness.answers import (
     common_fields,
     first_choice,
     json_object,
+    message_fields,
     read_scores,
     token_ids_of,
     valid_text,
@@ -32,6 +33,7 @@ from harness.policy import Requests, Sampling
 __all__ = ["Asked", "Completion", "Endpoint", "EndpointError", "Messages", "Scores"]
 
 Messages = list[dict[str, Any]]
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
 MOST_FINGERPRINTS = 8
 """So many distinct ones are kept: one is right, two are a restart, and a server may send a new one each time."""
 
@@ -58,6 +60,10 @@ class Endpoint:
         self.asked = Asked()
         self.fingerprints: set[str] = set()
         """Every distinct system_fingerprint of its answers."""
+        self.thinking_opened = False
+        """Whether the chat template opens the thinking, so that answers begin inside it."""
+        self.measured: dict[str, float] = {}
+        """What is known of the role's checkpoint and server without asking a question: bytes, KV room and the like."""
         self._requests = requests
         self._slots = asyncio.Semaphore(requests.concurrency)
         limits = httpx.Limits(max_connections=requests.concurrency + 4)
@@ -80,8 +86,19 @@ class Endpoint:
 
     # -- asking ----------------------------------------------------------------------------------------------
 
-    async def chat(self, messages: Messages, max_tokens: int | None = None) -> Completion:
+    async def chat(
+        self,
+        messages: Messages,
+        max_tokens: int | None = None,
+        *,
+        repeat: int = 0,
+        greedy: bool = False,
+        tools: list[dict[str, Any]] | None = None,
+    ) -> Completion:
         """Ask for one answer with the policy's sampling; `max_tokens` overrides the policy's budget.
+
+        Each `repeat` has a seed of its own (the policy's + repeat). `greedy` takes the likeliest token each time.
+        `tools` are told to the model, which may call them.
 
         A request that is tried again replaces the one that failed: usage and text come from one answer only.
 
@@ -90,17 +107,18 @@ class Endpoint:
         """
         budget = max_tokens or self.sampling.max_tokens
         body = {"model": self.model, "messages": messages, "return_token_ids": True, **self._sampling_body(budget)}
+        body["seed"] += repeat
+        if greedy:
+            body |= GREEDY
+        if tools is not None:
+            body["tools"] = tools
         data, seconds = await self._post("/chat/completions", body, budget)
         choice = first_choice(data)
         message = choice.get("message")
         if not isinstance(message, dict):
             raise EndpointError("garbage", f"{self.url}: a choice without message")
-        completion = Completion(
-            text=valid_text(message.get("content")),
-            reasoning=valid_text(message.get("reasoning") or message.get("reasoning_content")),
-            seconds=seconds,
-            **common_fields(data, choice),
-        )
+        said = message_fields(message, self.thinking_opened)
+        completion = Completion(seconds=seconds, **said, **common_fields(data, choice))
         if completion.finish_reason == "length" and completion.completion_tokens < budget:
             used = f"{completion.prompt_tokens} prompt + {completion.completion_tokens} answer tokens"
             raise EndpointError("budget", f"{self.url} cut the answer at {used}, before max_tokens {budget}")

@@ -25,6 +25,7 @@ from harness.samples import Role
 from harness.serving import end_dead_run
 from harness.steady import require_steady
 from harness.verdict import Verdict, judge
+from suites.base import opens_thinking
 from suites.registry import make_suites
 
 VERSIONS = ("vllm", "torch", "transformers", "lm-eval", "openai", "numpy", "scipy")
@@ -193,19 +194,21 @@ def _version(name: str) -> str:
 def _make_items(job: Job) -> None:
     """The items of every suite, made once and stored; a resumed run reads them back."""
     tokenizer = None
-    with job.reporter.stage("items", len(job.suites)) as meter:
+    with job.reporter.stage("items") as meter:
         from transformers import AutoTokenizer
 
         for suite in job.suites:
             meter.update(text=suite.name)
             if suite.name not in job.manifest.items_sha256:
                 tokenizer = tokenizer or AutoTokenizer.from_pretrained(job.manifest.models["reference"].path)
-                items = suite.items(tokenizer)
+                job.manifest.thinking_opened = opens_thinking(tokenizer)
+                items = meter.each(suite.items(tokenizer))
                 job.manifest.items_sha256[suite.name] = job.run.write_items(suite.name, items)
-                job.manifest.planned |= Counter(f"{suite.name}/{item.task}" for item in items)
                 job.save()
-            job.items[suite.name] = order_items(suite.name, job.run.items(suite.name), job.sealed)
-            meter.advance()
+            stored = job.run.items(suite.name)
+            job.manifest.planned |= Counter(f"{suite.name}/{item.task}" for item in stored)
+            job.items[suite.name] = order_items(suite, stored, job.sealed)
+    job.save()
 
 
 def _use_baseline(job: Job, earlier: RunFolder) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -23,6 +24,7 @@ from rich.table import Table
 from harness.runfolder import Stage
 
 LINE_SECONDS = 4.0
+T = TypeVar("T")
 
 
 class Meter:
@@ -43,16 +45,31 @@ class Meter:
     def advance(self, count: int = 1) -> None:
         self.done += count
 
+    def each(self, things: Iterable[T]) -> Iterator[T]:
+        """The same things, counted as they go by."""
+        for thing in things:
+            yield thing
+            self.advance()
+
     def line(self) -> str:
-        """One plain line: name, count, elapsed and remaining time."""
+        """One plain line: name, count, elapsed time, rate and remaining time."""
         elapsed = time.monotonic() - self.started
         parts = [f"{self.name}:"]
-        if self.total:
-            parts.append(f"{self.done}/{self.total}")
+        if self.total or self.done:
+            parts.append(f"{self.done}/{self.total}" if self.total else str(self.done))
         parts.append(clock(elapsed))
+        parts.append(self.rate())
         if self.total and 0 < self.done < self.total:
             parts.append(f"({clock(elapsed / self.done * (self.total - self.done))} left)")
-        return " ".join([*parts, self.text]).rstrip()
+        return " ".join(filter(None, [*parts, self.text]))
+
+    def rate(self) -> str:
+        """Things a second, or a minute where that would be less than one; nothing before there is something to say."""
+        elapsed = time.monotonic() - self.started
+        if not self.done or elapsed < 1:
+            return ""
+        per_second = self.done / elapsed
+        return f"{per_second:.3g}/s" if per_second >= 1 else f"{60 * per_second:.3g}/min"
 
 
 class Reporter:
@@ -88,12 +105,17 @@ class Reporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
-            task = bar.add_task(meter.name, total=meter.total, note="")
-            with _every(0.2, lambda: bar.update(task, completed=meter.done, total=meter.total, note=meter.text)):
+            task = bar.add_task(meter.name, total=meter.total, rate="", note="")
+
+            def show() -> None:
+                bar.update(task, completed=meter.done, total=meter.total, rate=meter.rate(), note=meter.text)
+
+            with _every(0.2, show):
                 yield
 
     @contextmanager

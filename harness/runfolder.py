@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.errors import BadInput, RunFailed
+from harness.items import ItemRef, index_items, load_item, sha256_of_file, write_items
 from harness.policy import SealedPolicy, parse_policy
 from harness.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
 from harness.verdict import Verdict
@@ -113,6 +114,8 @@ class Manifest(BaseModel):
     """Pairs to be made for each "suite/task"."""
     items_sha256: dict[str, str] = Field(default_factory=dict)
     """sha256 of items/<suite>.jsonl: the bytes both roles were asked."""
+    thinking_opened: bool = False
+    """Whether the chat template ends with an opening <think>, so that answers begin inside the thinking."""
     samples: dict[str, SampleFile] = Field(default_factory=dict)
     """samples/<suite>.jsonl when everything had been asked; empty while the run is not finished."""
     baseline: Baseline | None = None
@@ -203,30 +206,28 @@ class RunFolder:
         write_whole(self.path / "verdict.json", verdict.model_dump_json(indent=2) + "\n")
 
     def write_items(self, suite: str, items: Iterable[Item]) -> str:
-        """Store a suite's items; returns the sha256 of the file's bytes."""
-        text = "".join(item.model_dump_json() + "\n" for item in items)
-        write_whole(self.items_path(suite), text)
-        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+        """Store a suite's items as they are made; returns the sha256 of the file's bytes."""
+        return write_items(self.items_path(suite), items)
 
-    def items(self, suite: str) -> list[Item]:
-        """Read a suite's items back.
+    def items(self, suite: str) -> list[ItemRef]:
+        """A suite's items by name; `load` reads one whole.
 
         Raises:
             BadInput: the file is missing, is not what the manifest names, or holds a broken line.
         """
         path = self.items_path(suite)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise BadInput(f"{path}: {error.strerror}") from None
-        if hashlib.sha256(data).hexdigest() != self.manifest().items_sha256.get(suite):
+        if sha256_of_file(path) != self.manifest().items_sha256.get(suite):
             raise BadInput(f"{path} is not the file that the manifest names; the run cannot go on with other items")
-        return [Item.model_validate_json(line) for line in data.splitlines()]
+        return index_items(path)
+
+    def load(self, suite: str, ref: ItemRef) -> Item:
+        """One item with its prompt. Raises BadInput: the file was changed since."""
+        return load_item(self.items_path(suite), ref)
 
     def planned(self) -> dict[PairKey, str | None]:
         """Every pair that this run was to make, with the sha256 of its prompt. Raises BadInput as `items` does."""
         suites = self.manifest().items_sha256
-        return {(s, i.task, i.item, i.repeat): i.prompt_sha256 for s in suites for i in self.items(s)}
+        return {ref.pair(suite): ref.prompt_sha256 for suite in suites for ref in self.items(suite)}
 
     def samples(self) -> Iterator[Sample]:
         """All samples of the run, suite by suite. Raises BadInput for a broken line."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.early_stop import EarlyStop
 from harness.endpoint import Endpoint, EndpointError
 from harness.errors import RunFailed
+from harness.items import ItemRef
 from harness.progress import Meter
 from harness.samples import Item, Key, PairKey, Role, Sample, SampleLog
 from suites.base import Suite
@@ -23,6 +24,8 @@ class Work:
     """What the workers of a suite share."""
 
     suite: Suite
+    load: Callable[[ItemRef], Item]
+    """Reads an item's prompt, which is in memory only while it is asked."""
     log: SampleLog
     stop: EarlyStop
     meter: Meter
@@ -36,7 +39,7 @@ class RoleWork:
 
     role: Role
     endpoint: Endpoint
-    queue: deque[Item]
+    queue: deque[ItemRef]
     held: list[Sample] = field(default_factory=list)
     """Errors since the role's last answer. They are written only once the server has answered something again: errors
     of a server that is gone are not facts about the items, and must not stand in the way of a later run."""
@@ -44,7 +47,8 @@ class RoleWork:
 
 async def run_suite(
     suite: Suite,
-    items: Mapping[Role, Sequence[Item]],
+    items: Mapping[Role, Sequence[ItemRef]],
+    load: Callable[[ItemRef], Item],
     endpoints: Mapping[Role, Endpoint],
     log: SampleLog,
     stop: EarlyStop,
@@ -53,7 +57,7 @@ async def run_suite(
 ) -> None:
     """Ask each role its items, in their order, unless the log has them or no check needs them any more.
 
-    Each role has its own workers, so none waits for another.
+    Each role has its own workers, so none waits for another; those of a suite that alternates take turns.
 
     Raises:
         RunFailed: a server stopped answering. What was answered is in the log; a later run goes on from there.
@@ -64,37 +68,56 @@ async def run_suite(
     for pair, event in answered.items():
         if Key(*pair, "reference") in log or "reference" not in endpoints:
             event.set()
-    work = Work(suite, log, stop, meter, answered)
+    work = Work(suite, load, log, stop, meter, answered)
     meter.update(done=sum(_key(suite, i, role) in log for role in endpoints for i in items[role]))
+    roles = [
+        RoleWork(role, endpoint, deque(item for item in items[role] if _key(suite, item, role) not in log))
+        for role, endpoint in endpoints.items()
+    ]
+    if suite.alternates:
+        await _take_turns(work, roles)
+        return
     try:
         async with asyncio.TaskGroup() as group:
-            for role, endpoint in endpoints.items():
-                queue = deque(item for item in items[role] if _key(suite, item, role) not in log)
-                mine = RoleWork(role, endpoint, queue)
-                for _ in range(min(concurrency, len(queue))):
+            for mine in roles:
+                for _ in range(min(concurrency, len(mine.queue))):
                     group.create_task(_work(work, mine))
     except ExceptionGroup as group_of_errors:
         raise group_of_errors.exceptions[0] from None
 
 
+async def _take_turns(work: Work, roles: list[RoleWork]) -> None:
+    """One item at a time, one role after the other; who begins changes each round."""
+    while any(mine.queue for mine in roles):
+        for mine in roles:
+            if mine.queue:
+                await _step(work, mine)
+        roles = [*roles[1:], *roles[:1]]
+
+
 async def _work(work: Work, mine: RoleWork) -> None:
     """One worker of a role."""
     while mine.queue:
-        item = mine.queue.popleft()
-        pair = _key(work.suite, item, mine.role).pair
-        if work.suite.reference_first and mine.role != "reference":
-            await work.answered[pair].wait()
-        if mine.role != "noise" and work.stop.needless(pair):
-            work.answered[pair].set()
-        else:
-            await _answer(work, mine, item)
-        if not mine.queue and mine.held:
-            _write(work, mine.held)
-            mine.held.clear()
-        work.meter.advance()
+        await _step(work, mine)
 
 
-async def _answer(work: Work, mine: RoleWork, item: Item) -> None:
+async def _step(work: Work, mine: RoleWork) -> None:
+    """The next item of a role."""
+    item = mine.queue.popleft()
+    pair = _key(work.suite, item, mine.role).pair
+    if work.suite.reference_first and mine.role != "reference":
+        await work.answered[pair].wait()
+    if mine.role != "noise" and work.stop.needless(pair):
+        work.answered[pair].set()
+    else:
+        await _answer(work, mine, item)
+    if not mine.queue and mine.held:
+        _write(work, mine.held)
+        mine.held.clear()
+    work.meter.advance()
+
+
+async def _answer(work: Work, mine: RoleWork, item: ItemRef) -> None:
     """Ask one item and write or hold its sample. Raises RunFailed when the server fails."""
     sample = await _ask(work, mine, item)
     if sample.error is None or sample.error.startswith(("refused", "budget")):
@@ -119,19 +142,19 @@ def _write(work: Work, samples: Sequence[Sample]) -> None:
             work.answered[sample.key.pair].set()
 
 
-async def _ask(work: Work, mine: RoleWork, item: Item) -> Sample:
+async def _ask(work: Work, mine: RoleWork, item: ItemRef) -> Sample:
     """The sample of one item; a failed request becomes a sample with an error and no score."""
     if work.suite.reference_first and mine.role != "reference":
         reference = work.log.get(_key(work.suite, item, "reference"))
         if reference is None or reference.error:
             return _error(work.suite, item, mine.role, "reference: gave no answer to compare with")
     try:
-        return await work.suite.answer(item, mine.role, mine.endpoint)
+        return await work.suite.answer(work.load(item), mine.role, mine.endpoint)
     except EndpointError as error:
         return _error(work.suite, item, mine.role, str(error))
 
 
-def _error(suite: Suite, item: Item, role: Role, error: str) -> Sample:
+def _error(suite: Suite, item: ItemRef, role: Role, error: str) -> Sample:
     return Sample(
         suite=suite.name,
         task=item.task,
@@ -143,5 +166,5 @@ def _error(suite: Suite, item: Item, role: Role, error: str) -> Sample:
     )
 
 
-def _key(suite: Suite, item: Item, role: Role) -> Key:
+def _key(suite: Suite, item: ItemRef, role: Role) -> Key:
     return Key(suite.name, item.task, item.item, item.repeat, role)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.items import read_items
 from harness.policy import SealedPolicy, parse_policy
 from harness.runfolder import RunFolder, read_json, write_whole
 from harness.samples import Item, Sample, read_samples
@@ -102,12 +103,13 @@ class _Stored:
         except (BadInput, OSError) as error:
             self._note(error)
 
-    def items(self, suite: str) -> Sequence[Item]:
+    def items(self, suite: str) -> Iterator[Item]:
+        """A suite's items, one in memory at a time; none where the file is not the one that the manifest names."""
         try:
-            return self.folder.items(suite)
+            self.folder.items(suite)
+            yield from read_items(self.folder.items_path(suite))
         except (BadInput, ValueError) as error:
             self._note(error)
-            return ()
 
     def __iter__(self) -> Iterator[Sample]:
         """All samples, suite by suite; a broken line ends its suite and no other."""

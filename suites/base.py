@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from harness.answers import THINK
 from harness.endpoint import Completion, Endpoint, Messages
 from harness.policy import Config, Sampling
 from harness.samples import Item, Role, Sample, sha256_of
 from suites.endings import endings
+
+SuiteConfig = Config
+"""Base of a suite's configuration: frozen, unknown keys refused."""
 
 
 class Tokenizer(Protocol):
@@ -21,9 +26,13 @@ class Tokenizer(Protocol):
 class Suite(Protocol):
     """One evaluation. Made from its configuration, the policy's sampling and a folder of its own for large data."""
 
-    name: str
-    reference_first: bool
+    name: ClassVar[str]
+    reference_first: ClassVar[bool] = False
     """Whether the candidate's answer to an item needs the reference's (its trajectory)."""
+    alternates: ClassVar[bool] = False
+    """Whether items are asked one at a time, the roles in turn: what is measured is the server, not the answer."""
+    keeps_order: ClassVar[bool] = False
+    """Whether items are asked in the suite's own order (shared prefixes) and not in the sealed one."""
 
     def __init__(self, config: Any, sampling: Sampling, folder: Path) -> None: ...
 
@@ -32,8 +41,8 @@ class Suite(Protocol):
         """Tokens of context, prompt and answer together, without which no item can be asked."""
         ...
 
-    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
-        """All items, the same on every machine. Raises BadInput when data is missing."""
+    def items(self, tokenizer: Tokenizer) -> Iterable[Item]:
+        """All items, the same on every machine; large ones one after the other. Raises BadInput: data is missing."""
         ...
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
@@ -41,18 +50,37 @@ class Suite(Protocol):
         ...
 
 
-SuiteConfig = Config
-"""Base of a suite's configuration: frozen, unknown keys refused."""
+class ChatSuite(Suite, Protocol):
+    """A suite whose items are one chat question each: it scores an answer, wherever that came from."""
+
+    max_tokens: int
+    """Budget of one answer, thinking included."""
+
+    @abstractmethod
+    def score(self, item: Item, role: Role, completion: Completion) -> Sample:
+        """The sample of one answer: the only way to a score, of a server or of a file."""
+        ...
+
+    async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
+        return self.score(item, role, await endpoint.chat(item.prompt, self.max_tokens, repeat=item.repeat))
 
 
-def make_item(task: str, item: str, messages: Messages, target: Any = None, **data: Any) -> Item:
+def make_item(task: str, item: str, messages: Messages, target: Any = None, repeat: int = 0, **data: Any) -> Item:
     """An item whose prompt is `messages`; the hash is over the messages alone."""
-    return Item(task=task, item=item, prompt=messages, prompt_sha256=sha256_of(messages), target=target, data=data)
+    sha256 = sha256_of(messages)
+    return Item(task=task, item=item, repeat=repeat, prompt=messages, prompt_sha256=sha256, target=target, data=data)
 
 
 def count_tokens(tokenizer: Tokenizer, messages: Messages) -> int:
     """Prompt tokens of chat messages, the chat template and its generation prompt counted."""
     return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False))
+
+
+def opens_thinking(tokenizer: Tokenizer) -> bool:
+    """Whether the chat template's generation prompt ends with an opening <think>: answers then begin inside it."""
+    probe: Messages = [{"role": "user", "content": "Hello"}]
+    prompt = tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
+    return str(prompt).rstrip().endswith(THINK)
 
 
 def make_sample(
@@ -65,7 +93,15 @@ def make_sample(
     answer: str | None,
     metrics: dict[str, float] | None = None,
 ) -> Sample:
-    """The sample of one answer; how it ended is added to its metrics."""
+    """The sample of one answer; how it ended is added to its metrics.
+
+    What is no answer (nothing at all, a tool call, thinking that stopped without closing) is counted as what it is and
+    has no score. An answer cut by its budget keeps the score it earned: it did not answer within the budget.
+    """
+    ended = endings(completion) if completion.finish_reason else {}
+    no_answer = ended.get("null") or ended.get("tool_calls") or ended.get("unterminated")
+    if no_answer and completion.finish_reason != "length":
+        score, answer = None, None
     return Sample(
         suite=suite,
         task=item.task,
@@ -75,11 +111,11 @@ def make_sample(
         prompt_sha256=item.prompt_sha256,
         score=score,
         answer=answer,
-        finish_reason=completion.finish_reason,
+        finish_reason=completion.finish_reason or None,
         prompt_tokens=completion.prompt_tokens,
         completion_tokens=completion.completion_tokens,
         seconds=round(completion.seconds, 3),
         text=completion.text,
         reasoning=completion.reasoning,
-        metrics=(endings(completion) if completion.finish_reason else {}) | (metrics or {}),
+        metrics=ended | (metrics or {}),
     )

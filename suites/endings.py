@@ -22,19 +22,24 @@ TIMES = 5
 
 
 def endings(completion: Completion) -> dict[str, float]:
-    """`unterminated` and `looped` of an answer, 0 or 1, as metrics of its sample."""
+    """How an answer ended, 0 or 1 each, as metrics of its sample; `null` and `tool_calls` only where they are so."""
     whole = completion.reasoning + completion.text
-    return {
+    found = {
         "unterminated": float(unterminated(completion)),
         "looped": float(completion.finish_reason == "repetition" or looped(whole)),
     }
+    if completion.null:
+        found["null"] = 1.0
+    if completion.tool_calls:
+        found["tool_calls"] = float(len(completion.tool_calls))
+    return found
 
 
 def unterminated(completion: Completion) -> bool:
     """Whether thinking was opened and never closed: by the server's parser (reasoning, no answer) or by its tags."""
     text = completion.text
     if completion.reasoning:
-        return not text.strip() and completion.finish_reason != "tool_calls"
+        return not text.strip() and not completion.tool_calls and completion.finish_reason != "tool_calls"
     return text.rfind("<think>") > text.rfind("</think>")
 
 

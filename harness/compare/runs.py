@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.compare.results import Results, plain_name, shown
 from harness.errors import BadInput, NotComparable
+from harness.items import read_items
 from harness.runfolder import Manifest, RunFolder
 from harness.samples import ROLES, PairKey, Sample
 
@@ -32,7 +33,8 @@ def read_runs(reference: Path, candidate: Path) -> Results:
         run.require_untouched()
         listed = run.manifest().items_sha256
         for suite in sorted(listed):
-            for item in run.items(suite):
+            run.items(suite)  # is it the file that the manifest names?
+            for item in read_items(run.items_path(suite)):
                 planned.setdefault((suite, item.task, item.item, item.repeat), item.prompt_sha256)
                 if item.target is not None:
                     scored.add((suite, item.task))

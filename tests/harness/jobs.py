@@ -10,6 +10,7 @@ from fake_server import FakeServer, FakeVllm
 
 from harness.asking import Job, ask_everything, order_items
 from harness.endpoint import Endpoint
+from harness.items import ItemRef
 from harness.policy import parse_policy
 from harness.progress import Reporter
 from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts
@@ -35,7 +36,7 @@ class StubSuite:
     """One chat an item; an answer that says "right" is right."""
 
     name = "stub"
-    reference_first = False
+    reference_first = alternates = keeps_order = False
     context_needed = 33
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
@@ -84,6 +85,11 @@ def make_items(count: int, task: str = "t", repeats: int = 1) -> list[Item]:
     return [item.model_copy(update={"repeat": r}) for item in made for r in range(repeats)]
 
 
+def refs(items: Sequence[Item]) -> list[ItemRef]:
+    """Items as they are planned: by name, without their prompts."""
+    return [ItemRef(i.task, i.item, i.repeat, i.prompt_sha256, 0) for i in items]
+
+
 def make_job(
     path: Path, policy: str = POLICY, items: Sequence[Item] = (), suite: Suite | None = None, **facts: Any
 ) -> Job:
@@ -103,8 +109,13 @@ def make_job(
         manifest.items_sha256[chosen.name] = run.write_items(chosen.name, items or make_items(6))
         run.write_manifest(manifest)
     job = Job(run, sealed, manifest, [chosen], {}, Reporter())  # type: ignore[list-item]
-    job.items[chosen.name] = order_items(chosen.name, run.items(chosen.name), sealed)
+    job.items[chosen.name] = order_items(chosen, run.items(chosen.name), sealed)
     return job
+
+
+def prompts(job: Job, role: Role) -> list[str]:
+    """What a role is asked, in the order."""
+    return [job.run.load("stub", ref).prompt[0]["content"] for ref in job.items["stub"][role]]
 
 
 def finish(job: Job, servers: Mapping[Role, FakeServer] | None = None) -> Job:

@@ -7,7 +7,23 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer, Reply
-from jobs import BY_SEED, BY_SERVER, POLICY, SEED, Model, asked, finish, forget, make_items, make_job, stored, urls
+from jobs import (
+    BY_SEED,
+    BY_SERVER,
+    POLICY,
+    SEED,
+    Model,
+    StubSuite,
+    asked,
+    finish,
+    forget,
+    make_items,
+    make_job,
+    prompts,
+    refs,
+    stored,
+    urls,
+)
 
 from harness import steady
 from harness.asking import ask_everything, order_items
@@ -50,19 +66,19 @@ def asked_nothing(servers: Servers) -> bool:
 def test_both_roles_are_asked_in_the_order_that_the_policy_sealed() -> None:
     sealed, items = parse_policy(POLICY), make_items(30)
     random.Random(1).shuffle(items)
-    order = order_items("stub", items, sealed)
+    order = order_items(StubSuite(), refs(items), sealed)
     names = [item.item for item in order["reference"]]
     assert names == [key[2] for key in sealed_order([("stub", "t", i.item, 0) for i in items], sealed.sha256)]
     assert order["candidate"] == order["reference"] and set(order) == {"reference", "candidate"}
     assert names != sorted(names) and sorted(names) == sorted(i.item for i in items)
-    other = order_items("stub", items, parse_policy(POLICY + "# another policy\n"))
+    other = order_items(StubSuite(), refs(items), parse_policy(POLICY + "# another policy\n"))
     assert [item.item for item in other["reference"]] != names
 
 
 def test_repeats_of_an_item_are_asked_one_after_the_other() -> None:
     items = make_items(5, "a", repeats=3) + make_items(5, "b", repeats=3)
     random.Random(2).shuffle(items)
-    order = order_items("stub", items, parse_policy(POLICY))["reference"]
+    order = order_items(StubSuite(), refs(items), parse_policy(POLICY))["reference"]
     assert len(order) == 30
     for start in range(0, 30, 3):
         three = order[start : start + 3]
@@ -72,10 +88,21 @@ def test_repeats_of_an_item_are_asked_one_after_the_other() -> None:
 @pytest.mark.parametrize(("wanted", "drawn"), [(1, 1), (2, 2), (99, 4)])
 def test_the_noise_floor_is_asked_the_first_items_of_each_task_with_all_their_repeats(wanted: int, drawn: int) -> None:
     sealed = parse_policy(POLICY + f"noise_floor: {{items: {wanted}}}\n")
-    order = order_items("stub", make_items(4, "a", repeats=2) + make_items(4, "b", repeats=2), sealed)
+    made = make_items(4, "a", repeats=2) + make_items(4, "b", repeats=2)
+    order = order_items(StubSuite(), refs(made), sealed)
     for task in ("a", "b"):
         of_task = [item for item in order["reference"] if item.task == task]
         assert [item for item in order["noise"] if item.task == task] == of_task[: 2 * drawn]
+
+
+def test_a_suite_that_keeps_its_order_is_asked_in_it() -> None:
+    suite, sealed = StubSuite(), parse_policy(POLICY + "noise_floor: {items: 3}\n")
+    items = refs(make_items(12))
+    drawn = {i.item for i in order_items(suite, items, sealed)["noise"]}
+    suite.keeps_order = True
+    order = order_items(suite, items, sealed)
+    assert order["reference"] == order["candidate"] == items
+    assert order["noise"] == [item for item in items if item.item in drawn] and len(drawn) == 3
 
 
 # -- asking servers that run ---------------------------------------------------------------------------------
@@ -100,7 +127,7 @@ def test_the_noise_floor_of_attached_servers_is_the_reference_with_another_seed(
     servers: Servers, tmp_path: Path, policy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = finish(make_job(tmp_path / "run", policy), servers)
-    twice = [item.prompt[0]["content"] for item in job.items["stub"]["noise"]]
+    twice = prompts(job, "noise")
     once = {(f"ask t {i}", SEED): 1 for i in range(6)}
     assert len(twice) == 2 and asked(servers["candidate"]) == once
     assert asked(servers["reference"]) == once | {(prompt, SEED + 1): 1 for prompt in twice}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer
-from jobs import BY_SEED, BY_SERVER, POLICY, SEED, SEQUENTIAL, Model, asked, finish, forget, make_job, stored
+from jobs import BY_SEED, BY_SERVER, POLICY, SEED, SEQUENTIAL, Model, asked, finish, forget, make_job, prompts, stored
 
 from harness import asking, serving, steady
 from harness.asking import Job, _plans, _rounds, ask_everything
@@ -193,8 +193,8 @@ def test_every_sample_is_there_however_the_roles_are_served(
 
 def test_a_noise_floor_by_server_has_the_seed_of_the_policy(fleet: Fleet, tmp_path: Path) -> None:
     job = finish(job_of(tmp_path, BY_SERVER))
-    prompts = [item.prompt[0]["content"] for item in job.items["stub"]["noise"]]
-    assert asked(fleet.servers["noise"]) == {(prompt, SEED): 1 for prompt in prompts}
+    twice = prompts(job, "noise")
+    assert asked(fleet.servers["noise"]) == {(prompt, SEED): 1 for prompt in twice}
 
 
 def test_the_references_two_servers_must_be_equal_in_everything(fleet: Fleet, tmp_path: Path) -> None:

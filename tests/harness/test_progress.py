@@ -42,9 +42,19 @@ def test_a_line_tells_what_is_done_and_what_is_left(monkeypatch: pytest.MonkeyPa
     now[0] += 60
     meter.advance(4)
     meter.update(text="gsm8k")
-    assert meter.line() == "cot: 4/10 1:00 (1:30 left) gsm8k"
+    assert meter.line() == "cot: 4/10 1:00 4/min (1:30 left) gsm8k"
     meter.advance(6)
-    assert meter.line() == "cot: 10/10 1:00 gsm8k"
+    assert meter.line() == "cot: 10/10 1:00 10/min gsm8k"
+
+
+def test_things_that_go_by_are_counted_and_the_rate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    meter = Meter("items", None)
+    assert list(meter.each(range(5))) == [0, 1, 2, 3, 4]
+    assert meter.line() == "items: 5 0:00"
+    now[0] = 2.0
+    assert meter.line() == "items: 5 0:02 2.5/s"
 
 
 def test_a_meter_without_a_total_counts_nothing() -> None:

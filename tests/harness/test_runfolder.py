@@ -142,11 +142,15 @@ def test_items_are_those_that_were_stored_byte_for_byte(run: RunFolder) -> None:
     digest = run.write_items("cot", items())
     assert digest == hashlib.sha256(run.items_path("cot").read_bytes()).hexdigest()
     run.write_manifest(manifest(items_sha256={"cot": digest}))
-    assert run.items("cot") == items()
+    stored = run.items("cot")
+    assert [run.load("cot", ref) for ref in stored] == items()
+    assert [ref.pair("cot") for ref in stored] == [("cot", i.task, i.item, i.repeat) for i in items()]
     path = run.items_path("cot")
     path.write_bytes(path.read_bytes().replace(b'["a"]', b'["b"]'))
     with pytest.raises(BadInput, match="not the file that the manifest names"):
         run.items("cot")
+    with pytest.raises(BadInput, match="was changed while it was read"):
+        run.load("cot", stored[0]._replace(offset=3))
 
 
 def test_samples_are_read_suite_by_suite(run: RunFolder) -> None:

@@ -39,6 +39,7 @@ class StubSuite:
     def __init__(self, script: Answer | None = None, reference_first: bool = False) -> None:
         self.script = script
         self.reference_first = reference_first
+        self.alternates = False
         self.asked: list[tuple[Role, str]] = []
 
     async def answer(self, item: Item, role: Role, endpoint: Any) -> Sample:
@@ -49,6 +50,11 @@ class StubSuite:
         return Sample(
             suite="stub", task=item.task, item=item.item, role=role, prompt_sha256=item.prompt_sha256, score=1.0
         )
+
+
+def same(item: Any) -> Any:
+    """Items that are in memory already need no loading."""
+    return item
 
 
 class NeverStop:
@@ -80,7 +86,7 @@ def run(
         chosen = endpoints or {role: StubEndpoint(role) for role in roles}
         asked = dict.fromkeys(("reference", "candidate", "noise"), items)
         stop = stop or NeverStop()
-        asyncio.run(asyncio.wait_for(run_suite(suite, asked, chosen, log, stop, concurrency, meter), 20))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(run_suite(suite, asked, same, chosen, log, stop, concurrency, meter), 20))  # type: ignore[arg-type]
     finally:
         log.close()
     return meter
@@ -98,6 +104,36 @@ def test_every_item_is_asked_once_of_both_roles(tmp_path: Path) -> None:
     assert sorted(suite.asked) == sorted(expected)
     assert stored(tmp_path) == dict.fromkeys(expected)
     assert meter.done == 14
+
+
+def test_a_suite_that_alternates_is_asked_one_item_at_a_time_in_turn(tmp_path: Path) -> None:
+    busy = [0, 0]
+
+    async def watch(item: Item, role: Role) -> None:
+        busy[0] += 1
+        busy[1] = max(busy)
+        await asyncio.sleep(0.001)
+        busy[0] -= 1
+
+    suite = StubSuite(watch)
+    suite.alternates = True
+    meter = run(suite, make_items(5), tmp_path, concurrency=4)
+    assert busy[1] == 1 and meter.done == 10
+    rounds = [suite.asked[i : i + 2] for i in range(0, 10, 2)]
+    assert all({role for role, _ in pair} == {"reference", "candidate"} for pair in rounds)
+    assert all(one[1] == other[1] for one, other in rounds)
+    assert [pair[0][0] for pair in rounds] == ["reference", "candidate", "reference", "candidate", "reference"]
+
+
+def test_a_server_that_fails_in_a_suite_that_alternates_ends_the_run(tmp_path: Path) -> None:
+    async def fail(item: Item, role: Role) -> None:
+        raise EndpointError("unreachable", "gone")
+
+    suite, gone = StubSuite(fail), StubEndpoint("reference")
+    suite.alternates, gone.health = True, False
+    with pytest.raises(RunFailed, match="the reference server"):
+        run(suite, make_items(2), tmp_path, endpoints={"reference": gone})
+    assert stored(tmp_path) == {}
 
 
 def test_a_later_run_asks_only_what_is_missing(tmp_path: Path) -> None:
@@ -300,7 +336,7 @@ def test_samples_keep_what_the_server_said(server: FakeServer, tmp_path: Path) -
         async with Endpoint(server.url, "m", requests, Sampling()) as endpoint:  # type: ignore[call-arg]
             roles: dict[Role, Endpoint] = {"reference": endpoint, "candidate": endpoint}
             asked: dict[Role, list[Item]] = {"reference": items, "candidate": items}
-            await run_suite(ChatSuite(), asked, roles, log, NeverStop(), 2, Meter("stub", None))  # type: ignore[arg-type]
+            await run_suite(ChatSuite(), asked, same, roles, log, NeverStop(), 2, Meter("stub", None))  # type: ignore[arg-type]
 
     asyncio.run(both())
     log.close()
@@ -323,7 +359,7 @@ def test_the_noise_role_is_asked_its_share_and_waits_for_the_reference(tmp_path:
     asked: dict[Role, list[Item]] = {"reference": items, "candidate": items, "noise": items[:2]}
     log = SampleLog(tmp_path / "stub.jsonl")
     roles: Any = {role: StubEndpoint(role) for role in asked}
-    asyncio.run(run_suite(suite, asked, roles, log, NeverStop(), 2, Meter("stub", None)))  # type: ignore[arg-type]
+    asyncio.run(run_suite(suite, asked, same, roles, log, NeverStop(), 2, Meter("stub", None)))  # type: ignore[arg-type]
     log.close()
     assert sum(role == "noise" for role, _ in suite.asked) == 2
     for name in ("00", "01"):
