@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -160,9 +160,65 @@ def serve(
         context.__exit__(None, None, None)
 
 
+@app.command("items")
+def items_command(
+    suite: Annotated[str, typer.Argument(help="A suite of the policy.")],
+    out: Annotated[Path, typer.Option(help="File of the items, one JSON line each.")],
+    model: Annotated[
+        str, typer.Option(help="Whose tokenizer counts: 'demo', a checkpoint folder or a hub id.")
+    ] = "demo",
+    policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Write what SUITE would ask, as a gate run would, and say what it costs in tokens. No server is needed."""
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.costs import item_table, make_item_file, to_json
+    made = make_item_file(suite, model, load_policy(policy), out, reporter)
+    if as_json:
+        print(to_json(made))
+        return
+    _console().print(item_table(made))
+    print(f"items: {out} (sha256 {made.sha256[:12]})")
+    if made.thinking_opened:
+        print("the chat template opens the thinking: score the answers with --thinking-opened")
+
+
+@app.command("score")
+def score_command(
+    suite: Annotated[str, typer.Argument(help="The suite that made the items.")],
+    items: Annotated[Path, typer.Argument(help="A file of `quantgate items`, or RUN/items/SUITE.jsonl.")],
+    answers: Annotated[Path, typer.Argument(help="One JSON object a line: item, text and what else is known.")],
+    policy: Annotated[str | None, typer.Option(help="Default: the run's own, else demo.")] = None,
+    role: Annotated[str, typer.Option(help="candidate or reference.")] = "candidate",
+    out: Annotated[Path | None, typer.Option(help="File of the samples, one JSON line each.")] = None,
+    thinking_opened: Annotated[
+        bool, typer.Option("--thinking-opened", help="The chat template opens the thinking: texts begin inside it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Score ANSWERS to ITEMS that were made elsewhere, as the gate scores them. No server is needed."""
+    from harness.samples import ROLES
+
+    if role not in ROLES:
+        raise typer.BadParameter(f"--role is {role}; use one of: {', '.join(ROLES)}")
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.offline import score_answers, score_notes, score_table, to_json
+    sealed = load_policy(policy) if policy else None
+    options: dict[str, Any] = {"role": role, "out": out, "thinking_opened": thinking_opened}
+    scores = score_answers(suite, items, answers, reporter, sealed=sealed, **options)
+    if as_json:
+        print(to_json(scores))
+        return
+    _console().print(score_table(scores))
+    for note in score_notes(scores):
+        print(note)
+
+
 def print_verdict(verdict: Verdict) -> None:
     """The verdict on stdout: one row a check, then one line."""
-    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, soft_wrap=True, width=140)
+    console = _console()
     table = Table("check", "verdict", "estimate", "bounds", "margin", "n", "D", box=None, header_style="bold")
     for check in verdict.checks:
         table.add_row(
@@ -181,6 +237,11 @@ def print_verdict(verdict: Verdict) -> None:
             console.print(f"  {line}", markup=False)
     console.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
     console.print(verdict.reason, markup=False)
+
+
+def _console() -> Console:
+    """Standard output; wide where it is no terminal."""
+    return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, soft_wrap=True, width=140)
 
 
 def _number(check: CheckResult, value: float | None) -> str:

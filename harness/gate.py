@@ -24,6 +24,7 @@ from harness.runfolder import Manifest, ModelFacts, RunFolder, write_whole
 from harness.samples import Role
 from harness.serving import end_dead_run
 from harness.steady import require_steady
+from harness.tokenizer import load_tokenizer, made_items
 from harness.verdict import Verdict, judge
 from suites.base import opens_thinking
 from suites.registry import make_suites
@@ -193,16 +194,14 @@ def _version(name: str) -> str:
 
 def _make_items(job: Job) -> None:
     """The items of every suite, made once and stored; a resumed run reads them back."""
-    tokenizer = None
+    reference, tokenizer = job.manifest.models["reference"], None
     with job.reporter.stage("items") as meter:
-        from transformers import AutoTokenizer
-
         for suite in job.suites:
             meter.update(text=suite.name)
             if suite.name not in job.manifest.items_sha256:
-                tokenizer = tokenizer or AutoTokenizer.from_pretrained(job.manifest.models["reference"].path)
+                tokenizer = tokenizer or load_tokenizer(Path(reference.path), reference.name)
                 job.manifest.thinking_opened = opens_thinking(tokenizer)
-                items = meter.each(suite.items(tokenizer))
+                items = meter.each(made_items(suite, tokenizer, reference.name))
                 job.manifest.items_sha256[suite.name] = job.run.write_items(suite.name, items)
                 job.save()
             stored = job.run.items(suite.name)

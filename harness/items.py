@@ -37,18 +37,21 @@ def write_items(path: Path, items: Iterable[Item]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     digest, names = hashlib.sha256(), set()
-    with temporary.open("wb") as file:
-        for item in items:
-            name = item.task, item.item, item.repeat
-            if name in names:
-                raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
-            names.add(name)
-            line = item.model_dump_json().encode() + b"\n"
-            digest.update(line)
-            file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            for item in items:
+                name = item.task, item.item, item.repeat
+                if name in names:
+                    raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
+                names.add(name)
+                line = item.model_dump_json().encode() + b"\n"
+                digest.update(line)
+                file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return digest.hexdigest()
 
 

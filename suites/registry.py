@@ -26,17 +26,25 @@ def make_suites(policy: Policy, run: Path) -> list[Suite]:
     Raises:
         BadInput: unknown suite, a bad configuration, or a context that the servers' max_model_len cannot hold.
     """
-    made: list[Suite] = []
-    for name, settings in policy.suites.items():
-        if name not in SUITES:
-            raise BadInput(f"policy {policy.name}: suite '{name}' is unknown; known: {', '.join(SUITES)}")
-        suite_class, config_class = SUITES[name]
-        config = validate(config_class, settings or {}, f"policy {policy.name}: suites.{name}")
-        suite = suite_class(config, policy.sampling, run / name)
-        if suite.context_needed > policy.serving.max_model_len:
-            raise BadInput(
-                f"policy {policy.name}: suite {name} needs {suite.context_needed} tokens of context, "
-                f"serving.max_model_len is {policy.serving.max_model_len}"
-            )
-        made.append(suite)
-    return made
+    return [make_suite(policy, name, run / name) for name in policy.suites]
+
+
+def make_suite(policy: Policy, name: str, folder: Path) -> Suite:
+    """One suite of a policy; its large data goes to `folder`.
+
+    Raises:
+        BadInput: as `make_suites`, or the policy does not name this suite.
+    """
+    if name not in policy.suites:
+        raise BadInput(f"policy {policy.name} names no suite '{name}'; it names {', '.join(policy.suites)}")
+    if name not in SUITES:
+        raise BadInput(f"policy {policy.name}: suite '{name}' is unknown; known: {', '.join(SUITES)}")
+    suite_class, config_class = SUITES[name]
+    config = validate(config_class, policy.suites[name] or {}, f"policy {policy.name}: suites.{name}")
+    suite = suite_class(config, policy.sampling, folder)
+    if suite.context_needed > policy.serving.max_model_len:
+        raise BadInput(
+            f"policy {policy.name}: suite {name} needs {suite.context_needed} tokens of context, "
+            f"serving.max_model_len is {policy.serving.max_model_len}"
+        )
+    return suite
