@@ -1,23 +1,37 @@
 """Needle: one fact hidden at a set depth of a set length, up to a million tokens.
 
-Method: the "needle in a haystack" test (Kamradt 2023) with RULER's number needle and noise haystack (arXiv 2404.06654,
-appendix B). A task is a length; its items go through the depths.
+Method: the "needle in a haystack" test (Kamradt 2023) with RULER's number needle (arXiv 2404.06654, appendix B). A task
+is a length; its items go through the depths: their names begin with it in thousandths (d0250-00).
+
+All prompts of a language begin with the same words and the same haystack, up to the needle. The deepest needles of a
+length are asked first: they leave the longest prefix in the cache of a server that keeps prefixes, for all others.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from harness.endpoint import Endpoint, Messages
-from harness.errors import BadInput
+from harness.endpoint import Completion, Messages
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample
-from suites.base import SuiteConfig, Tokenizer, count_tokens, make_item, make_sample
-from suites.ruler import NOISE, match_all
+from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
+from suites.fitting import fit, user
+from suites.haystack import Haystack, Language, noise, running_text
+from suites.needle_phrases import PHRASES, draw_other
+from suites.ruler import match_all
+
+COUNTED = 32768
+"""Longer prompts are not counted one by one, since a million tokens take seconds: one prompt of each length is."""
+WITHIN = (0.992, 0.998)
+"""Shares of the length between which that one prompt lies. The others have another name and place for the needle, which
+is a matter of ten tokens."""
 
 
 class NeedleConfig(SuiteConfig):
@@ -29,9 +43,21 @@ class NeedleConfig(SuiteConfig):
     """Where the needle lies: 0 is the beginning of the haystack, 1 its end."""
     per_cell: int = Field(1, ge=1)
     """Items for each length and depth."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first items of each length, in the order in which they are asked: the deepest ones."""
+    language: Language = "en"
+    haystack: Literal["noise", "text"] = "noise"
+    """Repeated sentences, or running text ($QUANTGATE_DATA/text_<language>, else the essays of this project)."""
     max_tokens: int | None = Field(None, ge=1)
     """Budget of one answer; the policy's sampling.max_tokens when absent."""
     seed: int = 42
+
+    @field_validator("lengths")
+    @classmethod
+    def _named_once(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(lengths)) < len(lengths):
+            raise ValueError("a length is there twice")
+        return lengths
 
     @field_validator("depths")
     @classmethod
@@ -41,83 +67,73 @@ class NeedleConfig(SuiteConfig):
         return depths
 
 
-class Needle:
+class Cell(NamedTuple):
+    """One item before its haystack: where its needle lies and what it says."""
+
+    item: str
+    depth: float
+    key: str
+    value: str
+
+
+class Needle(ChatSuite):
     """The suite."""
 
     name = "needle"
-    reference_first = False
+    keeps_order = True
 
     def __init__(self, config: NeedleConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config
-        self._max_tokens = config.max_tokens or sampling.max_tokens
+        self.max_tokens = config.max_tokens or sampling.max_tokens
 
     @property
     def context_needed(self) -> int:
-        return max(self._config.lengths) + self._max_tokens
+        return max(self._config.lengths) + self.max_tokens
 
-    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
-        """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone.
+    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+        """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.
 
         Raises:
             BadInput: a length too small for the question.
         """
-        made: list[Item] = []
+        language = self._config.language
+        haystack = noise(language) if self._config.haystack == "noise" else running_text(language)
         for length in self._config.lengths:
-            units = _units(tokenizer, length)
-            for depth in self._config.depths:
-                for index in range(self._config.per_cell):
-                    rng = random.Random(f"{self._config.seed}/{length}/{_name(depth)}/{index}")
-                    name = f"{rng.choice(PLACES)} {rng.randint(100, 999)}"
-                    value = str(rng.randint(1_000_000, 9_999_999))
-                    messages, cell_units = _prompt(name, value, depth, units), units
-                    while count_tokens(tokenizer, messages) > length:  # numbers differ in tokens
-                        cell_units -= 1
-                        messages = _prompt(name, value, depth, cell_units)
-                    item = make_item(str(length), f"{_name(depth)}-{index:02d}", messages, target=[value], depth=depth)
-                    made.append(item)
-        return made
+            # An item of no cell, so that the others do not depend on which cells there are.
+            build = partial(_prompt, self._cell(length, 0.5, -1, haystack), haystack, language)
+            usual = fit(build, length, tokenizer, "needle", within=WITHIN)
+            for cell in islice(self._cells(length, haystack), self._config.limit):
+                build = partial(_prompt, cell, haystack, language)
+                prompt = build(fit(build, length, tokenizer, "needle", usual) if length <= COUNTED else usual)
+                item = make_item(str(length), cell.item, prompt, target=[cell.value], depth=cell.depth)
+                item.data.update(haystack=haystack.name, haystack_sha256=haystack.sha256)
+                yield item
 
-    async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
-        completion = await endpoint.chat(item.prompt, self._max_tokens)
+    def _cells(self, length: int, haystack: Haystack) -> Iterator[Cell]:
+        """The items of a length, the deepest first."""
+        for depth in sorted(self._config.depths, reverse=True):
+            for index in range(self._config.per_cell):
+                yield self._cell(length, depth, index, haystack)
+
+    def _cell(self, length: int, depth: float, index: int, haystack: Haystack) -> Cell:
+        rng = random.Random(f"{self._config.seed}/{length}/{_name(depth)}/{index}")
+        key = draw_other("word", rng, self._config.language, (), haystack.holds)
+        value = draw_other("number", rng, self._config.language, (), haystack.holds)
+        return Cell(f"{_name(depth)}-{index:02d}", depth, key, value)
+
+    def score(self, item: Item, role: Role, completion: Completion) -> Sample:
         score = match_all(completion.text, item.target)
         return make_sample(self.name, item, role, completion, score=score, answer=completion.text.strip()[:200])
-
-
-PLACES = ("harbour", "station", "library", "theatre", "garden", "workshop")
 
 
 def _name(depth: float) -> str:
     return f"d{round(1000 * depth):04d}"
 
 
-def _prompt(name: str, value: str, depth: float, units: int) -> Messages:
-    lines = [NOISE[i % len(NOISE)] for i in range(units)]
-    lines.insert(round(depth * units), f"The locker number of {name} is {value}.")
-    intro = "A locker number is hidden in the text below. Remember it, you will be asked for it."
-    question = f"What is the locker number of {name} given in the text? Answer with the number."
-    return [{"role": "user", "content": f"{intro}\n\n{' '.join(lines)}\n\n{question}"}]
-
-
-def _units(tokenizer: Tokenizer, length: int) -> int:
-    """Sentences of haystack that fit: by interpolation, since a million tokens take seconds to count.
-
-    Raises:
-        BadInput: not even the question fits.
-    """
-
-    def tokens(units: int) -> int:
-        return count_tokens(tokenizer, _prompt("workshop 100", "1000000", 0.5, units))
-
-    empty, some = tokens(0), tokens(100)
-    if empty > length:
-        raise BadInput(f"needle: a prompt of {length} tokens is too short for the question; use a larger length")
-    units = int((length - empty) / max((some - empty) / 100, 0.01))
-    for _ in range(8):
-        found = tokens(units)
-        if 0.995 * length <= found <= length:
-            return units
-        step = (length - found) * units / max(found - empty, 1)
-        units = max(0, units + (int(step) if abs(step) >= 1 else (1 if step > 0 else -1)))
-    while units > 0 and tokens(units) > length:
-        units -= 1
-    return units
+def _prompt(cell: Cell, haystack: Haystack, language: Language, units: int) -> Messages:
+    phrases = PHRASES[language]
+    thing = phrases.things["number"]
+    needle = phrases.needle[0].format(thing=thing, key=cell.key, value=cell.value)
+    text = haystack.text(units, [(cell.depth, needle)])
+    question = phrases.question[0].format(thing=thing, keys=cell.key)
+    return user(f"{phrases.intro[0].format(thing=thing)}\n\n{text}\n\n{question}")
