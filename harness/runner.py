@@ -120,7 +120,7 @@ async def _step(work: Work, mine: RoleWork) -> None:
 async def _answer(work: Work, mine: RoleWork, item: ItemRef) -> None:
     """Ask one item and write or hold its sample. Raises RunFailed when the server fails."""
     sample = await _ask(work, mine, item)
-    if sample.error is None or sample.error.startswith(("refused", "budget")):
+    if sample.error is None or sample.error.startswith(("refused", "budget", "grader")):
         _write(work, [*mine.held, sample])
         mine.held.clear()
     elif sample.error.startswith("reference"):  # says nothing of this role's server

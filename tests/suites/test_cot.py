@@ -1,13 +1,11 @@
 """cot asks what the task asks, scores what lm-eval scores, and keeps the whole answer."""
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply
-from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
@@ -15,22 +13,17 @@ from harness.endpoint import Completion, Endpoint, EndpointError
 from harness.errors import BadInput
 from harness.policy import Sampling
 from harness.samples import Item, Sample
-from suites import cot as cot_module
-from suites.cot import TASK_FILES, Cot, CotConfig, EndpointLM, load_task, score_text, scored_text
+from suites.cot import TASK_FILES, Cot, CotConfig, EndpointLM, scored_text
 from suites.word_problems import word_problems
 
-DATA = Path(os.environ.get("QUANTGATE_DATA") or "/work/shared/data")
-needs_gsm8k = pytest.mark.skipif(
-    not (DATA / "gsm8k" / "test.jsonl").exists(), reason="no gsm8k/test.jsonl in QUANTGATE_DATA"
-)
+
+def suite(tasks: dict[str, Any], temperature: float = 0.6, **config: Any) -> Cot:
+    sampling = Sampling(max_tokens=512, temperature=temperature)  # type: ignore[call-arg]
+    return Cot(CotConfig(tasks=tasks, **config), sampling, Path())
 
 
-def suite(tasks: dict[str, Any], **config: Any) -> Cot:
-    return Cot(CotConfig(tasks=tasks, **config), Sampling(max_tokens=512), Path())  # type: ignore[call-arg]
-
-
-def items(tasks: dict[str, Any]) -> list[Item]:
-    return list(suite(tasks).items(None))  # type: ignore[arg-type]
+def items(tasks: dict[str, Any], **config: Any) -> list[Item]:
+    return list(suite(tasks, **config).items(None))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -57,96 +50,136 @@ def test_items_survive_being_stored(eight: list[Item]) -> None:
     assert [Item.model_validate_json(item.model_dump_json()) for item in eight] == eight
 
 
-@needs_gsm8k
-def test_gsm8k_is_read_from_the_folder_and_not_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QUANTGATE_DATA", str(DATA))
-    made = items({"gsm8k": {"limit": 3}})
-    assert "Janet" in made[0].prompt[0]["content"] and made[0].target == "18"
-    assert len(made[0].prompt) == 1 and [item.target for item in made[1:]] == ["3", "70000"]
-    assert len(items({"gsm8k": {}})) == 1319
-
-
-@needs_gsm8k
-def test_the_worked_solutions_of_gsm8k_are_right_by_our_scoring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QUANTGATE_DATA", str(DATA))
-    task = load_task("gsm8k")
-    for item in items({"gsm8k": {"limit": 200}}):
-        solution = item.data["doc"]["answer"]
-        assert score_text(task, request_of(item), solution, "exact_match")[0] == 1.0, solution
-        assert score_text(task, request_of(item), solution + "1", "exact_match")[0] == 0.0
-
-
-def test_an_unknown_task_is_bad_input() -> None:
-    with pytest.raises(BadInput, match=r"cot task no_such_task: .*is the name right, is the data there"):
-        load_task("no_such_task")
-
-
-def test_a_task_that_is_not_answered_by_generation_is_bad_input(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "datasets_of.py").write_text((TASK_FILES / "datasets_of.py").read_text("utf-8"), "utf-8")
-    (tmp_path / "picked.yaml").write_text(
-        "task: picked\noutput_type: multiple_choice\ntest_split: test\n"
-        "custom_dataset: !function datasets_of.word_problems\n"
-        'doc_to_text: "{{question}}"\ndoc_to_choice: ["a", "b"]\ndoc_to_target: 0\n',
-        "utf-8",
+def test_a_limit_of_the_suite_holds_for_each_task(eight: list[Item]) -> None:
+    assert items({"word_problems": {}}, limit=3) == eight[:3]
+    assert (
+        items({"word_problems": {"limit": 2}}, limit=3) == items({"word_problems": {"limit": 3}}, limit=2) == eight[:2]
     )
-    monkeypatch.setattr(cot_module, "TASK_FILES", tmp_path)
-    with pytest.raises(BadInput, match="picked: not answered by generation"):
-        load_task("picked")
+
+
+def test_repeats_ask_the_same_again_and_change_no_name(eight: list[Item]) -> None:
+    twice = items({"word_problems": {"limit": 8}}, repeats=2)
+    assert [(item.item, item.repeat) for item in twice] == [(f"{i:05d}", r) for i in range(8) for r in (0, 1)]
+    assert twice[::2] == eight
+    assert [item.model_copy(update={"repeat": 0}) for item in twice[1::2]] == eight
+    own = items({"word_problems": {"limit": 1, "repeats": 3}}, repeats=2)
+    assert [item.repeat for item in own] == [0, 1, 2]
+    assert len(items({"word_problems": {"limit": 1, "repeats": 1}}, repeats=2)) == 1
+
+
+def test_repeats_of_greedy_answers_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"suites\.cot: repeats of word_problems .*temperature 0; set a temperature"):
+        suite({"word_problems": {}}, repeats=2, temperature=0)
+    with pytest.raises(BadInput, match="repeats of word_problems"):
+        suite({"word_problems": {"repeats": 2}}, temperature=0)
+    suite({"word_problems": {"repeats": 1}}, repeats=2, temperature=0)
+
+
+def test_each_repeat_has_a_seed_of_its_own(server: FakeServer) -> None:
+    server.script(chat_reply("18"))
+    made = suite({"word_problems": {"limit": 1}}, repeats=3)
+    samples = [answer(server, made, item) for item in made.items(None)]  # type: ignore[arg-type]
+    assert [body["seed"] for _, body in server.posts] == [0, 1, 2]
+    assert [sample.key.repeat for sample in samples] == [0, 1, 2]
 
 
 # -- scoring -------------------------------------------------------------------------------------------------
 
 
-def request_of(item: Item) -> Instance:
-    arguments = (EndpointLM.apply_chat_template(item.prompt), item.data["generation"])
-    return Instance("generate_until", item.data["doc"], arguments, 0, (item.task, int(item.item), 1))
+def completion(text: str, **fields: Any) -> Completion:
+    given = {"reasoning": "", "finish_reason": "stop", "prompt_tokens": 1, "completion_tokens": 1, "seconds": 0.0}
+    lists: dict[str, Any] = {"prompt_ids": [], "token_ids": [], "fingerprint": None}
+    return Completion(text=text, **given | lists | fields)  # type: ignore[arg-type]
 
 
-def with_target(item: Item, target: str) -> Instance:
-    doc = item.data["doc"] | {"answer": f"Some steps, 3 + 4 = 7.\n#### {target}"}
-    return request_of(item.model_copy(update={"data": item.data | {"doc": doc}}))
+def score(item: Item, text: str, **fields: Any) -> Sample:
+    return suite({item.task: {}}).score(item, "candidate", completion(text, **fields))
+
+
+def with_target(item: Item, target: str) -> Item:
+    return item.model_copy(update={"data": item.data | {"doc": item.data["doc"] | {"answer": target}}})
 
 
 @pytest.mark.parametrize(
-    ("target", "text", "score", "found"),
+    ("target", "text", "score_", "found"),
     [
         ("18", "18", 1.0, "18"),
         ("18", "First 7 + 11 = 18 pears.\nThe answer is 18.", 1.0, "18"),
         ("18", "The answer is **18**", 1.0, "18"),
-        ("18", "It is $18.00 in all.", 1.0, "18.00"),
+        ("18", "It is $18.00 in all.", 1.0, "18"),
         ("18", "18 pears, of which 7 are green", 0.0, "7"),  # the last number is the answer
         ("18", "19", 0.0, "19"),
         ("18", "118", 0.0, "118"),
         ("18", "-18", 0.0, "-18"),
         ("18", "18.5", 0.0, "18.5"),
-        ("18", "I do not know.", 0.0, "[invalid]"),
-        ("18", "", 0.0, "[invalid]"),
-        ("1234567", "That makes 1,234,567.", 1.0, "1,234,567"),
-        ("1,234", "1234", 1.0, "1234"),
+        ("18", "I do not know.", 0.0, None),
+        ("18", "", 0.0, None),
+        ("1234567", "That makes 1,234,567.", 1.0, "1234567"),
+        ("1234", "1,234", 1.0, "1234"),
         ("-5", "The change is -5 dollars", 1.0, "-5"),
     ],
 )
-def test_the_last_number_is_the_answer(eight: list[Item], target: str, text: str, score: float, found: str) -> None:
-    task = load_task("word_problems")
-    assert score_text(task, with_target(eight[0], target), text, "exact_match") == (score, found)
+def test_the_number_at_the_end_is_the_answer(
+    eight: list[Item], target: str, text: str, score_: float, found: str | None
+) -> None:
+    sample = score(with_target(eight[0], target), text)
+    assert (sample.score, sample.answer, sample.error) == (score_, found, None)
 
 
-def test_a_metric_that_the_task_has_not_is_bad_input(eight: list[Item]) -> None:
-    with pytest.raises(BadInput, match="no metric 'f1'; it has exact_match"):
-        score_text(load_task("word_problems"), request_of(eight[0]), "18", "f1")
+def test_a_metric_or_filter_that_the_task_has_not_is_known_before_anything_is_asked() -> None:
+    with pytest.raises(BadInput, match="word_problems: no metric 'f1'; it has exact_match"):
+        items({"word_problems": {"metric": "f1"}})
+    with pytest.raises(BadInput, match="word_problems: no filter 'strict'; it has final-number"):
+        items({"word_problems": {"filter": "strict"}})
+    assert items({"word_problems": {"filter": "final-number", "limit": 1}})
 
 
 def test_stop_texts_cut_what_is_scored() -> None:
-    completion = Completion("7\n\nQuestion: 8 END 9", "", "stop", 1, 1, [], [], 0.0, None)
+    said = completion("7\n\nQuestion: 8 END 9")
 
     def cut(until: Any) -> str:
-        return scored_text(completion, Instance("generate_until", {}, ("[]", {"until": until}), 0, ("t", 0, 1)))
+        return scored_text(said, {"until": until})
 
-    assert cut([]) == cut(None) == completion.text
-    assert cut(["Question:", "END"]) == cut(["END", "Question:"]) == "7\n\n"
+    assert cut([]) == cut(None) == cut([""]) == scored_text(said, {}) == said.text
+    assert cut(["Question:", "END"]) == cut(["END", "Question:"]) == cut("Question:") == "7\n\n"
     assert cut(["END"]) == "7\n\nQuestion: 8 "
+
+
+def test_scoring_needs_only_the_stored_item_and_the_completion(eight: list[Item]) -> None:
+    stored = Item.model_validate_json(eight[0].model_dump_json())
+    first, second = score(stored, "The answer is 18"), score(eight[0], "The answer is 18")
+    assert first == second and first.score == 1.0
+
+
+def test_an_item_of_another_policy_is_bad_input(eight: list[Item]) -> None:
+    for item in (eight[0].model_copy(update={"task": "gsm8k"}), eight[0].model_copy(update={"data": {}})):
+        with pytest.raises(BadInput, match=f"item {item.task}/00000 is not one that this policy's cot would ask"):
+            suite({"word_problems": {}}).score(item, "candidate", completion("18"))
+
+
+def test_a_grader_that_fails_is_an_error_and_no_wrong_answer(eight: list[Item]) -> None:
+    broken = eight[0].model_copy(update={"data": eight[0].data | {"doc": {"question": "no answer here"}}})
+    sample = score(broken, "18", completion_tokens=5)
+    assert sample.score is None and sample.answer is None
+    assert sample.error is not None and sample.error.startswith("grader: ")
+    assert (sample.text, sample.finish_reason, sample.completion_tokens) == ("18", "stop", 5)
+
+
+def test_only_the_text_after_the_thinking_is_scored(eight: list[Item]) -> None:
+    assert score(eight[0], "The answer is 17", reasoning="The answer is 18").score == 0.0
+    sample = score(eight[0], "The answer is 18", reasoning="The answer is 17")
+    assert (sample.score, sample.reasoning) == (1.0, "The answer is 17")
+
+
+def test_what_is_no_answer_has_no_score(eight: list[Item]) -> None:
+    unclosed = score(eight[0], "", reasoning="it is 18")
+    assert (unclosed.score, unclosed.metrics["unterminated"]) == (None, 1.0)
+    null = score(eight[0], "", null=True)
+    assert (null.score, null.metrics["null"]) == (None, 1.0)
+    called = score(eight[0], "", tool_calls=[{"function": {"name": "sum"}}], finish_reason="tool_calls")
+    assert (called.score, called.metrics["tool_calls"]) == (None, 1.0)
+    cut = score(eight[0], "", reasoning="it is 18", finish_reason="length")  # it had its budget
+    assert (cut.score, cut.metrics["unterminated"]) == (0.0, 1.0)
 
 
 # -- answering -----------------------------------------------------------------------------------------------
@@ -178,9 +211,8 @@ def test_the_budget_is_the_policys_when_the_suite_has_none(server: FakeServer, e
 
 
 def test_numbers_in_the_thinking_are_no_answer(server: FakeServer, eight: list[Item]) -> None:
-    server.script(chat_reply(None, reasoning="it is 18"))
-    sample = answer(server, suite({"word_problems": {}}), eight[0])
-    assert sample.score == 0.0 and sample.text == ""
+    server.script(chat_reply("None.", reasoning="it is 18"))
+    assert answer(server, suite({"word_problems": {}}), eight[0]).score == 0.0
 
 
 def test_a_failed_request_is_no_sample(server: FakeServer, eight: list[Item]) -> None:
@@ -189,7 +221,7 @@ def test_a_failed_request_is_no_sample(server: FakeServer, eight: list[Item]) ->
         answer(server, suite({"word_problems": {}}), eight[0])
 
 
-ENDINGS = ["{t}", "The answer is {t}.", "{t}, no: 5{t}", "It is ${t}.00", "none", "", "{t}\n#### 3", "**{t}**"]
+ENDINGS = ["{t}", "The answer is {t}.", "{t}, no: 5{t}", "It is ${t}.00", "none", "...", "{t}\n#### 3", "**{t}**"]
 
 
 def test_our_scores_are_those_of_lm_eval(server: FakeServer) -> None:
@@ -220,6 +252,6 @@ def test_our_scores_are_those_of_lm_eval(server: FakeServer) -> None:
     )
     assert {key: sample.score for key, sample in ours.items()} == {key: r["exact_match"] for key, r in theirs.items()}
     assert {key: sample.answer for key, sample in ours.items()} == {
-        key: row["filtered_resps"][0] for key, row in theirs.items()
+        key: row["filtered_resps"][0] or None for key, row in theirs.items()
     }
     assert {sample.score for sample in ours.values()} == {0.0, 1.0}  # both kinds were there
