@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import httpx
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
 
 ErrorKind = Literal["unreachable", "timeout", "server", "refused", "garbage", "budget"]
@@ -136,23 +137,80 @@ def valid_text(value: Any) -> str:
     return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
 
 
+SCORE_PATH = "/quantgate/score"
+"""Of the route in harness/score_route.py, below /v1."""
+SCORE_VERSION = 1
+FINGERPRINT_HEADER = "x-system-fingerprint"
+
+
 def read_scores(token_ids: list[int], entries: list[Any], top: int) -> Scores:
-    """Arrays from vLLM's prompt_logprobs: one {token id: {logprob, rank}} a position, the token itself included."""
-    n = len(token_ids)
-    logprobs = np.empty(n, np.float32)
-    top_ids = np.empty((n, top), np.int32)
-    top_logprobs = np.empty((n, top), np.float32)
+    """Scores from vLLM's prompt_logprobs: one {token id: {logprob, rank}} a position, the token itself included.
+
+    Raises:
+        EndpointError: garbage.
+    """
+    ids, logprobs = np.zeros((len(token_ids), top + 1), np.int32), np.zeros((len(token_ids), top + 1), np.float32)
     try:
-        for row, (token, entry) in enumerate(zip(token_ids, entries, strict=True)):
-            logprobs[row] = entry[str(token)]["logprob"]
-            ranked = sorted(((float(v["logprob"]), int(k)) for k, v in entry.items()), reverse=True)[:top]
-            if len(ranked) < top:
-                raise EndpointError("garbage", f"asked for {top} log-probabilities, got {len(ranked)}")
-            top_logprobs[row] = [logprob for logprob, _ in ranked]
-            top_ids[row] = [token_id for _, token_id in ranked]
+        own = [entry[str(token)]["logprob"] for token, entry in zip(token_ids, entries, strict=True)]
+        counts = np.array([len(entry) for entry in entries], np.int64)
+        if counts.size and not top <= counts.min() <= counts.max() <= top + 1:
+            raise EndpointError("garbage", f"asked for {top} log-probabilities, got {counts.min()} to {counts.max()}")
+        there = np.arange(top + 1) < counts[:, None]
+        with np.errstate(over="ignore"):  # too large for a float32 is infinite, which is refused
+            ids[there] = np.array([int(token) for entry in entries for token in entry], np.int32)
+            logprobs[there] = np.array([one["logprob"] for entry in entries for one in entry.values()], np.float32)
+            return _scores(token_ids, np.array(own, np.float32), ids, logprobs, there)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise EndpointError("garbage", f"prompt_logprobs cannot be read: {error!r}") from None
-    mass = np.exp(top_logprobs.astype(np.float64)).sum(axis=1)
-    if not np.isfinite(logprobs).all() or not np.isfinite(top_logprobs).all() or not (mass <= 1.01).all():
-        raise EndpointError("garbage", "log-probabilities are not finite or sum to more than one")
-    return Scores(np.asarray(token_ids, np.int32), logprobs, top_ids, top_logprobs)
+
+
+def unpack_scores(token_ids: list[int], data: bytes, top: int) -> Scores:
+    """Scores from an answer of harness/score_route.py: ids and logprobs [n, top + 1], the token itself first.
+
+    Raises:
+        EndpointError: garbage.
+    """
+    try:
+        found = safetensors.numpy.load(data)
+        ids, logprobs = found["ids"], found["logprobs"]
+    except (safetensors.SafetensorError, AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise EndpointError("garbage", f"packed log-probabilities cannot be read: {error!r}") from None
+    shape = (len(token_ids), top + 1)
+    if (ids.dtype.name, logprobs.dtype.name) != ("int32", "float32") or not ids.shape == logprobs.shape == shape:
+        is_there = f"{ids.dtype}{list(ids.shape)} and {logprobs.dtype}{list(logprobs.shape)}"
+        raise EndpointError("garbage", f"asked for {top} log-probabilities at {shape[0]} positions, got {is_there}")
+    if not np.array_equal(ids[:, 0], np.asarray(token_ids, np.int64)):
+        raise EndpointError("garbage", "log-probabilities of other tokens than were asked for")
+    # A token that is also among the likeliest is there twice; in the dictionaries of vLLM the later one is kept.
+    again = ids[:, 1:] == ids[:, :1]
+    twice = again.any(axis=1)
+    own = np.where(twice, logprobs[np.arange(len(ids)), again.argmax(axis=1) + 1], logprobs[:, 0])
+    there = np.ones(shape, np.bool_)
+    there[twice, 0] = False
+    return _scores(token_ids, own, ids, logprobs, there)
+
+
+def _scores(
+    token_ids: list[int],
+    own: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    logprobs: NDArray[np.float32],
+    there: NDArray[np.bool_],
+) -> Scores:
+    """Checked scores of n positions, of the tokens' `own` log-probabilities [n] and of all that are `there` [n, k + 1].
+
+    At least k are there in each row. The likeliest are put in one order, ties by id: a tie is no difference between
+    two models.
+    """
+    if (ids[there] < 0).any() or not np.isfinite(own).all() or not np.isfinite(logprobs[there]).all():
+        raise EndpointError("garbage", "log-probabilities that are not finite, or of an id below zero")
+    nothing = -1 - np.arange(ids.shape[1], dtype=np.int32)  # distinct, and no id
+    ids, logprobs = np.where(there, ids, nothing), np.where(there, logprobs, -np.inf).astype(np.float32)
+    known = np.sort(ids, axis=1)
+    if (known[:, 1:] == known[:, :-1]).any():
+        raise EndpointError("garbage", "two log-probabilities of one token at one position")
+    order = np.lexsort((ids, logprobs), axis=-1)[:, :0:-1]
+    top_ids, top_logprobs = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logprobs, order, axis=1)
+    if not (np.exp(np.minimum(top_logprobs, 1.0).astype(np.float64)).sum(axis=1) <= 1.01).all():
+        raise EndpointError("garbage", "probabilities that sum to more than one")
+    return Scores(np.asarray(token_ids, np.int32), own, top_ids, top_logprobs)

@@ -16,6 +16,9 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.answers import (
+    FINGERPRINT_HEADER,
+    SCORE_PATH,
+    SCORE_VERSION,
     Completion,
     EndpointError,
     ErrorKind,
@@ -26,8 +29,10 @@ from harness.answers import (
     message_fields,
     read_scores,
     token_ids_of,
+    unpack_scores,
     valid_text,
 )
+from harness.connections import SpreadClient
 from harness.policy import Requests, Sampling
 
 __all__ = ["Asked", "Completion", "Endpoint", "EndpointError", "Messages", "Scores"]
@@ -64,11 +69,15 @@ class Endpoint:
         """Whether the chat template opens the thinking, so that answers begin inside it."""
         self.measured: dict[str, float] = {}
         """What is known of the role's checkpoint and server without asking a question: bytes, KV room and the like."""
+        self.tokenizer_path = ""
+        """Folder with the tokenizer that items were made with (the reference's); empty when it is not on this machine."""
+        self.packed_scores: bool | None = None
+        """Whether the server has harness/score_route.py in it; None: not known yet."""
         self._requests = requests
         self._slots = asyncio.Semaphore(requests.concurrency)
-        limits = httpx.Limits(max_connections=requests.concurrency + 4)
         # A proxy from the environment must not be asked for a server on this machine.
-        self._http = httpx.AsyncClient(limits=limits, trust_env=not _is_loopback(self.url))
+        self._http = SpreadClient(requests.concurrency, trust_env=not _is_loopback(self.url))
+        self._http.headers["Authorization"] = f"Bearer {api_key}"  # /v1/models and the like are guarded as well
         self._client = openai.AsyncOpenAI(
             base_url=self.url + "/v1",
             api_key=api_key,
@@ -127,15 +136,52 @@ class Endpoint:
     async def score(self, token_ids: list[int], start: int, top: int) -> Scores:
         """Log-probabilities of token_ids[start:] given all before, with the `top` likeliest at each position.
 
+        The same numbers either way: over the server's own route (harness/score_route.py) where it has one, else from
+        its completions. A route that fails where completions do not is left alone from then on.
+
         Raises:
             EndpointError: no usable answer.
         """
+        if not await self._has_packed_scores():
+            return await self._completion_scores(token_ids, start, top)
+        try:
+            return await self._packed_scores(token_ids, start, top)
+        except EndpointError as error:
+            if error.kind in ("unreachable", "timeout"):
+                raise
+        scores = await self._completion_scores(token_ids, start, top)
+        self.packed_scores = False
+        return scores
+
+    async def _completion_scores(self, token_ids: list[int], start: int, top: int) -> Scores:
         body = {"model": self.model, "prompt": token_ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": top}
         data, _ = await self._post("/completions", body, budget=len(token_ids))
         entries = first_choice(data).get("prompt_logprobs")
         if not isinstance(entries, list) or len(entries) != len(token_ids):
             raise EndpointError("garbage", f"{self.url}: prompt_logprobs do not match the {len(token_ids)} tokens sent")
         return read_scores(token_ids[start:], entries[start:], top)
+
+    async def _packed_scores(self, token_ids: list[int], start: int, top: int) -> Scores:
+        body = {"token_ids": token_ids, "start": start, "top": top}
+        response, _ = await self._send(SCORE_PATH, body, budget=len(token_ids), max_tokens=1)
+        self._note(response.headers.get(FINGERPRINT_HEADER), len(token_ids), 1)
+        return unpack_scores(token_ids[start:], response.content, top)
+
+    async def _has_packed_scores(self) -> bool:
+        """Ask the server once. One that is busy or broken just now is asked again the next time."""
+        if self.packed_scores is None:
+            try:
+                response = await self._http.get(f"{self.url}/v1{SCORE_PATH}", timeout=60.0)
+            except httpx.HTTPError:
+                return False
+            if response.status_code >= 500:
+                return False
+            try:
+                found = json_object(response, self.url) if response.status_code == 200 else {}
+            except EndpointError:  # a page in the place of what was asked for
+                found = {}
+            self.packed_scores = found.get("quantgate_score") == SCORE_VERSION
+        return self.packed_scores
 
     async def render(
         self, messages: Messages, max_tokens: int = 1, tools: list[dict[str, Any]] | None = None
@@ -225,7 +271,18 @@ class Endpoint:
         return response
 
     async def _post(self, path: str, body: dict[str, Any], budget: int) -> tuple[dict[str, Any], float]:
-        """POST with the SDK's retries. Returns the JSON object and the seconds of all tries."""
+        """POST as `_send` does. Returns the JSON object and the seconds of all tries."""
+        response, seconds = await self._send(path, body, budget, body["max_tokens"])
+        data = json_object(response, self.url)
+        usage = data.get("usage")
+        prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+        self._note(data.get("system_fingerprint"), prompt_tokens, body["max_tokens"])
+        return data, seconds
+
+    async def _send(
+        self, path: str, body: dict[str, Any], budget: int, max_tokens: int
+    ) -> tuple[httpx.Response, float]:
+        """POST with the SDK's retries: one request of `max_tokens`, `budget` tokens' time to answer it."""
         timeout = httpx.Timeout(120 + budget / self._requests.min_tokens_per_second, connect=30.0)
         async with self._slots:
             start = time.monotonic()
@@ -242,17 +299,13 @@ class Endpoint:
                 raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None
             seconds = time.monotonic() - start
         self.asked.requests += 1
-        self.asked.budget += body["max_tokens"]
-        data = json_object(response, self.url)
-        self._note(data, body["max_tokens"])
-        return data, seconds
+        self.asked.budget += max_tokens
+        return response, seconds
 
-    def _note(self, data: dict[str, Any], max_tokens: int) -> None:
+    def _note(self, fingerprint: Any, prompt_tokens: Any, max_tokens: int) -> None:
         """Remember what an answer says of its server and of the room it took."""
-        fingerprint, usage = data.get("system_fingerprint"), data.get("usage")
         if isinstance(fingerprint, str) and len(self.fingerprints) < MOST_FINGERPRINTS:
             self.fingerprints.add(valid_text(fingerprint[:100]))
-        prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         if isinstance(prompt_tokens, int):
             self.asked.longest = max(self.asked.longest, prompt_tokens + max_tokens)
 

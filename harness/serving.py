@@ -53,6 +53,7 @@ HINTS = [
         "this vLLM does not know the architecture: use a newer one",
     ),
     (r"No working C\+\+ compiler", "install g++ where the server runs, or set serving.enforce_eager: true"),
+    (r"No module named 'harness", "the server cannot import quantgate: start it where quantgate is installed"),
     (r"unrecognized arguments|invalid choice", "serving.extra_args has a flag that this vLLM does not know"),
 ]
 
@@ -112,6 +113,8 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
             command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model), *arguments]
             plans.append(ServerPlan(role, model, ports[role], command, environment, cpus))
     if not hardware.gpus:
+        if serving.kv_cache_memory_gib % 1:
+            raise BadInput("serving.kv_cache_memory_gib must be a whole number on CPU: vLLM reads no other there")
         _require_memory(serving, plans, hardware)
     return plans
 
@@ -132,6 +135,8 @@ def _arguments(serving: Serving, port: int) -> list[str]:
     if not serving.image and _vllm_version() >= Version("0.31"):
         # Opens /render, from which the stop settings are read back; older versions have it open. Loopback only.
         arguments.append("--enable-scale-out")
+    if not serving.image:  # an image need not hold this package; without the route, completions give the same numbers
+        arguments += ["--middleware", "harness.score_route.ScoreRoute"]
     return [*arguments, *serving.extra_args]
 
 

@@ -167,6 +167,8 @@ class FakeVllm:
         """The text of /metrics in the place of what the counters say."""
         self.most_tokens = 1 << 40
         """Cap on every budget that arrives."""
+        self.packed: bytes | None = None
+        """What the route of harness/score_route.py answers; None for a server without it."""
 
     def __call__(self, path: str, body: dict[str, Any]) -> Any:
         pages: dict[str, Callable[[], Any]] = {
@@ -175,6 +177,7 @@ class FakeVllm:
             "/server_info?config_format=json": lambda: Reply({}, 404) if self.info is None else self.info,
             "/metrics": lambda: Reply(self._metrics().encode(), headers={"content-type": "text/plain"}),
             "/v1/chat/completions/render": lambda: self._render(body),
+            "/v1/quantgate/score": lambda: self._packed(body),
         }
         return pages.get(path, lambda: self._answer(body))()
 
@@ -197,6 +200,15 @@ class FakeVllm:
         asked = {key: value for key, value in body.items() if key not in ("model", "messages")}
         asked["max_tokens"] = min(asked["max_tokens"], self.most_tokens)
         return {"sampling_params": {**self.defaults, **asked, **self.sampling}}
+
+    def _packed(self, body: dict[str, Any]) -> Any:
+        if self.packed is None:
+            return Reply({}, 404)
+        if not body:
+            return {"quantgate_score": 1}
+        self.requests += 1
+        self.budget += 1
+        return Reply(self.packed)
 
     def _answer(self, body: dict[str, Any]) -> Any:
         if "tools" in body and not self.takes_tools:

@@ -129,16 +129,21 @@ def test_render_is_opened_where_vllm_keeps_it_shut(
     assert ("--enable-scale-out" in plan(config(), models, CPU)[0].command) is given
 
 
+def test_a_kv_cache_that_vllm_cannot_read_on_a_cpu_is_refused(models: dict[Role, Path]) -> None:
+    with pytest.raises(BadInput, match="whole number on CPU"):
+        plan(config(kv_cache_memory_gib=1.5), models, CPU)
+
+
 @pytest.mark.parametrize(
     ("cores", "shares"),
     [([4, 5], [[4], [5]]), ([0, 1, 2, 3, 4], [[0, 1], [2, 3]]), ([3], [[3], [3]])],
 )
 def test_cores_are_shared_equally(models: dict[Role, Path], cores: list[int], shares: list[list[int]]) -> None:
-    plans = plan(config(kv_cache_memory_gib=1.5), models, replace(CPU, cpus=cores))
+    plans = plan(config(kv_cache_memory_gib=2), models, replace(CPU, cpus=cores))
     assert [p.cpus for p in plans] == shares
     for made, share in zip(plans, shares, strict=True):
         assert made.environment["VLLM_CPU_OMP_THREADS_BIND"] == ",".join(map(str, share))
-        assert made.environment["VLLM_CPU_KVCACHE_SPACE"] == "1.5"
+        assert made.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
         assert "CUDA_VISIBLE_DEVICES" not in made.environment
         assert "--kv-cache-memory-bytes" not in made.command
 
