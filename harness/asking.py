@@ -14,6 +14,7 @@ from harness.endpoint import Endpoint, EndpointError
 from harness.errors import RunFailed
 from harness.hardware import detect
 from harness.items import ItemRef
+from harness.measured import measure_server, spec_counters, spec_metrics
 from harness.parity import require_parity, require_same
 from harness.policy import Requests, Sampling, SealedPolicy
 from harness.progress import Reporter
@@ -171,6 +172,7 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             name = SERVED_NAME if facts.command else await _served_name(facts.url)
             endpoint = Endpoint(facts.url, name, policy.requests, policy.sampling)
             endpoint.thinking_opened = job.manifest.thinking_opened
+            endpoint.tokenizer_path = job.manifest.models["reference"].path
             endpoints[role] = await stack.enter_async_context(endpoint)
         before = {role: await _counters(role, endpoint) for role, endpoint in endpoints.items()}
         with job.reporter.stage("parity"):
@@ -181,10 +183,13 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             reference = endpoints["reference"]
             endpoint = Endpoint(reference.url, reference.model, policy.requests, other_seed)
             endpoint.asked, endpoint.fingerprints = reference.asked, reference.fingerprints  # one server counts both
-            endpoint.thinking_opened = reference.thinking_opened
+            endpoint.thinking_opened, endpoint.tokenizer_path = reference.thinking_opened, reference.tokenizer_path
             asked["noise"] = await stack.enter_async_context(endpoint)
+        await _measure(job, endpoints, asked)
         for suite in job.suites:
+            drafted = await _drafted(endpoints)
             await _ask_suite(job, suite, asked)
+            _keep_drafts(job, suite.name, drafted, await _drafted(endpoints))
         await _require_steady(job, endpoints, before)
 
 
@@ -216,6 +221,46 @@ async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         readback = {role: servers[role].readback for role in ROLES}
         job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
         job.save()
+
+
+async def _measure(job: Job, endpoints: Mapping[Role, Endpoint], asked: Mapping[Role, Endpoint]) -> None:
+    """What is known of each role's checkpoint and server goes to its endpoint, where suites find it."""
+    for role, endpoint in endpoints.items():
+        log = job.run.log_path(role) if job.manifest.servers[role].command else None
+        facts = job.manifest.models["reference" if role == "noise" else role]
+        try:
+            endpoint.measured = await measure_server(endpoint, facts, log)
+        except EndpointError as error:
+            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
+    if "noise" in asked and "noise" not in endpoints:  # the reference's server, asked with another seed
+        asked["noise"].measured = endpoints["reference"].measured
+
+
+async def _drafted(endpoints: Mapping[Role, Endpoint]) -> dict[Role, dict[str, float]]:
+    """What each server has drafted so far; nothing of one that does not answer just now."""
+    found: dict[Role, dict[str, float]] = {}
+    for role, endpoint in endpoints.items():
+        try:
+            found[role] = spec_counters(await endpoint.metrics())
+        except EndpointError:
+            found[role] = {}
+    return found
+
+
+def _keep_drafts(
+    job: Job, suite: str, before: Mapping[Role, dict[str, float]], after: Mapping[Role, dict[str, float]]
+) -> None:
+    """Add what was drafted in a suite to what an earlier part of this run drafted in it."""
+    for role, counters in after.items():
+        try:
+            found = spec_metrics(before[role], counters)
+        except ValueError:  # restarted: _require_steady says so
+            continue
+        found.pop("accepted_length", None)  # it is made of the sums
+        if found.get("drafts"):
+            kept = job.manifest.speculative.setdefault(suite, {}).setdefault(role, {})
+            for name, value in found.items():
+                kept[name] = kept.get(name, 0.0) + value
 
 
 async def _counters(role: Role, endpoint: Endpoint) -> Counters:

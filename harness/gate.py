@@ -219,7 +219,9 @@ def _use_baseline(job: Job, earlier: RunFolder) -> None:
         job.reporter.say(f"baseline {earlier.path} is not used, the reference is asked: {'; '.join(found)}")
         return
     with_files = [suite.name for suite in job.suites if suite.reference_first]
-    taken = reuse(earlier, job.run, job.sealed.policy, job.manifest, job.items, with_files)
+    # What measures a server is measured of both at the same time: yesterday's speed is no pair for today's.
+    items = {suite.name: job.items[suite.name] for suite in job.suites if not suite.alternates}
+    taken = reuse(earlier, job.run, job.sealed.policy, job.manifest, items, with_files)
     job.save()
     job.reporter.say(f"baseline {earlier.path}: {taken} samples of the reference are used again")
 

@@ -106,6 +106,15 @@ def _acceptance_loss(pair: Pair) -> Part | None:
     return Part(loss, loss, weight)
 
 
+def _accepted_length(pair: Pair) -> Part | None:
+    """Tokens of the candidate's steps that had a draft, 1 + accepted of each, over these steps."""
+    found = pair.candidate.metrics
+    drafts, accepted = found.get("drafts", 0.0), found.get("accepted_tokens", -1.0)
+    if drafts <= 0 or not 0 <= accepted <= found.get("draft_tokens", 0.0):
+        return None
+    return Part(drafts + accepted, drafts + accepted, drafts)
+
+
 METRICS: dict[str, Difference | Ratio] = {
     "accuracy": Difference(_score, "max_loss", "floor"),
     "resolved": Difference(_score, "max_loss", "floor"),
@@ -113,15 +122,19 @@ METRICS: dict[str, Difference | Ratio] = {
     "unterminated_rate": Difference(_stored("unterminated"), "max_increase", "ceiling"),
     "looped_rate": Difference(_stored("looped"), "max_increase", "ceiling"),
     "wrong_language_rate": Difference(_stored("wrong_language"), "max_increase", "ceiling"),
+    "uncommitted_rate": Difference(_stored("uncommitted"), "max_increase", "ceiling"),
     "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), ("max", "max_over_noise"), "nats"),
     "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), ("max", "max_over_noise"), "share", high=1.0),
     "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio"),
     "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", signed=True, high=1.0),
+    "accepted_length": Ratio(_accepted_length, ("min",), "ratio"),
     "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", exact=True),
     "speed_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("tokens_per_second")), ("min",), "ratio"),
 }
 """accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
-that repeat themselves, that are in another language than asked for. kl_mean, flip_rate: along the reference's
+that repeat themselves, that are in another language than asked for, that reached an answer in their thinking and did
+not commit to it. kl_mean, flip_rate: along the reference's
 trajectories. length_ratio: tokens of the candidate's answers to those of the reference. acceptance: loss of the share
-of drafted tokens that were accepted (a pair is one stretch of a suite). bytes_ratio, speed_ratio: candidate to
-reference."""
+of drafted tokens that were accepted (a pair is one stretch of a suite). accepted_length: mean number of tokens that a
+step with a draft gives, of the candidate alone: 1 + accepted / drafts, 1 is a draft head that never helps. bytes_ratio,
+speed_ratio: candidate to reference."""

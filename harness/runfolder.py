@@ -123,6 +123,8 @@ class Manifest(BaseModel):
     """How the noise floor was measured, when it was."""
     stopped: list[str] = Field(default_factory=list)
     """What sequential checks decided before every item was asked."""
+    speculative: dict[str, dict[Role, dict[str, float]]] = Field(default_factory=dict)
+    """By suite and role what the draft head proposed and what was accepted (names: harness/measured.py)."""
     stages: list[Stage] = Field(default_factory=list)
 
 

@@ -9,14 +9,20 @@ from harness.policy import Config, Policy, validate
 from suites.base import Suite
 from suites.cot import Cot, CotConfig
 from suites.divergence import Divergence, DivergenceConfig
+from suites.footprint import Footprint, FootprintConfig
 from suites.needle import Needle, NeedleConfig
 from suites.ruler import Ruler, RulerConfig
+from suites.speculative import Speculative, SpeculativeConfig
+from suites.speed import Speed, SpeedConfig
 
 SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
     "divergence": (Divergence, DivergenceConfig),
     "cot": (Cot, CotConfig),
     "ruler": (Ruler, RulerConfig),
     "needle": (Needle, NeedleConfig),
+    "speculative": (Speculative, SpeculativeConfig),
+    "footprint": (Footprint, FootprintConfig),
+    "speed": (Speed, SpeedConfig),
 }
 
 

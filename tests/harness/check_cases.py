@@ -17,6 +17,7 @@ WORSE: dict[str, Callable[[bool], dict[str, Any]]] = {
     "unterminated_rate": lambda bad: {"metrics": {"unterminated": float(bad)}},
     "looped_rate": lambda bad: {"metrics": {"looped": float(bad)}},
     "wrong_language_rate": lambda bad: {"metrics": {"wrong_language": float(bad)}},
+    "uncommitted_rate": lambda bad: {"metrics": {"uncommitted": float(bad)}},
 }
 """How a sample is good or bad by each metric of a difference."""
 
@@ -51,6 +52,12 @@ def drafts(rows: list[tuple[float, float, float, float]]) -> list[Sample]:
     return measured(made, "speculative/chat")
 
 
+def accepted(rows: list[tuple[float, float]]) -> list[Sample]:
+    """Stretches with (accepted tokens, drafts of 3 tokens) of the candidate; the reference drafts nothing."""
+    made = [{"accepted_tokens": a, "drafts": d, "draft_tokens": 3 * d} for a, d in rows]
+    return measured([({}, values) for values in made], "speculative/chat")
+
+
 KL_ROWS = {"PASS": spread(0.01, 0.02), "FAIL": spread(0.2, 0.5), "INCONCLUSIVE": spread(0.01, 0.5)}
 FLIPS = {"PASS": 2.0, "FAIL": 20.0, "INCONCLUSIVE": 9.0}
 RATIOS: dict[str, dict[str, list[Sample]]] = {
@@ -76,6 +83,11 @@ RATIOS: dict[str, dict[str, list[Sample]]] = {
         "PASS": drafts([(80, 100, 79 + i % 3, 100) for i in range(40)]),
         "FAIL": drafts([(80, 100, 39 + i % 3, 100) for i in range(40)]),
         "INCONCLUSIVE": drafts([(80, 100, 60 + 20 * (i % 2), 100) for i in range(40)]),
+    },
+    "accepted_length min": {
+        "PASS": accepted([(29.0 + i % 3, 20.0) for i in range(40)]),
+        "FAIL": accepted([(7.0 + i % 3, 20.0) for i in range(40)]),
+        "INCONCLUSIVE": accepted([(10.0 + 20 * (i % 2), 20.0) for i in range(40)]),
     },
     "bytes_ratio max": {
         "PASS": ratios("bytes", [(1000.0, 1100.0)]),

@@ -1,7 +1,7 @@
 """Ratios over documents: each metric of them passes, fails and stays undecided where its figures say so."""
 
 import pytest
-from check_cases import KL, RATIOS, WORSE, drafts, ratios
+from check_cases import KL, RATIOS, WORSE, accepted, drafts, ratios
 from made import decided, documents
 
 from harness.metrics import METRICS, Difference
@@ -14,6 +14,7 @@ MARGINS = {
     "length_ratio min": 0.8,
     "speed_ratio min": 0.8,
     "acceptance max_loss": 0.1,
+    "accepted_length min": 2.0,
     "bytes_ratio max": 1.1,
 }
 
@@ -69,6 +70,14 @@ def test_acceptance_is_weighted_by_the_fewer_drafts() -> None:
     better = decided({"metric": "acceptance", "on": "x", "max_loss": 0.1}, drafts([(40, 100, 80, 100)] * 20))
     assert better.verdict == "PASS" and better.estimate == pytest.approx(-0.4)
     assert better.lower is not None and better.lower < -0.4  # a gain has a lower bound, too
+
+
+def test_a_draft_head_that_never_helps_fails_and_a_server_without_one_shows_nothing() -> None:
+    check = {"metric": "accepted_length", "on": "x", "min": 1.1}
+    broken = decided(check, accepted([(0.0, 100.0)] * 48))
+    assert (broken.verdict, broken.estimate) == ("FAIL", 1.0)
+    assert decided(check, accepted([(60.0, 100.0)] * 48)).verdict == "PASS"
+    assert decided(check, accepted([(0.0, 0.0)] * 48)).verdict == "INCONCLUSIVE"
 
 
 def test_the_size_of_a_file_is_known_exactly() -> None:

@@ -13,6 +13,7 @@ RATES = {
     "unterminated_rate": "unterminated",
     "looped_rate": "looped",
     "wrong_language_rate": "wrong_language",
+    "uncommitted_rate": "uncommitted",
 }
 
 
@@ -98,3 +99,13 @@ def test_acceptance_is_the_loss_of_the_accepted_share() -> None:
     for impossible in ((101, 100), (-1, 100), (0, 0)):
         assert found(impossible, (45, 90)) is found((45, 90), impossible) is None
     assert part("acceptance", {"draft_tokens": 9.0}, {"draft_tokens": 9.0, "accepted_tokens": 1.0}) is None
+
+
+def test_accepted_length_is_of_the_candidates_drafts_alone() -> None:
+    # 40 drafts of 3 tokens each, 60 of the 120 accepted: a step gives 1 + 60 / 40 tokens.
+    found = {"drafts": 40.0, "draft_tokens": 120.0, "accepted_tokens": 60.0}
+    assert part("accepted_length", {}, found) == (100.0, 100.0, 40.0)
+    assert part("accepted_length", {}, found | {"accepted_tokens": 0.0}) == (40.0, 40.0, 40.0)
+    for impossible in ({"drafts": 0.0}, {"accepted_tokens": -1.0}, {"accepted_tokens": 121.0}):
+        assert part("accepted_length", found, found | impossible) is None
+    assert part("accepted_length", found, {"drafts": 0.0, "draft_tokens": 0.0}) is None  # nothing is drafted
