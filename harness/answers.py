@@ -134,7 +134,7 @@ def token_ids_of(value: Any) -> list[int]:
 
 def valid_text(value: Any) -> str:
     """Model text as valid Unicode: JSON may carry lone surrogates, which no file or page can hold."""
-    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else ""
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if isinstance(value, str) else ""
 
 
 SCORE_PATH = "/quantgate/score"

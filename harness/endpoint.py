@@ -70,7 +70,7 @@ class Endpoint:
         self.measured: dict[str, float] = {}
         """What is known of the role's checkpoint and server without asking a question: bytes, KV room and the like."""
         self.tokenizer_path = ""
-        """Folder with the tokenizer that items were made with (the reference's); empty when it is not on this machine."""
+        """Folder of the tokenizer that items were made with (the reference's); empty when it is not on this machine."""
         self.packed_scores: bool | None = None
         """Whether the server has harness/score_route.py in it; None: not known yet."""
         self._requests = requests
@@ -107,7 +107,8 @@ class Endpoint:
         """Ask for one answer with the policy's sampling; `max_tokens` overrides the policy's budget.
 
         Each `repeat` has a seed of its own (the policy's + repeat). `greedy` takes the likeliest token each time.
-        `tools` are told to the model, which may call them.
+        `tools` are told to the model and left to it: a call stands in the text, since servers without a tool parser
+        refuse any other choice.
 
         A request that is tried again replaces the one that failed: usage and text come from one answer only.
 
@@ -120,7 +121,7 @@ class Endpoint:
         if greedy:
             body |= GREEDY
         if tools is not None:
-            body["tools"] = tools
+            body |= {"tools": tools, "tool_choice": "none"}
         data, seconds = await self._post("/chat/completions", body, budget)
         choice = first_choice(data)
         message = choice.get("message")

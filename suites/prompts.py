@@ -14,6 +14,9 @@ from harness.errors import BadInput
 from harness.samples import Item
 from suites.base import Tokenizer, make_item
 
+LONGEST_PROMPT = 640
+"""Tokens that the longest of them may take: SmolLM2's tokenizer, which splits Japanese finely, makes 550."""
+
 TOLD = {
     "en": "You can call these functions. To call one, answer with a JSON object that has its name and its arguments.",
     "ja": "次の関数を呼び出せます。呼び出すときは、name と arguments を持つ JSON オブジェクトで答えてください。",

@@ -8,18 +8,24 @@ from harness.errors import BadInput
 from harness.policy import Config, Policy, validate
 from suites.base import Suite
 from suites.cot import Cot, CotConfig
+from suites.decoding import Decoding, DecodingConfig
 from suites.divergence import Divergence, DivergenceConfig
 from suites.footprint import Footprint, FootprintConfig
+from suites.language import LanguageConfig, LanguageSuite
 from suites.needle import Needle, NeedleConfig
 from suites.ruler import Ruler, RulerConfig
 from suites.speculative import Speculative, SpeculativeConfig
 from suites.speed import Speed, SpeedConfig
+from suites.termination import Termination, TerminationConfig
 
 SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
     "divergence": (Divergence, DivergenceConfig),
+    "decoding": (Decoding, DecodingConfig),
     "cot": (Cot, CotConfig),
     "ruler": (Ruler, RulerConfig),
     "needle": (Needle, NeedleConfig),
+    "termination": (Termination, TerminationConfig),
+    "language": (LanguageSuite, LanguageConfig),
     "speculative": (Speculative, SpeculativeConfig),
     "footprint": (Footprint, FootprintConfig),
     "speed": (Speed, SpeedConfig),
@@ -47,6 +53,10 @@ def make_suite(policy: Policy, name: str, folder: Path) -> Suite:
         raise BadInput(f"policy {policy.name}: suite '{name}' is unknown; known: {', '.join(SUITES)}")
     suite_class, config_class = SUITES[name]
     config = validate(config_class, policy.suites[name] or {}, f"policy {policy.name}: suites.{name}")
+    top, most = getattr(config, "top_logprobs", 0), policy.serving.max_logprobs
+    if 0 <= most < top:  # -1: the server gives all
+        what = f"policy {policy.name}: suite {name} keeps {top} log-probabilities"
+        raise BadInput(f"{what}, serving.max_logprobs is {most}")
     suite = suite_class(config, policy.sampling, folder)
     if suite.context_needed > policy.serving.max_model_len:
         raise BadInput(

@@ -14,6 +14,8 @@ RATES = {
     "looped_rate": "looped",
     "wrong_language_rate": "wrong_language",
     "uncommitted_rate": "uncommitted",
+    "wrong_reasoning_language_rate": "wrong_reasoning_language",
+    "garbled_rate": "garbled",
 }
 
 

@@ -58,7 +58,9 @@ def test_a_wrong_configuration_names_suite_and_key(
     [
         {"ruler": {"lengths": [2048], "max_tokens": 100}},
         {"cot": {"tasks": {"gsm8k": {}}, "max_tokens": 2100}},
-        {"divergence": {"max_tokens": 2100}},
+        {"divergence": {"max_tokens": 1500}},
+        {"decoding": {"max_tokens": 1500}},
+        {"speculative": {"max_tokens": 1500}},
     ],
 )
 def test_a_context_that_the_servers_cannot_hold_is_refused(tmp_path: Path, suites: dict[str, dict[str, Any]]) -> None:
