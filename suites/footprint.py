@@ -14,7 +14,7 @@ from pydantic import Field
 from harness.endpoint import Endpoint, EndpointError
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample
-from suites.base import SuiteConfig, Tokenizer, make_item
+from suites.base import Suite, SuiteConfig, Tokenizer, make_item
 
 GIB = 1 << 30
 
@@ -40,13 +40,10 @@ class FootprintConfig(SuiteConfig):
     """As every suite has it; there is one item."""
 
 
-class Footprint:
+class Footprint(Suite):
     """The suite: one item, the checkpoint."""
 
     name = "footprint"
-    reference_first = False
-    alternates = False
-    keeps_order = False
 
     def __init__(self, config: FootprintConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config

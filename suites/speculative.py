@@ -19,8 +19,8 @@ from harness.endpoint import Endpoint, EndpointError
 from harness.measured import Metrics, counter, spec_counters, spec_metrics
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample
-from suites.base import SuiteConfig, Tokenizer, make_sample
-from suites.prompts import shipped_prompts
+from suites.base import Suite, SuiteConfig, Tokenizer, make_sample
+from suites.prompts import LONGEST_PROMPT, shipped_prompts
 
 ANSWERED = "vllm:request_params_max_tokens_count"
 """Requests that the server has answered, of any client. vLLM counts one together with the drafts of its last step."""
@@ -43,13 +43,11 @@ class SpeculativeConfig(SuiteConfig):
     """Budget of one answer. Acceptance is counted by token, so answers need not end."""
 
 
-class Speculative:
+class Speculative(Suite):
     """The suite. One request at a time: the counters are the server's, not a request's."""
 
     name = "speculative"
-    reference_first = False
     alternates = True
-    keeps_order = False
 
     def __init__(self, config: SpeculativeConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config
@@ -57,7 +55,7 @@ class Speculative:
 
     @property
     def context_needed(self) -> int:
-        return self.max_tokens + 1
+        return self.max_tokens + LONGEST_PROMPT
 
     def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
         """A task is a kind and a language. Raises BadInput: more prompts asked for than there are."""

@@ -30,7 +30,7 @@ from harness.errors import BadInput
 from harness.measured import counter
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample, sha256_of
-from suites.base import SuiteConfig, Tokenizer
+from suites.base import Suite, SuiteConfig, Tokenizer
 
 BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
 
@@ -107,13 +107,11 @@ class Load:
     seed: int
 
 
-class Speed:
+class Speed(Suite):
     """The suite. One measurement at a time, the roles in turn."""
 
     name = "speed"
-    reference_first = False
     alternates = True
-    keeps_order = False
 
     def __init__(self, config: SpeedConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config

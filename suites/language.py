@@ -1,0 +1,142 @@
+"""Language: is the answer, and is the thinking, in the language asked for?
+
+Arithmetic and well-known facts are asked in English, Japanese and Chinese, to be answered in the same or in another
+language; problems of many steps are asked with a system prompt that wants the thinking in Japanese or Chinese. Whether
+an answer is right and in which language it is are two measurements: an answer in the wrong language can be right.
+
+Tasks: arithmetic-L, facts-L, cross-L-M (asked in L, answered in M), thinking-L.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from harness.endpoint import Completion
+from harness.policy import Sampling
+from harness.samples import Item, Role, Sample
+from suites.accepted import first_accepted
+from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_sample
+from suites.endings import unterminated
+from suites.language_items import (
+    ARITHMETIC,
+    PAIRS,
+    THINKING_LANGUAGES,
+    Question,
+    arithmetic,
+    cross_questions,
+    facts,
+    question_items,
+    thinking_items,
+)
+from suites.scripts import LANGUAGES, Language, broken_characters, fits, mixed_words, script_shares
+
+Group = Literal["arithmetic", "facts", "cross", "thinking"]
+GROUPS: tuple[Group, ...] = ("arithmetic", "facts", "cross", "thinking")
+
+PROMPT_TOKENS = 1536
+"""No prompt has more bytes, chat template included; byte-level tokenizers make at most one token of a byte."""
+
+LANGUAGE_METRICS = {
+    "wrong_language": "1 when the answer is in another language than asked for; absent when it is too short to tell",
+    "wrong_reasoning_language": "the same of the thinking; absent where none was asked for or the model did not think",
+    "answer_kana": "share of the answer's letters; so too han, latin, hangul, cyrillic, arabic, other; absent without",
+    "reasoning_kana": "share of the thinking's letters, and so on",
+    "mixed_words": "words whose letters do not belong together, in thinking and answer (suites/scripts.py)",
+    "broken_characters": "U+FFFD and lone surrogates in thinking and answer, but for one that the budget cut",
+    "garbled": "1 when there is a mixed word or a broken character",
+}
+"""Metrics of a sample, in addition to those of suites/endings.py."""
+
+
+class LanguageConfig(SuiteConfig):
+    """`language` in a policy."""
+
+    groups: tuple[Group, ...] = Field(GROUPS, min_length=1)
+    """Leave `thinking` out for a model that does not think: nothing can be said of what is not there."""
+    languages: tuple[Language, ...] = Field(LANGUAGES, min_length=1)
+    """Of questions, answers and thinking."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first items of each task."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Budget of one answer, thinking included; the policy's sampling.max_tokens when absent."""
+    seed: int = 0
+
+    @field_validator("groups", "languages")
+    @classmethod
+    def _named_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value is there twice")
+        return values
+
+
+class LanguageSuite(ChatSuite):
+    """The suite."""
+
+    name = "language"
+
+    def __init__(self, config: LanguageConfig, sampling: Sampling, folder: Path) -> None:
+        self._config = config
+        self.max_tokens = config.max_tokens or sampling.max_tokens
+
+    @property
+    def context_needed(self) -> int:
+        return self.max_tokens + PROMPT_TOKENS
+
+    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+        """Questions of each group and language, the first ones of each task where there is a limit."""
+        for items in self._tasks():
+            yield from islice(items, self._config.limit)
+
+    def _tasks(self) -> Iterator[Iterator[Item]]:
+        groups, languages, seed = self._config.groups, self._config.languages, self._config.seed
+        same: dict[Group, Sequence[Question]] = {
+            "arithmetic": [arithmetic(index, seed) for index in range(ARITHMETIC)],
+            "facts": facts(),
+        }
+        for group, questions in same.items():
+            if group in groups:
+                for language in languages:
+                    yield question_items(f"{group}-{language}", questions, (language, language))
+        if "cross" in groups:
+            for pair in PAIRS:
+                if set(pair) <= set(languages):
+                    yield question_items(f"cross-{pair[0]}-{pair[1]}", cross_questions(pair, seed), pair)
+        if "thinking" in groups:
+            for language in THINKING_LANGUAGES:
+                if language in languages:
+                    yield thinking_items(language, seed)
+
+    def score(self, item: Item, role: Role, completion: Completion) -> Sample:
+        """1 when the answer holds an accepted one, in any language."""
+        found = None if unterminated(completion) else first_accepted(completion.text, item.target)
+        metrics = language_metrics(completion, item.data["language"], item.data.get("thinking"))
+        answer = found or completion.text.strip()[:200]
+        return make_sample(
+            self.name, item, role, completion, score=float(found is not None), answer=answer, metrics=metrics
+        )
+
+
+def language_metrics(completion: Completion, answer: Language, thinking: Language | None = None) -> dict[str, float]:
+    """Metrics of one answer that was asked for in the language `answer`, with thinking in the language `thinking`."""
+    metrics: dict[str, float] = {}
+    asked = (("wrong_language", completion.text, answer), ("wrong_reasoning_language", completion.reasoning, thinking))
+    for name, text, language in asked:
+        fitting = None if language is None else fits(text, language)
+        if fitting is not None:
+            metrics[name] = float(not fitting)
+    for part, text in (("answer", completion.text), ("reasoning", completion.reasoning)):
+        metrics |= {f"{part}_{script}": share for script, share in script_shares(text).items()}
+    text = "\n".join(filter(None, (completion.reasoning, completion.text)))
+    if completion.finish_reason == "length":  # the budget may end inside a character
+        text = text.removesuffix("\ufffd")
+    mixed, broken = mixed_words(text), broken_characters(text)
+    return metrics | {
+        "mixed_words": float(mixed),
+        "broken_characters": float(broken),
+        "garbled": float(mixed + broken > 0),
+    }
