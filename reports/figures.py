@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from reports.kl import Divergence
 from reports.rows import CheckRow
+from reports.scores import TaskScores
 from reports.svg import INKS, plain_text, to_svg
-from reports.tables import Divergence, TaskScores
 from reports.text import one_line, plural
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 WIDE, NARROW = 920, 380
 MAX_ROWS = 40
+MOST_NATS = 1e6
+"""A KL above is a broken file's; it stands in the table and would flatten the figure."""
 _MARKS = {"PASS": ("o", "pass"), "FAIL": ("s", "fail"), "INCONCLUSIVE": ("D", "open")}
 
 
@@ -93,12 +96,13 @@ def task_scores(tasks: Sequence[TaskScores], name: str) -> str | None:
 
 def kl_by_document(divergence: Divergence, name: str) -> str | None:
     """KL of each document, from the lower to the upper figure, largest first; None without documents."""
-    documents = [d for d in divergence.documents if d.upper is not None or d.lower is not None]
+    documents = [d for d in divergence.documents if all(abs(v or 0.0) < MOST_NATS for v in (d.lower, d.upper))]
     if not documents:
         return None
     lower = [d.lower if d.lower is not None else d.upper or 0.0 for d in documents]
     upper = [d.upper if d.upper is not None else d.lower or 0.0 for d in documents]
     mean = divergence.upper if divergence.upper is not None else divergence.lower
+    mean = mean if mean is not None and abs(mean) < MOST_NATS else None
 
     def draw(axes: Axes, wide: bool) -> None:
         size = 12 if wide else 11

@@ -58,8 +58,6 @@ def _environment() -> Environment:
         finalize=_finalize,
     )
     environment.filters |= {
-        "percent": text.percent,
-        "points": text.points,
         "number": text.number,
         "plural": text.plural,
         "short_hash": text.short_hash,

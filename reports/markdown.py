@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from reports.provenance import ModelView
 from reports.remarks import Banner
@@ -11,6 +12,8 @@ from reports.view import Report
 
 SIGNS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
 MAX_LINES = 40
+MAX_ROWS = 24
+"""Of a suite's table; the rest is in the report."""
 MAX_CHECKS = 200
 """GitHub refuses a job summary over 1 MiB; the report itself has every check."""
 
@@ -35,6 +38,7 @@ def render_markdown(report: Report) -> str:
         lines += ["> [!WARNING]", *(f"> {line}" for line in banner_lines(banner)), ""]
     lines += model_table(report)
     lines += check_table(report)
+    lines += suite_tables(report)
     lines += [line for remark in report.remarks[:MAX_LINES] for line in (escape(remark, 600), "")]
     if report.notes:
         lines += ["**Missing or odd**", "", *(f"- {escape(note)}" for note in report.notes[:20]), ""]
@@ -102,3 +106,28 @@ def check_table(report: Report) -> list[str]:
     if len(report.checks) > MAX_CHECKS:
         lines += ["", f"{len(report.checks) - MAX_CHECKS} further checks are in the report."]
     return [*lines, ""]
+
+
+def suite_tables(report: Report) -> list[str]:
+    """The first table of each suite, with what could not be scored; all others are in the report."""
+    lines = []
+    for suite in report.suites:
+        if not suite.tables:
+            continue
+        table = suite.tables[0]
+        lines += [f"**{escape(suite.name)}: {escape(table.title)}**", ""]
+        if table.rows:
+            shown = table.rows if len(table.rows) <= MAX_ROWS else [*table.rows[: MAX_ROWS - 1], table.rows[-1]]
+            lines += [_row(table.columns), "| --- |" + " ---: |" * (len(table.columns) - 1), *map(_row, shown), ""]
+            if len(shown) < len(table.rows):
+                lines += [f"{len(table.rows) - len(shown)} further rows are in the report.", ""]
+        if table.note:
+            lines += [escape(table.note, 600), ""]
+        for what, said in (("Errors", suite.errors_said), ("Answers without a score", suite.unscored_said)):
+            if said:
+                lines += [f"{what}: {escape(said, 900)}.", ""]
+    return lines
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(escape(cell) for cell in cells)} |"

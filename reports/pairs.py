@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from harness.samples import Item, Sample, sha256_of
+from harness.samples import Item, Pair, Sample, sha256_of
 from reports.text import number, shorten, visible
 
-Kind = Literal["worse", "better", "error", "unequal", "missing", "truncated", "diverging", "same"]
+Kind = Literal["worse", "better", "error", "unequal", "missing", "truncated", "diverging", "unscored", "same"]
 KINDS: dict[Kind, str] = {
     "worse": "Worse with the candidate",
     "better": "Better with the candidate",
@@ -21,6 +21,7 @@ KINDS: dict[Kind, str] = {
     "missing": "One answer missing",
     "truncated": "Hit the token cap",
     "diverging": "Distributions compared",
+    "unscored": "No score",
     "same": "Same score",
 }
 """Kinds of pairs in the order in which they are worth a look, with the words a reader sees."""
@@ -40,7 +41,7 @@ class PairKey(NamedTuple):
 
 @dataclass
 class StoredPair:
-    """The stored samples of one item, without their texts."""
+    """The stored samples of one item. Of a text only the first letter is kept: whether there is one."""
 
     key: PairKey
     reference: Sample | None = None
@@ -61,6 +62,12 @@ class StoredPair:
             return "errored"
         wanted = self.planned_sha256 or self.reference.prompt_sha256
         return "usable" if self.reference.prompt_sha256 == self.candidate.prompt_sha256 == wanted else "unequal"
+
+    @property
+    def pair(self) -> Pair | None:
+        """Both samples, when they can be compared."""
+        usable = self.state == "usable" and self.reference is not None and self.candidate is not None
+        return Pair(self.reference, self.candidate) if usable else None  # type: ignore[arg-type]
 
     @property
     def difference(self) -> float | None:
@@ -86,7 +93,9 @@ class StoredPair:
             return "worse" if self.difference < 0 else "better"
         if any(sample is not None and sample.finish_reason == "length" for sample in (self.reference, self.candidate)):
             return "truncated"
-        return "diverging" if self.kl is not None else "same"
+        if self.kl is not None:
+            return "diverging"
+        return "unscored" if self.difference is None else "same"
 
 
 @dataclass
@@ -98,8 +107,18 @@ class StoredPairs:
     """Samples whose key was there before: passed over and told to the reader."""
     foreign: int = 0
     """Samples that nobody planned: passed over, as the verdict does."""
-    noise: int = 0
-    """Samples of the noise role: the verdict's business, never a pair's."""
+    noise: dict[PairKey, Sample] = field(default_factory=dict)
+    """Samples of the noise role, without their texts: never a pair's, and counted nowhere else."""
+
+    @property
+    def noise_pairs(self) -> list[Pair]:
+        """The reference beside itself, where both samples can be compared."""
+        of_role = [
+            StoredPair(p.key, p.reference, self.noise[p.key], p.planned_sha256)
+            for p in self.pairs
+            if p.key in self.noise
+        ]
+        return [p.pair for p in of_role if p.pair]
 
 
 def planned_prompts(suites: Iterable[str], items: Callable[[str], Iterable[Item]]) -> dict[PairKey, str]:
@@ -118,17 +137,18 @@ def collect(samples: Iterable[Sample], planned: Mapping[PairKey, str] = MappingP
     known = {key.suite for key in planned}
     for sample in samples:
         key = PairKey(*sample.key.pair)
-        if sample.role == "noise":
-            found.noise += 1
-            continue
+        stripped = sample.model_copy(update={"text": sample.text.strip()[:1], "reasoning": "", "answer": None})
         if key.suite in known and key not in planned:
-            found.foreign += 1
+            found.foreign += sample.role != "noise"
+            continue
+        if sample.role == "noise":
+            found.noise.setdefault(key, stripped)
             continue
         pair = by_key.setdefault(key, StoredPair(key, planned_sha256=planned.get(key)))
         if getattr(pair, sample.role) is not None:
             found.duplicates += 1
             continue
-        setattr(pair, sample.role, sample.model_copy(update={"text": "", "reasoning": "", "answer": None}))
+        setattr(pair, sample.role, stripped)
     found.pairs = list(by_key.values())
     return found
 

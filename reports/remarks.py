@@ -11,7 +11,7 @@ from harness.samples import ROLES
 from harness.verdict import SAME_MODEL, Verdict
 from reports.pairs import StoredPairs
 from reports.provenance import Provenance, reused
-from reports.tables import SuiteView
+from reports.suite_view import SuiteView
 from reports.text import one_line, plural
 
 NOT_THERE = "verdict.json is not there: the run did not finish, or was never judged (quantgate judge RUN)."
@@ -109,7 +109,7 @@ def notes(
 def _suite_note(suite: SuiteView) -> str | None:
     """What one suite lacks, or None when it is whole."""
     lacks = suite.coverage
-    if suite.total is None and suite.divergence is None:
+    if not suite.tables:
         return f"{suite.name}: no samples, of {plural(lacks.planned, 'planned pair')}."
     without = suite.divergence.without_metrics if suite.divergence else 0
     parts = [

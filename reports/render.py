@@ -9,8 +9,9 @@ from pathlib import Path
 from harness.errors import BadInput
 from harness.items import read_items
 from harness.policy import SealedPolicy, parse_policy
+from harness.positions import PositionSummary, position_summary
 from harness.runfolder import RunFolder, read_json, write_whole
-from harness.samples import Item, Sample, read_samples
+from harness.samples import Item, Role, Sample, read_samples
 from harness.verdict import SCHEMA_VERSION, Verdict
 from reports.badge import render_badge
 from reports.html import render_html
@@ -22,6 +23,8 @@ from reports.text import one_line
 from reports.view import Report, build
 
 JUDGE = "quantgate judge RUN"
+COMPARED: tuple[Role, Role] = ("candidate", "noise")
+"""Roles that the divergence suite compares with the reference."""
 
 
 def render(run: Path) -> Path:
@@ -50,7 +53,8 @@ def read_report(folder: RunFolder) -> Report:
     verdict = stored.verdict()
     judged_by = stored.judged_by(verdict) if verdict and verdict.after_the_fact else None
     stored.check_samples()
-    report = build(folder.manifest(), stored.policy(), verdict, stored, stored.items, stored.not_judged, judged_by)
+    manifest, policy, positions = folder.manifest(), stored.policy(), stored.positions()
+    report = build(manifest, policy, verdict, stored, stored.items, stored.not_judged, judged_by, positions)
     return replace(report, notes=[*report.notes, *stored.notes])
 
 
@@ -96,6 +100,19 @@ class _Stored:
         except (BadInput, OSError, ValueError):
             return None
         return found if found.sha256 == verdict.policy_sha256 else None
+
+    def positions(self) -> dict[Role, PositionSummary]:
+        """Statistics over the divergence suite's stored positions, of each role that was compared."""
+        found: dict[Role, PositionSummary] = {}
+        for role in COMPARED:
+            try:
+                summary = position_summary(self.folder.path / "divergence", role)
+            except (BadInput, OSError) as error:
+                self._note(error)
+                continue
+            if summary:
+                found[role] = summary
+        return found
 
     def check_samples(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 
@@ -18,6 +19,9 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+ABSENT = "–"
+"""Stands where there is no number."""
 
 
 def visible(text: str) -> str:
@@ -78,18 +82,20 @@ def short_hash(sha256: str) -> str:
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number with thousands separators, or a dash."""
-    return "–" if value is None else f"{value:,.{digits}f}"
+    """A number with thousands separators, or a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    return f"{value:,.{digits}f}" if abs(value) < 1e15 else f"{value:.3g}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
     """0.123 -> 12.3 %."""
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    return ABSENT if value is None or not math.isfinite(value) else f"{number(100 * value, digits)} %"
 
 
 def points(value: float | None) -> str:
     """A difference of shares in points, with its sign: -0.012 -> −1.2."""
-    return "–" if value is None else signed(100 * value, 1)
+    return ABSENT if value is None or not math.isfinite(value) else signed(100 * value, 1)
 
 
 def signed(value: float, digits: int) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from harness.checks import CheckResult
 from harness.policy import SealedPolicy
+from harness.positions import PositionSummary
 from harness.runfolder import Manifest
-from harness.samples import Item, Sample
+from harness.samples import Item, Role, Sample
 from harness.verdict import EXIT_CODES, Verdict
 from reports.pairs import PairsView, collect, planned_prompts, show_pairs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.rows import RANK, CheckRow, check_rows
-from reports.tables import SuiteView, suite_views
+from reports.suite_view import Measured, SuiteView, suite_views
 from reports.text import date, duration, plural
 
 NOT_JUDGED = "NOT JUDGED"
@@ -99,13 +101,14 @@ def build(
     items: Callable[[str], Iterable[Item]],
     not_judged: str = NOT_THERE,
     judged_by: SealedPolicy | None = None,
+    positions: Mapping[Role, PositionSummary] = MappingProxyType({}),
     max_pairs: int = 300,
 ) -> Report:
     """Make the view of one run.
 
     `samples` is gone through twice (numbers, then the texts of the pairs on show) and never held as a whole.
     `items` gives a suite's items. `not_judged` says why there is no verdict. `judged_by` is
-    the policy of a verdict after the fact.
+    the policy of a verdict after the fact. `positions` is what the divergence suite's files hold, by role.
     """
     stored = collect(samples, planned_prompts(dict.fromkeys(name.split("/")[0] for name in manifest.planned), items))
     policy = sealed.policy if sealed else None
@@ -114,7 +117,8 @@ def build(
     confidences = {check.confidence for check in verdict.checks} if verdict else set()
     results = verdict.checks if verdict else []
     stopped = {task for task in manifest.planned if _stopped(task, results)}
-    suites = suite_views(stored.pairs, manifest.planned, policy.suites if policy else (), kl_margin, stopped)
+    measured = Measured(positions, manifest.speculative, kl_margin)
+    suites = suite_views(stored, manifest.planned, policy.suites if policy else (), measured, stopped)
     checks = check_rows(results)
     sources = provenance(manifest, policy.allow_different if policy else ())
     seconds = sum(stage.seconds for stage in manifest.stages)

@@ -1,0 +1,86 @@
+"""Scores of both roles, on the pairs in which both have one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.samples import Pair, Sample
+
+
+@dataclass(frozen=True)
+class RoleScores:
+    """How one role did. A mean is None when there is nothing to average."""
+
+    n: int
+    score: float | None
+    completed: int
+    """Answers that ended by themselves: finish_reason is "stop"."""
+    score_completed: float | None
+    """Score of the completed answers alone; never to be read without the cap-hit rate beside it."""
+    cap_hit_rate: float | None
+    """Share of answers that hit the token cap, of those whose finish_reason is known."""
+    finish_known: int
+    tokens: float | None
+
+
+@dataclass(frozen=True)
+class TaskScores:
+    """One row of a suite: a task, or several together."""
+
+    task: str
+    items: int
+    """Items; n counts their repeats too."""
+    reference: RoleScores
+    candidate: RoleScores
+
+    @property
+    def n(self) -> int:
+        return self.reference.n
+
+    @property
+    def difference(self) -> float | None:
+        """Candidate minus reference."""
+        if self.reference.score is None or self.candidate.score is None:
+            return None
+        return self.candidate.score - self.reference.score
+
+
+def task_scores(task: str, pairs: Sequence[Pair]) -> TaskScores:
+    """Scores of some pairs; those without two scores do not count."""
+    scored = [p for p in pairs if p.reference.score is not None and p.candidate.score is not None]
+    items = {p.reference.key[:3] for p in scored}
+    return TaskScores(task, len(items), _role([p.reference for p in scored]), _role([p.candidate for p in scored]))
+
+
+def by_task(pairs: Iterable[Pair], order: Iterable[str] = ()) -> dict[str, list[Pair]]:
+    """Pairs by their task: first the tasks of `order`, with or without pairs, then others as they come."""
+    found: dict[str, list[Pair]] = {task: [] for task in order}
+    for pair in pairs:
+        found.setdefault(pair.reference.task, []).append(pair)
+    return found
+
+
+def all_scores(groups: Mapping[str, Sequence[Pair]]) -> list[TaskScores]:
+    """One row for each group of pairs."""
+    return [task_scores(name, pairs) for name, pairs in groups.items()]
+
+
+def _role(samples: Sequence[Sample]) -> RoleScores:
+    finished = [s for s in samples if s.finish_reason is not None]
+    completed = [s for s in finished if s.finish_reason == "stop"]
+    return RoleScores(
+        n=len(samples),
+        score=mean(s.score for s in samples),
+        completed=len(completed),
+        score_completed=mean(s.score for s in completed),
+        cap_hit_rate=mean(float(s.finish_reason == "length") for s in finished),
+        finish_known=len(finished),
+        tokens=mean(s.completion_tokens for s in samples),
+    )
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there; None when none is."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there else None

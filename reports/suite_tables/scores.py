@@ -1,0 +1,87 @@
+"""Scores: of any suite whose answers are right or wrong, always beside the share that the token cap cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.samples import Sample
+from reports.scores import RoleScores, TaskScores, all_scores, by_task
+from reports.suite_tables.table import Groups, SuiteRun, Table, both, known, not_measured, of_roles, with_total
+from reports.text import number, percent, plural, points
+
+ENDINGS = {
+    "unterminated": "Thinking not closed",
+    "looped": "Looped",
+    "null": "No answer (null)",
+    "tool_calls": "Tool call",
+}
+"""Metrics that say how an answer ended (suites/endings.py), and their words."""
+
+
+def tables(run: SuiteRun) -> list[Table]:
+    """Scores by task, and how answers ended where one ended badly."""
+    groups = by_task(run.pairs, run.tasks)
+    return [score_table(groups), *endings_tables(groups)]
+
+
+def score_table(groups: Groups, first: str = "Task", title: str = "Scores", together: str = "all tasks") -> Table:
+    """One row for each group: both roles' score, score of answers that ended, cap hits and length."""
+    found = [row for row in all_scores(with_total(groups, together)) if row.n]
+    if not found:
+        return not_measured(title, "no pair of answers has scores.")
+    columns = (
+        first,
+        "n",
+        *both("Score"),
+        "Difference, points",
+        *both("Score of answers that ended"),
+        *both("Hit the token cap"),
+        *both("Mean tokens"),
+    )
+    repeated = any(row.n > row.items for row in found)
+    note = "n: items × answers to each; the score is the mean over all of them (avg@k)." if repeated else ""
+    return Table(title, columns, [_row(row) for row in found], note, total=len(found) > 1)
+
+
+def _row(row: TaskScores) -> tuple[str, ...]:
+    roles = (row.reference, row.candidate)
+    return (
+        row.task,
+        _count(row),
+        *(percent(role.score) for role in roles),
+        points(row.difference),
+        *(_ended(role) for role in roles),
+        *(known(role.cap_hit_rate, role.finish_known, role.n) for role in roles),
+        *(number(role.tokens) for role in roles),
+    )
+
+
+def _count(row: TaskScores) -> str:
+    if row.n == row.items:
+        return number(row.n)
+    k, rest = divmod(row.n, row.items)
+    return f"{row.items:,} × {k}" if rest == 0 else f"{row.n:,} of {plural(row.items, 'item')}"
+
+
+def _ended(role: RoleScores) -> str:
+    return known(role.score_completed, role.completed, role.n)
+
+
+def endings_tables(groups: Groups, kinds: Sequence[str] = tuple(ENDINGS)) -> list[Table]:
+    """How often answers ended in another way than they should; no table when none did."""
+    found = with_total(groups, "all tasks")
+    everyone = [sample for pairs in groups.values() for pair in pairs for sample in pair]
+    there = [kind for kind in kinds if any(sample.metrics.get(kind, 0.0) > 0 for sample in everyone)]
+    if not there:
+        return []
+    rows = []
+    for name, pairs in found.items():
+        cells = [cell for kind in there for cell in of_roles(pairs, _times, kind)]
+        rows.append((name, number(len(pairs)), *cells))
+    columns = ("Task", "n", *(column for kind in there for column in both(ENDINGS[kind])))
+    note = "Answers, of n. What is no answer has no score, unless its budget cut it; see “without a score” above."
+    return [Table("How answers ended", columns, rows, note, total=len(rows) > 1)]
+
+
+def _times(samples: Sequence[Sample], kind: str) -> str:
+    return number(sum(sample.metrics.get(kind, 0.0) > 0 for sample in samples))
