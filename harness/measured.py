@@ -30,8 +30,9 @@ from harness.runfolder import ModelFacts
 Metrics = Mapping[str, list[tuple[dict[str, str], float]]]
 """Samples of /metrics by name: (labels, value)."""
 
-LOADED = re.compile(r"Model loading took ([0-9]+(?:\.[0-9]+)?) GiB memory")
-"""vLLM on GPUs, 0.26 to 0.33; on CPU it says nothing of the kind."""
+LOADED = re.compile(r"Model loading took ([0-9]+(?:\.[0-9]+)?) GiB(?: memory)? and ")
+"""vLLM on GPUs, whose two model runners word it differently (0.26: "3.41 GiB and 4.1 seconds"); on CPU it says nothing
+of the kind."""
 
 DRAFTS = "vllm:spec_decode_num_"
 ACCEPTED_AT = f"{DRAFTS}accepted_tokens_per_pos_total"

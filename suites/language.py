@@ -42,8 +42,9 @@ PROMPT_TOKENS = 1536
 """No prompt has more bytes, chat template included; byte-level tokenizers make at most one token of a byte."""
 
 LANGUAGE_METRICS = {
-    "wrong_language": "1 when the answer is in another language than asked for; absent when it is too short to tell",
+    "wrong_language": "1 when the answer is in another language than asked for; absent where there is no answer",
     "wrong_reasoning_language": "the same of the thinking; absent where none was asked for or the model did not think",
+    "no_language": "1 when the answer is of no language (a number, a formula, a name): it is then not in a wrong one",
     "answer_kana": "share of the answer's letters; so too han, latin, hangul, cyrillic, arabic, other; absent without",
     "reasoning_kana": "share of the thinking's letters, and so on",
     "mixed_words": "words whose letters do not belong together, in thinking and answer (suites/scripts.py)",
@@ -126,9 +127,10 @@ def language_metrics(completion: Completion, answer: Language, thinking: Languag
     metrics: dict[str, float] = {}
     asked = (("wrong_language", completion.text, answer), ("wrong_reasoning_language", completion.reasoning, thinking))
     for name, text, language in asked:
-        fitting = None if language is None else fits(text, language)
-        if fitting is not None:
-            metrics[name] = float(not fitting)
+        if language is not None and text.strip():
+            metrics[name] = float(fits(text, language) is False)
+    if completion.text.strip():
+        metrics["no_language"] = float(fits(completion.text, answer) is None)
     for part, text in (("answer", completion.text), ("reasoning", completion.reasoning)):
         metrics |= {f"{part}_{script}": share for script, share in script_shares(text).items()}
     text = "\n".join(filter(None, (completion.reasoning, completion.text)))

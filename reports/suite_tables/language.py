@@ -29,6 +29,7 @@ LEAST_SHARE = 0.0005
 RATES = {
     "wrong_language": "Wrong language of the answer",
     "wrong_reasoning_language": "Wrong language of the thinking",
+    "no_language": "Of no language",
     "garbled": "Garbled",
 }
 COUNTS = {"mixed_words": "Words of mixed scripts", "broken_characters": "U+FFFD"}
@@ -60,8 +61,8 @@ def _languages(groups: Groups) -> Table:
         rows.append((task, number(len(pairs)), *cells))
     columns = ("Task", "n", *(column for words in (rates | counts).values() for column in both(words)))
     note = (
-        "Answers too short to be in a language do not count. Garbled: with a word of mixed scripts or U+FFFD; both are "
-        "counted in all answers."
+        "Of no language: a number, a formula or a name alone, which is not in a wrong one. Garbled: with a word of mixed "
+        "scripts or U+FFFD."
     )
     return Table(title, columns, rows, note, total=len(rows) > 1)
 

@@ -104,6 +104,9 @@ def test_memory_at_load_is_what_the_last_server_of_the_log_says(server: FakeServ
     )
     log.write_bytes(said.format("9.99").encode() + b"\xff\xfe garbage\n" + said.format("1.25").encode() + b"ready\n")
     assert measured(server, log=log)["load_bytes"] == 1.25 * 2**30
+    # The other model runner of 0.26, as it wrote on an H100.
+    log.write_text("INFO 11-22 05:43:27 [model_runner.py:305] Model loading took 3.41 GiB and 4.100859 seconds\n")
+    assert measured(server, log=log)["load_bytes"] == round(3.41 * 2**30)
     log.write_text("Model loading took a while\n")
     assert "load_bytes" not in measured(server, log=log)
     assert "load_bytes" not in measured(server, log=tmp_path / "none.log")

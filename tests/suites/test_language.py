@@ -228,7 +228,7 @@ JA, ZH, EN = (
         (JA + EN * 3, "答えは1016です。", (1.0, 0.0)),
         (JA + ZH, "答えは1016です。", (1.0, 0.0)),
         ("", "答えは1016です。", (None, 0.0)),  # no thinking is not thinking in the wrong language
-        ("$127 \\times 8 = 1016$", "1016", (None, None)),
+        ("$127 \\times 8 = 1016$", "1016", (0.0, 0.0)),  # of no language, so not in a wrong one
         (JA, "", (0.0, None)),
     ],
 )
@@ -292,3 +292,9 @@ def test_an_answer_inside_thinking_that_never_closed_is_none() -> None:
 def test_nothing_at_all_is_no_wrong_answer_and_in_no_language() -> None:
     sample = make().score(ITEM, "candidate", completion(null=True))
     assert sample.score is None and "wrong_language" not in sample.metrics
+
+
+@pytest.mark.parametrize(("text", "none"), [("1016", 1.0), ("答えは1016です。", 0.0), ("The answer is 1016.", 0.0), ("", None)])
+def test_an_answer_of_no_language_is_counted_as_that(text: str, none: float | None) -> None:
+    metrics = make().score(ITEM, "candidate", completion(text)).metrics
+    assert metrics.get("no_language") == none
