@@ -10,6 +10,7 @@ from harness.statistics import ratio_interval
 MARGINS = {
     "kl_mean max": 0.05,
     "flip_rate max": 0.1,
+    "parting_rate max": 0.11,
     "length_ratio max": 1.1,
     "length_ratio min": 0.8,
     "speed_ratio min": 0.8,
@@ -38,10 +39,19 @@ def test_a_ratio_is_judged_by_its_bounds(name: str, verdict: str) -> None:
     assert result.lower <= result.estimate <= result.upper
 
 
+def test_repeats_of_an_item_are_one_document() -> None:
+    check = {"metric": "length_ratio", "on": "x", "max": 1.1}
+    once = RATIOS["length_ratio max"]["INCONCLUSIVE"]
+    often = [sample.model_copy(update={"repeat": repeat}) for sample in once for repeat in range(4)]
+    one, four = decided(check, once), decided(check, often)
+    assert (four.n, four.verdict) == (one.n, one.verdict) == (40, "INCONCLUSIVE")
+    assert (four.estimate, four.lower, four.upper) == pytest.approx((one.estimate, one.lower, one.upper))
+
+
 def test_every_metric_and_margin_is_tested_three_ways() -> None:
     pairs_of = {f"{name} {kind}" for name, m in METRICS.items() for kind in m.margins if not isinstance(m, Difference)}
-    over_noise = {"kl_mean max_over_noise", "flip_rate max_over_noise"}  # in test_checks_noise.py
-    assert set(RATIOS) | over_noise == pairs_of
+    noisy = {f"{name} max_over_noise" for name in ("kl_mean", "flip_rate", "parting_rate")}  # test_checks_noise.py
+    assert set(RATIOS) | noisy == pairs_of
     assert set(WORSE) == {name for name, m in METRICS.items() if isinstance(m, Difference)}
     assert all(set(three) == {"PASS", "FAIL", "INCONCLUSIVE"} for three in RATIOS.values())
 
