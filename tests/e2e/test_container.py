@@ -48,10 +48,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def policy(policies: dict[str, Path], tmp_path: Path) -> Path:
+def policy(recipe: Path, tmp_path: Path) -> Path:
     args = shlex.split(os.environ.get("QUANTGATE_TEST_IMAGE_ARGS", ""))
     path = tmp_path / "container.yaml"
-    path.write_text(POLICY.format(recipe=policies["together"].parent / "tiny.yaml", image=IMAGE, args=args))
+    path.write_text(POLICY.format(recipe=recipe, image=IMAGE, args=args))
     return path
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
-from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -22,44 +21,17 @@ from harness.runfolder import RunFolder
 from harness.samples import pair_samples
 from harness.serving import plan_servers, serve
 from harness.verdict import EXIT_CODES
-from tests.e2e.conftest import quantgate, servers_of, wait_for
+from tests.e2e.conftest import FEW_PAIRS, policy_of, quantgate, servers_of, wait_for
 
 pytestmark = pytest.mark.e2e
-
-PAIRS = 8 + 9 + 12
-
-
-@pytest.fixture(scope="session")
-def finished(policies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, int, str]:
-    """One whole gate of the demo model: the run, the exit code and what was printed on stderr."""
-    out = tmp_path_factory.mktemp("runs") / "whole"
-    result = quantgate("gate", "demo", "--policy", policies["together"], "--out", out)
-    print(result.stdout, result.stderr, file=sys.stderr)
-    return RunFolder(out), result.returncode, result.stdout + result.stderr
-
-
-@pytest.fixture(scope="session")
-def candidate(finished: tuple[RunFolder, int, str]) -> Path:
-    """The W4A16 checkpoint which the whole gate made."""
-    return Path(finished[0].manifest().models["candidate"].path)
 
 
 def test_the_exit_code_is_the_verdict(finished: tuple[RunFolder, int, str]) -> None:
     run, status, printed = finished
     verdict = run.verdict()
     assert status == EXIT_CODES[verdict.verdict]
-    assert len(verdict.checks) == 4
-    assert all(check.n > 0 and check.missing == check.errored == check.unequal == 0 for check in verdict.checks)
+    assert verdict.checks and verdict.reason in " ".join(printed.split())
     assert "Where the time went" in printed and "report: " in printed
-
-
-def test_every_item_was_asked_of_both_roles_once(finished: tuple[RunFolder, int, str]) -> None:
-    samples = list(finished[0].samples())
-    pairing = pair_samples(samples)
-    assert len(pairing.pairs) == PAIRS and not pairing.unusable
-    assert Counter(s.suite for s in samples if s.role != "noise") == {"divergence": 16, "ruler": 18, "cot": 24}
-    answers = [s for s in samples if s.suite != "divergence"]
-    assert all(s.text and s.finish_reason in ("stop", "length") and s.completion_tokens for s in answers)
 
 
 def test_the_candidate_is_quantized_and_differs_from_the_reference(finished: tuple[RunFolder, int, str]) -> None:
@@ -73,9 +45,6 @@ def test_the_candidate_is_quantized_and_differs_from_the_reference(finished: tup
     pairs = [p for p in pair_samples(run.samples()).pairs.values() if p.candidate.suite == "divergence"]
     assert all(p.candidate.metrics["kl_lower_sum"] > 0 for p in pairs)
     assert all(p.candidate.metrics["captured_mass_sum"] <= p.candidate.metrics["positions"] for p in pairs)
-    # The reference is a working model: it finds the needle in most of its 1,024-token haystacks.
-    needles = [s.score or 0.0 for s in run.samples() if s.task == "niah_single_1@1024" and s.role == "reference"]
-    assert sum(needles) / len(needles) > 0.5
 
 
 def test_parity_was_read_back_from_both_servers(finished: tuple[RunFolder, int, str]) -> None:
@@ -91,21 +60,13 @@ def test_parity_was_read_back_from_both_servers(finished: tuple[RunFolder, int, 
     assert not manifest.models["candidate"].doubts and 4 < manifest.models["candidate"].linear_bits < 4.6
 
 
-def test_the_reference_was_measured_against_itself(finished: tuple[RunFolder, int, str]) -> None:
-    run = finished[0]
-    assert run.manifest().noise_by == "seed"
-    checks = {check.metric: check for check in run.verdict().checks}
-    noise, candidate = checks["kl_mean"].noise, checks["kl_mean"].estimate
-    assert noise is not None and candidate is not None and 0 <= noise.estimate < candidate
-    answers = checks["accuracy"].noise
-    assert answers is not None and answers.n == 6 and answers.discordant is not None
-
-
 def test_a_baseline_spares_the_reference(
-    finished: tuple[RunFolder, int, str], candidate: Path, policies: dict[str, Path], tmp_path: Path
+    finished: tuple[RunFolder, int, str], candidate: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "again"
-    common = ["gate", candidate, "--reference", "demo", "--policy", policies["together"], "--out", out]
+    out, policy = tmp_path / "again", tmp_path / "part.yaml"
+    suites = ("divergence", "cot", "needle")  # a part of the earlier run's
+    policy.write_text(policy_of(suites, recipe))
+    common = ["gate", candidate, "--reference", "demo", "--policy", policy, "--out", out]
     result = quantgate(*common, "--baseline", finished[0].path)
     run = RunFolder(out)
     assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
@@ -113,9 +74,9 @@ def test_a_baseline_spares_the_reference(
     baseline = run.manifest().baseline
     assert baseline is not None and baseline.run_id == finished[0].path.name
     assert not run.log_path("reference").exists() and run.log_path("candidate").exists()
-    kept = {s.key: s for s in finished[0].samples() if s.role != "candidate"}
-    assert {s.key: s for s in run.samples() if s.role != "candidate"} == kept
-    assert len(pair_samples(run.samples()).pairs) == PAIRS
+    kept = {s.key: s for s in finished[0].samples() if s.role == "reference" and s.suite in suites}
+    assert {s.key: s for s in run.samples() if s.role == "reference"} == kept
+    assert len(pair_samples(run.samples()).pairs) == len(kept)
 
 
 def test_an_edited_sample_is_not_judged(finished: tuple[RunFolder, int, str], tmp_path: Path) -> None:
@@ -182,7 +143,8 @@ def test_a_killed_run_is_finished_by_resume(
         whole = stored[: stored.rfind(b"\n") + 1]
         assert run.samples_path(suite).read_bytes().startswith(whole), "a stored sample was lost or changed"
     pairing = pair_samples(run.samples())  # raises for a key that is there twice
-    assert len(pairing.pairs) == PAIRS and not pairing.unusable
+    assert len(pairing.pairs) == FEW_PAIRS and not pairing.unusable
+    _require_noise(run, "server")
     assert servers_of(out) == []
 
 
@@ -198,7 +160,8 @@ def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path]
         result = quantgate(*common, "--out", out, *attach)
         run = RunFolder(out)
         assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
-        assert len(pair_samples(run.samples()).pairs) == PAIRS
+        assert len(pair_samples(run.samples()).pairs) == FEW_PAIRS
+        _require_noise(run, "seed")
 
         same = quantgate(*common, "--out", tmp_path / "same", *attach[:3], urls["reference"])
         assert same.returncode == 3 and "same server" in same.stderr
@@ -209,6 +172,16 @@ def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path]
         assert refused.returncode == 3 and "Traceback" not in refused.stderr
         assert "quantization: reference none, candidate compressed-tensors" in refused.stderr.splitlines()[-1]
         assert not (tmp_path / "strict" / "verdict.json").exists()
+
+
+def _require_noise(run: RunFolder, by: str) -> None:
+    """The reference was measured against itself too: on two items of each task, and it is nearer than the candidate."""
+    assert run.manifest().noise_by == by
+    checks = {check.metric: check for check in run.verdict().checks}
+    noise, candidate = checks["kl_mean"].noise, checks["kl_mean"].estimate
+    assert noise is not None and candidate is not None and 0 <= noise.estimate < candidate
+    answers = checks["accuracy"].noise
+    assert answers is not None and answers.n == 4 and answers.discordant is not None
 
 
 def _lines(path: Path) -> int:

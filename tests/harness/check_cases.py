@@ -5,7 +5,7 @@ from typing import Any
 
 from made import documents, measured, sample, spread
 
-from harness.samples import ROLES, Sample
+from harness.samples import ROLES, Role, Sample
 
 ACCURACY = {"metric": "accuracy", "on": "cot/gsm8k", "max_loss": 0.02}
 TRUNCATED = {"metric": "truncated_rate", "on": "cot/gsm8k", "max_increase": 0.02}
@@ -18,6 +18,8 @@ WORSE: dict[str, Callable[[bool], dict[str, Any]]] = {
     "looped_rate": lambda bad: {"metrics": {"looped": float(bad)}},
     "wrong_language_rate": lambda bad: {"metrics": {"wrong_language": float(bad)}},
     "uncommitted_rate": lambda bad: {"metrics": {"uncommitted": float(bad)}},
+    "wrong_reasoning_language_rate": lambda bad: {"metrics": {"wrong_reasoning_language": float(bad)}},
+    "garbled_rate": lambda bad: {"metrics": {"garbled": float(bad)}},
 }
 """How a sample is good or bad by each metric of a difference."""
 
@@ -58,12 +60,24 @@ def accepted(rows: list[tuple[float, float]]) -> list[Sample]:
     return measured([({}, values) for values in made], "speculative/chat")
 
 
+def parted(lengths: list[int], role: Role = "candidate") -> list[Sample]:
+    """Answers that leave the reference's after so many equal tokens; those of the noise role come alone."""
+    values = [{"first_divergence": n, "diverged": 1.0, "decode_positions": n + 1.0} for n in lengths]
+    both = measured([({}, found) for found in values], "decoding/chat", ("reference", role))
+    return both if role == "candidate" else [s for s in both if s.role == role]
+
+
 KL_ROWS = {"PASS": spread(0.01, 0.02), "FAIL": spread(0.2, 0.5), "INCONCLUSIVE": spread(0.01, 0.5)}
 FLIPS = {"PASS": 2.0, "FAIL": 20.0, "INCONCLUSIVE": 9.0}
 RATIOS: dict[str, dict[str, list[Sample]]] = {
     # Passes by its upper sums only, fails by its lower ones only: the truth lies between them.
     "kl_mean max": {v: documents(rows) for v, rows in KL_ROWS.items()},
     "flip_rate max": {v: documents(spread(0.01, 0.01), [f + i % 3 for i in range(40)]) for v, f in FLIPS.items()},
+    "parting_rate max": {
+        "PASS": parted([199 + i % 5 for i in range(40)]),
+        "FAIL": parted([2 + i % 3 for i in range(40)]),
+        "INCONCLUSIVE": parted([9 if i % 8 else 2 for i in range(40)]),
+    },
     "length_ratio max": {
         "PASS": ratios("tokens", [(100, 98 + i % 5) for i in range(40)]),
         "FAIL": ratios("tokens", [(100, 148 + i % 5) for i in range(40)]),

@@ -1,7 +1,7 @@
 """The noise floor: the reference against itself, reported beside a check and as what a check is above."""
 
 import pytest
-from check_cases import ACCURACY
+from check_cases import ACCURACY, parted
 from made import changed, counts, decided, documents, noise, pairs, spread
 
 from harness.statistics import paired_interval, ratio_interval
@@ -57,6 +57,15 @@ def test_flips_are_judged_above_the_noise_floor() -> None:
     for extra in (0.0, 2.9, 9.0):
         again = documents(rows, [3.0 + i % 3 for i in range(40)], role="noise")
         verdicts.append(decided(check, documents(rows, [3.0 + extra + i % 3 for i in range(40)]) + again).verdict)
+    assert verdicts == ["PASS", "INCONCLUSIVE", "FAIL"]
+
+
+def test_partings_are_judged_above_the_noise_floor() -> None:
+    # The reference leaves its own first answer once in 200 tokens: that often a candidate may leave it too.
+    check = {"metric": "parting_rate", "on": "decoding", "max_over_noise": 0.03}
+    again, verdicts = parted([198 + i % 3 for i in range(40)], "noise"), []
+    for lengths in ([190, 192] * 20, [5, 50] * 20, [5, 7] * 20):
+        verdicts.append(decided(check, parted(lengths) + again).verdict)
     assert verdicts == ["PASS", "INCONCLUSIVE", "FAIL"]
 
 

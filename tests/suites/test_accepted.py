@@ -92,6 +92,6 @@ def test_folding_is_the_same_for_every_form_of_a_text(text: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text_and_no_faster(name: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     first_accepted(HOSTILE[name], ["1016", "Paris", "北岳"])
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

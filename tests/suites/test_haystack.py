@@ -121,6 +121,6 @@ def test_the_regular_expressions_take_linear_time(tmp_path: Path, monkeypatch: p
             "\n".join([line, *["句。 x." for _ in range(20)]]), "utf-8"
         )
         monkeypatch.setenv("QUANTGATE_DATA", str(tmp_path))
-        begun = time.perf_counter()
+        begun = time.process_time()
         running_text(language)  # type: ignore[arg-type]
-        assert time.perf_counter() - begun < 5
+        assert time.process_time() - begun < 5

@@ -103,6 +103,6 @@ def test_as_many_as_were_written(markers: list[str], between: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text_and_no_faster(name: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     count_markers(HOSTILE[name])
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
