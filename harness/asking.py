@@ -261,6 +261,7 @@ def _keep_drafts(
             kept = job.manifest.speculative.setdefault(suite, {}).setdefault(role, {})
             for name, value in found.items():
                 kept[name] = kept.get(name, 0.0) + value
+            job.save()
 
 
 async def _counters(role: Role, endpoint: Endpoint) -> Counters:

@@ -61,8 +61,8 @@ def _languages(groups: Groups) -> Table:
         rows.append((task, number(len(pairs)), *cells))
     columns = ("Task", "n", *(column for words in (rates | counts).values() for column in both(words)))
     note = (
-        "Of no language: a number, a formula or a name alone, which is not in a wrong one. Garbled: with a word of mixed "
-        "scripts or U+FFFD."
+        "Of no language: a number, a formula or a name alone, which is not in a wrong one. Garbled: with a word of "
+        "mixed scripts or U+FFFD."
     )
     return Table(title, columns, rows, note, total=len(rows) > 1)
 

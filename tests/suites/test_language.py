@@ -294,7 +294,9 @@ def test_nothing_at_all_is_no_wrong_answer_and_in_no_language() -> None:
     assert sample.score is None and "wrong_language" not in sample.metrics
 
 
-@pytest.mark.parametrize(("text", "none"), [("1016", 1.0), ("答えは1016です。", 0.0), ("The answer is 1016.", 0.0), ("", None)])
+@pytest.mark.parametrize(
+    ("text", "none"), [("1016", 1.0), ("答えは1016です。", 0.0), ("The answer is 1016.", 0.0), ("", None)]
+)
 def test_an_answer_of_no_language_is_counted_as_that(text: str, none: float | None) -> None:
     metrics = make().score(ITEM, "candidate", completion(text)).metrics
     assert metrics.get("no_language") == none

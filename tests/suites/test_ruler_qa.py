@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from functools import cache
@@ -17,7 +18,7 @@ from ruler_made import made, question_of, ruler, text_of, write_data
 from harness.errors import BadInput
 from suites.qa_data import _squad_flat, hotpotqa, squad
 
-REAL = Path(__file__).parents[3] / "shared" / "data"
+REAL = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 @pytest.fixture(autouse=True)
@@ -174,7 +175,7 @@ def test_the_hub_is_read_where_there_is_no_folder(data: Path, tmp_path: Path, mo
     assert (squad(), hotpotqa()) == local
 
 
-@pytest.mark.skipif(not (REAL / "squad").exists(), reason="no squad and hotpotqa data beside the repository")
+@pytest.mark.skipif(not (REAL / "squad").exists(), reason="no squad and hotpotqa in QUANTGATE_DATA")
 def test_the_real_data_sets_are_read(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUANTGATE_DATA", str(REAL))
     for item in ruler(lengths=(4096,), tasks=("qa_1", "qa_2"), per_task=3).items(tokenizer):
