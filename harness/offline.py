@@ -21,7 +21,7 @@ from harness.items import index_items, load_item
 from harness.policy import Policy, SealedPolicy, load_policy
 from harness.progress import Reporter
 from harness.runfolder import RunFolder
-from harness.samples import Item, Role, Sample
+from harness.samples import Item, Role, Sample, sample_of
 from suites.base import ChatSuite
 from suites.registry import make_suite
 
@@ -151,15 +151,7 @@ def _score(suite: ChatSuite, item: Item, role: Role, answer: Answer, thinking_op
         )
         sample = suite.score(item, role, completion)
     except EndpointError as error:
-        return Sample(
-            suite=suite.name,
-            task=item.task,
-            item=item.item,
-            repeat=item.repeat,
-            role=role,
-            prompt_sha256=item.prompt_sha256,
-            error=str(error),
-        )
+        return sample_of(suite.name, item, role, error=str(error))
     except CANNOT_SCORE as error:
         why = f"{type(error).__name__}: {quoted(str(error))}"
         raise BadInput(

@@ -12,7 +12,7 @@ from harness.endpoint import Endpoint, EndpointError
 from harness.errors import RunFailed
 from harness.items import ItemRef
 from harness.progress import Meter
-from harness.samples import Item, Key, PairKey, Role, Sample, SampleLog
+from harness.samples import Item, Key, PairKey, Role, Sample, SampleLog, sample_of
 from suites.base import Suite
 
 ERRORS_IN_A_ROW = 8
@@ -147,23 +147,11 @@ async def _ask(work: Work, mine: RoleWork, item: ItemRef) -> Sample:
     if work.suite.reference_first and mine.role != "reference":
         reference = work.log.get(_key(work.suite, item, "reference"))
         if reference is None or reference.error:
-            return _error(work.suite, item, mine.role, "reference: gave no answer to compare with")
+            return sample_of(work.suite.name, item, mine.role, error="reference: gave no answer to compare with")
     try:
         return await work.suite.answer(work.load(item), mine.role, mine.endpoint)
     except EndpointError as error:
-        return _error(work.suite, item, mine.role, str(error))
-
-
-def _error(suite: Suite, item: ItemRef, role: Role, error: str) -> Sample:
-    return Sample(
-        suite=suite.name,
-        task=item.task,
-        item=item.item,
-        repeat=item.repeat,
-        role=role,
-        prompt_sha256=item.prompt_sha256,
-        error=error,
-    )
+        return sample_of(work.suite.name, item, mine.role, error=str(error))
 
 
 def _key(suite: Suite, item: ItemRef, role: Role) -> Key:

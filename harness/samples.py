@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,6 +79,32 @@ class Item(BaseModel):
     target: Any = None
     """What a right answer contains, in the form that the suite's scorer wants."""
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Named(Protocol):
+    """An item, or the reference to one that stays on disk."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def item(self) -> str: ...
+    @property
+    def repeat(self) -> int: ...
+    @property
+    def prompt_sha256(self) -> str: ...
+
+
+def sample_of(suite: str, item: Named, role: Role, **fields: Any) -> Sample:
+    """The sample of an item: its names, and whatever else is known of it."""
+    return Sample(
+        suite=suite,
+        task=item.task,
+        item=item.item,
+        repeat=item.repeat,
+        role=role,
+        prompt_sha256=item.prompt_sha256,
+        **fields,
+    )
 
 
 def sha256_of(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from harness.answers import THINK
 from harness.endpoint import Completion, Endpoint, Messages
 from harness.policy import Config, Sampling
-from harness.samples import Item, Role, Sample, sha256_of
+from harness.samples import Item, Role, Sample, sample_of, sha256_of
 from suites.endings import endings
 
 SuiteConfig = Config
@@ -102,13 +102,10 @@ def make_sample(
     no_answer = ended.get("null") or ended.get("tool_calls") or ended.get("unterminated")
     if no_answer and completion.finish_reason != "length":
         score, answer = None, None
-    return Sample(
-        suite=suite,
-        task=item.task,
-        item=item.item,
-        repeat=item.repeat,
-        role=role,
-        prompt_sha256=item.prompt_sha256,
+    return sample_of(
+        suite,
+        item,
+        role,
         score=score,
         answer=answer,
         finish_reason=completion.finish_reason or None,

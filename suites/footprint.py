@@ -13,7 +13,7 @@ from pydantic import Field
 
 from harness.endpoint import Endpoint, EndpointError
 from harness.policy import Sampling
-from harness.samples import Item, Role, Sample
+from harness.samples import Item, Role, Sample, sample_of
 from suites.base import Suite, SuiteConfig, Tokenizer, make_item
 
 GIB = 1 << 30
@@ -65,15 +65,7 @@ class Footprint(Suite):
             weights = max(found["bytes"], found.get("load_bytes", 0.0) * found.get("gpus", 1.0))
             needed = {f"gpus_{size}gib": gpus_needed(weights, kv_bytes, size * GIB) for size in GPU_SIZES}
             found |= {name: float(count) for name, count in needed.items() if count is not None}
-        return Sample(
-            suite=self.name,
-            task=item.task,
-            item=item.item,
-            repeat=item.repeat,
-            role=role,
-            prompt_sha256=item.prompt_sha256,
-            metrics=found,
-        )
+        return sample_of(self.name, item, role, metrics=found)
 
 
 def gpus_needed(weight_bytes: float, kv_bytes: float, gpu_bytes: float) -> int | None:

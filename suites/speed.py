@@ -29,7 +29,7 @@ from harness.endpoint import Endpoint, EndpointError
 from harness.errors import BadInput
 from harness.measured import counter
 from harness.policy import Sampling
-from harness.samples import Item, Role, Sample, sha256_of
+from harness.samples import Item, Role, Sample, sample_of, sha256_of
 from suites.base import Suite, SuiteConfig, Tokenizer
 
 BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
@@ -167,16 +167,8 @@ class Speed(Suite):
         if hits is not None and hits_after is not None:
             metrics["cached_tokens"] = hits_after - hits
             _require_fresh(endpoint, load, metrics["cached_tokens"])
-        return Sample(
-            suite=self.name,
-            task=item.task,
-            item=item.item,
-            repeat=item.repeat,
-            role=role,
-            prompt_sha256=item.prompt_sha256,
-            seconds=round(time.monotonic() - start, 3),
-            metrics=metrics,
-        )
+        seconds = round(time.monotonic() - start, 3)
+        return sample_of(self.name, item, role, seconds=seconds, metrics=metrics)
 
 
 def require_bench() -> None:
