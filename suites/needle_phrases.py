@@ -97,9 +97,12 @@ NOUNS: dict[Language, str] = {
 
 @cache
 def english(*categories: str) -> tuple[str, ...]:
-    """Plain lower-case English words that the package wonderwords ships, in a fixed order."""
+    """Plain lower-case English words that the package wonderwords ships, in a fixed order.
+
+    ASCII alone: a model that writes jalapeno has found the jalapeño.
+    """
     found = {word for name in categories for word in RandomWord().filter(include_categories=[name])}
-    return tuple(sorted(word for word in found if word.isalpha() and word.islower() and len(word) > 2))
+    return tuple(sorted(w for w in found if w.isascii() and w.isalpha() and w.islower() and len(w) > 2))
 
 
 def _word(rng: random.Random, language: Language) -> str:
