@@ -79,7 +79,8 @@ class Requests(Config):
     retries: int = Field(2, ge=0)
     """Further tries after a connection error, a timeout, a 429 or a 5xx."""
     min_tokens_per_second: float = Field(1.0, gt=0)
-    """The slowest answer that is still waited for: timeout = 120 s + max_tokens / this."""
+    """The slowest answer that is still waited for: timeout = 120 s + (max_tokens + characters of the prompt / 1,000) /
+    this. A prompt of a million tokens takes minutes to read."""
 
 
 _POINTS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:points?|pp)\s*")
