@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.checks import CheckResult, show
-from harness.errors import GateError, RunFailed
+from harness.errors import BadInput, GateError, RunFailed
 from harness.policy import load_policy
 from harness.progress import Reporter
 from harness.runfolder import RunFolder
@@ -214,6 +214,23 @@ def score_command(
     _console().print(score_table(scores))
     for note in score_notes(scores):
         print(note)
+
+
+@app.command("doctor")
+def doctor_command(
+    policy: Annotated[str | None, typer.Option(help="Only what this policy needs: a shipped name or a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Say what this machine has, what is missing and how to get it; 3 when something is. Nothing is started."""
+    from harness.doctor import examine, finding_table, lacks, to_json
+
+    asked = load_policy(policy).policy if policy else None
+    findings = examine(asked)
+    if as_json:
+        print(to_json(findings, asked))
+    else:
+        _console().print(finding_table(findings))
+    raise typer.Exit(BadInput.exit_code if lacks(findings) else 0)
 
 
 def print_verdict(verdict: Verdict) -> None:

@@ -76,7 +76,7 @@ class Endpoint:
         self._requests = requests
         self._slots = asyncio.Semaphore(requests.concurrency)
         # A proxy from the environment must not be asked for a server on this machine.
-        self._http = SpreadClient(requests.concurrency, trust_env=not _is_loopback(self.url))
+        self._http = SpreadClient(requests.concurrency, trust_env=not self.on_this_machine)
         self._http.headers["Authorization"] = f"Bearer {api_key}"  # /v1/models and the like are guarded as well
         self._client = openai.AsyncOpenAI(
             base_url=self.url + "/v1",
@@ -203,6 +203,24 @@ class Endpoint:
             raise EndpointError("garbage", f"{self.url} does not return prompt_token_ids (vLLM 0.10.2 or newer does)")
         return ids
 
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether the server is reached over loopback: no proxy must be asked for it."""
+        return httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+
+    def patience(self, tokens: int) -> float:
+        """Seconds after which an answer of so many tokens is not waited for any longer."""
+        return 120 + tokens / self._requests.min_tokens_per_second
+
+    def note(self, fingerprint: Any, prompt_tokens: Any, max_tokens: int) -> None:
+        """Count a request that something else than this client has sent (an agent), and what its answer says.
+
+        So the server's own counters can be held against what was asked.
+        """
+        self.asked.requests += 1
+        self.asked.budget += max_tokens
+        self._note(fingerprint, prompt_tokens, max_tokens)
+
     # -- reading back ----------------------------------------------------------------------------------------
 
     async def healthy(self) -> bool:
@@ -284,7 +302,7 @@ class Endpoint:
         self, path: str, body: dict[str, Any], budget: int, max_tokens: int
     ) -> tuple[httpx.Response, float]:
         """POST with the SDK's retries: one request of `max_tokens`, `budget` tokens' time to answer it."""
-        timeout = httpx.Timeout(120 + budget / self._requests.min_tokens_per_second, connect=30.0)
+        timeout = httpx.Timeout(self.patience(budget), connect=30.0)
         async with self._slots:
             start = time.monotonic()
             try:
@@ -314,7 +332,3 @@ class Endpoint:
 def _reading(messages: Messages) -> int:
     """Tokens' time for reading a prompt: a thousand characters are read at least as fast as one token is written."""
     return sum(len(str(message.get("content", ""))) for message in messages) // 1000
-
-
-def _is_loopback(url: str) -> bool:
-    return httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")

@@ -29,7 +29,7 @@ from harness.verdict import Verdict, judge
 from suites.base import opens_thinking
 from suites.registry import make_suites
 
-VERSIONS = ("vllm", "torch", "transformers", "lm-eval", "openai", "numpy", "scipy")
+VERSIONS = ("vllm", "torch", "transformers", "lm-eval", "openai", "numpy", "scipy", "swebench", "mini-swe-agent")
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,15 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
     run = RunFolder(options.out or Path("runs") / _run_id(options.model))
     sealed = _policy(options, run)
     suites = make_suites(sealed.policy, run.path)  # a policy that cannot run is refused before any work
+    for suite in suites:
+        suite.require()
     reporter.say(f"policy {sealed.policy.name} (sha256 {sealed.sha256[:12]}), run folder {run.path}")
     models = _models(options, sealed, reporter)
     with run.lock():
         for role in end_dead_run(run.path / "logs"):
             reporter.say(f"ended the {role} server that an earlier run left behind")
+        for suite in suites:
+            suite.begin()
         job = Job(run, sealed, _manifest(options, run, sealed, models), suites, {}, reporter)
         _make_items(job)
         if options.baseline:

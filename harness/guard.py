@@ -1,4 +1,4 @@
-"""Runs one server so that it ends when the gate does, however the gate ends.
+"""Runs one server, or another command, so that it ends when the gate does, however the gate ends.
 
     python -m harness.guard STATE.json CPUS CLEANUP -- COMMAND...
 

@@ -125,12 +125,15 @@ METRICS: dict[str, Difference | Ratio] = {
     "uncommitted_rate": Difference(_stored("uncommitted"), "max_increase", "ceiling"),
     "wrong_reasoning_language_rate": Difference(_stored("wrong_reasoning_language"), "max_increase", "ceiling"),
     "garbled_rate": Difference(_stored("garbled"), "max_increase", "ceiling"),
+    "unsubmitted_rate": Difference(_stored("unsubmitted"), "max_increase", "ceiling"),
+    "format_error_rate": Difference(_stored("format_error_rate"), "max_increase", "ceiling"),
     "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), ("max", "max_over_noise"), "nats"),
     "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), ("max", "max_over_noise"), "share", high=1.0),
     "parting_rate": Ratio(
         _of_candidate("diverged", "diverged", "decode_positions"), ("max", "max_over_noise"), "share", high=1.0
     ),
     "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio"),
+    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio"),
     "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", signed=True, high=1.0),
     "accepted_length": Ratio(_accepted_length, ("min",), "ratio"),
     "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", exact=True),
@@ -138,8 +141,10 @@ METRICS: dict[str, Difference | Ratio] = {
 }
 """accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
 that repeat themselves, that are in another language than asked for or whose thinking is, with words of mixed scripts or
-broken characters, that reached an answer in their thinking and did not commit to it. kl_mean, flip_rate: along the
-reference's trajectories. parting_rate: share of greedily written tokens at which an answer leaves the reference's.
-length_ratio: tokens of the candidate to those of the reference. acceptance: loss of the share of drafted tokens
-that were accepted. accepted_length: mean number of tokens that a step with a draft gives, of the candidate alone:
-1 + accepted / drafts, 1 is a draft head that never helps. bytes_ratio, speed_ratio: candidate to reference."""
+broken characters, that reached an answer in their thinking and did not commit to it; of agents' trajectories that ended
+otherwise than by submitting, and of their steps without a usable command. kl_mean, flip_rate: along the reference's
+trajectories. parting_rate: share of greedily written tokens at which an answer leaves the reference's. length_ratio:
+tokens of the candidate to those of the reference; steps_ratio: an agent's steps likewise. acceptance: loss of the share
+of drafted tokens that were accepted. accepted_length: mean number of tokens that a step with a draft gives, of the
+candidate alone: 1 + accepted / drafts, 1 is a draft head that never helps. bytes_ratio, speed_ratio: candidate to
+reference."""

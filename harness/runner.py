@@ -80,7 +80,7 @@ async def run_suite(
     try:
         async with asyncio.TaskGroup() as group:
             for mine in roles:
-                for _ in range(min(concurrency, len(mine.queue))):
+                for _ in range(min(suite.at_once or concurrency, len(mine.queue))):
                     group.create_task(_work(work, mine))
     except ExceptionGroup as group_of_errors:
         raise group_of_errors.exceptions[0] from None

@@ -33,8 +33,18 @@ class Suite(Protocol):
     """Whether items are asked one at a time, the roles in turn: what is measured is the server, not the answer."""
     keeps_order: ClassVar[bool] = False
     """Whether items are asked in the suite's own order (shared prefixes) and not in the sealed one."""
+    at_once: int | None = None
+    """Most items of a role at the same time, where it is not the policy's requests.concurrency."""
 
     def __init__(self, config: Any, sampling: Sampling, folder: Path) -> None: ...
+
+    def require(self) -> None:
+        """Check that what the suite runs is on this machine, before any work. Raises BadInput: what is not."""
+        return
+
+    def begin(self) -> None:
+        """End what a killed run of this suite left behind, before the first item is asked."""
+        return
 
     @property
     def context_needed(self) -> int:

@@ -16,6 +16,7 @@ from suites.needle import Needle, NeedleConfig
 from suites.ruler import Ruler, RulerConfig
 from suites.speculative import Speculative, SpeculativeConfig
 from suites.speed import Speed, SpeedConfig
+from suites.swebench import Swebench, SwebenchConfig
 from suites.termination import Termination, TerminationConfig
 
 SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
@@ -26,6 +27,7 @@ SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
     "needle": (Needle, NeedleConfig),
     "termination": (Termination, TerminationConfig),
     "language": (LanguageSuite, LanguageConfig),
+    "swebench": (Swebench, SwebenchConfig),
     "speculative": (Speculative, SpeculativeConfig),
     "footprint": (Footprint, FootprintConfig),
     "speed": (Speed, SpeedConfig),
@@ -57,6 +59,9 @@ def make_suite(policy: Policy, name: str, folder: Path) -> Suite:
     if 0 <= most < top:  # -1: the server gives all
         what = f"policy {policy.name}: suite {name} keeps {top} log-probabilities"
         raise BadInput(f"{what}, serving.max_logprobs is {most}")
+    if getattr(config, "format", None) == "tool_calls" and not policy.serving.tool_call_parser:
+        what = f"policy {policy.name}: suite {name} has format: tool_calls"
+        raise BadInput(f"{what}, which needs serving.tool_call_parser (hermes, glm45, ...); backticks needs none")
     suite = suite_class(config, policy.sampling, folder)
     if suite.context_needed > policy.serving.max_model_len:
         raise BadInput(

@@ -8,17 +8,14 @@ folder: <task>-<item>.<role>.json and bench.log.
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import math
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +24,7 @@ from pydantic import Field, field_validator
 
 from harness.endpoint import Endpoint, EndpointError
 from harness.errors import BadInput
+from harness.guarded import run_guarded
 from harness.measured import counter
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample, sample_of, sha256_of
@@ -121,9 +119,15 @@ class Speed(Suite):
     def context_needed(self) -> int:
         return self._config.input_tokens + self._config.output_tokens + SLACK_TOKENS
 
+    def require(self) -> None:
+        """Raises BadInput: `vllm bench serve` is not installed here."""
+        if importlib.util.find_spec("vllm") is None:
+            raise BadInput(
+                "suite speed runs `vllm bench serve`, and vLLM is not installed here: run `make`, or leave it out"
+            )
+
     def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
-        """Loads; the benchmark makes their prompts. Raises BadInput: there is no benchmark here."""
-        require_bench()
+        """Loads; the benchmark makes their prompts."""
         config = self._config
         for round_ in range(min(config.rounds, config.limit or config.rounds)):
             for concurrency in config.concurrency:
@@ -145,9 +149,8 @@ class Speed(Suite):
 
         Raises:
             EndpointError: it failed, or was not the one that was asked for.
-            BadInput: there is no benchmark here, or no tokenizer to make prompts with.
+            BadInput: there is no tokenizer to make prompts with.
         """
-        require_bench()
         load = Load(**item.data)
         self._folder.mkdir(parents=True, exist_ok=True)
         result = self._folder / f"{item.task}-{item.item}.{role}.json"
@@ -169,14 +172,6 @@ class Speed(Suite):
             _require_fresh(endpoint, load, metrics["cached_tokens"])
         seconds = round(time.monotonic() - start, 3)
         return sample_of(self.name, item, role, seconds=seconds, metrics=metrics)
-
-
-def require_bench() -> None:
-    """Raises BadInput: `vllm bench serve` is not installed here."""
-    if importlib.util.find_spec("vllm") is None:
-        raise BadInput(
-            "suite speed runs `vllm bench serve`, and vLLM is not installed here: run `make`, or leave it out"
-        )
 
 
 def bench_command(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
@@ -222,28 +217,11 @@ async def run_bench(command: list[str], url: str, log: Path, timeout: float) -> 
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OPENAI_API_KEY": "none"}
     if httpx.URL(url).host in ("127.0.0.1", "localhost", "::1"):  # a proxy must not be asked for this machine
         environment |= {"NO_PROXY": "*", "no_proxy": "*"}
-    with log.open("ab") as file:
-        file.write(f"\n$ {' '.join(command)}\n".encode())
-        file.flush()
-        start = file.tell()
-        child = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=file,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            async with asyncio.timeout(timeout):
-                status = await child.wait()
-        except TimeoutError:
-            raise EndpointError("timeout", f"{url}: `vllm bench serve` took more than {timeout:.0f} s") from None
-        finally:
-            if child.returncode is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)  # its own session: nothing else is in this group
-                await child.wait()
+    start = log.stat().st_size if log.exists() else 0
+    try:
+        status = await run_guarded(command, log, timeout, environment=environment)
+    except TimeoutError:
+        raise EndpointError("timeout", f"{url}: `vllm bench serve` took more than {timeout:.0f} s") from None
     if status:
         raise EndpointError("server", f"{url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})")
 

@@ -37,6 +37,7 @@ class StubSuite:
 
     name = "stub"
     reference_first = alternates = keeps_order = False
+    at_once = None
     context_needed = 33
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:

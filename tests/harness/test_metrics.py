@@ -16,6 +16,8 @@ RATES = {
     "uncommitted_rate": "uncommitted",
     "wrong_reasoning_language_rate": "wrong_reasoning_language",
     "garbled_rate": "garbled",
+    "unsubmitted_rate": "unsubmitted",
+    "format_error_rate": "format_error_rate",
 }
 
 
@@ -78,7 +80,13 @@ def test_flips_are_counted_exactly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "name"), [("length_ratio", "tokens"), ("bytes_ratio", "bytes"), ("speed_ratio", "tokens_per_second")]
+    ("metric", "name"),
+    [
+        ("length_ratio", "tokens"),
+        ("steps_ratio", "steps"),
+        ("bytes_ratio", "bytes"),
+        ("speed_ratio", "tokens_per_second"),
+    ],
 )
 def test_ratios_are_of_the_candidate_to_the_reference(metric: str, name: str) -> None:
     assert part(metric, {name: 200}, {name: 50}) == (50, 50, 200)

@@ -275,9 +275,21 @@ def test_the_suites_of_a_shipped_policy_can_be_made(name: str, tmp_path: Path) -
     assert {suite.name for suite in made} == there.keys()
 
 
-def test_the_release_policy_is_refused_until_its_last_suite_is_there(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="suite 'swebench' is unknown; known: divergence"):
-        make_suites(load_policy("release").policy, tmp_path)
+@pytest.mark.parametrize("name", shipped_policies())
+def test_every_suite_of_a_shipped_policy_is_there(tmp_path: Path, name: str) -> None:
+    policy = load_policy(name).policy
+    assert [suite.name for suite in make_suites(policy, tmp_path)] == list(policy.suites)
+
+
+def test_calls_of_tools_need_a_parser(tmp_path: Path) -> None:
+    suites = "sampling: {max_tokens: 64}\nsuites: {swebench: {format: tool_calls}}\n"
+    suites += "checks: [{metric: resolved, on: swebench, max_loss: 0.1}]\n"
+    policy = parse_policy(f"name: p\n{suites}").policy
+    with pytest.raises(BadInput, match=r"needs serving\.tool_call_parser"):
+        make_suites(policy, tmp_path)
+    make_suites(
+        parse_policy(f"name: p\nserving: {{max_model_len: 16384, tool_call_parser: hermes}}\n{suites}").policy, tmp_path
+    )
 
 
 def test_the_demo_is_shipped() -> None:

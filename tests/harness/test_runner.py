@@ -40,6 +40,7 @@ class StubSuite:
         self.script = script
         self.reference_first = reference_first
         self.alternates = False
+        self.at_once: int | None = None
         self.asked: list[tuple[Role, str]] = []
 
     async def answer(self, item: Item, role: Role, endpoint: Any) -> Sample:
