@@ -20,6 +20,8 @@ WORSE: dict[str, Callable[[bool], dict[str, Any]]] = {
     "uncommitted_rate": lambda bad: {"metrics": {"uncommitted": float(bad)}},
     "wrong_reasoning_language_rate": lambda bad: {"metrics": {"wrong_reasoning_language": float(bad)}},
     "garbled_rate": lambda bad: {"metrics": {"garbled": float(bad)}},
+    "unsubmitted_rate": lambda bad: {"metrics": {"unsubmitted": float(bad)}},
+    "format_error_rate": lambda bad: {"metrics": {"format_error_rate": float(bad)}},
 }
 """How a sample is good or bad by each metric of a difference."""
 
@@ -87,6 +89,16 @@ RATIOS: dict[str, dict[str, list[Sample]]] = {
         "PASS": ratios("tokens", [(100, 98 + i % 5) for i in range(40)]),
         "FAIL": ratios("tokens", [(100, 20 + i % 5) for i in range(40)]),
         "INCONCLUSIVE": ratios("tokens", [(100, 70 + 30 * (i % 2)) for i in range(40)]),
+    },
+    "steps_ratio max": {
+        "PASS": ratios("steps", [(50.0, 49.0 + i % 3) for i in range(40)]),
+        "FAIL": ratios("steps", [(50.0, 74.0 + i % 3) for i in range(40)]),
+        "INCONCLUSIVE": ratios("steps", [(50.0, 40.0 + 25 * (i % 2)) for i in range(40)]),
+    },
+    "steps_ratio min": {
+        "PASS": ratios("steps", [(50.0, 49.0 + i % 3) for i in range(40)]),
+        "FAIL": ratios("steps", [(50.0, 10.0 + i % 3) for i in range(40)]),
+        "INCONCLUSIVE": ratios("steps", [(50.0, 35.0 + 15 * (i % 2)) for i in range(40)]),
     },
     "speed_ratio min": {
         "PASS": ratios("tokens_per_second", [(50.0, 75.0 + i % 5) for i in range(40)]),

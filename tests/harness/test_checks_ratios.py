@@ -13,6 +13,8 @@ MARGINS = {
     "parting_rate max": 0.11,
     "length_ratio max": 1.1,
     "length_ratio min": 0.8,
+    "steps_ratio max": 1.1,
+    "steps_ratio min": 0.8,
     "speed_ratio min": 0.8,
     "acceptance max_loss": 0.1,
     "accepted_length min": 2.0,
