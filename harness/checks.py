@@ -124,7 +124,8 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
     if unusable > context.max_unusable * pairing.total:
         reason = (
             f"{unusable} of {pairing.total} pairs cannot be used ({result.missing} missing, "
-            f"{result.errored} errored or without a value, {result.unequal} unequal); allowed {context.max_unusable:.1%}"
+            f"{result.errored} errored or without a value, "
+            f"{result.unequal} unequal); allowed {context.max_unusable:.1%}"
         )
         update = {"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None, "p_fail": None}
         return result.model_copy(update=update)

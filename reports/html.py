@@ -15,18 +15,20 @@ from reports import figures, text
 from reports.view import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
+STYLES = ("report.css",)
+"""Joined in this order."""
 
 
 def render_html(report: Report) -> str:
     """One HTML file that opens from disk: no request leaves it, and script in a model's answer cannot run."""
-    style = (TEMPLATES / "report.css").read_text("utf-8")
+    style = style_sheet()
     script = (TEMPLATES / "report.js").read_text("utf-8")
     policy = (
-        f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{source_hash(style)}'; script-src '{source_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     return (
-        _environment()
+        environment()
         .get_template("index.html.j2")
         .render(
             report=report,
@@ -40,6 +42,11 @@ def render_html(report: Report) -> str:
     )
 
 
+def style_sheet() -> str:
+    """The style of every page."""
+    return "".join((TEMPLATES / name).read_text("utf-8") for name in STYLES)
+
+
 def embed_json(value: object) -> Markup:
     """JSON to stand inside <script type="application/json">: nothing in it can end the element."""
     data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -48,8 +55,8 @@ def embed_json(value: object) -> Markup:
     return Markup(data)
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
@@ -57,13 +64,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_finalize,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": text.number,
         "plural": text.plural,
         "short_hash": text.short_hash,
         "lines": _lines,
     }
-    return environment
+    return made
 
 
 def _finalize(value: object) -> object:
@@ -77,7 +84,7 @@ def _lines(value: str) -> Markup:
     return Markup(escaped.replace("/", "/<wbr>").replace("_", "_<wbr>"))
 
 
-def _source(content: str) -> str:
+def source_hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 

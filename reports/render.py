@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.instances import SUITE as INSTANCES
 from harness.items import read_items
 from harness.policy import SealedPolicy, parse_policy
 from harness.positions import PositionSummary, position_summary
@@ -15,6 +16,8 @@ from harness.samples import Item, Role, Sample, read_samples
 from harness.verdict import SCHEMA_VERSION, Verdict
 from reports.badge import render_badge
 from reports.html import render_html
+from reports.instance_pages import write_pages
+from reports.instances import instances, with_instances
 from reports.junit import render_junit
 from reports.markdown import render_markdown
 from reports.model_card import render_model_card
@@ -37,7 +40,7 @@ def render(run: Path) -> Path:
         OSError: the report cannot be written.
     """
     folder = RunFolder(run)
-    report = read_report(folder)
+    report = _with_instance_pages(folder, read_report(folder))
     page = folder.report_path / "index.html"
     write_whole(folder.report_path / "junit.xml", render_junit(report))
     write_whole(folder.report_path / "summary.md", render_markdown(report))
@@ -45,6 +48,17 @@ def render(run: Path) -> Path:
     write_whole(folder.report_path / "model_card.md", render_model_card(report))
     write_whole(page, render_html(report))
     return page
+
+
+def _with_instance_pages(folder: RunFolder, report: Report) -> Report:
+    """Write a page for each instance of swebench, and list all of them in the report of a run that has any."""
+    if not any(suite.name == INSTANCES and suite.tables for suite in report.suites):
+        return report
+    stored = _Stored(folder)
+    found = instances(stored.of_suite(INSTANCES), (item.item for item in stored.items(INSTANCES)))
+    pages = write_pages(folder, (instance.name for instance in found))
+    listed = with_instances(report, found, pages.links, pages.remark)
+    return replace(listed, notes=[*report.notes, *pages.notes])
 
 
 def read_report(folder: RunFolder) -> Report:
@@ -131,10 +145,13 @@ class _Stored:
     def __iter__(self) -> Iterator[Sample]:
         """All samples, suite by suite; a broken line ends its suite and no other."""
         for path in sorted((self.folder.path / "samples").glob("*.jsonl")):
-            try:
-                yield from read_samples(path)
-            except (BadInput, OSError) as error:
-                self._note(error, " Samples after it are not in this report.")
+            yield from self.of_suite(path.stem)
+
+    def of_suite(self, suite: str) -> Iterator[Sample]:
+        try:
+            yield from read_samples(self.folder.samples_path(suite))
+        except (BadInput, OSError) as error:
+            self._note(error, " Samples after it are not in this report.")
 
     def _note(self, error: Exception, more: str = "") -> None:
         said = str(error).replace(f"{self.folder.path}/", "")

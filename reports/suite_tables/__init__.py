@@ -14,6 +14,7 @@ from reports.suite_tables import (
     scores,
     speculative,
     speed,
+    swebench,
     termination,
 )
 from reports.suite_tables.table import SuiteRun, Table
@@ -28,6 +29,7 @@ TABLES: dict[str, Callable[[SuiteRun], list[Table]]] = {
     "speculative": speculative.tables,
     "footprint": footprint.tables,
     "speed": speed.tables,
+    "swebench": swebench.tables,
 }
 """By the suite's name; every other suite shows its scores."""
 

@@ -190,11 +190,33 @@ def speed(rng: random.Random) -> Iterator[Pair]:
             yield pair("speed", f"c{concurrency}", f"r{number:02d}", metrics=(found[0], found[1]), finish_reason=None)
 
 
+def swebench(rng: random.Random) -> Iterator[Pair]:
+    def metrics(longer: float) -> dict[str, float]:
+        steps, errors = float(round(rng.uniform(20, 60) * longer)), float(rng.random() < 0.2 * longer)
+        return {
+            "steps": steps,
+            "cut_steps": errors,
+            "format_errors": errors,
+            "format_error_rate": errors / steps,
+            "unsubmitted": errors,
+            "agent_seconds": 20 * steps,
+            "grading_seconds": 40.0,
+            "tests_timed_out": 0.0,
+            "exit LimitsExceeded" if errors else "exit Submitted": 1.0,
+        }
+
+    for number in range(24):
+        scores = float(rng.random() < 0.6), float(rng.random() < 0.5)
+        found = metrics(1.0), metrics(1.3)
+        name = f"{('django', 'sympy', 'astropy')[number % 3]}__project-{number}"
+        yield pair("swebench", "instances", name, scores=scores, metrics=found)
+
+
 def every_suite(seed: int = 0) -> list[Pair]:
     """Pairs of all suites with metrics, those of the noise floor included."""
     rng = random.Random(seed)
     noise = [*divergence(rng, "noise", 0.02), *decoding(rng, "noise", 0.002)]
-    suites = (ruler, needle, divergence, decoding, termination, language, speculative, speed)
+    suites = (ruler, needle, divergence, decoding, termination, language, speculative, speed, swebench)
     return [*(made for suite in suites for made in suite(rng)), footprint(), *noise]
 
 
