@@ -47,7 +47,7 @@ from suites.swebench_data import load_rows
 from suites.swebench_grading import Grade, grade, require_grader
 
 TASK = "instances"
-PROMPT_TOKENS = 8192
+PROMPT_TOKENS = 4096
 """Room for the task and a few steps: with less than this beside an answer no agent gets anywhere."""
 TIMEOUTS = 2
 """Tests that took too long so often, of one patch, are the patch's fault."""

@@ -11,9 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.answers import EndpointError
+from harness.endpoint import Endpoint
+from harness.policy import Requests, Sampling
 from suites.swebench_agent import (
+    AgentSettings,
     InfrastructureError,
     Trajectory,
+    _command,
+    _config,
+    _environment,
+    _own_config,
     _raise_unless_ended,
     read_trajectory,
     require_agent,
@@ -132,3 +139,57 @@ def test_without_a_trajectory_the_log_says_why(tmp_path: Path) -> None:
 
 def test_the_agent_is_installed() -> None:
     require_agent()
+
+
+def settings(**changes: Any) -> AgentSettings:
+    usual: dict[str, Any] = {
+        "format": "tool_calls",
+        "max_tokens": 4096,
+        "step_limit": 250,
+        "seconds": 7200.0,
+        "command_seconds": 60,
+        "pull_seconds": 900,
+        "executable": "/usr/bin/podman",
+        "run_arguments": ["--rm", "--network", "none"],
+    }
+    return AgentSettings(**(usual | changes))
+
+
+def endpoint() -> Endpoint:
+    sampling = Sampling(temperature=0.6, top_p=0.95, top_k=20, seed=7, max_tokens=16384)
+    return Endpoint("http://127.0.0.1:9/", "quantgate", Requests(), sampling)
+
+
+def test_the_agent_is_asked_with_the_policys_sampling_and_limits() -> None:
+    config = _config(endpoint(), settings())
+    kwargs = config["model"]["model_kwargs"]
+    assert config["model"]["model_name"] == "openai/quantgate" and kwargs["api_base"] == "http://127.0.0.1:9/v1"
+    assert (kwargs["temperature"], kwargs["top_p"], kwargs["seed"], kwargs["max_tokens"]) == (0.6, 0.95, 7, 4096)
+    assert kwargs["extra_body"] == {"top_k": 20, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert kwargs["timeout"] == 120 + 4096
+    assert config["agent"] == {"step_limit": 250, "cost_limit": 0, "wall_time_limit_seconds": 7200}
+    environment = config["environment"]
+    assert environment["run_args"] == ["--rm", "--network", "none"] and environment["pull_timeout"] == 900
+    assert environment["executable"] == "/usr/bin/podman" and environment["timeout"] == 60
+    assert environment["container_timeout"] == "7800s"  # no container outlives its trajectory for long
+
+
+@pytest.mark.parametrize(("format", "model"), [("tool_calls", "litellm"), ("backticks", "litellm_textbased")])
+def test_the_class_of_model_fits_the_format(format: Any, model: str) -> None:
+    assert _config(endpoint(), settings(format=format))["model"]["model_class"] == model
+    assert _own_config(format).exists()
+
+
+def test_modal_is_passed_through() -> None:
+    modal = settings(executable="", run_arguments=())
+    assert _command(modal)[-2:] == ["--environment-class", "swerex_modal"]
+    assert "executable" not in _config(endpoint(), modal)["environment"]
+    assert "--environment-class" not in _command(settings())
+
+
+def test_nothing_of_the_users_own_settings_reaches_the_agent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OPENAI_API_BASE", "http://elsewhere")
+    monkeypatch.setenv("MSWEA_COST_TRACKING", "default")
+    found = _environment(tmp_path, endpoint())
+    assert not {"OPENAI_API_BASE", "MSWEA_COST_TRACKING"} & found.keys()
+    assert found["HF_HUB_OFFLINE"] == "1" and "127.0.0.1" in found["NO_PROXY"]
