@@ -1,0 +1,84 @@
+"""Draft heads (MTP) on the real vLLM: one that is always right, one that never is; both write the same answers."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.models import resolve_model
+from harness.runfolder import RunFolder
+from tests.e2e.conftest import quantgate, wait_for
+from tests.e2e.draft_model import make_model
+
+POLICY = """
+name: drafts
+serving: {max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
+          extra_args: ["--speculative-config", '{"method": "mtp", "num_speculative_tokens": 1}']}
+sampling: {temperature: 0.0, max_tokens: 64}
+suites:
+  speculative: {prompts: 8, max_tokens: 24}
+  footprint: {}
+checks:
+  - {metric: acceptance, on: speculative, max_loss: 3 points}
+  - {metric: accepted_length, on: speculative, min: 1.5}
+"""
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "drafts.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def served(policy: Path, tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]]:
+    """Role -> (checkpoint, URL), served by `quantgate serve`."""
+    tokenizer = resolve_model("demo", print)
+    vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
+    processes, found = [], {}
+    for role in ("reference", "candidate"):
+        model = make_model(tmp_path / role, tokenizer, vocabulary, broken_head=role == "candidate")
+        log = tmp_path / f"{role}.out"
+        command = [sys.executable, "-m", "harness", "serve", str(model), "--role", role, "--policy", str(policy)]
+        with log.open("w") as file:
+            processes.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
+        # One after the other: which ports are free is asked before they are taken.
+        wait_for(lambda log=log: "/v1 (log:" in log.read_text(), 240, processes[-1], log)  # type: ignore[misc]
+        line = next(line for line in log.read_text().splitlines() if line.startswith(f"{role}: "))
+        found[role] = model, line.split()[1].removesuffix("/v1")
+    yield found
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    for process in processes:
+        process.wait(60)
+
+
+def test_a_draft_head_that_never_helps_is_caught(
+    served: dict[str, tuple[Path, str]], policy: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    (reference, reference_url), (candidate, candidate_url) = served["reference"], served["candidate"]
+    urls = ("--reference-url", reference_url, "--candidate-url", candidate_url)
+    result = quantgate("gate", candidate, "--reference", reference, *urls, "--policy", policy, "--out", run.path)
+    assert result.returncode == 1, result.stdout + result.stderr
+
+    samples = [s for s in run.samples() if s.suite == "speculative"]
+    lengths = {role: {s.metrics["accepted_length"] for s in samples if s.role == role} for role in served}
+    assert lengths == {"reference": {2.0}, "candidate": {1.0}}
+    texts = {role: {s.item: s.text for s in samples if s.role == role} for role in served}
+    assert texts["reference"] == texts["candidate"]  # nothing but the counters shows it
+    verdicts = {check.metric: (check.verdict, check.estimate) for check in run.verdict().checks}
+    assert verdicts == {"acceptance": ("FAIL", 1.0), "accepted_length": ("FAIL", 1.0)}
+    heads = {s.role: s.metrics["draft_bytes"] for s in run.samples() if s.suite == "footprint"}
+    assert heads["reference"] == heads["candidate"] > 0
+    drafted = run.manifest().speculative["speculative"]
+    assert drafted["reference"]["accepted_tokens"] == drafted["reference"]["draft_tokens"] > 0
