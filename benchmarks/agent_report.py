@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import peak_memory
 from benchmarks.trajectories import instance_id, text, write_instance
 from harness import __version__
 from harness.gate import judge_run, render_run
@@ -142,11 +142,6 @@ def stages(folder: RunFolder) -> dict[str, Any]:
         "page_bytes": sum(page.stat().st_size for page in pages),
         "index_bytes": (folder.report_path / "index.html").stat().st_size,
     }
-
-
-def peak_memory() -> int:
-    """The most MiB that this process has held so far; when nothing has been read yet, what its imports take."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ app = typer.Typer(
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
+SingleFile = Annotated[
+    bool, typer.Option("--single-file", help="The page needs no file beside it, and holds fewer samples' texts.")
+]
 Model = Annotated[str, typer.Argument(help="'demo', a checkpoint folder, or a hub id (owner/name).")]
 
 
@@ -55,12 +58,13 @@ def gate(
     baseline: Annotated[
         Path | None, typer.Option(help="An earlier run: its reference samples are used again if nothing has changed.")
     ] = None,
+    single_file: SingleFile = False,
 ) -> None:
     """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
     reporter = Reporter()
     with reporter.stage("start"):  # torch, transformers and lm-eval take their time on a cold disk
         from harness.gate import GateOptions, run_gate
-    asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url, baseline)
+    asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url, baseline, single_file)
     run, verdict = run_gate(asked, reporter)
     reporter.print_times()
     print_verdict(verdict)
@@ -118,12 +122,45 @@ def compare_command(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")], single_file: SingleFile = False) -> None:
     """Render the report of a stored run again."""
     from harness.gate import render_run
 
     RunFolder(run).manifest()
-    print(render_run(RunFolder(run)))
+    print(render_run(RunFolder(run), single_file))
+
+
+@app.command("card")
+def card_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    into: Annotated[Path | None, typer.Option(help="A README.md to lay it into; default: print a whole card.")] = None,
+    source_url: Annotated[str | None, typer.Option(help="Where the report is published: the results' source.")] = None,
+) -> None:
+    """Write what RUN found into a model card. Nothing is uploaded; done twice, nothing changes the second time."""
+    from reports.card_file import merge_into
+    from reports.model_card import render_model_card
+    from reports.render import read_report
+
+    found = read_report(RunFolder(run))
+    if into is None:
+        print(render_model_card(found, source_url), end="")
+        return
+    for line in merge_into(found, into, source_url):
+        print(line)
+    print(into)
+
+
+@app.command("history")
+def history_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("history.html"),
+) -> None:
+    """Lay RUNS beside each other: each model's checks over time, and any two runs side by side."""
+    from reports.history_page import write_history
+
+    for name, why in write_history(runs, out).skipped:
+        print(f"not shown: {name}: {why}")
+    print(out)
 
 
 @app.command()

@@ -44,6 +44,7 @@ class GateOptions:
     candidate_url: str | None = None
     reference_url: str | None = None
     baseline: Path | None = None
+    single_file: bool = False
 
 
 def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdict]:
@@ -75,11 +76,11 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
             job.save()
             verdict = judge_run(run)
             with reporter.stage("report"):
-                render_run(run)
+                render_run(run, options.single_file)
         finally:
             job.manifest.stages += reporter.stages
             job.save()
-        render_run(run)  # once more, now that it is known where the time went
+        render_run(run, options.single_file)  # once more, now that it is known where the time went
     return run, verdict
 
 
@@ -110,11 +111,11 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
     return verdict
 
 
-def render_run(run: RunFolder) -> Path:
-    """Write the report of a run; returns its index.html."""
+def render_run(run: RunFolder, single_file: bool = False) -> Path:
+    """Write the report of a run; returns its index.html. With `single_file` that one needs no file beside it."""
     from reports.render import render
 
-    return render(run.path)
+    return render(run.path, single_file=single_file)
 
 
 def _run_id(model: str) -> str:

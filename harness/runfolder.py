@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -240,8 +239,9 @@ class RunFolder:
         """What samples/ holds, by suite."""
         found = {}
         for path in sorted((self.path / "samples").glob("*.jsonl")):
-            data = path.read_bytes()
-            found[path.stem] = SampleFile(lines=data.count(b"\n"), sha256=hashlib.sha256(data).hexdigest())
+            with path.open("rb") as file:
+                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            found[path.stem] = SampleFile(lines=lines, sha256=sha256_of_file(path))
         return found
 
     def require_untouched(self) -> None:

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
-from dataclasses import asdict
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports import figures, text
+from reports.drawing import SuiteFigure
+from reports.pairs import KINDS, PairsView
+from reports.sample_files import CALL, FOLDER, Texts, inert_json
 from reports.view import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
-STYLES = ("report.css",)
+STYLES = ("report.css", "figures.css", "samples.css", "provenance.css")
+SCRIPTS = ("report.js", "words.js", "texts.js", "pair.js", "samples.js")
 """Joined in this order."""
 
+BESIDE = "'self' file:"
+"""What may be loaded besides the page's own script: files of the folder that it came from. Chromium takes 'self' for
+that from disk and over http alike. Where a browser gives a file no origin, 'self' means nothing and file: is needed;
+over http it opens nothing, since no browser lets such a page load from the disk."""
 
-def render_html(report: Report) -> str:
-    """One HTML file that opens from disk: no request leaves it, and script in a model's answer cannot run."""
-    style = style_sheet()
-    script = (TEMPLATES / "report.js").read_text("utf-8")
+
+def render_html(report: Report, texts: Texts | None = None) -> str:
+    """The page, which opens from disk: no request leaves it, and script in a model's answer cannot run.
+
+    `texts` says where the texts of the samples are; without it they cannot be opened.
+    """
+    texts = texts or Texts()
+    style, script = style_sheet(), "".join((TEMPLATES / name).read_text("utf-8") for name in SCRIPTS)
+    beside = f" {BESIDE}" if texts.starts else ""
     policy = (
-        f"default-src 'none'; style-src '{source_hash(style)}'; script-src '{source_hash(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src '{source_hash(style)}'; script-src '{source_hash(script)}'{beside}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
     return (
         environment()
@@ -35,7 +46,8 @@ def render_html(report: Report) -> str:
             content_policy=policy,
             style=Markup(style),
             script=Markup(script),
-            pairs_json=embed_json([asdict(pair) for pair in report.pairs.shown]),
+            texts=texts,
+            pairs_json=embed_json(_index(report.pairs, texts)),
             forest=_svg(figures.forest(report.checks)),
             suite_figures={suite.name: _suite_figure(report, place) for place, suite in enumerate(report.suites)},
         )
@@ -47,12 +59,25 @@ def style_sheet() -> str:
     return "".join((TEMPLATES / name).read_text("utf-8") for name in STYLES)
 
 
+def _index(pairs: PairsView, texts: Texts) -> dict[str, object]:
+    """What the page's script knows from the start; its rows are PairRow."""
+    index: dict[str, object] = {
+        "tasks": pairs.tasks,
+        "languages": pairs.languages,
+        "kinds": list(KINDS.items()),
+        "rows": pairs.rows,
+        "starts": texts.starts,
+        "folder": FOLDER,
+        "call": CALL,
+    }
+    if texts.inlined is not None:
+        index["inlined"] = [pair.record(with_prompt=True) for pair in texts.inlined]
+    return index
+
+
 def embed_json(value: object) -> Markup:
     """JSON to stand inside <script type="application/json">: nothing in it can end the element."""
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    return Markup(data)
+    return Markup(inert_json(value))
 
 
 def environment() -> Environment:
@@ -88,11 +113,10 @@ def source_hash(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def _suite_figure(report: Report, place: int) -> Markup | None:
-    suite = report.suites[place]
-    if suite.divergence:
-        return _svg(figures.kl_by_document(suite.divergence, f"suite-{place}"))
-    return _svg(figures.task_scores(suite.tasks, f"suite-{place}")) if len(suite.tasks) > 1 else None
+def _suite_figure(report: Report, place: int) -> list[tuple[SuiteFigure, Markup]]:
+    """A suite's figures, drawn."""
+    found = report.suites[place].figures
+    return [(figure, Markup(figure.draw(f"suite-{place}-{number}"))) for number, figure in enumerate(found)]
 
 
 def _svg(drawing: str | None) -> Markup | None:

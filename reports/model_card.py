@@ -2,52 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
 
-from huggingface_hub import CardData
-
-from reports.markdown import MAX_LINES, SIGNS, banner_lines, check_table, escape, model_table
-from reports.text import one_line, percent, points, short_hash
+from reports.licence import Origin, origin, public_name
+from reports.markdown import MAX_LINES, MAX_ROWS, SIGNS, banner_lines, check_table, escape, model_table
+from reports.model_index import front_matter, source_of, to_yaml
+from reports.suite_tables import TABLES
+from reports.text import one_line, percent, plural, points, short_hash
 from reports.view import Report
 
-_LICENCE = "# license: the base model's licence applies; name it here.\n"
+SUITES = ("cot", *TABLES)
+"""What could be asked."""
 
 
-def render_model_card(report: Report) -> str:
-    """Front matter and Markdown to paste into the README of the quantized model."""
-    front = CardData(**_front_matter(report)).to_yaml() + "\n"
+def render_model_card(report: Report, source_url: str | None = None) -> str:
+    """Front matter and Markdown: a card of its own, or to paste into the README of the quantized model.
+
+    Raises:
+        BadInput: `source_url`, where the report is published, is no http(s) address.
+    """
+    found = origin(report.models)
+    unknown = "" if found.licence and not found.disagree else "# license: not known to quantgate; name it here.\n"
+    return f"---\n{to_yaml(front_matter(report, found, source_url))}{unknown}---\n\n{card_section(report, found)}"
+
+
+def card_section(report: Report, found: Origin) -> str:
+    """The section by itself, for a card that is there already."""
     lines = ["## Evaluation of the quantized model", "", *_status(report), ""]
     lines += model_table(report) + check_table(report) + _score_table(report)
     lines += ["### What this does not show", "", *(f"- {line}" for line in _limits(report)), ""]
-    lines += ["### Licence and attribution", "", *_licence(report)]
-    return f"---\n{front}{_LICENCE}---\n\n" + "\n".join(lines) + "\n"
-
-
-def _front_matter(report: Report) -> dict[str, Any]:
-    reference, candidate = report.model("reference"), report.model("candidate")
-    front: dict[str, Any] = {}
-    if reference:
-        front |= {"base_model": one_line(reference.name, 120), "base_model_relation": "quantized"}
-    front["tags"] = ["quantized", "quantgate"]
-    results = [
-        {
-            "task": {"type": "text-generation", "name": "Text generation"},
-            "dataset": {"type": one_line(f"{suite.name}/{task.task}", 120), "name": one_line(task.task, 120)},
-            "metrics": [
-                {
-                    "type": "accuracy",
-                    "name": "score of the quantized model",
-                    "value": round(task.candidate.score, 4),
-                }
-            ],
-        }
-        for suite in report.suites
-        for task in suite.tasks
-        if task.candidate.score is not None
-    ]
-    if candidate and results:
-        front["model-index"] = [{"name": one_line(candidate.name, 120), "results": results}]
-    return front
+    lines += ["### Licence and attribution", "", *_licence(report, found)]
+    return "\n".join(lines) + "\n"
 
 
 def _status(report: Report) -> list[str]:
@@ -67,6 +52,9 @@ def _status(report: Report) -> list[str]:
 def _score_table(report: Report) -> list[str]:
     rows = [(suite, task) for suite in report.suites for task in suite.tasks if task.reference.n]
     lines: list[str] = []
+    many = len(rows) > MAX_ROWS
+    if many:
+        lines += ["<details>", f"<summary>Scores of all {len(rows)} tasks</summary>", ""]
     if rows:
         lines += [
             "| Task | n | Reference | Quantized | Difference, points | Cut off: reference, quantized |",
@@ -79,7 +67,7 @@ def _score_table(report: Report) -> list[str]:
             f"{percent(task.reference.cap_hit_rate)}, {percent(task.candidate.cap_hit_rate)} |"
             for suite, task in rows
         ]
-        lines.append("")
+        lines += ["", "</details>", ""] if many else [""]
     for suite in report.suites:
         if suite.divergence and suite.divergence.documents:
             d = suite.divergence
@@ -93,30 +81,112 @@ def _score_table(report: Report) -> list[str]:
 
 
 def _limits(report: Report) -> list[str]:
-    asked = [f"{suite.name}/{task.task}" for suite in report.suites for task in suite.tasks if task.reference.n]
-    asked += [suite.name for suite in report.suites if suite.divergence and suite.divergence.documents]
+    asked = [(suite.name, task.task) for suite in report.suites for task in suite.tasks if task.reference.n]
+    tasks = {name: [task for suite, task in asked if suite == name] for name, _ in asked}
+    names = [
+        name
+        for suite, of in tasks.items()
+        for name in ([f"{suite}/{task}" for task in of] if len(of) <= 8 else [f"{suite} ({len(of)} tasks)"])
+    ]
+    names += [suite.name for suite in report.suites if suite.divergence and suite.divergence.documents]
     limits = [
-        f"Only this was asked: {escape(', '.join(asked), 600)}. Other tasks, languages and longer contexts are unknown."
-        if asked
+        f"Only this was asked: {escape(', '.join(names), 600)}. Other tasks, languages and longer contexts are unknown."
+        if names
         else "Nothing was asked of this model.",
+        *_not_asked(report),
         "The checks compare with the reference. They say nothing about its own faults, safety or bias.",
         "A check that holds bounds the loss by its margin; it does not show that there is none. "
         "A check with few items (n above) can only have a wide margin.",
+        *_not_decided(report),
     ]
+    if report.after_the_fact:
+        limits.append("Judged after the fact: the margins were not all set before the answers were known.")
     if report.confidence:
         limits.append(f"Each bound is one-sided at {100 * report.confidence:g} %: of many such bounds some are wrong.")
-    if report.sampling:
-        settings = ", ".join(f"{name} {value}" for name, value in report.sampling)
-        limits.append(f"Sampled with {escape(settings)}; a suite may set its own budget. Other settings are unknown.")
+    limits += _budget(report) + _data(report, asked)
     versions = dict(report.provenance.versions)
     if "vllm" in versions:
         limits.append(f"Served with vLLM {escape(versions['vllm'])}. Other engines and kernels may behave differently.")
     return limits + [escape(note, 600) for note in [*report.remarks, *report.notes][:MAX_LINES]]
 
 
-def _licence(report: Report) -> list[str]:
-    reference = report.model("reference")
-    base = escape(reference.name) if reference else "the base model"
-    return [
-        f"Derived from {base} by quantization. The base model's licence applies, and with it its terms of attribution."
+def _not_asked(report: Report) -> list[str]:
+    there = {suite.name for suite in report.suites if suite.tables}
+    absent = [name for name in SUITES if name not in there]
+    return [f"Not run: {', '.join(absent)}."] if absent and there else []
+
+
+def _not_decided(report: Report) -> list[str]:
+    open_ones = [row.result for row in report.checks if row.result.verdict == "INCONCLUSIVE"]
+    if not open_ones:
+        return []
+    said = "; ".join(one_line(result.name, 100) for result in open_ones[:MAX_LINES])
+    return [f"{plural(len(open_ones), 'check')} could not be decided either way: {escape(said, 1500)}."]
+
+
+def _budget(report: Report) -> list[str]:
+    if not report.sampling:
+        return []
+    settings = ", ".join(f"{name} {value}" for name, value in report.sampling)
+    cut = [
+        f"{suite.name}/{task.task} {percent(task.candidate.cap_hit_rate)}"
+        for suite in report.suites
+        for task in suite.tasks
+        if task.candidate.cap_hit_rate
     ]
+    said = [f"Sampled with {escape(settings)}; a suite may set its own budget. Other settings are unknown."]
+    if cut:
+        said.append(f"Answers of the quantized model that were cut by their budget: {escape(', '.join(cut), 900)}.")
+    return said
+
+
+def _data(report: Report, asked: list[tuple[str, str]]) -> list[str]:
+    """Which questions anybody can get, and which only this run holds."""
+    public = {(suite, task): source for suite, task in asked if (source := source_of(report, suite, task))}
+    said = []
+    if public:
+        sets = Counter(source.dataset for source in public.values())
+        said.append(f"Public data, which either model may have seen in training: {escape(', '.join(sets), 600)}.")
+    own = sorted({suite for suite, task in asked if (suite, task) not in public})
+    if own:
+        said.append(
+            f"Not of a published data set: the items of {escape(', '.join(own), 300)} were generated or come from the "
+            "policy's own files, so these scores compare with the reference's here and with nobody else's."
+        )
+    return said
+
+
+def _licence(report: Report, found: Origin) -> list[str]:
+    reference = report.model("reference")
+    compared = (
+        f"{escape(public_name(reference.name))} (sha256 `{reference.short_sha256}`)"
+        if reference
+        else "an unnamed model"
+    )
+    base = escape(found.base) if found.base else compared
+    if found.is_reference:
+        lines = [f"Derived from {compared} by quantization."]
+    elif found.base:
+        lines = [f"Derived by quantization from {compared}; {found.said_by} names {base} as the base model."]
+    else:
+        lines = [f"Derived by quantization from {compared}. No card names a base model that a hub knows."]
+    name = " ".join(found.licence[key] for key in ("license", "license_name") if key in found.licence)
+    if found.disagree:
+        lines.append(
+            f"Its cards disagree about the licence: {escape(name)} (reference), {escape(found.disagree)} (candidate). "
+            "Settle that before publishing."
+        )
+    elif name:
+        link = found.licence.get("license_link")
+        lines.append(
+            f"Licence: {escape(name)}{f', {escape(link)}' if link else ''}, as the {found.licence_by}'s card says. It "
+            "applies to the quantized model too, and with it its terms of attribution."
+        )
+    else:
+        lines.append(
+            f"The licence is not known to this report: no card of the checkpoints names one. The licence of {base} "
+            "applies, and with it its terms of attribution; look it up before publishing."
+        )
+    if found.files:
+        lines.append(f"Keep beside the weights: {escape(', '.join(found.files))}.")
+    return [" ".join(lines)]

@@ -1,16 +1,20 @@
-"""Pairs of samples as a report shows them: their state, which are worth a look, and their texts."""
+"""Pairs of samples as a report shows them: their state, which are worth a look, and the index of all of them.
+
+Their texts are not here: reports/sample_files.py reads them.
+"""
 
 from __future__ import annotations
 
-import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+from urllib.parse import quote
 
-from harness.samples import Item, Pair, Sample, sha256_of
-from reports.text import number, shorten, visible
+from harness.samples import Item, Pair, Sample
+from reports.text import one_line, shorten, visible
 
 Kind = Literal["worse", "better", "error", "unequal", "missing", "truncated", "diverging", "unscored", "same"]
 KINDS: dict[Kind, str] = {
@@ -27,7 +31,13 @@ KINDS: dict[Kind, str] = {
 """Kinds of pairs in the order in which they are worth a look, with the words a reader sees."""
 
 _UNUSABLE: dict[str, Kind] = {"missing": "missing", "errored": "error", "unequal": "unequal"}
-TEXT_LIMIT, REASONING_LIMIT, PROMPT_LIMIT, FIELD_LIMIT = 4000, 2000, 3000, 500
+ANSWER_LIMIT, NAME_LIMIT, SCORES_LIMIT = 80, 120, 60
+
+CUT, UNENDED = (1, 2), (4, 8)
+"""Bits of an index row's flags, (reference, candidate): hit the token cap; looped, or thinking that was not closed."""
+
+_HASH = re.compile(r"[0-9a-f]{64}")
+_LANGUAGE = re.compile(r".*-([a-z]{2})")
 
 
 class PairKey(NamedTuple):
@@ -41,7 +51,8 @@ class PairKey(NamedTuple):
 
 @dataclass
 class StoredPair:
-    """The stored samples of one item. Of a text only the first letter is kept: whether there is one."""
+    """The stored samples of one item. Of a text only the first letter is kept: whether there is one; of a score's
+    answer the beginning."""
 
     key: PairKey
     reference: Sample | None = None
@@ -137,7 +148,8 @@ def collect(samples: Iterable[Sample], planned: Mapping[PairKey, str] = MappingP
     known = {key.suite for key in planned}
     for sample in samples:
         key = PairKey(*sample.key.pair)
-        stripped = sample.model_copy(update={"text": sample.text.strip()[:1], "reasoning": "", "answer": None})
+        answer = sample.answer[: ANSWER_LIMIT + 1] if sample.answer else sample.answer
+        stripped = sample.model_copy(update={"text": sample.text.strip()[:1], "reasoning": "", "answer": answer})
         if key.suite in known and key not in planned:
             found.foreign += sample.role != "noise"
             continue
@@ -159,112 +171,110 @@ def by_interest(pairs: Iterable[StoredPair]) -> list[StoredPair]:
     return sorted(pairs, key=lambda p: (rank[p.kind], -abs(p.difference or 0.0), -(p.kl or 0.0), p.key))
 
 
-@dataclass(frozen=True)
-class AnswerView:
-    """One role's answer as it is shown: shortened and visible."""
+class PairRow(NamedTuple):
+    """One pair in the page's index: a JSON array, so that 30,000 of them stay small."""
 
-    text: str
-    reasoning: str
-    facts: list[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class PairView:
-    """One pair as it is shown. `summary` is what a reader sees before opening it."""
-
-    anchor: str
-    kind: Kind
-    label: str
-    suite: str
-    name: str
+    task: int
+    """Place in PairsView.tasks."""
+    item: str
+    repeat: int
+    kind: int
+    """Place in KINDS."""
+    flags: int
+    """CUT and UNENDED."""
+    language: int
+    """Place in PairsView.languages; -1 where the task names none."""
     scores: str
-    prompt: str | None
-    target: str | None
-    facts: list[tuple[str, str]]
-    reference: AnswerView | None
-    candidate: AnswerView | None
+    answers: tuple[str | None, str | None]
+    """What was taken from the answers of reference and candidate to be scored, cut short."""
+    tokens: tuple[int | None, int | None]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to narrow the list down."""
+
+    value: str
+    """"kinds:" and names of kinds, or "flags:MASK=BITS" (only MASK: any of its bits)."""
+    label: str
+    count: int
 
 
 @dataclass(frozen=True)
 class PairsView:
-    """The pairs that are shown, and how many of each kind there are."""
+    """The index of every pair that has a sample, those most worth a look first."""
 
-    shown: list[PairView]
-    total: int
-    counts: dict[Kind, int]
-    """All pairs by kind, shown or not."""
+    keys: list[PairKey] = field(default_factory=list)
+    """As they are stored; rows hold them as they are shown."""
+    rows: list[PairRow] = field(default_factory=list)
+    tasks: list[tuple[str, str]] = field(default_factory=list)
+    """(suite, task)."""
+    languages: list[str] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    """Only those that some pair fits, and not every one."""
 
     @property
-    def left_out(self) -> int:
-        return self.total - len(self.shown)
+    def total(self) -> int:
+        return len(self.rows)
 
     @property
     def suites(self) -> list[str]:
-        """Suites that have a pair on show."""
-        return list(dict.fromkeys(pair.suite for pair in self.shown))
+        return sorted({suite for suite, _ in self.tasks})
 
 
-def show_pairs(
-    stored: Sequence[StoredPair],
-    samples: Iterable[Sample],
-    items: Callable[[str], Iterable[Item]],
-    limit: int = 300,
-) -> PairsView:
-    """Choose `limit` pairs by interest and read their texts: a second pass over samples, one over items."""
-    chosen = {pair.key: pair for pair in by_interest(stored)[:limit]}
-    answers: dict[tuple[PairKey, str], AnswerView] = {}
-    for sample in samples:
-        key = PairKey(*sample.key.pair)
-        if key in chosen and (key, sample.role) not in answers:
-            answers[key, sample.role] = _answer(sample)
-    prompts: dict[PairKey, tuple[str, str | None]] = {}
-    for suite in dict.fromkeys(key.suite for key in chosen):
-        for item in items(suite):
-            key = PairKey(suite, item.task, item.item, item.repeat)
-            if key in chosen:
-                prompts[key] = (_prompt(item), _target(item.target))
-    shown = [
-        PairView(
-            anchor=_anchor(key),
-            kind=pair.kind,
-            label=KINDS[pair.kind],
-            suite=key.suite,
-            name=visible("/".join(shorten(str(part), 120) for part in key)),
-            scores=_scores(pair),
-            prompt=prompts[key][0] if key in prompts else None,
-            target=prompts[key][1] if key in prompts else None,
-            facts=[
-                (name, f"{value:.6g}") for name, value in (pair.candidate.metrics if pair.candidate else {}).items()
-            ],
-            reference=answers.get((key, "reference")),
-            candidate=answers.get((key, "candidate")),
+def show_pairs(stored: Sequence[StoredPair]) -> PairsView:
+    """The index of these pairs."""
+    ordered = by_interest(stored)
+    shown = [tuple(visible(shorten(name, NAME_LIMIT)) for name in pair.key[:3]) for pair in ordered]
+    tasks = sorted({(suite, task) for suite, task, _ in shown})
+    spoken = [_language(task) for _, task, _ in shown]
+    languages = sorted({language for language in spoken if language})
+    task_place = {task: place for place, task in enumerate(tasks)}
+    language_place = {"": -1} | {language: place for place, language in enumerate(languages)}
+    kind_place = {kind: place for place, kind in enumerate(KINDS)}
+    rows = [
+        PairRow(
+            task_place[suite, task],
+            item,
+            pair.key.repeat,
+            kind_place[pair.kind],
+            _flags(pair),
+            language_place[language],
+            _scores(pair),
+            (_short_answer(pair.reference), _short_answer(pair.candidate)),
+            tuple(None if s is None else s.completion_tokens for s in (pair.reference, pair.candidate)),  # type: ignore[arg-type]
         )
-        for key, pair in chosen.items()
+        for pair, (suite, task, item), language in zip(ordered, shown, spoken, strict=True)
     ]
-    counts = Counter(pair.kind for pair in stored)
-    return PairsView(shown, len(stored), {kind: counts[kind] for kind in KINDS if counts[kind]})
+    return PairsView([pair.key for pair in ordered], rows, tasks, languages, _choices(rows))
 
 
-def _anchor(key: PairKey) -> str:
-    """A permalink that is the same in every report of this item."""
-    return f"pair-{sha256_of(list(key))[:12]}"
+def path_of(key: PairKey) -> str:
+    """What follows # in a permalink: the same in every report of this item, and in samples.js."""
+    *names, repeat = key
+    return "/".join([*(quote(visible(shorten(name, NAME_LIMIT)), safe="!*'()@") for name in names), str(repeat)])
 
 
-def _answer(sample: Sample) -> AnswerView:
-    facts = {
-        "score": None if sample.score is None else f"{sample.score:g}",
-        "answer": None if sample.answer is None else shorten(sample.answer, FIELD_LIMIT),
-        "finish reason": sample.finish_reason,
-        "tokens": None if sample.completion_tokens is None else number(sample.completion_tokens),
-        "prompt tokens": None if sample.prompt_tokens is None else number(sample.prompt_tokens),
-        "seconds": f"{sample.seconds:.1f}",
-        "error": None if sample.error is None else shorten(sample.error, FIELD_LIMIT),
-    }
-    return AnswerView(
-        text=visible(shorten(sample.text, TEXT_LIMIT)),
-        reasoning=visible(shorten(sample.reasoning, REASONING_LIMIT)),
-        facts=[(name, visible(shorten(value, FIELD_LIMIT + 60))) for name, value in facts.items() if value is not None],
-    )
+def _language(task: str) -> str:
+    """The language that a task's name ends with (chat-ja), or nothing."""
+    found = _LANGUAGE.fullmatch(task)
+    return found[1] if found else ""
+
+
+def _flags(pair: StoredPair) -> int:
+    flags = 0
+    for place, sample in enumerate((pair.reference, pair.candidate)):
+        if sample is not None:
+            flags |= CUT[place] * (sample.finish_reason == "length")
+            flags |= UNENDED[place] * any(sample.metrics.get(name, 0.0) > 0 for name in ("unterminated", "looped"))
+    return flags
+
+
+def _short_answer(sample: Sample | None) -> str | None:
+    """A hash of tokens, which some suites store, says nothing to a reader."""
+    if sample is None or sample.answer is None or _HASH.fullmatch(sample.answer):
+        return None
+    return one_line(sample.answer, ANSWER_LIMIT)
 
 
 def _scores(pair: StoredPair) -> str:
@@ -272,27 +282,32 @@ def _scores(pair: StoredPair) -> str:
         return f"{pair.kl:.4f} nats"
     errors = [s.error for s in (pair.reference, pair.candidate) if s is not None and s.error]
     if errors:
-        return visible(shorten(errors[0], 60))
-    parts = ["–" if s is None or s.score is None else f"{s.score:g}" for s in (pair.reference, pair.candidate)]
-    return " → ".join(parts)
+        return one_line(errors[0], SCORES_LIMIT)
+    parts = ["–" if s is None or s.score is None else f"{s.score:.3g}" for s in (pair.reference, pair.candidate)]
+    return "–" if set(parts) == {"–"} else " → ".join(parts)
 
 
-def _prompt(item: Item) -> str:
-    """Chat messages as one text; parts that are not text are named by their type."""
-    blocks = []
-    for message in item.prompt:
-        content = message.get("content", "")
-        if isinstance(content, list):
-            content = "\n".join(
-                str(part.get("text", f"[{part.get('type', 'part')}]")) if isinstance(part, dict) else str(part)
-                for part in content
-            )
-        blocks.append(f"[{message.get('role', '?')}]\n{content}")
-    return visible(shorten("\n\n".join(blocks), PROMPT_LIMIT))
+def _choices(rows: Sequence[PairRow]) -> list[Choice]:
+    of_kind = Counter(row.kind for row in rows)
+    of_flags = Counter(row.flags for row in rows)
+    names = list(KINDS)
 
+    def kinds(label: str, *wanted: Kind) -> Choice:
+        return Choice(f"kinds:{','.join(wanted)}", label, sum(of_kind[names.index(kind)] for kind in wanted))
 
-def _target(target: Any) -> str | None:
-    if target is None:
-        return None
-    text = target if isinstance(target, str) else json.dumps(target, ensure_ascii=False, default=str)
-    return visible(shorten(text, FIELD_LIMIT))
+    def flags(label: str, bits: tuple[int, int], candidate_alone: bool = False) -> Choice:
+        mask = bits[0] | bits[1]
+        fit = [n for f, n in of_flags.items() if (f & mask == bits[1] if candidate_alone else f & mask)]
+        return Choice(f"flags:{mask}={bits[1]}" if candidate_alone else f"flags:{mask}", label, sum(fit))
+
+    cut = KINDS["truncated"]
+    found = [
+        kinds("Flips, either way", "worse", "better"),
+        *(kinds(KINDS[kind], kind) for kind in ("worse", "better", "error", "missing", "unequal")),
+        flags(f"{cut}, either answer", CUT),
+        flags(f"{cut}, the candidate alone", CUT, candidate_alone=True),
+        flags("Looped or thinking not closed", UNENDED),
+        flags("Looped or thinking not closed, the candidate alone", UNENDED, candidate_alone=True),
+        *(kinds(KINDS[kind], kind) for kind in ("unscored", "diverging", "same")),
+    ]
+    return [choice for choice in found if choice.count]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Literal
 from harness.parity import differences
 from harness.runfolder import Baseline, Manifest, ModelFacts, ServerFacts
 from harness.samples import ROLES
+from reports.repeat import Command, repeat, started
 from reports.text import (
     date,
     hide_secret,
@@ -75,16 +75,32 @@ class ModelView:
 
 
 @dataclass(frozen=True)
+class DataRow:
+    """What was asked in a suite and what was answered; empty where the manifest does not say."""
+
+    suite: str
+    items: str
+    """sha256 of the items."""
+    samples: str
+    """sha256 of the samples."""
+    lines: str
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Everything needed to know, and to repeat, what ran."""
 
     facts: list[Fact]
     commands: dict[str, list[Word]]
     gate_command: str
+    """As it was typed."""
+    repeat: list[Command]
+    """Lines for a shell that repeat the run, or a part of it."""
+    remarks: dict[str, str]
+    """By role what must be done before its command runs as it stands, where there is anything."""
     versions: list[tuple[str, str]]
     hardware: list[tuple[str, str]]
-    data: list[tuple[str, str, str]]
-    """(what, remark, sha256) of items and samples."""
+    data: list[DataRow]
     reused: str
     """From which run the reference's samples come, in a sentence; empty when they are of this run."""
 
@@ -148,10 +164,11 @@ def provenance(manifest: Manifest, allow_different: Iterable[str] = ()) -> Prove
         facts=_facts(manifest, [*manifest.allowed_differences, *allow_different]),
         commands=_commands(manifest),
         gate_command=shlex.join(hide_secrets(manifest.command)),
+        repeat=repeat(manifest),
+        remarks={role: remark for role, server in manifest.servers.items() if (remark := started(server)[1])},
         versions=[(name, one_line(version)) for name, version in versions.items()],
         hardware=[(name, _plain(name, value)) for name, value in manifest.hardware.items()],
-        data=[(f"items of {suite}", "", sha256) for suite, sha256 in manifest.items_sha256.items()]
-        + [(f"samples of {s}", plural(file.lines, "line"), file.sha256) for s, file in manifest.samples.items()],
+        data=_data(manifest),
         reused=reused(manifest.baseline) if manifest.baseline else "",
     )
 
@@ -189,7 +206,7 @@ def _names(*sides: Mapping[str, str]) -> list[str]:
 
 
 def _commands(manifest: Manifest) -> dict[str, list[Word]]:
-    lines = {role: hide_secrets(server.command) for role, server in manifest.servers.items() if server.command}
+    lines = {role: started(server)[0] for role, server in manifest.servers.items() if server.command}
     words: dict[str, list[Word]] = {
         role: [Word(shlex.quote(word), False) for word in line] for role, line in lines.items()
     }
@@ -206,6 +223,26 @@ def _commands(manifest: Manifest) -> dict[str, list[Word]]:
     return words
 
 
+def _data(manifest: Manifest) -> list[DataRow]:
+    rows = []
+    for suite in dict.fromkeys([*manifest.items_sha256, *manifest.samples]):
+        file = manifest.samples.get(suite)
+        said = (file.sha256, plural(file.lines, "line")) if file else ("", "")
+        rows.append(DataRow(one_line(suite), manifest.items_sha256.get(suite, ""), *said))
+    return rows
+
+
 def _plain(name: str, value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return shorten(hide_secret(name, text), 600)
+    return shorten(hide_secret(name, _said(value)), 600)
+
+
+def _said(value: Any) -> str:
+    """A value of the manifest as a person says it: "0 to 15", "name NVIDIA H100, memory_gib 79.6"."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {hide_secret(str(key), _said(each))}" for key, each in value.items()) or "none"
+    if isinstance(value, list):
+        whole = all(type(each) is int for each in value)
+        if whole and len(value) > 2 and value == list(range(value[0], value[0] + len(value))):
+            return f"{value[0]} to {value[-1]}"
+        return ("; " if any(isinstance(each, dict) for each in value) else ", ").join(map(_said, value)) or "none"
+    return "unknown" if value is None else str(value)

@@ -22,6 +22,8 @@ from reports.junit import render_junit
 from reports.markdown import render_markdown
 from reports.model_card import render_model_card
 from reports.remarks import NOT_THERE
+from reports.report_json import render_json
+from reports.sample_files import inline_texts, write_texts
 from reports.text import one_line
 from reports.view import Report, build
 
@@ -30,8 +32,11 @@ COMPARED: tuple[Role, Role] = ("candidate", "noise")
 """Roles that the divergence suite compares with the reference."""
 
 
-def render(run: Path) -> Path:
+def render(run: Path, single_file: bool = False) -> Path:
     """Write every report of a run folder into its `report/`; returns the path of index.html.
+
+    Texts of samples go into files beside the page, which it loads when they are asked for. With `single_file` the page
+    holds those of some hundred pairs itself; only instances of swebench still have pages of their own beside it.
 
     Whatever is missing or broken besides the manifest is named in the report instead of stopping it.
 
@@ -42,11 +47,13 @@ def render(run: Path) -> Path:
     folder = RunFolder(run)
     report = _with_instance_pages(folder, read_report(folder))
     page = folder.report_path / "index.html"
+    write_whole(folder.report_path / "report.json", render_json(report, folder.manifest()))
     write_whole(folder.report_path / "junit.xml", render_junit(report))
     write_whole(folder.report_path / "summary.md", render_markdown(report))
     write_whole(folder.report_path / "badge.svg", render_badge(report))
     write_whole(folder.report_path / "model_card.md", render_model_card(report))
-    write_whole(page, render_html(report))
+    texts = inline_texts(folder, report.pairs) if single_file else write_texts(folder, report.pairs)
+    write_whole(page, render_html(report, texts))
     return page
 
 

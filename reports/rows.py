@@ -77,7 +77,7 @@ def _check_row(result: CheckResult, checks: int) -> CheckRow:
     directed = None not in (result.b, result.c, result.discordant)
     unusable = {
         "missing": result.missing,
-        "errored": result.errored,
+        "without a value": result.errored,
         "unequal": result.unequal,
         "foreign": result.foreign,
     }

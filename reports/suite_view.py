@@ -1,4 +1,4 @@
-"""What each suite shows: how much of it is there, and its tables."""
+"""What each suite shows: how much of it is there, its tables and its figures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import astuple, dataclass, field
 
 from harness.positions import PositionSummary
 from harness.samples import Role, Sample
+from reports.drawing import SuiteFigure
 from reports.kl import Divergence, divergence
 from reports.pairs import StoredPair, StoredPairs
 from reports.scores import TaskScores, all_scores, by_task
+from reports.suite_figures import suite_figures
 from reports.suite_tables import WITHOUT_SCORES, suite_tables
 from reports.suite_tables.table import Speculative, SuiteRun, Table
 
@@ -57,9 +59,11 @@ class SuiteView:
     coverage: Coverage
     tables: list[Table] = field(default_factory=list)
     tasks: list[TaskScores] = field(default_factory=list)
-    """Scores by task, for figures and the model card; of suites without scores none has a number."""
+    """Scores by task, for the model card; of suites without scores none has a number."""
     divergence: Divergence | None = None
     """Of the divergence suite, for the same."""
+    figures: list[SuiteFigure] = field(default_factory=list)
+    """Not drawn yet: only the page does that."""
     errors: list[tuple[str, str, int]] = field(default_factory=list)
     """(role, error, how often)."""
     unscored: list[tuple[str, str, int]] = field(default_factory=list)
@@ -111,10 +115,12 @@ def _suite(
     usable = [pair for stored_pair in pairs if (pair := stored_pair.pair)]
     noise = [pair for pair in stored.noise_pairs if pair.reference.suite == suite]
     positions = measured.positions if suite == "divergence" else {}
+    run = SuiteRun(usable, tasks, noise, positions, speculative, measured.kl_margin if suite == "divergence" else None)
     return SuiteView(
         suite,
         coverage,
-        suite_tables(suite, SuiteRun(usable, tasks, noise, positions, speculative)),
+        suite_tables(suite, run),
+        figures=suite_figures(suite, run),
         tasks=all_scores(by_task(usable, tasks)) if scored else [],
         divergence=divergence(usable, measured.kl_margin) if suite == "divergence" else None,
         errors=_errors(pairs),

@@ -27,11 +27,19 @@ INKS = {
     "fail": "#070707",
     "open": "#080808",
     "paper": "#090909",
+    **{f"heat-{step}": f"#0a0a{step:02x}" for step in range(7)},
+    **{f"drop-{step}": f"#0b0b{step:02x}" for step in range(1, 7)},
+    **{f"gain-{step}": f"#0c0c{step:02x}" for step in range(1, 7)},
 }
 """Colours to draw with; what they look like is the style sheet's business."""
 
 _NAMES = {colour: name for name, colour in INKS.items()}
 _SVG = "http://www.w3.org/2000/svg"
+_ID = re.compile(r' id="([^"]*)"')
+_USED = re.compile(r'(?:url\(#|href="#)([^")]+)')
+_DIGITS = re.compile(r"(\.\d\d)\d+")
+"""A hundredth of a pixel is enough, and a third of the page's figures is digits after it."""
+_NUMBERS = {"d", "x", "y", "width", "height", "transform", "points"}
 _FONT_SIZE = re.compile(r"([\d.]+)px")
 ET.register_namespace("", _SVG)
 ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -63,12 +71,26 @@ def to_svg(figure: Figure, name: str, label: str, css_class: str) -> str:
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
         _repaint(parent)
+        _shorten(parent)
     for attribute in ("width", "height", "version"):
         root.attrib.pop(attribute, None)
     root.attrib |= {"class": f"figure {css_class}", "role": "img", "aria-label": label}
     text = ET.tostring(root, encoding="unicode")
-    text = re.sub(r'\bid="', f'id="{name}-', text)
+    used = set(_USED.findall(text))
+    text = _ID.sub(lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", text)
     return re.sub(r'(url\(#|href="#)', rf"\g<1>{name}-", text)
+
+
+def _shorten(element: ET.Element) -> None:
+    """Leave out what changes nothing that can be seen: most of what matplotlib writes."""
+    element.attrib.pop("font-family", None)  # the page's own
+    if element.get("transform", "").startswith("rotate(-0 "):
+        del element.attrib["transform"]
+    for key in _NUMBERS & element.attrib.keys():
+        element.set(key, " ".join(_DIGITS.sub(r"\1", element.attrib[key]).split()))
+    if element.tag != f"{{{_SVG}}}text":
+        element.text = None
+    element.tail = None
 
 
 def _repaint(element: ET.Element) -> None:

@@ -12,6 +12,7 @@ from harness.positions import PositionSummary
 from harness.runfolder import Manifest
 from harness.samples import Item, Role, Sample
 from harness.verdict import EXIT_CODES, Verdict
+from reports.cost import costs, fits_on
 from reports.pairs import PairsView, collect, planned_prompts, show_pairs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
@@ -63,6 +64,10 @@ class Report:
     """The one that all checks share, None when they differ."""
     models: list[ModelView]
     size_ratio: float | None
+    fits: dict[str, str]
+    """By role the GPUs that the model fits on; empty where that was not measured."""
+    costs: list[tuple[str, str]]
+    """What the run took: (what, how much)."""
     checks: list[CheckRow]
     suites: list[SuiteView]
     pairs: PairsView
@@ -102,11 +107,10 @@ def build(
     not_judged: str = NOT_THERE,
     judged_by: SealedPolicy | None = None,
     positions: Mapping[Role, PositionSummary] = MappingProxyType({}),
-    max_pairs: int = 300,
 ) -> Report:
     """Make the view of one run.
 
-    `samples` is gone through twice (numbers, then the texts of the pairs on show) and never held as a whole.
+    `samples` is gone through once and never held as a whole.
     `items` gives a suite's items. `not_judged` says why there is no verdict. `judged_by` is
     the policy of a verdict after the fact. `positions` is what the divergence suite's files hold, by role.
     """
@@ -141,9 +145,11 @@ def build(
         confidence=confidences.pop() if len(confidences) == 1 else None,
         models=model_views(manifest),
         size_ratio=size_ratio(manifest),
+        fits=fits_on(stored),
+        costs=costs(manifest, stored),
         checks=checks,
         suites=suites,
-        pairs=show_pairs(stored.pairs, samples, items, max_pairs),
+        pairs=show_pairs(stored.pairs),
         provenance=sources,
         stages=_stages(manifest),
         total_time=duration(seconds) if manifest.stages else "not recorded",

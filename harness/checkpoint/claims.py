@@ -57,13 +57,18 @@ _HEADING = re.compile(r"^(?:# +|<h1[^>\n]{0,200}>)([^\n]{1,300})", re.IGNORECASE
 _MARKUP = re.compile(r"<[^<>\n]{0,200}>")
 
 
+LICENCE_KEYS = ("license", "license_name", "license_link")
+FRONT_KEYS = ("base_model", "base_model_relation", "tags", *LICENCE_KEYS)
+"""What is read of a card's front matter."""
+
+
 @dataclass(frozen=True)
 class Claim:
     """One thing that a checkpoint says of itself; `text` is safe to print."""
 
     source: str
     text: str
-    kind: Literal["bits", "quantized", "draft", "base"]
+    kind: Literal["bits", "quantized", "draft", "base", "licence"]
     """`quantized` names no bits; `draft` says that there is a draft head (`bits` 16: kept in 16 bits)."""
     bits: float | None = None
     """Bits per weight, as they are said."""
@@ -106,7 +111,7 @@ def read_card(model: Path) -> tuple[dict[str, object], str]:
     end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
         return {}, text
-    front = {key: _entry(lines[1:end], key) for key in ("base_model", "base_model_relation", "tags")}
+    front = {key: _entry(lines[1:end], key) for key in FRONT_KEYS}
     return {key: value for key, value in front.items() if value is not None}, "\n".join(lines[end + 1 :])
 
 
@@ -140,6 +145,9 @@ def _front_claims(front: Mapping[str, object]) -> Iterator[Claim]:
     relation = front.get("base_model_relation")
     if isinstance(relation, str) and relation.strip().lower() == "quantized":
         yield Claim(RELATION, "quantized", "quantized")
+    for key in LICENCE_KEYS:
+        if isinstance(value := front.get(key), str):
+            yield Claim(f"card: {key}", quoted(value, 200), "licence")
     tags = front.get("tags")
     for tag in tags[:MOST_TAGS] if isinstance(tags, list) else [tags]:
         if isinstance(tag, str):

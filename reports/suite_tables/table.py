@@ -76,6 +76,8 @@ class SuiteRun:
     """The reference beside itself, in the candidate's place."""
     positions: Mapping[Role, PositionSummary] = field(default_factory=dict)
     speculative: Speculative = field(default_factory=dict)
+    kl_margin: float | None = None
+    """The policy's margin on the mean KL, when it has one."""
 
 
 def not_measured(title: str, why: str) -> Table:

@@ -167,6 +167,7 @@ model-index: &a
         Claim("card: base_model", "owner/one", "base"),
         Claim("card: base_model", "owner/two", "base"),
         Claim("card: base_model_relation", "quantized", "quantized"),
+        Claim("card: license", "mit", "licence"),
         Claim("card: tags", "w4a16", "bits", 4),
         Claim("card: tags", "4-bit", "bits", 4),
         Claim("card: tags", "gptq", "quantized"),
@@ -174,6 +175,7 @@ model-index: &a
     assert claimed(claims) == {
         "card: base_model": "owner/one; owner/two",
         "card: base_model_relation": "quantized",
+        "card: license": "mit",
         "card: tags": "w4a16; 4-bit; gptq",
     }
 

@@ -85,6 +85,11 @@ def last_line(ended: Ended) -> str:
         (["judge", "nowhere"], "not a run folder?"),
         (["report", "."], "run folder?"),
         (["report", "nowhere"], "run folder?"),
+        (["card", "."], "run folder?"),
+        (["card"], "Missing argument"),
+        (["history"], "Missing argument"),
+        (["history", "nowhere"], "nowhere is no folder"),
+        (["history", "."], "no run folder found"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_3(
@@ -193,10 +198,11 @@ def test_what_the_command_line_says_reaches_the_gate(quantgate: Quantgate, monke
     monkeypatch.setattr(gate, "run_gate", fail)
     quantgate("gate")
     urls = ["--candidate-url", "http://c", "--reference-url", "http://r"]
-    quantgate("gate", "M", "--reference", "R", "--policy", "P", "--out", "O", "--resume", *urls, "--baseline", "B")
+    more = ["--baseline", "B", "--single-file"]
+    quantgate("gate", "M", "--reference", "R", "--policy", "P", "--out", "O", "--resume", *urls, *more)
     assert asked == [
         gate.GateOptions("demo"),
-        gate.GateOptions("M", "R", "P", Path("O"), True, "http://c", "http://r", Path("B")),
+        gate.GateOptions("M", "R", "P", Path("O"), True, "http://c", "http://r", Path("B"), True),
     ]
 
 
@@ -206,7 +212,7 @@ def test_what_the_command_line_says_reaches_the_gate(quantgate: Quantgate, monke
 @pytest.fixture
 def make_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunFolder]:
     """Store a run with so many pairs; pages are not rendered here."""
-    monkeypatch.setattr(gate, "render_run", lambda run: run.report_path / "index.html")
+    monkeypatch.setattr(gate, "render_run", lambda run, *_: run.report_path / "index.html")
 
     def make(both: int, lost: int = 0) -> RunFolder:
         folder, sealed = RunFolder(tmp_path / "run"), parse_policy(POLICY)
@@ -266,6 +272,48 @@ def test_a_run_with_a_broken_sample_is_not_judged(quantgate: Quantgate, make_run
     path.write_text(path.read_text("utf-8").replace('"score":1.0', '"score":7.0', 1), "utf-8")
     ended = quantgate("judge", run.path)
     assert ended.status == 3 and "cot.jsonl:1: not a sample (score" in last_line(ended)
+
+
+# -- stored runs ---------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_asked_for_with_or_without_files_beside_it(
+    quantgate: Quantgate, make_run: Callable[..., RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(gate, "render_run", lambda run, single_file: asked.append(single_file))
+    run = make_run(1)
+    assert [quantgate("report", run.path, *more).status for more in ([], ["--single-file"])] == [0, 0]
+    assert asked == [False, True]
+
+
+def test_a_card_is_printed_or_laid_into_a_file(
+    quantgate: Quantgate, make_run: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    run = make_run(400)
+    quantgate("judge", run.path)
+    printed = quantgate("card", run.path)
+    assert printed.status == 0 and printed.out.startswith("---\n") and "## Evaluation" in printed.out
+    (tmp_path / "README.md").write_text("# Mine\n", "utf-8")
+    for _ in range(2):
+        ended = quantgate("card", run.path, "--into", "README.md")
+        assert (ended.status, ended.out) == (0, "README.md\n")
+        text = (tmp_path / "README.md").read_text("utf-8")
+        assert text.count("## Evaluation") == 1 and "\n# Mine\n" in text
+    refused = quantgate("card", run.path, "--source-url", "file:///etc")
+    assert refused.status == 3 and "give the http(s) address" in last_line(refused)
+
+
+def test_a_history_names_what_is_not_on_it(
+    quantgate: Quantgate, make_run: Callable[..., RunFolder], tmp_path: Path
+) -> None:
+    run = make_run(4)
+    ended = quantgate("history", run.path)
+    assert ended.status == 0 and ended.out.startswith(f"not shown: {tmp_path.name}/run: no verdict")
+    quantgate("judge", run.path)
+    ended = quantgate("history", tmp_path, "--out", "new/h.html")
+    assert (ended.status, ended.out) == (0, "new/h.html\n")
+    assert "1 run of 1 model" in (tmp_path / "new" / "h.html").read_text("utf-8")
 
 
 def test_names_from_a_policy_are_no_markup(quantgate: Quantgate, capsys: pytest.CaptureFixture[str]) -> None:

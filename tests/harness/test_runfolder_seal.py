@@ -130,7 +130,7 @@ def test_a_run_that_is_not_finished_has_no_seal_yet(finished: RunFolder, how: st
 def judged(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """`quantgate judge RUN` in this process, without its page: exit code and the lines on stderr."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handlers of pytest stay
-    monkeypatch.setattr(gate, "render_run", lambda run: run.report_path / "index.html")
+    monkeypatch.setattr(gate, "render_run", lambda run, single_file=False: run.report_path / "index.html")
 
     def judge(run: RunFolder) -> tuple[Any, list[str]]:
         monkeypatch.setattr(sys, "argv", ["quantgate", "judge", str(run.path)])
@@ -159,7 +159,7 @@ def test_a_run_that_is_not_finished_can_be_judged(finished: RunFolder, judged: A
 
 
 def test_resume_does_not_seal_what_somebody_edited(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "render_run", lambda run: run.report_path / "index.html")
+    monkeypatch.setattr(gate, "render_run", lambda run, single_file=False: run.report_path / "index.html")
     monkeypatch.setattr(gate, "_models", lambda *_: {})
     monkeypatch.setattr(gate, "make_suites", lambda *_: [])
     monkeypatch.setattr(gate, "_make_items", lambda _: None)

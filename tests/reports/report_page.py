@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
+from typing import Any
 
 from harness.runfolder import RunFolder
+from reports.pairs import PairRow
 from reports.render import render
 
 NAMES = ("index.html", "junit.xml", "summary.md", "model_card.md", "badge.svg")
@@ -58,12 +61,38 @@ class Page(HTMLParser):
         return " ".join(self.text.split())
 
     @property
-    def pairs(self) -> list[dict[str, object]]:
-        return list(json.loads(self.raw["script"][-1]))
+    def index(self) -> dict[str, Any]:
+        """What the page knows of every pair."""
+        return dict(json.loads(self.raw["script"][-1]))
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kind of every pair, in the page's order."""
+        return [self.index["kinds"][PairRow(*row).kind][0] for row in self.index["rows"]]
 
 
 def page_of(folder: RunFolder) -> Page:
     return Page(render(folder.path).read_text("utf-8"))
+
+
+def side_files(folder: RunFolder) -> dict[str, list[Any]]:
+    """What each script beside the page hands over, by its name."""
+    found = {}
+    for path in (folder.report_path / "samples").iterdir():
+        call = re.fullmatch(r'quantgateTexts\("([0-9a-z-]+)",(\[.*\])\);\n', path.read_text("utf-8"))
+        assert call and f"{call[1]}.js" == path.name
+        found[call[1]] = json.loads(call[2])
+    return found
+
+
+def texts_of(folder: RunFolder) -> list[dict[str, Any]]:
+    """The texts of every pair, in the order of the page's index."""
+    files = side_files(folder)
+    pairs = []
+    for number in range(len(files) // 2):
+        prompts = dict(files[f"{number}-prompts"])
+        pairs += [pair | {"prompt": prompts[pair["path"]]} for pair in files[str(number)]]
+    return pairs
 
 
 def reports_of(folder: RunFolder) -> dict[str, str]:

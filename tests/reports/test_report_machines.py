@@ -1,4 +1,4 @@
-"""What machines read: JUnit, Markdown, badge and model card."""
+"""What machines read: JUnit, Markdown and badge. report.json, model card and history have tests of their own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-import yaml
-from report_runs import make_run, result, sample, verdict_of
+from report_runs import judge_run, make_run, result, sample, small_run, verdict_of
 
 from harness.checks import NoiseResult
 from harness.runfolder import RunFolder
-from reports.markdown import SIGNS, escape
+from reports.markdown import MAX_FLIPS, SIGNS, escape, within
 from reports.render import render
 
 
@@ -88,6 +87,7 @@ def test_markdown_prints_foreign_text_as_it_is(tmp_path: Path) -> None:
     assert escape("a|b *c* <img> @all\n# x `y` [z](http://w)") == (
         r"a\|b \*c\* &lt;img&gt; &#64;all \# x \`y\` \[z\]\(http&#58;//w\)"
     )
+    assert escape("vt@4096 a@1.b x@all @77 c@7d") == "vt@4096 a&#64;1.b x&#64;all &#64;77 c&#64;7d"
     assert r"check 0 \| of &lt;cot&gt;" in read(run_with(tmp_path / "run", "PASS"), "summary.md")
 
 
@@ -103,30 +103,58 @@ def test_badge_of_an_unjudged_run(tmp_path: Path) -> None:
     assert root.get("aria-label") == "quantgate: NOT JUDGED"
 
 
-def test_model_card_has_front_matter_tables_and_limits(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run")
-    _, front, body = read(folder, "model_card.md").split("---\n", 2)
-    data = yaml.safe_load(front)
-    assert data["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"
-    assert data["base_model_relation"] == "quantized"
-    assert "license" not in data and "# license: the base model's licence applies" in front
-    index = data["model-index"][0]
-    assert index["name"] == "qwen2.5-0.5b-w4a16"
-    scores = [s for s in folder.samples() if s.role == "candidate" and s.suite == "cot"]
-    first = index["results"][0]
-    assert first["dataset"] == {"type": "cot/word_problems", "name": "word_problems"}
-    assert first["metrics"][0]["value"] == pytest.approx(sum(s.score or 0 for s in scores) / len(scores), abs=1e-4)
-    assert {"task", "dataset", "metrics"} == set(first)
-    assert "### What this does not show" in body and "Other tasks, languages and longer contexts are unknown." in body
-    assert "one-sided at 95 %" in body and "temperature 0.0" in body
-    assert "licence applies" in body
+def test_checks_of_one_name_stay_apart_in_junit(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2}, verdict=False)
+    verdict_of(folder, result(), result(margin=0.0101), result(on="ruler"))
+    cases = ET.fromstring(read(folder, "junit.xml")).findall("testsuite/testcase")
+    names = [(case.get("classname"), case.get("name")) for case in cases]
+    assert len(set(names)) == len(names) == 3
+    assert names.count(("quantgate.cot", "loss of accuracy on cot/a at most 1.0 points (2)")) == 1
 
 
-def test_model_card_of_a_model_that_did_not_pass_says_so(tmp_path: Path) -> None:
-    assert "**This model did not pass its release checks.**" in read(
-        run_with(tmp_path / "run", "FAIL"), "model_card.md"
-    )
-    assert "did not pass" not in read(run_with(tmp_path / "other", "PASS"), "model_card.md")
+def test_the_summary_shows_the_largest_loss_of_every_task_and_where_the_rest_is(tmp_path: Path) -> None:
+    folder = small_run(tmp_path / "run", {"cot/word_problems": 12, "ruler/vt@2048": 2})
+    for suite, task, count, lost in (("cot", "word_problems", 12, 0.0), ("ruler", "vt@2048", 2, 0.5)):
+        log = folder.log(suite)
+        for number in range(count):
+            log.append(sample("reference", suite, task, f"{number:04d}", answer="a|b"))
+            score = 1.0 if number == count - 1 else lost
+            log.append(sample("candidate", suite, task, f"{number:04d}", score=score, answer="<b>"))
+        log.close()
+    judge_run(folder)
+    lines = read(folder, "summary.md").splitlines()
+    rows = [line for line in lines if " → " in line and line.startswith(("| cot", "| ruler"))]
+    assert "**12 pairs worse with the candidate, 0 better**; the worst:" in lines
+    assert len(rows) == MAX_FLIPS
+    assert rows[0] == r"| cot/word\_problems/0000/0 | 1 → 0 | a\|b | &lt;b&gt; |"
+    assert rows[1].startswith("| ruler/vt@2048/0000/0 | 1 → 0.5 |")
+    assert lines[-1].startswith("The whole report is `report/index.html` in the folder of run 2025-11-21")
+
+
+def test_a_summary_always_fits_into_a_comment(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2}, verdict=False)
+    facts = folder.manifest()
+    facts.models["candidate"].doubts = ["&" * 1000 for _ in range(60)]
+    facts.stopped = ["<" * 500 for _ in range(60)]
+    folder.write_manifest(facts)
+    checks = [result(name=f"{number} {'界' * 280}", on=f"cot/t{number}", reason="<" * 900) for number in range(250)]
+    verdict_of(folder, result(name="the one that fails", verdict="FAIL"), *checks)
+    text = read(folder, "summary.md")
+    assert 40_000 < len(text.encode()) < 60_000
+    assert text.startswith("## ❌ quantgate: FAIL\n") and "| ❌ FAIL | the one that fails |" in text
+    assert "_The rest of this part does not fit here; the report has it._" in text
+    assert text.count("<details>") == text.count("</details>")
+    assert text.splitlines()[-1].startswith("The whole report is")
+
+
+def test_room_is_never_exceeded_and_a_fold_is_whole_or_absent() -> None:
+    lines = ["<details>", *(["x" * 50] * 10), "</details>"]
+    for room in range(0, 700, 7):
+        kept = within(lines, room)
+        assert sum(len(line) + 1 for line in kept) <= room
+        assert ("<details>" in kept) == ("</details>" in kept)
+        kept = within(lines[1:-1], room)
+        assert sum(len(line) + 1 for line in kept) <= room
 
 
 def test_errors_and_duplicates_are_told_to_every_reader(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import re
 from pathlib import Path
 
-from report_page import Page, page_of
+from report_page import Page, page_of, texts_of
 from report_runs import judge_run, make_run, sample, small_run
 
 from harness.samples import ROLES
@@ -30,6 +30,8 @@ def test_a_finished_run_shows_verdict_models_policy_checks_and_suites(tmp_path: 
         "index.html",
         "junit.xml",
         "model_card.md",
+        "report.json",
+        "samples",
         "summary.md",
     ]
     page, verdict, facts = Page(index.read_text("utf-8")), folder.verdict(), folder.manifest()
@@ -58,7 +60,7 @@ def test_a_finished_run_shows_verdict_models_policy_checks_and_suites(tmp_path: 
     assert page.text.count("differs, allowed") == 2
     assert "after the fact" not in page.words
     assert "hf_verysecret" not in index.read_text("utf-8")
-    assert len(page.pairs) == 88
+    assert len(page.kinds) == 88 == len(texts_of(folder))
 
 
 def test_no_request_leaves_the_page_and_no_inline_style_needs_an_exception(tmp_path: Path) -> None:
@@ -83,7 +85,7 @@ def test_the_content_policy_names_exactly_the_inlined_style_and_script(tmp_path:
         return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
     assert directives["style-src"] == source(page.raw["style"][0])
-    assert directives["script-src"] == source(page.raw["script"][0])
+    assert directives["script-src"] == f"{source(page.raw['script'][0])} 'self' file:"
     assert len(page.raw["style"]) == 1
     kinds = [script.get("type") for script in page.all("script")]
     assert kinds == [None, "application/json"]
@@ -119,9 +121,10 @@ def test_hostile_text_stays_text_everywhere(tmp_path: Path) -> None:
     page = Page(raw)
     assert [script.get("type") for script in page.all("script")] == [None, "application/json"]
     assert not page.all("img")
-    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028]", raw)
-    reference = page.pairs[0]["reference"]
-    assert isinstance(reference, dict)
+    beside = "".join(path.read_text("utf-8") for path in (folder.report_path / "samples").iterdir())
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e\u2066-\u2069\u2028]", raw + beside)
+    assert not set("<>&") & set(beside)
+    reference = texts_of(folder)[0]["reference"]
     assert reference["text"].startswith("<script>owned()</script></script><img")
     assert "⟨U+202E⟩gnp.exe⟨U+202C⟩ \ufffd ␀␛[31m {{7*7}} ⟨U+2028⟩ & \" ' עברית" in reference["text"]
     assert "1 difference that the policy does not allow: dtype." in page.words
@@ -145,14 +148,16 @@ def test_a_huge_answer_is_shortened_with_a_note(tmp_path: Path) -> None:
         log.append(sample(role, "cot", "word_problems", "0", text="a" * 10_000_000 + "end", answer="b" * 10_000_000))
     log.close()
     judge_run(folder)
-    raw = render(folder.path).read_text("utf-8")
-    assert len(raw) < 200_000
-    answer = Page(raw).pairs[0]["candidate"]
-    assert isinstance(answer, dict)
-    assert "[… 9,996,003 characters left out …]" in answer["text"] and answer["text"].endswith("end")
+    for single_file, limit in ((False, 24_000), (True, 4_000)):
+        raw = render(folder.path, single_file=single_file).read_text("utf-8")
+        assert len(raw) < 200_000
+        (pair,) = Page(raw).index["inlined"] if single_file else texts_of(folder)
+        answer = pair["candidate"]
+        assert f"[… {10_000_003 - limit:,} characters left out …]" in answer["text"] and answer["text"].endswith("end")
+        assert sum(len(value) for _, value in answer["facts"]) < 1000 and len(json.dumps(pair)) < 100_000
 
 
-def test_flips_come_first_then_errors_and_cut_off_answers_and_the_rest_is_counted(tmp_path: Path) -> None:
+def test_flips_come_first_then_errors_and_cut_off_answers_then_all_others(tmp_path: Path) -> None:
     folder = small_run(tmp_path / "run", {"cot/word_problems": 3000})
     log = folder.log("cot")
     for number in range(1500):
@@ -168,9 +173,8 @@ def test_flips_come_first_then_errors_and_cut_off_answers_and_the_rest_is_counte
     log.close()
     judge_run(folder)
     page = page_of(folder)
-    assert [pair["kind"] for pair in page.pairs[:5]] == ["worse", "better", "error", "truncated", "same"]
-    assert len(page.pairs) == len([d for d in page.all("details") if "data-place" in d]) == 300
-    assert "300 of 1,500 pairs, flips first; 1,200 are left out here" in page.words
+    assert page.kinds == ["worse", "better", "error", "truncated", *["same"] * 1496]
+    assert "All 1,500 pairs, flips first" in page.words
     assert "cot: 1,500 pairs missing of 3,000 planned; 1 pair with an error." in page.words
     assert "Errors: candidate timeout ×1." in page.words
 
