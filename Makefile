@@ -22,10 +22,12 @@ gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
-# Unit tests side by side, then those with real servers one after the other; both are run, whatever the first says.
+# Unit tests side by side, then the reports in a real browser, then those with real servers one after the other; all are
+# run, whatever the first say.
 test: $(READY)
 	@failed=0; \
-	  $(BIN)/python -m pytest -m "not e2e" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -m "not e2e and not browser" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -m browser -n 2 --dist worksteal || failed=1; \
 	  $(BIN)/python -m pytest -m e2e || failed=1; \
 	  exit $$failed
 

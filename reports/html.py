@@ -17,7 +17,7 @@ from reports.view import Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("report.css", "figures.css", "samples.css", "provenance.css")
-SCRIPTS = ("report.js", "words.js", "texts.js", "pair.js", "samples.js")
+SCRIPTS = ("report.js", "checks.js", "words.js", "texts.js", "pair.js", "samples.js")
 """Joined in this order."""
 
 BESIDE = "'self' file:"

@@ -24,11 +24,14 @@
       setTheme(next);
       try { localStorage.setItem("quantgate-theme", next); } catch { /* a page without storage forgets */ }
     });
-    for (const region of document.querySelectorAll(".scroll")) {
-      if (region.scrollWidth <= region.clientWidth && region.scrollHeight <= region.clientHeight) {
-        region.removeAttribute("tabindex");
+    /* A region that scrolls takes the keyboard's focus, one that does not need not; windows change their width. */
+    const sizes = new ResizeObserver((entries) => {
+      for (const { target } of entries) {
+        const scrolls = target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight;
+        if (scrolls) target.tabIndex = 0; else target.removeAttribute("tabindex");
       }
-    }
+    });
+    for (const region of document.querySelectorAll(".scroll")) sizes.observe(region);
   }
 
   root.dataset.theme = storedTheme();

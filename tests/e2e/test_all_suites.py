@@ -18,6 +18,7 @@ from harness.runfolder import RunFolder
 from harness.samples import ROLES, Pair, Role, Sample, pair_samples
 from harness.verdict import EXIT_CODES
 from suites.registry import SUITES
+from tests.browser.browser_page import check_page
 from tests.e2e.conftest import SUITE_SETTINGS
 
 pytestmark = pytest.mark.e2e
@@ -165,3 +166,7 @@ def test_footprint_and_speed_are_measured(pairs: dict[str, list[Pair]]) -> None:
         assert found["input_tokens"] == pytest.approx(160 * 8, rel=0.05)
         assert 1 < found["tokens_per_second"] < found["total_tokens_per_second"]
         assert 0 < found["ttft_p50_ms"] <= found["ttft_p99_ms"] and found["tpot_p50_ms"] > 0
+
+
+def test_the_report_is_fit_to_be_published(run: RunFolder) -> None:
+    check_page(run.report_path / "index.html")
