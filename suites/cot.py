@@ -29,6 +29,7 @@ from harness.errors import BadInput
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample
 from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
+from suites.thinking import with_scores_in_budgets
 
 TASK_FILES = Path(__file__).parent / "cot_tasks"
 FEWSHOT_SEED = 1234
@@ -177,7 +178,8 @@ class Cot(ChatSuite):
         except Exception as error:  # a grader may raise anything, and says nothing of the answer then
             failed = make_sample(self.name, item, role, completion, score=None, answer=None)
             return failed.model_copy(update={"error": f"grader: {one_line(error)}"})
-        return make_sample(self.name, item, role, completion, score=score, answer=answer)
+        sample = make_sample(self.name, item, role, completion, score=score, answer=answer)
+        return with_scores_in_budgets(sample, completion, self.max_tokens)
 
     def _task(self, name: str) -> ConfigurableTask:
         if name not in self._tasks:

@@ -255,3 +255,17 @@ def test_our_scores_are_those_of_lm_eval(server: FakeServer) -> None:
         key: row["filtered_resps"][0] or None for key, row in theirs.items()
     }
     assert {sample.score for sample in ours.values()} == {0.0, 1.0}  # both kinds were there
+
+
+def test_a_right_answer_counts_in_the_budgets_that_it_kept(eight: list[Item]) -> None:
+    text = f"#### {eight[0].target}"
+    asked = suite({"word_problems": {}}, max_tokens=16384)
+    done = Completion(text, "", "stop", 10, 5000, [], [], 1.0, None)
+    sample = asked.score(eight[0], "candidate", done)
+    assert sample.score == 1.0
+    assert {k: v for k, v in sample.metrics.items() if "@" in k} == {
+        "score@4096": 0.0,
+        "score@8192": 1.0,
+        "score@16384": 1.0,
+    }
+    assert not [k for k in suite({"word_problems": {}}).score(eight[0], "candidate", done).metrics if "@" in k]
