@@ -22,13 +22,13 @@ gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
-# Unit tests side by side, then the reports in a real browser, then those with real servers one after the other; all are
-# run, whatever the first say.
+# Unit tests side by side, then reports in a real browser beside agents in real containers, then real servers one after the
+# other; all are run, whatever the first say.
 test: $(READY)
 	@failed=0; \
-	  $(BIN)/python -m pytest -m "not e2e and not browser" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
-	  $(BIN)/python -m pytest -m browser -n 2 --dist worksteal || failed=1; \
-	  $(BIN)/python -m pytest -m e2e || failed=1; \
+	  $(BIN)/python -m pytest -m "not e2e and not browser and not engine" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -m "browser or engine" -n 2 --dist loadgroup || failed=1; \
+	  $(BIN)/python -m pytest -m e2e --durations 8 || failed=1; \
 	  exit $$failed
 
 lint: $(READY)

@@ -13,6 +13,7 @@ import pytest
 
 from harness.models import resolve_model
 from harness.runfolder import RunFolder
+from harness.samples import ROLES
 from tests.e2e.conftest import quantgate, wait_for
 from tests.e2e.draft_model import make_model
 
@@ -44,22 +45,26 @@ def served(policy: Path, tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]
     """Role -> (checkpoint, URL), served by `quantgate serve`."""
     tokenizer = resolve_model("demo", print)
     vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
-    processes, found = [], {}
-    for role in ("reference", "candidate"):
+    processes, logs, models, found = [], [], [], {}
+    for role in ROLES:
         model = make_model(tmp_path / role, tokenizer, vocabulary, broken_head=role == "candidate")
         log = tmp_path / f"{role}.out"
         command = [sys.executable, "-m", "harness", "serve", str(model), "--role", role, "--policy", str(policy)]
         with log.open("w") as file:
             processes.append(subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT))
-        # One after the other: which ports are free is asked before they are taken.
-        wait_for(lambda log=log: "/v1 (log:" in log.read_text(), 240, processes[-1], log)  # type: ignore[misc]
-        line = next(line for line in log.read_text().splitlines() if line.startswith(f"{role}: "))
-        found[role] = model, line.split()[1].removesuffix("/v1")
-    yield found
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    for process in processes:
-        process.wait(60)
+        logs.append(log)
+        models.append(model)
+    try:
+        for role, model, log, process in zip(ROLES, models, logs, processes, strict=True):
+            wait_for(lambda log=log: "/v1 (log:" in log.read_text(), 240, process, log)  # type: ignore[misc]
+            line = next(line for line in log.read_text().splitlines() if line.startswith(f"{role}: "))
+            found[role] = model, line.split()[1].removesuffix("/v1")
+        yield found
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait(60)
 
 
 def test_a_draft_head_that_never_helps_is_caught(

@@ -22,7 +22,7 @@ new file mode 100644
 +This changes no behaviour.
 """
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine")]  # one builds the images for all
 
 
 @pytest.fixture(scope="module")
