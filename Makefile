@@ -27,7 +27,7 @@ gate: $(READY)
 test: $(READY)
 	@failed=0; \
 	  $(BIN)/python -m pytest -m "not e2e and not browser and not engine" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
-	  $(BIN)/python -m pytest -m "browser or engine" -n 2 --dist loadgroup || failed=1; \
+	  $(BIN)/python -m pytest -m "browser or engine" -n 2 --dist worksteal || failed=1; \
 	  $(BIN)/python -m pytest -m e2e --durations 8 || failed=1; \
 	  exit $$failed
 

@@ -9,6 +9,7 @@ before and pass after was measured with the official grader; test_swe_instances.
 from __future__ import annotations
 
 import difflib
+import fcntl
 import hashlib
 import io
 import shlex
@@ -88,6 +89,13 @@ def instances(cache: Path, say: Callable[[str], None] = print) -> list[dict[str,
     Source packages are kept in the folder `cache`. Raises what docker, pip or mmdebstrap say when an image cannot be
     made, and ValueError when a source package is not the one that was measured.
     """
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:  # tests run side by side: one builds for all
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _instances(cache, say)
+
+
+def _instances(cache: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     import docker
 
     client = docker.from_env(timeout=600)
@@ -167,7 +175,6 @@ def _source(recipe: dict[str, Any], cache: Path) -> Path:
     """The source package, downloaded unless it is there."""
     path = cache / recipe["source"]
     if not path.exists():
-        cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:  # moved when whole
             command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]
             # pip reads a source package's metadata by its own build; setuptools is enough for these.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ new file mode 100644
 +This changes no behaviour.
 """
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine")]  # one builds the images for all
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +41,16 @@ def graded(rows: list[dict[str, Any]], patches: dict[str, str], folder: Path) ->
         {"instance_id": name, "model_patch": patch, "model_name_or_path": "model"} for name, patch in patches.items()
     ]
     (folder / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in predictions))
+    # The run id is in the containers' names, and a container of the same name is removed: tests run side by side.
+    run_id = uuid.uuid4().hex
     command = [sys.executable, "-m", "swebench.harness.run_evaluation", "-d", "dataset.jsonl", "-s", "test"]
-    command += ["-p", "predictions.jsonl", "-id", "test", "--max_workers", "2", "-t", "300"]
+    command += ["-p", "predictions.jsonl", "-id", run_id, "--max_workers", "2", "-t", "300"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     reports = {}
     for name in patches:
-        report = folder / "logs/run_evaluation/test/model" / name / "report.json"
-        assert report.exists(), result.stdout + result.stderr
+        logs = folder / "logs/run_evaluation" / run_id / "model" / name
+        report = logs / "report.json"
+        assert report.exists(), result.stdout + result.stderr + (logs / "run_instance.log").read_text()
         reports.update(json.loads(report.read_text()))
     return reports
 

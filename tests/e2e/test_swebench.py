@@ -41,7 +41,7 @@ max_unusable: 0.01
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT && cat patch.txt"
 LOOK = "ls /sys/class/net; id -u"
 
-pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("engine")]  # one builds the images for all
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
