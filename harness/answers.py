@@ -82,6 +82,7 @@ def common_fields(data: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any
     usage, finish = data.get("usage"), choice.get("finish_reason")
     if not isinstance(finish, str):
         raise EndpointError("garbage", "a choice without finish_reason")
+    require_ended(finish)
     if not isinstance(usage, dict) or not all(
         isinstance(usage.get(key), int) for key in ("prompt_tokens", "completion_tokens")
     ):
@@ -95,6 +96,17 @@ def common_fields(data: dict[str, Any], choice: dict[str, Any]) -> dict[str, Any
         "token_ids": token_ids_of(choice.get("token_ids")),
         "fingerprint": fingerprint if isinstance(fingerprint, str) else None,
     }
+
+
+ENDS = {"stop", "length", "repetition", "tool_calls", "function_call", "content_filter"}
+"""How an answer of the model ends. With anything else the server ended it: vLLM says `abort` when it shuts down or is
+paused, `error` when something broke, and sends the text that it had."""
+
+
+def require_ended(finish_reason: str) -> None:
+    """Raises EndpointError when it was the server, and not the model or the budget, that ended an answer."""
+    if finish_reason not in ENDS:
+        raise EndpointError("server", f"the server ended the answer (finish_reason {finish_reason[:40]!r})")
 
 
 THINK, END_THINK = "<think>", "</think>"

@@ -21,9 +21,9 @@ from harness.progress import Reporter
 from harness.readback import read_back
 from harness.runfolder import Manifest, RunFolder, ServerFacts
 from harness.runner import run_suite
-from harness.samples import ROLES, Key, PairKey, Role, sealed_order
+from harness.samples import ROLES, Key, PairKey, Role, noise_keys, sealed_order
 from harness.serving import SERVED_NAME, Server, ServerPlan, plan_servers, serve
-from harness.steady import Counters, read_after, read_counters, require_steady
+from harness.steady import Counters, begun, read_after, read_counters, require_steady, unchecked
 from suites.base import Suite
 
 
@@ -54,12 +54,8 @@ def order_items(suite: Suite, items: Sequence[ItemRef], sealed: SealedPolicy) ->
     ordered = list(items) if suite.keeps_order else in_sealed_order
     asked: dict[Role, list[ItemRef]] = {"reference": ordered, "candidate": ordered}
     if sealed.policy.noise_floor:
-        drawn: dict[str, list[str]] = {}
-        for item in in_sealed_order:
-            names = drawn.setdefault(item.task, [])
-            if item.item not in names and len(names) < sealed.policy.noise_floor.items:
-                names.append(item.item)
-        asked["noise"] = [item for item in ordered if item.item in drawn[item.task]]
+        drawn = noise_keys(by_key, sealed.sha256, sealed.policy.noise_floor.items)
+        asked["noise"] = [item for item in ordered if item.pair(suite.name) in drawn]
     return asked
 
 
@@ -70,11 +66,12 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
         NotComparable: the servers differ in what the policy does not allow to differ, or did not stay what they were.
         RunFailed: a server failed; what was answered is stored.
     """
-    waiting = [role for role in (*ROLES, "noise") if _unanswered(job, role)]
+    open_end = unchecked(readbacks(job.manifest))  # a killed run's servers: checked now, if nothing else is left to do
+    waiting = [role for role in (*ROLES, "noise") if role in open_end or _unanswered(job, role)]
     if not waiting:
         job.reporter.say("every sample is there: no server is needed")
         return
-    require_steady({str(role): server.readback for role, server in job.manifest.servers.items()})
+    require_steady(readbacks(job.manifest))
     noise = job.sealed.policy.noise_floor
     if noise and "noise" in waiting:
         job.manifest.noise_by = "seed" if urls else noise.by
@@ -83,7 +80,7 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
     if urls:
         models = _models(job, waiting)
         for role in models:
-            job.manifest.servers[role] = ServerFacts(url=urls[role], readback=_known(job, role))
+            job.manifest.servers[role] = _served(job, role, ServerFacts(url=urls[role]))
         _finish(job, models, "noise" in waiting, servers=())
         return
     for roles, with_noise in _rounds(job, waiting):
@@ -111,10 +108,17 @@ def _models(job: Job, waiting: Sequence[Role]) -> list[Role]:
     return models
 
 
-def _known(job: Job, role: Role) -> dict[str, str]:
-    """What was read back from the server that gave the samples of this role that are there already."""
+def readbacks(manifest: Manifest) -> dict[str, dict[str, str]]:
+    """What was read back from each role's server."""
+    return {str(role): server.readback for role, server in manifest.servers.items()}
+
+
+def _served(job: Job, role: Role, facts: ServerFacts) -> ServerFacts:
+    """Facts of a server with what is known of the one that gave the samples of this role that are there already."""
     before = job.manifest.servers.get(role)
-    return before.readback if before and any(sample.role == role for sample in job.run.samples()) else {}
+    if before is None or not any(sample.role == role for sample in job.run.samples()):
+        return facts
+    return facts.model_copy(update={"readback": before.readback, "fingerprints": before.fingerprints})
 
 
 def _serve_and_ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
@@ -122,7 +126,7 @@ def _serve_and_ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
     plans = _plans(job, roles)
     for plan in plans:
         facts = ServerFacts(url=plan.url, command=plan.command, environment=plan.environment)
-        job.manifest.servers[plan.role] = facts.model_copy(update={"readback": _known(job, plan.role)})
+        job.manifest.servers[plan.role] = _served(job, plan.role, facts)
     job.save()
     with ExitStack() as stack:
         with job.reporter.stage("servers", len(plans)) as meter:
@@ -188,7 +192,10 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
         await _measure(job, endpoints, asked)
         for suite in job.suites:
             drafted = await _drafted(endpoints)
-            await _ask_suite(job, suite, asked)
+            try:
+                await _ask_suite(job, suite, asked)
+            finally:
+                _keep_fingerprints(job, endpoints)
             _keep_drafts(job, suite.name, drafted, await _drafted(endpoints))
         await _require_steady(job, endpoints, before)
 
@@ -213,7 +220,8 @@ async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
             raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
         if before:
             require_same(before, now, f"the servers of the {role}, then and now,")
-        servers[role].readback = now
+        servers[role].readback = begun(now)
+        endpoint.fingerprints.update(servers[role].fingerprints)
     job.save()
     if "noise" in endpoints:
         require_same(servers["reference"].readback, servers["noise"].readback, "the reference's two servers")
@@ -279,8 +287,15 @@ async def _require_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: 
         except EndpointError as error:
             raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
         job.manifest.servers[role].readback |= found[role]
-    job.save()
+    _keep_fingerprints(job, endpoints)
     require_steady({str(role): facts for role, facts in found.items()})
+
+
+def _keep_fingerprints(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
+    """Store them while they are known: a run that is killed later must not forget them."""
+    for role, endpoint in endpoints.items():
+        job.manifest.servers[role].fingerprints = sorted(endpoint.fingerprints)
+    job.save()
 
 
 async def _served_name(url: str) -> str:

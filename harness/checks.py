@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -19,9 +19,10 @@ from harness.measures import (
     sequence_interval,
     share,
 )
-from harness.metrics import METRICS, Difference, Margin, Ratio, Unit
+from harness.metrics import METRICS, Difference, Margin, Unit
 from harness.policy import Check
-from harness.samples import Pairing, sealed_order
+from harness.power import sequential_power
+from harness.samples import Pair, Pairing, PairKey, sealed_order
 from harness.sequential import items_without_loss, run_test
 from harness.statistics import (
     MIN_DOCUMENTS,
@@ -77,7 +78,8 @@ class CheckResult(BaseModel):
     discordant: int | None = None
     method: str = ""
     power: float | None = None
-    """Chance of a PASS for a candidate as good as its reference, with this number of items and this spread."""
+    """Chance of a PASS for a candidate as good as its reference, with this number of items (of a sequential check: all
+    that are planned) and this spread. None where no value means "as good", or where nothing is uncertain."""
     items_needed: int | None = None
     """When INCONCLUSIVE: about how many items would decide (with 80 % chance), if the rates stay as they are."""
     p_fail: float | None = None
@@ -110,9 +112,9 @@ class Context:
 def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckResult:
     """Decide one check on the pairs of its target."""
     planned = _items(pairing)
+    pairing = with_values(check, pairing, context.noise)
     if check.stop:
         pairing = _until_decided(check, pairing, context)
-    pairing = _with_values(check, pairing, context.noise)
     result = _blank(check, on, pairing, context.confidence).model_copy(update={"planned": planned})
     if not pairing.pairs:
         return result.model_copy(update={"reason": "zero usable pairs"})
@@ -120,10 +122,9 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
     result = _judged(check, result, measured)
     result = _guarded(check, result, measured)
     result = result.model_copy(update={"noise": _noise(check, context)})
-    unusable = len(pairing.unusable)
-    if unusable > context.max_unusable * pairing.total:
+    if not usable_enough(pairing, context.max_unusable):
         reason = (
-            f"{unusable} of {pairing.total} pairs cannot be used ({result.missing} missing, "
+            f"{len(pairing.unusable)} of {pairing.total} pairs cannot be used ({result.missing} missing, "
             f"{result.errored} errored or without a value, "
             f"{result.unequal} unequal); allowed {context.max_unusable:.1%}"
         )
@@ -132,43 +133,62 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
     return result
 
 
-def _with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
+def with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
     """The pairing with pairs that lack this check's value counted as errored."""
-    metric, kept, unusable = METRICS[check.metric], {}, dict(pairing.unusable)
-    if check.margin_kind == "max_over_noise":  # only what the noise role was asked too can be compared with it
-        known = {key for key, pair in noise.pairs.items() if isinstance(metric, Ratio) and metric.part(pair)}
-        pairing = replace(pairing, pairs={key: pair for key, pair in pairing.pairs.items() if key in known})
-        unusable = {key: reason for key, reason in unusable.items() if key in known}
+    if check.margin_kind == "max_over_noise":
+        pairing = _beside_noise(pairing, noise)
+        floor = noise.pairs
+    else:
+        floor = {}
+    kept, unusable = {}, dict(pairing.unusable)
     for key, pair in pairing.pairs.items():
-        if isinstance(metric, Difference):
-            there = metric.value(pair.reference) is not None and metric.value(pair.candidate) is not None
-        else:
-            there = metric.part(pair) is not None
-        if there:
+        if _has_value(check, pair) and (key not in floor or _has_value(check, floor[key])):
             kept[key] = pair
         else:
             unusable[key] = "errored"
     return Pairing(kept, unusable, pairing.foreign)
 
 
+def _beside_noise(pairing: Pairing, noise: Pairing) -> Pairing:
+    """The pairs that the noise role was to be asked as well; what it has no answer to cannot be used."""
+    asked = noise.pairs.keys() | noise.unusable.keys()
+    unusable = {key: reason for key, reason in (noise.unusable | pairing.unusable).items() if key in asked}
+    pairs = {key: pair for key, pair in pairing.pairs.items() if key in noise.pairs}
+    return Pairing(pairs, unusable, pairing.foreign)
+
+
+def _has_value(check: Check, pair: Pair) -> bool:
+    metric = METRICS[check.metric]
+    if isinstance(metric, Difference):
+        return metric.value(pair.reference) is not None and metric.value(pair.candidate) is not None
+    return metric.part(pair) is not None
+
+
+def usable_enough(pairing: Pairing, max_unusable: float) -> bool:
+    """Whether so few pairs cannot be used that a check may be decided."""
+    return len(pairing.unusable) <= max_unusable * pairing.total
+
+
 def _until_decided(check: Check, pairing: Pairing, context: Context) -> Pairing:
-    """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted."""
+    """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted.
+
+    Where these are too many at the decision, as one error among few items is, it needed the items after it too.
+    """
     metric = METRICS[check.metric]
     assert isinstance(metric, Difference)  # the policy refuses others
     losses, alone = losses_by_item(metric, pairing.pairs), alone_by_item(metric, pairing.pairs)
-    order = sealed_order([*pairing.pairs, *pairing.unusable], context.seal)
-    rule, used = StopRule(check, context.confidence), set()
-    for item in dict.fromkeys(key[:3] for key in order):
-        used.add(item)
-        if item in losses and rule.update(losses[item], alone[item]):
-            break
-    else:
-        return pairing
-    return Pairing(
-        {key: pair for key, pair in pairing.pairs.items() if key[:3] in used},
-        {key: reason for key, reason in pairing.unusable.items() if key[:3] in used},
-        pairing.foreign,
-    )
+    rule, used = StopRule(check, context.confidence), Pairing(foreign=pairing.foreign)
+    by_item: dict[tuple[str, str, str], list[PairKey]] = {}
+    for key in sealed_order([*pairing.pairs, *pairing.unusable], context.seal):
+        by_item.setdefault(key[:3], []).append(key)
+    for item, keys in by_item.items():
+        used.pairs |= {key: pairing.pairs[key] for key in keys if key in pairing.pairs}
+        used.unusable |= {key: pairing.unusable[key] for key in keys if key in pairing.unusable}
+        if item in losses:
+            rule.update(losses[item], alone[item])
+        if rule.outcome and usable_enough(used, context.max_unusable):
+            return used
+    return pairing
 
 
 def _items(pairing: Pairing) -> int:
@@ -221,8 +241,8 @@ def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResul
         "reference_value": measured.reference,
         "candidate_value": measured.candidate,
     }
-    if isinstance(METRICS[check.metric], Difference) and not check.stop:
-        update["power"] = round(power_at_equality(error, margin, result.confidence), 4)
+    power = _power(check, measured, error, result)
+    update["power"] = None if power is None else round(power, 4)
     side = "below" if check.margin_kind == "min" else "above"
     if keeps:
         update["verdict"] = "PASS"
@@ -236,13 +256,34 @@ def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResul
     else:
         update["verdict"] = "INCONCLUSIVE"
         needed = items_to_decide(measured.n, error, abs(margin - interval.estimate), result.confidence)
-        if measured.b == measured.c == 0 and 0 < margin < 1:  # the bound shrinks as 1 / n, not as its root
-            needed = math.ceil(math.log(1 - result.confidence) / math.log1p(-margin))
-            if check.stop:
-                needed = items_without_loss(margin, result.confidence)
+        if not math.isfinite(error):
+            needed = MIN_DOCUMENTS
+        elif measured.b == measured.c == 0:
+            needed = _without_a_case(check, margin, result.confidence)
         update["items_needed"] = needed
         update["reason"] = _undecided(measured, result, needed)
     return result.model_copy(update=update)
+
+
+def _power(check: Check, measured: Measured, error: float, result: CheckResult) -> float | None:
+    """Chance of a PASS for a candidate as good as its reference; of a sequential check within all planned items."""
+    metric = METRICS[check.metric]
+    if check.stop:
+        return sequential_power(measured.losses, check.margin, result.planned, result.confidence)
+    equal = 0.0 if isinstance(metric, Difference) or check.margin_kind == "max_over_noise" else metric.equal
+    if equal is None or not math.isfinite(error):
+        return None
+    distance = equal - check.margin if check.margin_kind == "min" else check.margin - equal
+    return power_at_equality(error, distance, result.confidence)
+
+
+def _without_a_case(check: Check, limit: float, confidence: float) -> int | None:
+    """Items that keep a limit when none of them is a case: the bound shrinks as 1 / n then, not as its root."""
+    if not limit > 0:
+        return None
+    if check.stop:
+        return items_without_loss(limit, confidence)
+    return math.ceil(math.log(1 - confidence) / math.log1p(-limit))
 
 
 def _undecided(measured: Measured, result: CheckResult, needed: int | None) -> str:
@@ -274,8 +315,13 @@ def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResu
             update = {"verdict": "FAIL", "reason": reason, "p_fail": p_fail, "items_needed": None}
             return result.model_copy(update=update)
         if not kept and result.verdict == "PASS":
-            reason = f"the candidate may lie above the ceiling of {check.ceiling:.1%} (bound {above.upper:.1%})"
-            return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason})
+            error = standard_error(above, result.confidence)
+            needed = items_to_decide(measured.n, error, abs(check.ceiling - above.estimate), result.confidence)
+            if not any(measured.alone):
+                needed = _without_a_case(check, check.ceiling, result.confidence)
+            more = f"about {needed:,} items would decide" if needed else "more items may not decide it"
+            reason = f"the candidate may lie above the ceiling of {check.ceiling:.1%} (bound {above.upper:.1%}); {more}"
+            return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": needed})
     metric, reference, floor = METRICS[check.metric], measured.reference or 0.0, check.floor or 0.0
     has_floor = isinstance(metric, Difference) and metric.guard == "floor"
     if has_floor and (reference < floor or reference == 0) and result.verdict != "FAIL":
@@ -288,7 +334,7 @@ def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResu
 def _noise(check: Check, context: Context) -> NoiseResult | None:
     """The check's statistic on the pairs of reference and noise role."""
     plain = check.model_copy(update={"stop": None, "max_over_noise": None, "max": check.margin})
-    pairing = _with_values(plain, context.noise, context.noise)
+    pairing = with_values(plain, context.noise, context.noise)
     if not pairing.pairs:
         return None
     found = measure(plain, pairing, context.confidence, context.seal, Pairing())

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness.checks import usable_enough, with_values
 from harness.measures import StopRule, alone_by_item, losses_by_item
 from harness.metrics import METRICS, Difference
 from harness.policy import Check, Policy
-from harness.samples import PairKey, Sample, pair_samples, sealed_order
+from harness.samples import Pairing, PairKey, Sample, pair_samples, sealed_order
 from harness.verdict import targets_of
 
 
@@ -27,7 +28,8 @@ class EarlyStop:
             for on, members in targets_of(check, tasks).items():
                 if check.stop:
                     keys = {k: sha for k, sha in planned.items() if f"{k[0]}/{k[1]}" in members}
-                    statement = _Statement(check, on, check.confidence or policy.confidence, keys, seal)
+                    confidence = check.confidence or policy.confidence
+                    statement = _Statement(check, on, confidence, keys, seal, policy.max_unusable)
                     self._statements.append(statement)
         self._by_task = {t: [s for s in self._statements if t in s.tasks] for t in tasks}
         # A task that any other check speaks of is needed to its end.
@@ -48,21 +50,29 @@ class EarlyStop:
     def needless(self, key: PairKey) -> bool:
         """Whether the verdict no longer depends on this pair."""
         task = f"{key[0]}/{key[1]}"
-        return task not in self._open_ended and all(s.rule.outcome is not None for s in self._by_task[task])
+        return task not in self._open_ended and all(s.done for s in self._by_task[task])
 
     def decided(self) -> list[str]:
         """What has been decided, in words."""
         return [
             f"{s.check.metric} on {s.on}: {s.rule.outcome} after {s.rule.items} of {len(s.items)} items"
             for s in self._statements
-            if s.rule.outcome
+            if s.done
         ]
 
 
 class _Statement:
     """One sequential check on its target."""
 
-    def __init__(self, check: Check, on: str, confidence: float, planned: dict[PairKey, str | None], seal: str) -> None:
+    def __init__(
+        self,
+        check: Check,
+        on: str,
+        confidence: float,
+        planned: dict[PairKey, str | None],
+        seal: str,
+        max_unusable: float,
+    ) -> None:
         metric = METRICS[check.metric]
         assert isinstance(metric, Difference)  # the policy refuses others
         self.check, self.on, self.metric, self.planned = check, on, metric, planned
@@ -73,14 +83,21 @@ class _Statement:
             self.items.setdefault(key[:3], []).append(key)
         self._order = list(self.items)
         self._next = 0
+        self._max_unusable = max_unusable
+        self._used = Pairing()
         self._samples: dict[PairKey, list[Sample]] = {}
+
+    @property
+    def done(self) -> bool:
+        """Decided, with so few unusable pairs until then that the verdict may say so."""
+        return self.rule.outcome is not None and usable_enough(self._used, self._max_unusable)
 
     def record(self, sample: Sample) -> None:
         if sample.role == "noise" or sample.key.pair not in self.planned:
             return
         self._samples.setdefault(sample.key.pair, []).append(sample)
         # Only what is whole up to here is fed: an item that takes long must not be overtaken.
-        while self.rule.outcome is None and self._next < len(self._order):
+        while not self.done and self._next < len(self._order):
             keys = self.items[self._order[self._next]]
             if any(len(self._samples.get(key, ())) < 2 for key in keys):
                 return
@@ -89,7 +106,9 @@ class _Statement:
 
     def _feed(self, keys: Iterable[PairKey]) -> None:
         there = [sample for key in keys for sample in self._samples.pop(key)]
-        pairing = pair_samples(there, {key: self.planned[key] for key in keys})
+        pairing = with_values(self.check, pair_samples(there, {key: self.planned[key] for key in keys}), Pairing())
+        self._used.pairs |= pairing.pairs
+        self._used.unusable |= pairing.unusable
         alone = alone_by_item(self.metric, pairing.pairs)
         for item, loss in losses_by_item(self.metric, pairing.pairs).items():
             self.rule.update(loss, alone[item])

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
-from harness.asking import Job, ask_everything, order_items
+from harness.asking import Job, ask_everything, order_items, readbacks
 from harness.baseline import mismatches, reuse
 from harness.checkpoint.doubts import differences
 from harness.errors import BadInput, NotComparable
@@ -20,10 +20,11 @@ from harness.models import base_model_of, describe, quantization_of, resolve_mod
 from harness.policy import SealedPolicy, load_policy
 from harness.prepare import quantized
 from harness.progress import Reporter
+from harness.resume import forget_passing_errors
 from harness.runfolder import Manifest, ModelFacts, RunFolder, write_whole
 from harness.samples import Role
 from harness.serving import end_dead_run
-from harness.steady import require_steady
+from harness.steady import require_steady, unchecked
 from harness.tokenizer import load_tokenizer, made_items
 from harness.verdict import Verdict, judge
 from suites.base import opens_thinking
@@ -67,6 +68,8 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
         for suite in suites:
             suite.begin()
         job = Job(run, sealed, _manifest(options, run, sealed, models), suites, {}, reporter)
+        if options.resume and (again := forget_passing_errors(run, job.manifest)):
+            reporter.say(f"{again} samples are asked again: their server or container had failed")
         _make_items(job)
         if options.baseline:
             _use_baseline(job, RunFolder(options.baseline))
@@ -103,8 +106,10 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
     sealed = run.sealed_policy()
     chosen = policy or sealed
     run.require_untouched()
-    require_steady({str(role): server.readback for role, server in run.manifest().servers.items()})
-    verdict = judge(chosen.policy, run.samples(), run.planned(), chosen.sha256, sealed)
+    found = readbacks(run.manifest())
+    require_steady(found)
+    doubts = [f"the {role} server was not checked after it was asked (--resume does it)" for role in unchecked(found)]
+    verdict = judge(chosen.policy, run.samples(), run.planned(), chosen.sha256, sealed, doubts)
     if verdict.after_the_fact:
         write_whole(run.path / "judged_by.yaml", chosen.text)
     run.write_verdict(verdict)

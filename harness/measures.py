@@ -38,6 +38,8 @@ class Measured:
     candidate: float | None = None
     alone: tuple[float, ...] | None = None
     """The candidate's value of each item, a mean over its repeats; of a sequential check in the sealed order."""
+    losses: tuple[float, ...] = ()
+    """Of a sequential check: the loss of each item, in the sealed order."""
     decided: Literal["PASS", "FAIL"] | None = None
     """What the sequential test of the losses said."""
 
@@ -53,6 +55,7 @@ class StopRule:
 
     @property
     def outcome(self) -> Literal["PASS", "FAIL"] | None:
+        """What is decided. Nothing that comes later changes it."""
         found = [test.outcome for test in self._tests]
         return "FAIL" if "FAIL" in found else "PASS" if all(found) else None
 
@@ -93,7 +96,8 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
     )
     if check.stop:
         order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal)))
-        at = partial(sequence_interval, [losses[item] for item in order])
+        in_order = tuple(losses[item] for item in order)
+        at = partial(sequence_interval, in_order)
         alone = alone_by_item(metric, pairing.pairs)
         return replace(
             measured,
@@ -101,7 +105,8 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
             method="betting confidence sequence",
             p_fail=partial(p_value, at),
             alone=tuple(alone[item] for item in order),
-            decided=run_test((losses[item] for item in order), check.margin, confidence).outcome,
+            losses=in_order,
+            decided=run_test(in_order, check.margin, confidence).outcome,
         )
     binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
     if binary:

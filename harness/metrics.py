@@ -49,6 +49,8 @@ class Ratio:
     """Largest value that is possible."""
     exact: bool = False
     """Measured without error (a file's size): no interval is needed."""
+    equal: float | None = None
+    """Value of a candidate that is as good as its reference; None where there is no such value."""
 
 
 def _score(sample: Sample) -> float | None:
@@ -93,6 +95,10 @@ def _tokens(sample: Sample) -> float | None:
     return sample.completion_tokens
 
 
+def _speed(sample: Sample) -> float | None:
+    return sample.metrics.get("tokens_per_second")
+
+
 def _acceptance_loss(pair: Pair) -> Part | None:
     """Accepted of the tokens that the draft head proposed, reference - candidate, weighted by the fewer proposals."""
     rates, weight = [], float("inf")
@@ -115,6 +121,8 @@ def _accepted_length(pair: Pair) -> Part | None:
     return Part(drafts + accepted, drafts + accepted, drafts)
 
 
+OVER_NOISE: tuple[Margin, ...] = ("max", "max_over_noise")
+
 METRICS: dict[str, Difference | Ratio] = {
     "accuracy": Difference(_score, "max_loss", "floor"),
     "resolved": Difference(_score, "max_loss", "floor"),
@@ -127,17 +135,17 @@ METRICS: dict[str, Difference | Ratio] = {
     "garbled_rate": Difference(_stored("garbled"), "max_increase", "ceiling"),
     "unsubmitted_rate": Difference(_stored("unsubmitted"), "max_increase", "ceiling"),
     "format_error_rate": Difference(_stored("format_error_rate"), "max_increase", "ceiling"),
-    "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), ("max", "max_over_noise"), "nats"),
-    "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), ("max", "max_over_noise"), "share", high=1.0),
+    "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), OVER_NOISE, "nats", equal=0.0),
+    "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), OVER_NOISE, "share", high=1.0, equal=0.0),
     "parting_rate": Ratio(
-        _of_candidate("diverged", "diverged", "decode_positions"), ("max", "max_over_noise"), "share", high=1.0
+        _of_candidate("diverged", "diverged", "decode_positions"), OVER_NOISE, "share", high=1.0, equal=0.0
     ),
-    "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio"),
-    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio"),
-    "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", signed=True, high=1.0),
+    "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio", equal=1.0),
+    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio", equal=1.0),
+    "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", signed=True, high=1.0, equal=0.0),
     "accepted_length": Ratio(_accepted_length, ("min",), "ratio"),
     "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", exact=True),
-    "speed_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("tokens_per_second")), ("min",), "ratio"),
+    "speed_ratio": Ratio(_candidate_to_reference(_speed), ("min",), "ratio", equal=1.0),
 }
 """accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
 that repeat themselves, that are in another language than asked for or whose thinking is, with words of mixed scripts or

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.answer_files import MOST_LISTED, Answer, by_name, match_answers, name_of, read_answer
-from harness.answers import Completion, EndpointError, message_fields
+from harness.answers import Completion, EndpointError, message_fields, require_ended
 from harness.checkpoint.claims import quoted
 from harness.errors import BadInput
 from harness.items import index_items, load_item
@@ -165,8 +165,10 @@ def _check_budget(answer: Answer, budget: int) -> None:
     """As on the live path, an answer with another budget than the policy's is an error and not a wrong answer.
 
     Raises:
-        EndpointError: it was cut before the budget was used, or is longer than it.
+        EndpointError: it was cut before the budget was used, or is longer than it, or its server ended it.
     """
+    if answer.finish_reason is not None:
+        require_ended(answer.finish_reason)
     used = answer.completion_tokens
     if used is not None and used < budget and answer.finish_reason == "length":
         raise EndpointError("budget", f"the answer was cut at {used} tokens, before max_tokens {budget}")

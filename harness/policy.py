@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -88,12 +88,24 @@ _POINTS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:points?|pp)\s*")
 
 def _points(value: Any) -> Any:
     """`1 point`, `0.5 points` and `2 pp` are shares of one; anything else is taken as it is."""
+    if isinstance(value, bool):  # pydantic would take true as 1.0
+        raise ValueError("give a number")
     found = _POINTS.fullmatch(value) if isinstance(value, str) else None
     return float(found[1]) / 100 if found else value
 
 
+def _not_all(value: float) -> float:
+    if value >= 1:
+        raise ValueError(
+            f"{value:g} is {100 * value:g} points, which lets everything pass; one point is 0.01 or '1 point'"
+        )
+    return value
+
+
 Points = Annotated[float, BeforeValidator(_points), Field(ge=0, le=1)]
 """A share of one: 0.01, or `1 point`."""
+Limit = Annotated[float, BeforeValidator(_points), Field(ge=0), AfterValidator(_not_all)]
+"""A share of one that something may not exceed."""
 
 
 class Check(Config):
@@ -103,9 +115,9 @@ class Check(Config):
     """One of harness.metrics.METRICS."""
     on: str
     """`suite` pools its tasks; `suite/task` (wildcards allowed) is one statement for each task that matches."""
-    max_loss: Points | None = None
+    max_loss: Limit | None = None
     """Largest allowed mean of reference - candidate (0.01 is one point)."""
-    max_increase: Points | None = None
+    max_increase: Limit | None = None
     """Largest allowed mean of candidate - reference."""
     max: float | None = Field(None, ge=0)
     """Largest allowed value, for metrics of a pair such as kl_mean."""
@@ -115,7 +127,7 @@ class Check(Config):
     """Largest allowed value above the noise floor (the policy must measure one: `noise_floor`)."""
     floor: Points | None = None
     """A reference below this cannot show damage: INCONCLUSIVE."""
-    ceiling: Points | None = None
+    ceiling: Limit | None = None
     """Largest allowed value of the candidate by itself."""
     confidence: float | None = Field(None, gt=0.5, lt=1)
     """One-sided confidence of this check's bounds; the policy's when absent."""
@@ -139,8 +151,6 @@ class Check(Config):
                 raise ValueError(f"{name} does not belong to {self.metric}")
         if self.stop and not isinstance(metric, Difference):
             raise ValueError(f"stop: sequential is for differences such as accuracy, not for {self.metric}")
-        if self.stop and max(self.margin, self.ceiling or 0.0) >= 1:
-            raise ValueError("stop: sequential needs a margin and a ceiling below 1: nothing is larger")
         return self
 
     @property

@@ -67,6 +67,8 @@ class ServerFacts(BaseModel):
     command: list[str] = Field(default_factory=list)
     environment: dict[str, str] = Field(default_factory=dict)
     readback: dict[str, str] = Field(default_factory=dict)
+    fingerprints: list[str] = Field(default_factory=list)
+    """Every system_fingerprint of its answers, those before a run broke off included."""
 
 
 class Baseline(BaseModel):

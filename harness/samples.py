@@ -267,6 +267,17 @@ def pair_samples(
     return result
 
 
+def noise_keys(keys: Iterable[PairKey], seal: str, items: int) -> set[PairKey]:
+    """The pairs that the noise role is asked: the first `items` items of each task in the sealed order."""
+    drawn: dict[tuple[str, str], list[str]] = {}
+    ordered = sealed_order(keys, seal)
+    for suite, task, item, _ in ordered:
+        names = drawn.setdefault((suite, task), [])
+        if item not in names and len(names) < items:
+            names.append(item)
+    return {key for key in ordered if key[2] in drawn[key[:2]]}
+
+
 def sealed_order(keys: Iterable[PairKey], seal: str) -> list[PairKey]:
     """A random order fixed before the first request: by hash of the sealed policy's sha256 and the item's name.
 

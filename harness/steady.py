@@ -17,6 +17,8 @@ OF_A_RUN = "run."
 
 NONE = "none"
 RESTARTED = "restarted"
+NOT_CHECKED = "not checked"
+"""Of a server that is being asked, or was when its run broke off."""
 SHRUNK = "shrunk"
 
 SETTLE_SECONDS = 1.0
@@ -91,6 +93,16 @@ def require_steady(facts: Mapping[str, Mapping[str, str]]) -> None:
             reason = f"cut the budgets it was sent ({budget}); look for max_new_tokens in its generation_config"
         if reason:
             raise NotComparable(f"not comparable: the {role} server {reason}; begin a new run")
+
+
+def begun(facts: Mapping[str, str]) -> dict[str, str]:
+    """What was read back from a server, marked as not checked yet: `read_after` says what came of it."""
+    return {**facts, f"{OF_A_RUN}restarts": NOT_CHECKED}
+
+
+def unchecked(facts: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """The roles whose server was asked and not checked afterwards, because the run broke off."""
+    return [role for role, found in facts.items() if found.get(f"{OF_A_RUN}restarts") == NOT_CHECKED]
 
 
 def _total(metrics: Mapping[str, list[tuple[dict[str, str], float]]], name: str) -> int | None:

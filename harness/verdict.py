@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.checks import CheckResult, Context, Outcome, decide, named_by_holm, undecided
 from harness.policy import Check, Policy, SealedPolicy, weakened
-from harness.samples import Pairing, PairKey, Sample, pair_samples
+from harness.samples import Pairing, PairKey, Sample, noise_keys, pair_samples
 from harness.statistics import holm
 
 EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
@@ -48,20 +48,21 @@ def judge(
     planned: Mapping[PairKey, str | None],
     policy_sha256: str,
     sealed: SealedPolicy | None = None,
+    doubts: Sequence[str] = (),
 ) -> Verdict:
     """Decide every check of a policy on samples.
 
     `planned` names every pair that was to be made, with the sha256 of its prompt (None: not known): what never ran is
     counted as missing, what nobody planned as foreign. `sealed` is the policy that the run was begun with, when
-    another one is to decide; its sha256 also orders the items of sequential checks.
+    another one is to decide; its sha256 also orders the items of sequential checks. With `doubts` about the whole run,
+    one line each, nothing passes.
 
     Raises:
         BadInput: a sample key that is there twice.
     """
     found = list(samples)
     seal = sealed.sha256 if sealed else policy_sha256
-    pairing, noise = pair_samples(found, planned), pair_samples(found, None, "noise")
-    noise = Pairing({key: pair for key, pair in noise.pairs.items() if key in planned})
+    pairing, noise = pair_samples(found, planned), _noise(found, planned, (sealed.policy if sealed else policy), seal)
     results: list[CheckResult] = []
     for check in policy.checks:
         confidence = check.confidence or policy.confidence
@@ -75,7 +76,7 @@ def judge(
     rejected = holm([1.0 if r.p_fail is None else r.p_fail for r in results], 1 - policy.confidence)
     results = named_by_holm(results, rejected)
     same = _same_model(pairing)
-    outcome, reason = _outcome(results, same, pairing.foreign)
+    outcome, reason = _outcome(results, same, pairing.foreign, doubts)
     return Verdict(
         verdict=outcome,
         reason=reason,
@@ -89,10 +90,18 @@ def judge(
     )
 
 
-def _outcome(results: Sequence[CheckResult], same: bool, foreign: int) -> tuple[Outcome, str]:
+def _noise(samples: Iterable[Sample], planned: Mapping[PairKey, str | None], sealed: Policy, seal: str) -> Pairing:
+    """Reference and noise role: what the noise role answered, and what it was to answer by the sealed policy."""
+    keys = {sample.key.pair for sample in samples if sample.role == "noise"} & planned.keys()
+    if sealed.noise_floor:
+        keys |= noise_keys(planned, seal, sealed.noise_floor.items)
+    return pair_samples(samples, {key: planned[key] for key in keys}, "noise")
+
+
+def _outcome(results: Sequence[CheckResult], same: bool, foreign: int, doubts: Sequence[str]) -> tuple[Outcome, str]:
     """All checks must hold, which needs no correction for their number."""
     worst = [r for r in results if r.verdict == "FAIL"] or [r for r in results if r.verdict == "INCONCLUSIVE"]
-    reasons = [SAME_MODEL] if same else []
+    reasons = [*doubts, *([SAME_MODEL] if same else [])]
     if foreign:
         reasons.append(f"{foreign} samples are not of this run")
     reasons += [f"{r.name}: {r.reason}" for r in worst]

@@ -19,6 +19,7 @@ from jobs import (
     forget,
     make_items,
     make_job,
+    prompt_of,
     prompts,
     refs,
     stored,
@@ -26,11 +27,13 @@ from jobs import (
 )
 
 from harness import steady
-from harness.asking import ask_everything, order_items
+from harness.asking import Job, ask_everything, order_items
 from harness.errors import NotComparable, RunFailed
 from harness.gate import judge_run
 from harness.policy import parse_policy
+from harness.runfolder import RunFolder
 from harness.samples import Role, sealed_order
+from harness.steady import begun
 from harness.verdict import EXIT_CODES
 from suites.registry import make_suites
 
@@ -237,7 +240,7 @@ def test_a_sequential_check_that_has_decided_leaves_the_rest_unasked(
 
 def test_a_task_that_another_check_speaks_of_is_asked_to_its_end(servers: Servers, tmp_path: Path) -> None:
     policy = POLICY.replace("max_loss: 0.5", "max_loss: 0.3, stop: sequential")
-    policy = policy.replace("}]", "}, {metric: looped_rate, on: stub, max_increase: 1}]")
+    policy = policy.replace("}]", "}, {metric: looped_rate, on: stub, max_increase: 0.9}]")
     job = finish(make_job(tmp_path / "run", policy, make_items(60)), servers)
     assert len(stored(job.run)) == 120 and len(job.run.manifest().stopped) == 1
 
@@ -302,6 +305,43 @@ def test_a_server_that_changes_in_the_middle_is_not_comparable_and_its_run_is_no
         judge_run(job.run)
     with pytest.raises(NotComparable, match=f"the {role} server {says}"):  # nor is it after --resume
         judge_run(finish(make_job(tmp_path / "run", policy), servers).run)
+
+
+def unchecked_end(job: Job) -> RunFolder:
+    """The run as a kill between the last answer and the check of the servers leaves it."""
+    for facts in job.manifest.servers.values():
+        facts.readback = begun({k: v for k, v in facts.readback.items() if not k.startswith("run.")})
+    job.save()
+    return job.run
+
+
+def test_servers_that_nobody_checked_afterwards_are_no_pass_until_resume_checks_them(
+    servers: Servers, tmp_path: Path
+) -> None:
+    run = unchecked_end(finish(make_job(tmp_path / "run"), servers))
+    before = stored(run)
+    verdict = judge_run(run)
+    assert verdict.verdict == "INCONCLUSIVE" and "the reference server was not checked" in verdict.reason
+    assert judge_run(finish(make_job(run.path), servers).run).verdict == "PASS"
+    assert stored(run) == before and len(asked(servers["reference"])) == 6  # nothing was asked again
+
+
+def test_a_change_before_the_run_broke_off_is_remembered(servers: Servers, tmp_path: Path) -> None:
+    run = unchecked_end(finish(make_job(tmp_path / "run"), servers))
+    model(servers, "candidate").fingerprint = "vllm-0.32.0-def"
+    job = make_job(run.path)
+    with pytest.raises(NotComparable, match="the candidate server changed its settings"):
+        ask_everything(job, urls(servers))
+
+
+def test_a_run_that_breaks_off_keeps_its_fingerprints_and_is_not_checked(servers: Servers, tmp_path: Path) -> None:
+    job = make_job(tmp_path / "run", items=make_items(12))
+    inner = servers["candidate"].handler
+    servers["candidate"].handler = lambda path, body: Reply({}, 500) if "ask" in prompt_of(body) else inner(path, body)
+    with pytest.raises(RunFailed):
+        ask_everything(job, urls(servers))
+    for facts in job.run.manifest().servers.values():
+        assert facts.readback["run.restarts"] == "not checked" and facts.fingerprints == ["vllm-0.32.0-abc"]
 
 
 def test_a_change_that_only_the_noise_floor_sees_is_seen(servers: Servers, tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ def test_a_ceiling_holds_whatever_the_reference_does() -> None:
         expected = "FAIL" if bounds.lower > 0.02 else "INCONCLUSIVE" if bounds.upper > 0.02 else "PASS"
         result = decided(check, truncated(count, 1000))
         assert result.verdict == expected and (expected == "PASS" or "ceiling" in result.reason)
+        assert (result.items_needed is None) == (expected != "INCONCLUSIVE")
+    few = decided(check, truncated(0, 20))
+    assert (few.verdict, few.items_needed) == ("INCONCLUSIVE", 149) and "about 149 items" in few.reason
+    assert decided(check, truncated(0, 149)).verdict == "PASS" != decided(check, truncated(0, 148)).verdict
     assert decided(check, truncated(0, 1000)).verdict == "PASS"
     assert decided(check, truncated(60, 1000)).verdict == "FAIL"
     assert decided(TRUNCATED, truncated(60, 1000)).verdict == "PASS"

@@ -29,9 +29,11 @@ def test_a_ratio_is_judged_by_its_bounds(name: str, verdict: str) -> None:
     samples, margin = RATIOS[name][verdict], MARGINS[name]
     result = decided({"metric": metric, "on": "x", kind: margin}, samples)
     assert (result.verdict, result.margin_kind, result.unit) == (verdict, kind, METRICS[metric].unit)
-    assert (result.b, result.c, result.discordant, result.power) == (None, None, None, None)
+    assert (result.b, result.c, result.discordant) == (None, None, None)
     if metric == "bytes_ratio":
+        assert result.power is None
         return
+    assert (result.power is None) == (metric == "accepted_length")  # of the candidate alone: equal to what?
     assert result.n == 40 and result.estimate is not None and result.method == "Bayesian bootstrap by document"
     assert result.lower is not None and result.upper is not None
     keeps, breaks = result.upper <= margin, result.lower > margin
@@ -118,5 +120,5 @@ def test_a_smallest_value_is_missed_from_below() -> None:
 def test_a_few_documents_decide_nothing_and_leave_no_infinity_behind(n: int) -> None:
     result = decided(KL, documents([(0.001, 0.001, 100.0)] * n))
     assert (result.verdict, result.n) == ("INCONCLUSIVE", n) and "too few" in result.reason
-    assert (result.lower, result.upper, result.items_needed) == (None, None, None)
+    assert (result.lower, result.upper, result.power, result.items_needed) == (None, None, None, 8)
     assert "Infinity" not in result.model_dump_json() and "NaN" not in result.model_dump_json()

@@ -16,7 +16,7 @@ def test_a_sequential_check_uses_no_more_items_than_it_needs() -> None:
     check = ACCURACY | {"max_loss": 0.03, "stop": "sequential"}
     result = decided(check, pairs(counts(both=1000)))
     assert (result.verdict, result.n, result.planned, result.stop) == ("PASS", 161, 1000, "sequential")
-    assert result.upper is not None and result.upper <= 0.03 and "betting" in result.method and result.power is None
+    assert result.upper is not None and result.upper <= 0.03 and "betting" in result.method and result.power == 1.0
     assert decided(check, pairs(counts(both=160))).verdict == "INCONCLUSIVE"
     failing = decided(check, pairs(counts(lost=1000)))
     assert failing.verdict == "FAIL" and failing.n < 12 and failing.lower is not None and failing.lower > 0.03
@@ -48,10 +48,15 @@ def test_only_the_items_used_count_as_unusable() -> None:
     used = used_items(check, samples)
     two = sorted(used)[:2]
     spoilt = changed(samples, lambda s: s.item in two and s.role == "candidate", score=None, error="timeout")
-    result = decided(check, spoilt)  # 161 others are needed, so that 2 of 163 are more than 1 %
-    assert (result.errored, result.n, result.verdict) == (2, 161, "INCONCLUSIVE")
-    assert "2 of 163 pairs cannot be used" in result.reason
-    assert decided(check, spoilt, max_unusable=0.02).verdict == "PASS"
+    result = decided(check, spoilt)  # 161 others decide it, and 198 are needed for 2 to be 1 % of all
+    assert (result.errored, result.n, result.verdict) == (2, 198, "PASS")
+    assert decided(check, spoilt, max_unusable=0.02).n == 161
+    few = [s for s in spoilt if s.item in {key[2] for key in sealed_order(plan(samples), "sealed")[:180]}]
+    result = decided(check, few)
+    assert (result.errored, result.n, result.verdict) == (2, 178, "INCONCLUSIVE")
+    assert "2 of 180 pairs cannot be used" in result.reason
+    failing = changed(pairs(counts(lost=1000)), lambda s: s.item == "0" and s.role == "noise")
+    assert decided(check, failing).n < 12
 
 
 def used_items(check: dict[str, Any], samples: list[Sample]) -> set[str]:

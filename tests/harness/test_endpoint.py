@@ -97,6 +97,14 @@ def test_an_answer_that_the_server_cut_earlier_is_an_error(server: FakeServer) -
     assert error.kind == "budget" and "3 prompt + 63 answer tokens" in str(error)
 
 
+@pytest.mark.parametrize("finish", ["abort", "error", "stopped", ""])
+def test_an_answer_that_the_server_ended_is_an_error_and_no_wrong_answer(server: FakeServer, finish: str) -> None:
+    """vLLM sends `abort` and what it had when it shuts down or is paused."""
+    server.script(chat_reply("the answer is", finish=finish))
+    error = failure(server)
+    assert error.kind == "server" and f"finish_reason {finish!r}" in str(error)
+
+
 # -- a bad server --------------------------------------------------------------------------------------------
 
 

@@ -172,10 +172,9 @@ def test_a_margin_of_zero_is_a_margin(check: str) -> None:
         (".5 points", 0.005),
         ("3. points", 0.03),
         ("' 10  points '", 0.1),
-        ("100 points", 1.0),
+        ("99 points", 0.99),
         ("0 points", 0.0),
         ("0.01", 0.01),
-        ("1", 1.0),
         ("1e-3", 0.001),
     ],
 )
@@ -204,12 +203,22 @@ def test_margins_are_shares_of_one_or_points(written: str, share: float) -> None
         "1 POINT",
         "''",
         "~1",
+        "true",
     ],
 )
 @pytest.mark.parametrize("key", ["max_loss", "floor"])
 def test_what_is_no_margin_is_refused_in_one_line(written: str, key: str) -> None:
     other = "" if key == "max_loss" else "max_loss: 0.1, "
     assert f"checks.0.{key}" in refusal(with_check(f"{{metric: accuracy, on: cot, {other}{key}: {written}}}"))
+
+
+@pytest.mark.parametrize("written", ["1", "1.0", "5", "100 points", "true"])
+def test_one_is_not_taken_for_one_point(written: str) -> None:
+    """A margin of 1 lets everything pass: who writes it means something else."""
+    for check in (f"metric: accuracy, on: x, max_loss: {written}", f"metric: acceptance, on: x, max_loss: {written}"):
+        assert "checks.0.max_loss" in refusal(with_check(f"{{{check}}}"))
+    said = refusal(with_check(f"{{metric: truncated_rate, on: x, max_increase: 0.1, ceiling: {written}}}"))
+    assert "checks.0.ceiling" in said and ("0.01 or '1 point'" in said or written == "true")
 
 
 @pytest.mark.parametrize("metric", ["flip_rate", "length_ratio", "kl_mean"])

@@ -1,11 +1,11 @@
 """What is missing, broken or foreign is counted against the plan, and is never a PASS."""
 
 import pytest
-from made import Plan, changed, counts, items, noise, pairs, plan, sample
+from made import Plan, changed, counts, documents, items, noise, pairs, plan, sample
 from verdict_cases import ACCURACY, BAD, GOOD, one, run
 
 from harness.errors import BadInput
-from harness.samples import Sample
+from harness.samples import Sample, noise_keys
 
 
 def test_everything_that_cannot_be_used_is_counted_against_the_plan() -> None:
@@ -63,6 +63,26 @@ def test_noise_of_another_run_is_no_part_of_the_noise_floor() -> None:
     found = verdict.checks[0].noise
     assert found is not None and (found.n, found.b) == (30, 0)
     assert verdict.verdict == "INCONCLUSIVE" and verdict.foreign >= 1
+
+
+def test_what_the_noise_role_did_not_answer_is_missing_from_a_check_above_the_noise_floor() -> None:
+    """An answer that nobody has is no reason to leave out the very items on which the candidate is bad."""
+    good, bad = [(0.001, 0.001, 100.0)] * 12, [(5.0, 5.0, 100.0)] * 84
+    samples, floor = documents([*good, *bad]), documents([(0.0, 0.0, 100.0)] * 96)
+    answers = [s.model_copy(update={"role": "noise"}) for s in floor if s.role == "candidate"]
+    over = {"metric": "kl_mean", "on": "divergence", "max_over_noise": 0.01}
+    asked = {"noise_floor": {"by": "seed", "items": 96}}
+    failing = run([*samples, *answers], over, planned=plan(samples), **asked).checks[0]
+    assert (failing.verdict, failing.n) == ("FAIL", 96)
+    errors = changed(answers, lambda s: int(s.item) >= 12, error="timeout: no answer", metrics={})
+    for there, counted in ((errors, "errored"), (errors[:12], "missing")):
+        result = run([*samples, *there], over, planned=plan(samples), **asked).checks[0]
+        assert (result.verdict, result.n, getattr(result, counted)) == ("INCONCLUSIVE", 12, 84)
+    fewer = {"noise_floor": {"by": "seed", "items": 10}}  # what it was not to be asked is not missing
+    drawn = noise_keys(plan(samples), "sealed", 10)
+    there = [s for s in answers if s.key.pair in drawn]
+    result = run([*samples, *there], over, planned=plan(samples), **fewer).checks[0]
+    assert (result.n, result.missing, result.errored, result.planned) == (10, 0, 0, 96)
 
 
 def test_without_a_plan_everything_is_foreign() -> None:
