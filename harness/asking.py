@@ -26,6 +26,11 @@ from harness.serving import SERVED_NAME, Server, ServerPlan, plan_servers, serve
 from harness.steady import Counters, begun, read_after, read_counters, require_steady, unchecked
 from suites.base import Suite
 
+UNTESTED_DRAFT = (
+    "it has a draft head and was served without drafts, so whether the head works is not known "
+    "(--speculative-config in serving.extra_args)"
+)
+
 
 @dataclass
 class Job:
@@ -222,6 +227,7 @@ async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
             require_same(before, now, f"the servers of the {role}, then and now,")
         servers[role].readback = begun(now)
         endpoint.fingerprints.update(servers[role].fingerprints)
+    _doubt_untested_draft(job)
     job.save()
     if "noise" in endpoints:
         require_same(servers["reference"].readback, servers["noise"].readback, "the reference's two servers")
@@ -229,6 +235,16 @@ async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         readback = {role: servers[role].readback for role in ROLES}
         job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
         job.save()
+
+
+def _doubt_untested_draft(job: Job) -> None:
+    """A draft head that ships and is not served is a claim that nothing here proves."""
+    facts, served = job.manifest.models["candidate"], job.manifest.servers.get("candidate")
+    if not facts.draft_bytes or UNTESTED_DRAFT in facts.doubts:
+        return
+    if served and served.readback.get("speculative_decoding") == "off":
+        facts.doubts.append(UNTESTED_DRAFT)
+        job.reporter.say(f"doubt about the candidate: {UNTESTED_DRAFT}")
 
 
 async def _measure(job: Job, endpoints: Mapping[Role, Endpoint], asked: Mapping[Role, Endpoint]) -> None:

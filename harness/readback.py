@@ -90,6 +90,11 @@ async def read_back(endpoint: Endpoint, facts: ModelFacts) -> dict[str, str]:
     found["kv_cache_dtype"] = short(labels.get("cache_dtype", UNKNOWN))
     found["prefix_caching"] = short(labels.get("enable_prefix_caching", UNKNOWN))
     found["speculative_decoding"] = "on" if "vllm:spec_decode_num_drafts_total" in metrics else "off"
+    if found["speculative_decoding"] == "on" and not isinstance((info or {}).get("vllm_config"), dict):
+        raise NotComparable(
+            f"not comparable: {endpoint.url} drafts tokens and does not say how it accepts them (no /server_info); "
+            "start it with VLLM_SERVER_DEV_MODE=1, on a closed network, or without drafts"
+        )
     longest = 0
     for name, messages in PROBES.items():
         ids = await endpoint.render(messages)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import FakeServer, Reply
+from fake_server import FakeServer, Reply, server_info
 from jobs import (
     BY_SEED,
     BY_SERVER,
@@ -27,7 +27,7 @@ from jobs import (
 )
 
 from harness import steady
-from harness.asking import Job, ask_everything, order_items
+from harness.asking import UNTESTED_DRAFT, Job, ask_everything, order_items
 from harness.errors import NotComparable, RunFailed
 from harness.gate import judge_run
 from harness.policy import parse_policy
@@ -305,6 +305,21 @@ def test_a_server_that_changes_in_the_middle_is_not_comparable_and_its_run_is_no
         judge_run(job.run)
     with pytest.raises(NotComparable, match=f"the {role} server {says}"):  # nor is it after --resume
         judge_run(finish(make_job(tmp_path / "run", policy), servers).run)
+
+
+@pytest.mark.parametrize("drafts", [False, True])
+def test_a_draft_head_that_was_not_served_is_in_doubt(servers: Servers, tmp_path: Path, drafts: bool) -> None:
+    job = make_job(tmp_path / "run")
+    for facts in job.manifest.models.values():
+        facts.draft_bytes = {"BF16": 1000}
+    for role in ("reference", "candidate"):
+        if drafts:
+            model(servers, role).info = server_info(speculative_config={"method": "mtp"})
+            model(servers, role).cache += '} 1\nvllm:spec_decode_num_drafts_total{engine="0"'
+    for _ in range(2):  # said once, however often it is found
+        found = finish(job, servers).run.manifest().models["candidate"].doubts
+        assert found == ([] if drafts else [UNTESTED_DRAFT])
+        forget(job.run, "candidate", keep=3)
 
 
 def unchecked_end(job: Job) -> RunFolder:

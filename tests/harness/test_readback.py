@@ -271,6 +271,13 @@ def test_lossless_speculative_decoding_is_a_flag_as_any_other(server: FakeServer
     assert found.get("config.speculative.rejection_sample_method") == method
 
 
+@pytest.mark.parametrize("info", [None, {"vllm_config": "text"}])
+def test_drafts_of_which_nobody_knows_how_they_are_accepted_are_refused(server: FakeServer, info: Any) -> None:
+    vllm = changed(info=info)
+    vllm.cache += '} 1\nvllm:spec_decode_num_drafts_total{engine="0"'
+    assert "does not say how it accepts them" in refusal(server, vllm)
+
+
 # -- the checkpoint's files ------------------------------------------------------------------------------------------
 
 TOKENIZER: dict[str, Any] = {
