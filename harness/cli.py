@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 # typer brings its own click: the class of the package click would miss these errors.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+MOST_LOSS = 0.5
+"""From here on --max-loss was meant in points: half of all answers lost is no margin that anybody wants kept."""
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
 SingleFile = Annotated[
@@ -106,13 +108,15 @@ def judge_command(
 def compare_command(
     reference: Annotated[Path, typer.Argument(help="A folder of lm-eval, a report of swebench, or a run folder.")],
     candidate: Annotated[Path, typer.Argument(help="The same of the other model.")],
-    max_loss: Annotated[float, typer.Option(min=0, max=1, help="Largest allowed loss; 0.01 is one point.")],
+    max_loss: Annotated[float, typer.Option(min=0, help="Largest allowed loss; 0.01 is one point.")],
     metric: Annotated[str | None, typer.Option(help="A metric of lm-eval; default: exact_match or acc.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Judge results made elsewhere: of lm-eval (--log_samples), of swebench, or the candidates of two runs."""
     from harness.compare import compare, to_json
 
+    if max_loss >= MOST_LOSS:
+        raise typer.BadParameter(f"--max-loss {max_loss:g} is {100 * max_loss:g} points; write 0.01 for one point")
     verdict = compare(reference, candidate, max_loss, metric)
     if as_json:
         print(to_json(verdict))
@@ -271,7 +275,7 @@ def doctor_command(
 
 
 def print_verdict(verdict: Verdict) -> None:
-    """The verdict on stdout: one row a check, then one line."""
+    """The verdict on stdout: one row a check, what of its pairs was left out, then one line."""
     console = _console()
     table = Table("check", "verdict", "estimate", "bounds", "margin", "n", "D", box=None, header_style="bold")
     for check in verdict.checks:
@@ -285,12 +289,25 @@ def print_verdict(verdict: Verdict) -> None:
             "" if check.discordant is None else str(check.discordant),
         )
     console.print(table)
+    for line in left_out(verdict):
+        console.print(line, markup=False)
     if verdict.after_the_fact:
         console.print("judged after the fact: not with the policy sealed into the run", style="bold yellow")
         for line in verdict.weakened or ["no margin is weaker than the sealed one"]:
             console.print(f"  {line}", markup=False)
     console.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
     console.print(verdict.reason, markup=False)
+
+
+def left_out(verdict: Verdict) -> list[str]:
+    """One line for each check that some pairs could not be used for: what a PASS does not speak of."""
+    lines = []
+    for check in verdict.checks:
+        counts = {"missing": check.missing, "errored or without a value": check.errored, "unequal": check.unequal}
+        found = [f"{count:,} {what}" for what, count in counts.items() if count]
+        if found:
+            lines.append(f"pairs left out of {check.metric} on {check.on}: {', '.join(found)}")
+    return lines
 
 
 def _console() -> Console:

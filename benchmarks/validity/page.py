@@ -13,6 +13,7 @@ from benchmarks.validity.page_words import items, paragraph, percent, points, ta
 from harness.statistics import DRAWS
 
 METHOD_NAMES = {"exact": "quantgate", "tango": "Tango", "newcombe": "Newcombe", "wald": "Wald", "mcnemar": "p > 0.05"}
+AT_LOSSES = ("PASS, loss = margin", "PASS, loss = 2 × margin", "FAIL, loss = margin", "FAIL, loss = 0")
 SHOWN_MARGINS = (0.02, 0.05)
 
 
@@ -97,8 +98,7 @@ def _errors(rows: list[dict[str, Any]], plan: dict[str, Any]) -> str:
             cells = [(margin, "passed"), (2 * margin, "passed"), (margin, "failed"), (0.0, "failed")]
             found = [percent(_largest(rows, n, loss, margin, outcome)) for loss, outcome in cells]
             made.append((points(margin), str(n), *found))
-    losses = ("PASS, loss = margin", "PASS, loss = 2 × margin", "FAIL, loss = margin", "FAIL, loss = 0")
-    return table(("margin (points)", "n", *losses), made)
+    return table(("margin (points)", "n", *AT_LOSSES), made)
 
 
 def _power(rows: list[dict[str, Any]], plan: dict[str, Any]) -> str:
@@ -135,11 +135,11 @@ def _sequential(rows: list[dict[str, Any]], plan: dict[str, Any]) -> str:
     for margin in plan["margins"]:
         for n in plan["items"]:
             found = []
-            for loss, outcome in ((margin, "passed"), (margin, "failed"), (0.0, "failed")):
+            for loss, outcome in ((margin, "passed"), (2 * margin, "passed"), (margin, "failed"), (0.0, "failed")):
                 there = [r for r in rows if r["margin"] == margin and abs(r["loss"] - loss) < 1e-9]
                 found.append(percent(max(row[outcome][str(n)] for row in there)))
             made.append((points(margin), str(n), *found))
-    return table(("margin (points)", "n", "PASS, loss = margin", "FAIL, loss = margin", "FAIL, loss = 0"), made)
+    return table(("margin (points)", "n", *AT_LOSSES), made)
 
 
 def _items(rows: list[dict[str, Any]], plan: dict[str, Any]) -> str:

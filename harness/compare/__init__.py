@@ -30,7 +30,7 @@ def compare(
 
     Raises:
         BadInput: results that cannot be used, of different kinds, or the same ones; a margin outside [0, 1].
-        NotComparable: two runs that were sampled or served differently.
+        NotComparable: two runs that were sampled or served differently; two swebench reports of other instances.
         OSError: a file cannot be read.
     """
     results = _read(reference, candidate, metric)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.compare.results import Results, json_file, make_sample, plain_name, shown
-from harness.errors import BadInput
+from harness.errors import BadInput, NotComparable
 from harness.samples import ROLES, PairKey, Sample, sha256_of
 
 SUITE, TASK = "swebench", "resolved"
@@ -19,26 +19,49 @@ NEEDED = ("schema_version", *(f"{outcome}_ids" for outcome in OUTCOMES), "infra_
 
 
 def read_swebench(reference: Path, candidate: Path) -> Results:
-    """The instances of two reports, paired by id.
+    """The instances of two reports, which must be the same ones, paired by id.
 
     resolved: 1. unresolved, empty patch: 0. error, infrastructure failure: an errored sample. incomplete: no sample, so
     the pair is missing. What swebench calls ambiguous stays what it is there: unresolved or an error.
 
     Raises:
         BadInput: no report, an older schema, or lists that contradict each other.
+        NotComparable: an instance that only one report has.
         OSError: a file cannot be read.
     """
+    paths = (reference, candidate)
+    reports = [json_file(path) for path in paths]
+    outcomes = [_outcomes(report, path) for report, path in zip(reports, paths, strict=True)]
+    _require_same_instances(paths, outcomes)
     samples: list[Sample] = []
     planned: dict[PairKey, str | None] = {}
-    for role, path in zip(ROLES, (reference, candidate), strict=True):
-        report = json_file(path)
-        for instance, outcome in _outcomes(report, path).items():
+    for role, report, found in zip(ROLES, reports, outcomes, strict=True):
+        for instance, outcome in found.items():
             planned[SUITE, TASK, instance, 0] = None
             if outcome != "incomplete":
                 error = _error(report, instance, outcome)
                 score = None if error else float(outcome == "resolved")
                 samples.append(make_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
     return Results(samples, planned)
+
+
+def _require_same_instances(paths: tuple[Path, Path], outcomes: list[dict[str, str]]) -> None:
+    """Raises NotComparable unless both reports list the same instances.
+
+    swebench lists every instance of its data set or --instance_ids, one without a prediction as incomplete. So an
+    instance that a report lacks was not lost on the way: the report is of other instances, or edited. A few of those
+    must not vanish in the share of pairs that may be missing.
+    """
+    listed = [set(found) for found in outcomes]
+    differing = listed[0] ^ listed[1]
+    if differing:
+        first = min(differing)
+        where = paths[0 if first in listed[0] else 1]
+        counts = " and ".join(f"{len(found)} in {path}" for found, path in zip(listed, paths, strict=True))
+        raise NotComparable(
+            f"not comparable: the reports differ in {len(differing)} of {len(listed[0] | listed[1])} instances; the "
+            f"first, {first}, is in {where} only ({counts}); grade both on one data set with the same --instance_ids"
+        )
 
 
 def _outcomes(report: dict[str, Any], path: Path) -> dict[str, str]:

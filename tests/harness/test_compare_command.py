@@ -56,12 +56,37 @@ def test_bad_input_is_one_line(both: Both, quantgate: Callable[..., Any], tmp_pa
         ([folder, other], f"samples_gsm8k_{STAMP}.jsonl:6: exact_match is 'high'"),
         ([swebench, report(tmp_path / "c.json", resolved=ids(0, 9)), "--metric", "acc"], "has one score"),
         ([folder, tmp_path / "nowhere", "--json"], "nowhere does not exist"),
-        ([folder, other, "--max-loss", "2"], "--max-loss"),
+        ([folder, other, "--max-loss", "1"], "--max-loss 1 is 100 points; write 0.01 for one point"),
+        ([folder, other, "--max-loss", "0.5"], "--max-loss 0.5 is 50 points; write 0.01 for one point"),
+        ([folder, other, "--max-loss", "nan"], "--max-loss"),
+        ([folder, other, "--max-loss", "-0.1"], "--max-loss"),
+        ([swebench, report(tmp_path / "d.json", resolved=ids(1, 10))], "not comparable: the reports differ in 2 of 10"),
         ([folder], "Missing argument"),
     ):
         code, out, err = quantgate("--max-loss", "0.01", *arguments)
         assert (code, out, err.count("\n")) == (3, "", 1) and says in err, arguments
     assert quantgate(folder, other)[0] == 3  # the margin is the user's to choose
+
+
+def test_what_is_left_out_is_printed_with_a_pass_too(quantgate: Callable[..., Any], tmp_path: Path) -> None:
+    whole = report(tmp_path / "r.json", resolved=ids(0, 500))
+    for name, lists, says in (
+        ("a", {}, None),
+        ("b", {"incomplete": ids(497, 500)}, "3 missing"),
+        ("c", {"incomplete": ids(497, 498), "error": ids(498, 500)}, "1 missing, 2 errored or without a value"),
+    ):
+        resolved = ids(0, 500 - sum(map(len, lists.values())))
+        candidate = report(tmp_path / f"{name}.json", resolved=resolved, **lists)
+        code, out, err = quantgate(whole, candidate, "--max-loss", "0.03")
+        assert (code, err) == (0, "") and "\nPASS: " in out
+        found = [line for line in out.splitlines() if line.startswith("pairs left out")]
+        assert found == ([f"pairs left out of accuracy on swebench/resolved: {says}"] if says else [])
+
+
+def test_unequal_pairs_are_printed(both: Both, quantgate: Callable[..., Any]) -> None:
+    sides = both(records([1] * 400), [*records([1] * 399), record(399, 1, prompt_hash="another")])
+    code, out, _ = quantgate(*sides, "--max-loss", "0.02")
+    assert code == 0 and "\npairs left out of accuracy on lm_eval/gsm8k (exact_match): 1 unequal\n" in out
 
 
 def test_a_file_that_cannot_be_read_is_status_4(both: Both, quantgate: Callable[..., Any]) -> None:

@@ -1,4 +1,4 @@
-"""Two swebench reports: what is wrong, what is missing, and which report is not believed."""
+"""Two swebench reports: what is wrong, what is missing, which are not comparable, and which is not believed."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from elsewhere import DATA, Record, ids, only, report
 
 from harness.compare import compare
-from harness.errors import BadInput
+from harness.errors import BadInput, NotComparable
 
 
 def test_an_empty_patch_is_wrong_and_a_failure_of_the_grader_is_not(tmp_path: Path) -> None:
@@ -28,10 +28,32 @@ def test_an_empty_patch_is_wrong_and_a_failure_of_the_grader_is_not(tmp_path: Pa
     assert check.verdict == "INCONCLUSIVE" and "8 of 400 pairs cannot be used" in check.reason
 
 
-def test_an_instance_of_one_report_only_is_missing(tmp_path: Path) -> None:
-    sides = report(tmp_path / "r.json", resolved=ids(0, 400)), report(tmp_path / "c.json", resolved=ids(2, 403))
-    check = only(compare(*sides, 0.02))
-    assert (check.n, check.missing) == (398, 5)
+@pytest.mark.parametrize(
+    ("candidate", "says"),
+    [
+        (
+            [*ids(0, 499), "foreign__foreign-1"],
+            r"2 of 501 instances; the first, foreign__foreign-1, is in \S*/c\.json only",
+        ),
+        (ids(0, 498), r"2 of 500 instances; the first, repo__repo-0498, is in \S*/r\.json only"),
+        (
+            ids(0, 501),
+            r"1 of 501 instances; .* \(500 in \S*/r\.json and 501 in \S*/c\.json\); grade both on one data set",
+        ),
+        (ids(500, 1000), r"1000 of 1000 instances"),
+    ],
+)
+def test_reports_of_other_instances_are_refused(tmp_path: Path, candidate: list[str], says: str) -> None:
+    sides = report(tmp_path / "r.json", resolved=ids(0, 500)), report(tmp_path / "c.json", resolved=candidate)
+    with pytest.raises(NotComparable, match=says):
+        compare(*sides, 0.03)
+
+
+def test_an_instance_without_a_prediction_is_missing_and_no_difference(tmp_path: Path) -> None:
+    reference = report(tmp_path / "r.json", resolved=ids(0, 500))
+    candidate = report(tmp_path / "c.json", resolved=ids(0, 498), incomplete=ids(498, 500))
+    check = only(compare(reference, candidate, 0.03))
+    assert (check.verdict, check.n, check.missing) == ("PASS", 498, 2)
 
 
 def edited(path: Path, **changes: Any) -> Path:
