@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import psutil
 import pytest
 
 from harness.hardware import detect
@@ -21,7 +19,7 @@ from harness.runfolder import RunFolder
 from harness.samples import pair_samples
 from harness.serving import plan_servers, serve
 from harness.verdict import EXIT_CODES
-from tests.e2e.conftest import FEW_PAIRS, policy_of, quantgate, servers_of, wait_for
+from tests.e2e.conftest import FEW_PAIRS, policy_of, quantgate, servers_of
 
 pytestmark = pytest.mark.e2e
 
@@ -117,37 +115,6 @@ def test_judging_again_with_a_looser_policy_is_marked(finished: tuple[RunFolder,
     assert run.verdict() == before
 
 
-def test_a_killed_run_is_finished_by_resume(
-    finished: tuple[RunFolder, int, str], candidate: Path, policies: dict[str, Path], tmp_path: Path
-) -> None:
-    out = tmp_path / "killed"
-    run = RunFolder(out)
-    # No --reference: the candidate's card names its base_model.
-    command = [sys.executable, "-m", "harness", "gate", str(candidate)]
-    command += ["--policy", str(policies["sequential"]), "--out", str(out)]
-    log = tmp_path / "gate.log"
-    with log.open("w") as file:
-        gate = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        wait_for(lambda: _lines(run.samples_path("ruler")) >= 2, 300, gate, log)
-        processes = servers_of(out)
-        assert processes, "the gate has no servers, although it got answers"
-        gate.send_signal(signal.SIGKILL)
-        gate.wait()
-    before = {suite: run.samples_path(suite).read_bytes() for suite in ("divergence", "ruler")}
-    psutil.wait_procs(processes, timeout=40)
-    assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
-
-    result = quantgate("gate", candidate, "--out", out, "--resume")
-    assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
-    for suite, stored in before.items():
-        whole = stored[: stored.rfind(b"\n") + 1]
-        assert run.samples_path(suite).read_bytes().startswith(whole), "a stored sample was lost or changed"
-    pairing = pair_samples(run.samples())  # raises for a key that is there twice
-    assert len(pairing.pairs) == FEW_PAIRS and not pairing.unusable
-    _require_noise(run, "server")
-    assert servers_of(out) == []
-
-
 def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path], tmp_path: Path) -> None:
     policy = load_policy(policies["together"])
     reference = resolve_model("demo")
@@ -161,7 +128,7 @@ def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path]
         run = RunFolder(out)
         assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
         assert len(pair_samples(run.samples()).pairs) == FEW_PAIRS
-        _require_noise(run, "seed")
+        require_noise(run, "seed")
 
         same = quantgate(*common, "--out", tmp_path / "same", *attach[:3], urls["reference"])
         assert same.returncode == 3 and "same server" in same.stderr
@@ -172,20 +139,6 @@ def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path]
         assert refused.returncode == 3 and "Traceback" not in refused.stderr
         assert "quantization: reference none, candidate compressed-tensors" in refused.stderr.splitlines()[-1]
         assert not (tmp_path / "strict" / "verdict.json").exists()
-
-
-def _require_noise(run: RunFolder, by: str) -> None:
-    """The reference was measured against itself too: on two items of each task, and it is nearer than the candidate."""
-    assert run.manifest().noise_by == by
-    checks = {check.metric: check for check in run.verdict().checks}
-    noise, candidate = checks["kl_mean"].noise, checks["kl_mean"].estimate
-    assert noise is not None and candidate is not None and 0 <= noise.estimate < candidate
-    answers = checks["accuracy"].noise
-    assert answers is not None and answers.n == 4 and answers.discordant is not None
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def test_our_kernels_package_lets_transformers_and_vllm_load_a_model(candidate: Path) -> None:
