@@ -19,7 +19,7 @@ from harness.runfolder import RunFolder
 from harness.samples import pair_samples
 from harness.serving import plan_servers, serve
 from harness.verdict import EXIT_CODES
-from tests.e2e.conftest import FEW_PAIRS, policy_of, quantgate, servers_of
+from tests.e2e.conftest import FEW_PAIRS, policy_of, quantgate, require_noise, servers_of
 
 pytestmark = pytest.mark.e2e
 
