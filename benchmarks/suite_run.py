@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from harness import __version__
-from harness.asking import order_items
 from harness.early_stop import EarlyStop
 from harness.endpoint import Endpoint
 from harness.errors import RunFailed
 from harness.items import ItemRef, index_items, load_item, write_items
+from harness.job import order_items
 from harness.policy import SealedPolicy, parse_policy
 from harness.progress import Meter
 from harness.runner import run_suite

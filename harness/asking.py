@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,55 +12,24 @@ from harness.early_stop import EarlyStop
 from harness.endpoint import Endpoint, EndpointError
 from harness.errors import RunFailed
 from harness.hardware import detect
-from harness.items import ItemRef
-from harness.measured import measure_server, spec_counters, spec_metrics
-from harness.parity import require_parity, require_same
-from harness.policy import Requests, Sampling, SealedPolicy
-from harness.progress import Reporter
-from harness.readback import read_back
-from harness.runfolder import Manifest, RunFolder, ServerFacts
+from harness.job import Job
+from harness.policy import Requests, Sampling
+from harness.runfolder import ServerFacts
 from harness.runner import run_suite
-from harness.samples import ROLES, Key, PairKey, Role, noise_keys, sealed_order
+from harness.samples import ROLES, Key, Role
 from harness.serving import SERVED_NAME, Server, ServerPlan, plan_servers, serve
-from harness.steady import Counters, begun, read_after, read_counters, require_steady, unchecked
-from suites.base import Suite
-
-UNTESTED_DRAFT = (
-    "it has a draft head and was served without drafts, so whether the head works is not known "
-    "(--speculative-config in serving.extra_args)"
+from harness.steady import require_steady, unchecked
+from harness.watching import (
+    check_parity,
+    check_steady,
+    counters,
+    drafts,
+    keep_drafts,
+    keep_fingerprints,
+    measure_servers,
+    readbacks,
 )
-
-
-@dataclass
-class Job:
-    """What the steps of one gate share."""
-
-    run: RunFolder
-    sealed: SealedPolicy
-    manifest: Manifest
-    suites: list[Suite]
-    items: dict[str, dict[Role, list[ItemRef]]]
-    """By suite, what each role is asked, in the sealed order."""
-    reporter: Reporter
-
-    def save(self) -> None:
-        self.run.write_manifest(self.manifest)
-
-    def planned(self, suite: str) -> dict[PairKey, str | None]:
-        return {ref.pair(suite): ref.prompt_sha256 for ref in self.items[suite]["reference"]}
-
-
-def order_items(suite: Suite, items: Sequence[ItemRef], sealed: SealedPolicy) -> dict[Role, list[ItemRef]]:
-    """What each role is asked, in the sealed order (or the suite's own, where it keeps it); for the noise floor the
-    first items of each task."""
-    by_key = {item.pair(suite.name): item for item in items}
-    in_sealed_order = [by_key[key] for key in sealed_order(by_key, sealed.sha256)]
-    ordered = list(items) if suite.keeps_order else in_sealed_order
-    asked: dict[Role, list[ItemRef]] = {"reference": ordered, "candidate": ordered}
-    if sealed.policy.noise_floor:
-        drawn = noise_keys(by_key, sealed.sha256, sealed.policy.noise_floor.items)
-        asked["noise"] = [item for item in ordered if item.pair(suite.name) in drawn]
-    return asked
+from suites.base import Suite
 
 
 def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
@@ -111,11 +79,6 @@ def _models(job: Job, waiting: Sequence[Role]) -> list[Role]:
     if "noise" in waiting and job.manifest.noise_by == "seed" and "reference" not in models:
         models.insert(0, "reference")
     return models
-
-
-def readbacks(manifest: Manifest) -> dict[str, dict[str, str]]:
-    """What was read back from each role's server."""
-    return {str(role): server.readback for role, server in manifest.servers.items()}
 
 
 def _served(job: Job, role: Role, facts: ServerFacts) -> ServerFacts:
@@ -183,9 +146,9 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             endpoint.thinking_opened = job.manifest.thinking_opened
             endpoint.tokenizer_path = job.manifest.models["reference"].path
             endpoints[role] = await stack.enter_async_context(endpoint)
-        before = {role: await _counters(role, endpoint) for role, endpoint in endpoints.items()}
+        before = {role: await counters(role, endpoint) for role, endpoint in endpoints.items()}
         with job.reporter.stage("parity"):
-            await _parity(job, endpoints)
+            await check_parity(job, endpoints)
         asked = dict(endpoints)
         if with_noise:
             other_seed = policy.sampling.model_copy(update={"seed": policy.sampling.seed + 1})
@@ -194,15 +157,15 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
             endpoint.asked, endpoint.fingerprints = reference.asked, reference.fingerprints  # one server counts both
             endpoint.thinking_opened, endpoint.tokenizer_path = reference.thinking_opened, reference.tokenizer_path
             asked["noise"] = await stack.enter_async_context(endpoint)
-        await _measure(job, endpoints, asked)
+        await measure_servers(job, endpoints, asked)
         for suite in job.suites:
-            drafted = await _drafted(endpoints)
+            before_suite = await drafts(endpoints)
             try:
                 await _ask_suite(job, suite, asked)
             finally:
-                _keep_fingerprints(job, endpoints)
-            _keep_drafts(job, suite.name, drafted, await _drafted(endpoints))
-        await _require_steady(job, endpoints, before)
+                keep_fingerprints(job, endpoints)
+            keep_drafts(job, suite.name, before_suite, await drafts(endpoints))
+        await check_steady(job, endpoints, before)
 
 
 async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint]) -> None:
@@ -213,105 +176,6 @@ async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint])
         load = partial(job.run.load, suite.name)
         await run_suite(suite, items, load, endpoints, log, stop, policy.requests.concurrency, meter)
     job.manifest.stopped = list(dict.fromkeys([*job.manifest.stopped, *stop.decided()]))
-
-
-async def _parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
-    servers, models = job.manifest.servers, job.manifest.models
-    for role, endpoint in endpoints.items():
-        before = servers[role].readback
-        try:
-            now = await read_back(endpoint, models["reference" if role == "noise" else role])
-        except EndpointError as error:
-            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
-        if before:
-            require_same(before, now, f"the servers of the {role}, then and now,")
-        servers[role].readback = begun(now)
-        endpoint.fingerprints.update(servers[role].fingerprints)
-    _doubt_untested_draft(job)
-    job.save()
-    if "noise" in endpoints:
-        require_same(servers["reference"].readback, servers["noise"].readback, "the reference's two servers")
-    elif all(role in servers and servers[role].readback for role in ROLES):
-        readback = {role: servers[role].readback for role in ROLES}
-        job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
-        job.save()
-
-
-def _doubt_untested_draft(job: Job) -> None:
-    """A draft head that ships and is not served is a claim that nothing here proves."""
-    facts, served = job.manifest.models["candidate"], job.manifest.servers.get("candidate")
-    if not facts.draft_bytes or UNTESTED_DRAFT in facts.doubts:
-        return
-    if served and served.readback.get("speculative_decoding") == "off":
-        facts.doubts.append(UNTESTED_DRAFT)
-        job.reporter.say(f"doubt about the candidate: {UNTESTED_DRAFT}")
-
-
-async def _measure(job: Job, endpoints: Mapping[Role, Endpoint], asked: Mapping[Role, Endpoint]) -> None:
-    """What is known of each role's checkpoint and server goes to its endpoint, where suites find it."""
-    for role, endpoint in endpoints.items():
-        log = job.run.log_path(role) if job.manifest.servers[role].command else None
-        facts = job.manifest.models["reference" if role == "noise" else role]
-        try:
-            endpoint.measured = await measure_server(endpoint, facts, log)
-        except EndpointError as error:
-            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
-    if "noise" in asked and "noise" not in endpoints:  # the reference's server, asked with another seed
-        asked["noise"].measured = endpoints["reference"].measured
-
-
-async def _drafted(endpoints: Mapping[Role, Endpoint]) -> dict[Role, dict[str, float]]:
-    """What each server has drafted so far; nothing of one that does not answer just now."""
-    found: dict[Role, dict[str, float]] = {}
-    for role, endpoint in endpoints.items():
-        try:
-            found[role] = spec_counters(await endpoint.metrics())
-        except EndpointError:
-            found[role] = {}
-    return found
-
-
-def _keep_drafts(
-    job: Job, suite: str, before: Mapping[Role, dict[str, float]], after: Mapping[Role, dict[str, float]]
-) -> None:
-    """Add what was drafted in a suite to what an earlier part of this run drafted in it."""
-    for role, counters in after.items():
-        try:
-            found = spec_metrics(before[role], counters)
-        except ValueError:  # restarted: _require_steady says so
-            continue
-        found.pop("accepted_length", None)  # it is made of the sums
-        if found.get("drafts"):
-            kept = job.manifest.speculative.setdefault(suite, {}).setdefault(role, {})
-            for name, value in found.items():
-                kept[name] = kept.get(name, 0.0) + value
-            job.save()
-
-
-async def _counters(role: Role, endpoint: Endpoint) -> Counters:
-    try:
-        return await read_counters(endpoint)
-    except EndpointError as error:
-        raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
-
-
-async def _require_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Mapping[Role, Counters]) -> None:
-    found = {}
-    for role, endpoint in endpoints.items():
-        try:
-            found[role] = await read_after(endpoint, before[role])
-        except EndpointError as error:
-            raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
-        job.manifest.servers[role].readback |= found[role]
-    _keep_fingerprints(job, endpoints)
-    require_steady({str(role): facts for role, facts in found.items()})
-
-
-def _keep_fingerprints(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
-    """Store them while they are known: a run that is killed later must not forget them."""
-    for role, endpoint in endpoints.items():
-        job.manifest.servers[role].fingerprints = sorted(endpoint.fingerprints)
-    job.save()
 
 
 async def _served_name(url: str) -> str:

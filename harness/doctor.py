@@ -35,6 +35,9 @@ COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "missing": "bol
 LEAST_FREE_GIB = 10.0
 """Memory and disk that the demo takes (README); real models need more."""
 MAKE = "run `make`"
+MODAL = ("modal", "swe-rex", "boto3")
+"""Packages without which no container can be made at Modal."""
+MODAL_EXTRA = "pip install 'quantgate[modal]'"
 FOLDER = "set QUANTGATE_DATA to a folder with these files (docs/suites.md)"
 ENGINE = (
     "install Docker or Podman and start it (Debian: apt-get install docker.io), or set DOCKER_HOST to the socket of "
@@ -222,12 +225,12 @@ def container_engine(asked: Asked) -> Iterator[Finding]:
 def agent_and_grader(asked: Asked) -> Iterator[Finding]:
     if not asked.swebench:
         return
-    for name in ("swebench", "mini-swe-agent", *(["modal"] if asked.modal else [])):
-        version, wrong = _version(name), _against_pin(name)
+    for name in ("swebench", "mini-swe-agent", *(MODAL if asked.modal else ())):
+        version, wrong, way = _version(name), _against_pin(name), MODAL_EXTRA if name in MODAL else MAKE
         if version is None:
-            yield Finding(name, asked.lacking, "not installed here", MAKE)
+            yield Finding(name, asked.lacking, "not installed here", way)
         elif wrong:
-            yield Finding(name, "warning", f"{wrong}: scores of other versions are not comparable", MAKE)
+            yield Finding(name, "warning", f"{wrong}: scores of other versions are not comparable", way)
         else:
             yield Finding(name, "ok", version)
     if asked.modal and not os.environ.get("MODAL_TOKEN_ID") and not Path.home().joinpath(".modal.toml").exists():

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.checks import usable_enough, with_values
 from harness.measures import StopRule, alone_by_item, losses_by_item
 from harness.metrics import METRICS, Difference
 from harness.policy import Check, Policy
 from harness.samples import Pairing, PairKey, Sample, pair_samples, sealed_order
+from harness.usable import usable_enough, with_values
 from harness.verdict import targets_of
 
 

@@ -11,11 +11,12 @@ from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
-from harness.asking import Job, ask_everything, order_items, readbacks
+from harness.asking import ask_everything
 from harness.baseline import mismatches, reuse
 from harness.checkpoint.doubts import differences
 from harness.errors import BadInput, NotComparable
 from harness.hardware import detect
+from harness.job import Job, order_items
 from harness.models import base_model_of, describe, quantization_of, resolve_model
 from harness.policy import SealedPolicy, load_policy
 from harness.prepare import quantized
@@ -27,6 +28,7 @@ from harness.serving import end_dead_run
 from harness.steady import require_steady, unchecked
 from harness.tokenizer import load_tokenizer, made_items
 from harness.verdict import Verdict, judge
+from harness.watching import readbacks
 from suites.base import opens_thinking
 from suites.registry import make_suites
 
@@ -68,7 +70,8 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
         for suite in suites:
             suite.begin()
         job = Job(run, sealed, _manifest(options, run, sealed, models), suites, {}, reporter)
-        if options.resume and (again := forget_passing_errors(run, job.manifest)):
+        in_turn = [suite.name for suite in suites if suite.alternates]
+        if options.resume and (again := forget_passing_errors(run, job.manifest, in_turn)):
             reporter.say(f"{again} samples are asked again: their server or container had failed")
         _make_items(job)
         if options.baseline:

@@ -29,8 +29,9 @@ OUTCOMES: tuple[Outcome, ...] = (
 """Best first. An instance without a result was not run."""
 
 SUBMITTED = "Submitted"
-AT_A_LIMIT = frozenset({"LimitsExceeded", "TimeExceeded", "ContextWindowExceededError"})
-"""Exit statuses of mini-swe-agent: the limit of steps, of time, or the model's context was reached."""
+CONTEXT_FULL = "ContextWindowExceededError"
+AT_A_LIMIT = frozenset({"LimitsExceeded", "TimeExceeded", CONTEXT_FULL})
+"""Exit statuses of mini-swe-agent: the limit of steps (or cost), of time, or the model's context was reached."""
 BAD_FORMAT = "RepeatedFormatError"
 
 
@@ -97,12 +98,13 @@ def write_result(folder: Path, result: InstanceResult) -> None:
 def sample_of_result(item: Named, role: Role, result: InstanceResult) -> Sample:
     """The sample of an instance: 1 resolved, 0 for a patch that is empty, does not apply or does not resolve it.
 
-    Its metrics: steps, cut_steps, format_errors, format_error_rate (of the steps), unsubmitted, agent_seconds,
-    grading_seconds, tests_timed_out, and `exit <status>`.
+    Its finish_reason: stop (submitted); length (tokens ran out: the context is full); limit (of steps or time);
+    format_error. Its metrics: steps, cut_steps, format_errors, format_error_rate (of the steps), unsubmitted,
+    agent_seconds, grading_seconds, tests_timed_out, and `exit <status>`.
     """
     broken = result.outcome == "infrastructure error"
     status = result.exit_status
-    finish = "length" if status in AT_A_LIMIT else "format_error" if status == BAD_FORMAT else "stop"
+    ends = dict.fromkeys(AT_A_LIMIT, "limit") | {CONTEXT_FULL: "length", BAD_FORMAT: "format_error"}
     reason = result.failures[-1] if result.failures else "no reason was kept"
     return sample_of(
         SUITE,
@@ -110,7 +112,7 @@ def sample_of_result(item: Named, role: Role, result: InstanceResult) -> Sample:
         role,
         score=None if broken else float(result.outcome == "resolved"),
         answer=result.outcome,
-        finish_reason=finish,
+        finish_reason=ends.get(status, "stop"),
         prompt_tokens=result.prompt_tokens,
         completion_tokens=result.completion_tokens,
         seconds=round(result.agent_seconds + result.grading_seconds, 3),

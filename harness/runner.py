@@ -18,6 +18,9 @@ from suites.base import Suite
 ERRORS_IN_A_ROW = 8
 """So many failing requests without one answer between them are a failing server, not failing items."""
 
+INFRASTRUCTURE = "infrastructure"
+"""So begins the error of a sample when containers, images, agent or grader failed."""
+
 
 @dataclass
 class Work:
@@ -127,10 +130,18 @@ async def _answer(work: Work, mine: RoleWork, item: ItemRef) -> None:
         _write(work, [sample])
     else:
         mine.held.append(sample)
-        if len(mine.held) >= ERRORS_IN_A_ROW or not await mine.endpoint.healthy():
+        healthy = await mine.endpoint.healthy()
+        if len(mine.held) >= ERRORS_IN_A_ROW or not healthy:
             raise RunFailed(
-                f"the {mine.role} server at {mine.endpoint.url} fails: {sample.error}; --resume goes on from here"
+                f"{_culprit(work, mine, sample.error, healthy)}: {sample.error}; --resume goes on from here"
             )
+
+
+def _culprit(work: Work, mine: RoleWork, error: str, healthy: bool) -> str:
+    """Who failed so often: the server, unless it is well and what a suite runs beside it is not."""
+    if healthy and error.startswith(INFRASTRUCTURE):
+        return f"{len(mine.held)} {work.suite.name} items of the {mine.role} in a row failed, its server is well"
+    return f"the {mine.role} server at {mine.endpoint.url} fails"
 
 
 def _write(work: Work, samples: Sequence[Sample]) -> None:

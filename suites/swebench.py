@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from suites.containers import (
     cleanup_command,
     cli,
     image_digest,
+    remove_leftovers,
     require_engine,
     run_arguments,
 )
@@ -40,6 +42,7 @@ from suites.swebench_agent import (
     InfrastructureError,
     Trajectory,
     require_agent,
+    require_modal,
     solve,
     trajectory_path,
 )
@@ -50,7 +53,7 @@ TASK = "instances"
 PROMPT_TOKENS = 4096
 """Room for the task and a few steps: with less than this beside an answer no agent gets anywhere."""
 TIMEOUTS = 2
-"""Tests that took too long so often, of one patch, are the patch's fault."""
+"""Tests that took too long so often, of one patch, are the patch's fault; once may be a busy machine's."""
 
 
 class SwebenchConfig(SuiteConfig):
@@ -103,17 +106,25 @@ class Swebench(Suite):
         return self._max_tokens + PROMPT_TOKENS
 
     def require(self) -> None:
-        """Raises BadInput: agent, grader or container engine is not here."""
+        """Raises BadInput: agent, grader, container engine or what reaches Modal is not here."""
         require_agent()
         require_grader()
-        if not self._config.modal:
+        if self._config.modal:
+            require_modal()
+        else:
             require_engine(self._config.containers)
             cli()
 
     def begin(self) -> None:
-        """End what a killed run left behind: processes by their state files, containers by their label."""
+        """End what a killed run left behind: processes by their state files, containers by their label.
+
+        By label alone, since what a killed process had not yet written down is in no state file.
+        """
         for state in self._folder.glob("*/*/*/*.state.json"):
             end_leftovers(state)
+        if not self._config.modal:
+            with suppress(EngineError):  # every try of an instance says so again
+                remove_leftovers(str(self._folder))
 
     def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
         """One item an instance: its problem is the prompt, and all that grading needs is beside it.
@@ -150,7 +161,7 @@ class Swebench(Suite):
         """One result, of as many tries as the policy allows. Raises EndpointError: the server failed."""
         failures: list[str] = []
         trajectory, graded, timeouts, seconds = Trajectory("none"), Grade("infrastructure error"), 0, 0.0
-        for _ in range(1 + self._config.retries):
+        while timeouts < TIMEOUTS:  # tests that took too long have a further try that is not counted as a retry
             try:
                 trajectory = await self._solve(item, endpoint, folder)
                 start = time.monotonic()
@@ -158,10 +169,13 @@ class Swebench(Suite):
                 seconds = time.monotonic() - start
             except InfrastructureError as error:
                 failures.append(str(error)[:300])
+                if len(failures) > self._config.retries:
+                    graded = Grade("infrastructure error")  # whatever an earlier try took too long for
+                    break
                 continue
-            timeouts += graded.timed_out
-            if not graded.timed_out or timeouts == TIMEOUTS:
+            if not graded.timed_out:
                 break
+            timeouts += 1
         return InstanceResult(
             instance_id=item.item,
             role=role,

@@ -49,6 +49,10 @@ SERVER_ERRORS: dict[str, ErrorKind] = {
 }
 """litellm's exceptions: the trajectory ended because of the server, not because of the model or a container."""
 ENDED_BY_THE_MODEL = AT_A_LIMIT | {SUBMITTED, BAD_FORMAT}
+MODAL_MODULES = ("modal", "swerex", "boto3")
+MODAL_EXTRA = "pip install 'quantgate[modal]'"
+WATCHED = "suites.swebench_environment.WatchedContainer"
+"""The class of the agent's container, by the name under which mini-swe-agent loads it."""
 CONTEXT_IS_FULL = "maximum context length"
 """What vLLM answers (400) when a conversation has outgrown its context; litellm does not always know it."""
 
@@ -102,19 +106,21 @@ async def solve(
     settings: AgentSettings,
     cleanup: Sequence[str],
 ) -> Trajectory:
-    """Let the agent work on one instance; a trajectory that `folder` holds from before is taken as it is.
+    """Let the agent work on one instance; a trajectory in `folder` that the model had ended is taken as it is.
+
+    Any other one is of an agent that outlived its gate, or its server: it says nothing of this run, and is made anew.
 
     Raises:
         EndpointError: the server gave no usable answer. InfrastructureError: a container or the agent failed.
     """
     path = trajectory_path(folder, instance)
-    there = path.exists()
+    there = _ended(path)
     if not there:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         row = {"instance_id": instance, "problem_statement": problem, "image_name": image}
         write_whole(folder / "dataset" / "test.jsonl", json.dumps(row) + "\n")
-        write_whole(folder / "config.yaml", json.dumps(_config(endpoint, settings), indent=1))  # JSON is YAML
+        write_whole(folder / "config.yaml", json.dumps(_config(endpoint, settings, image), indent=1))  # JSON is YAML
         command = [*_command(settings), "--subset", str(folder / "dataset"), "--split", "test", "-o", str(folder)]
         command += ["-w", "1", "-c", str(_own_config(settings.format)), "-c", str(folder / "config.yaml")]
         log = folder / "agent.log"
@@ -202,6 +208,14 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 40 else 0
 
 
+def _ended(path: Path) -> bool:
+    """Whether a whole trajectory is there that the model has ended. mini-swe-agent does not write it in one piece."""
+    try:
+        return read_trajectory(path).exit_status in ENDED_BY_THE_MODEL
+    except InfrastructureError:
+        return False
+
+
 def _raise_unless_ended(trajectory: Trajectory, url: str) -> None:
     """Pass what the model itself has ended, at a limit or by submitting."""
     status = trajectory.exit_status
@@ -232,6 +246,13 @@ def require_agent() -> None:
         raise BadInput("suite swebench runs mini-swe-agent, and that is not installed here: run `make`")
 
 
+def require_modal() -> None:
+    """Raises BadInput: what mini-swe-agent and swebench make containers at Modal with is not installed here."""
+    for module in MODAL_MODULES:
+        if importlib.util.find_spec(module) is None:
+            raise BadInput(f"modal: true needs the module {module}, which is not installed here: {MODAL_EXTRA}")
+
+
 def _own_config(format: Format) -> Path:
     spec = importlib.util.find_spec("minisweagent")
     assert spec is not None and spec.submodule_search_locations
@@ -243,8 +264,9 @@ def _command(settings: AgentSettings) -> list[str]:
     return command if settings.executable else [*command, "--environment-class", "swerex_modal"]
 
 
-def _config(endpoint: Endpoint, settings: AgentSettings) -> dict[str, Any]:
+def _config(endpoint: Endpoint, settings: AgentSettings, image: str) -> dict[str, Any]:
     """Laid over mini-swe-agent's own configuration: the role's server, the policy's sampling, and limits."""
+    longest = int(settings.seconds) + 600
     sampling = endpoint.sampling.model_dump(exclude={"max_tokens"})
     beside = {name: sampling.pop(name) for name in ("top_k", "min_p", "repetition_penalty")}
     kwargs = {
@@ -259,10 +281,18 @@ def _config(endpoint: Endpoint, settings: AgentSettings) -> dict[str, Any]:
     environment: dict[str, Any] = {"timeout": settings.command_seconds, "env": {"BASH_ENV": "/root/.bashrc"}}
     if settings.executable:
         environment |= {
+            "environment_class": WATCHED,
+            "image": image,  # which mini-swe-agent adds for its own classes alone
             "executable": settings.executable,
             "run_args": list(settings.run_arguments),
-            "container_timeout": f"{int(settings.seconds) + 600}s",
+            "container_timeout": f"{longest}s",
             "pull_timeout": settings.pull_seconds,
+        }
+    else:  # its defaults are a minute to begin and an hour to live
+        environment |= {
+            "startup_timeout": float(settings.pull_seconds),
+            "runtime_timeout": float(longest),
+            "deployment_timeout": float(longest + settings.pull_seconds),
         }
     return {
         "agent": {

@@ -8,9 +8,10 @@ from typing import Any
 
 from fake_server import FakeServer, FakeVllm
 
-from harness.asking import Job, ask_everything, order_items
+from harness.asking import ask_everything
 from harness.endpoint import Endpoint
 from harness.items import ItemRef
+from harness.job import Job, order_items
 from harness.policy import parse_policy
 from harness.progress import Reporter
 from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts

@@ -27,14 +27,16 @@ from jobs import (
 )
 
 from harness import steady
-from harness.asking import UNTESTED_DRAFT, Job, ask_everything, order_items
+from harness.asking import ask_everything
 from harness.errors import NotComparable, RunFailed
 from harness.gate import judge_run
+from harness.job import Job, order_items
 from harness.policy import parse_policy
 from harness.runfolder import RunFolder
 from harness.samples import Role, sealed_order
 from harness.steady import begun
 from harness.verdict import EXIT_CODES
+from harness.watching import UNTESTED_DRAFT
 from suites.registry import make_suites
 
 Servers = dict[Role, FakeServer]

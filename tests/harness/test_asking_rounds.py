@@ -11,9 +11,10 @@ from fake_server import FakeServer
 from jobs import BY_SEED, BY_SERVER, POLICY, SEED, SEQUENTIAL, Model, asked, finish, forget, make_job, prompts, stored
 
 from harness import asking, serving, steady
-from harness.asking import Job, _plans, _rounds, ask_everything
+from harness.asking import _plans, _rounds, ask_everything
 from harness.errors import NotComparable, RunFailed
 from harness.hardware import Gpu, Hardware
+from harness.job import Job
 from harness.samples import Role
 from harness.serving import ServerPlan
 

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from jobs import HARDWARE, POLICY, finished, forget, make_items, make_job, stored
 
-from harness.asking import Job
 from harness.baseline import mismatches
 from harness.errors import BadInput
 from harness.gate import _use_baseline
+from harness.job import Job
 from harness.policy import Sampling, Serving, parse_policy
 from harness.runfolder import RunFolder
 

@@ -21,10 +21,10 @@ from jobs import (
 )
 
 from harness import steady
-from harness.asking import Job
 from harness.baseline import reuse
 from harness.errors import NotComparable
 from harness.gate import _use_baseline, judge_run
+from harness.job import Job
 from harness.runfolder import RunFolder
 from harness.samples import Key, Role, Sample
 

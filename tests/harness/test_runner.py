@@ -13,7 +13,7 @@ from harness.errors import BadInput, RunFailed
 from harness.policy import Requests, Sampling
 from harness.progress import Meter
 from harness.runner import ERRORS_IN_A_ROW, run_suite
-from harness.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
+from harness.samples import Item, PairKey, Role, Sample, SampleLog, read_samples, sample_of
 from suites.base import make_item, make_sample
 
 Answer = Callable[[Item, Role], Awaitable[None]]
@@ -206,6 +206,23 @@ def test_errors_in_a_row_end_the_run_and_are_not_written(tmp_path: Path, concurr
     mended = StubSuite()
     run(mended, items, tmp_path, roles=["reference"])
     assert len(mended.asked) == 35 and not any(stored(tmp_path).values())
+
+
+class WithoutImages(StubSuite):
+    """What it runs beside the server fails for every item."""
+
+    async def answer(self, item: Item, role: Role, endpoint: Any) -> Sample:
+        return sample_of("stub", item, role, error="infrastructure: no such image")
+
+
+@pytest.mark.parametrize("health", [True, False])
+def test_a_healthy_server_is_not_blamed_for_what_runs_beside_it(tmp_path: Path, health: bool) -> None:
+    endpoint = StubEndpoint("reference")
+    endpoint.health = health
+    says = "8 stub items of the reference in a row failed, its server is well" if health else "the reference server at"
+    with pytest.raises(RunFailed, match=rf"^{says}.*: infrastructure: no such image; --resume goes on from here$"):
+        run(WithoutImages(), make_items(20), tmp_path, endpoints={"reference": endpoint})
+    assert stored(tmp_path) == {}
 
 
 def test_a_server_without_health_ends_the_run_at_its_first_error(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_engine import FakeEngine
 from test_swebench_data import row, written
 
 from harness.answers import EndpointError
@@ -17,7 +18,8 @@ from harness.errors import BadInput
 from harness.instances import read_result, write_result
 from harness.policy import Requests, Sampling
 from harness.samples import Sample
-from suites import swebench
+from suites import swebench, swebench_agent
+from suites.containers import LABEL
 from suites.swebench import Swebench, SwebenchConfig
 from suites.swebench_agent import InfrastructureError, Trajectory
 from suites.swebench_grading import Grade
@@ -33,13 +35,16 @@ def suite(folder: Path, *rows: dict[str, Any], **config: Any) -> Swebench:
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sample]:
-    """Answer one item with agents and graders that do, one after the other, what is given: a value or an error."""
+    """Answer one item with agents and graders that do, one after the other, what is given: a value or an error.
+
+    Agents None: the suite's own, whatever it runs.
+    """
     monkeypatch.setattr(swebench, "cli", lambda: "docker")
     monkeypatch.setattr(swebench, "image_digest", lambda image: "sha256:1")
 
-    def answer(agents: list[Any], graders: list[Any], **config: Any) -> Sample:
+    def answer(agents: list[Any] | None, graders: list[Any], **config: Any) -> Sample:
         made = suite(tmp_path, **config)
-        steps = {"agent": iter(agents), "grader": iter(graders)}
+        steps = {"agent": iter(agents or ()), "grader": iter(graders)}
 
         def next_of(name: str) -> Callable[..., Any]:
             async def step(folder: Path, *_: Any) -> Any:
@@ -51,7 +56,8 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sampl
 
             return step
 
-        monkeypatch.setattr(swebench, "solve", next_of("agent"))
+        if agents is not None:
+            monkeypatch.setattr(swebench, "solve", next_of("agent"))
         monkeypatch.setattr(swebench, "grade", next_of("grader"))
         (item,) = made.items(None)  # type: ignore[arg-type]
         endpoint = Endpoint("http://127.0.0.1:9", "m", Requests(), SAMPLING)
@@ -64,6 +70,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sampl
 
 DONE = Trajectory("Submitted", patch="diff", steps=4, prompt_tokens=100, completion_tokens=30, format_errors=1)
 BROKEN = InfrastructureError("no such image")
+SLOW = Grade("unresolved", timed_out=True)
 
 
 def folder(tmp_path: Path) -> Path:
@@ -97,7 +104,15 @@ def test_a_resolved_instance(play: Callable[..., Sample], tmp_path: Path) -> Non
     assert (kept.outcome, kept.steps, kept.image_digest, kept.failures) == ("resolved", 4, "sha256:1", [])
 
 
-@pytest.mark.parametrize(("status", "finish"), [("LimitsExceeded", "length"), ("RepeatedFormatError", "format_error")])
+@pytest.mark.parametrize(
+    ("status", "finish"),
+    [
+        ("LimitsExceeded", "limit"),
+        ("TimeExceeded", "limit"),
+        ("ContextWindowExceededError", "length"),
+        ("RepeatedFormatError", "format_error"),
+    ],
+)
 def test_an_end_without_a_patch_is_the_models(play: Callable[..., Sample], status: str, finish: str) -> None:
     sample = play([Trajectory(status, steps=3)], [Grade("empty patch")])
     assert (sample.score, sample.answer, sample.finish_reason, sample.error) == (0.0, "empty patch", finish, None)
@@ -117,12 +132,28 @@ def test_infrastructure_that_stays_broken_is_no_wrong_answer(play: Callable[...,
 
 
 def test_tests_that_take_too_long_twice_are_the_patchs_fault(play: Callable[..., Sample]) -> None:
-    slow = Grade("unresolved", timed_out=True)
-    assert play([DONE, DONE], [slow, slow], retries=4).metrics["tests_timed_out"] == 1.0
+    assert play([DONE, DONE], [SLOW, SLOW], retries=4).metrics["tests_timed_out"] == 1.0
+
+
+@pytest.mark.parametrize("graders", [[SLOW, BROKEN, BROKEN, BROKEN], [BROKEN, BROKEN, SLOW, BROKEN]])
+def test_tests_that_took_too_long_once_and_could_not_be_run_again_are_no_wrong_answer(
+    play: Callable[..., Sample], graders: list[Any]
+) -> None:
+    sample = play([DONE] * 4, graders, retries=2)
+    assert (sample.score, sample.error, sample.metrics["tests_timed_out"]) == (None, "infrastructure: no such image", 0)
+
+
+@pytest.mark.parametrize(("second", "score"), [(SLOW, 0.0), (Grade("resolved"), 1.0), (BROKEN, None)])
+def test_a_timeout_has_a_second_try_of_its_own(play: Callable[..., Sample], second: Any, score: float | None) -> None:
+    assert play([DONE, DONE], [SLOW, second], retries=0).score == score
+
+
+def test_failures_of_the_infrastructure_do_not_use_up_the_second_try(play: Callable[..., Sample]) -> None:
+    assert play([DONE] * 4, [BROKEN, SLOW, BROKEN, SLOW], retries=2).metrics["tests_timed_out"] == 1.0
 
 
 def test_tests_that_take_too_long_once_are_run_again(play: Callable[..., Sample]) -> None:
-    sample = play([DONE, DONE], [Grade("unresolved", timed_out=True), Grade("resolved")])
+    sample = play([DONE, DONE], [SLOW, Grade("resolved")])
     assert (sample.score, sample.metrics["tests_timed_out"]) == (1.0, 0.0)
 
 
@@ -142,6 +173,64 @@ def test_a_stored_failure_of_the_infrastructure_is_tried_again(play: Callable[..
     broken = read_result(folder(tmp_path)).model_copy(update={"outcome": "infrastructure error"})
     write_result(folder(tmp_path), broken)
     assert play([DONE], [Grade("unresolved")]).score == 0.0
+
+
+LEFT = {
+    "ended by its dead server": {"info": {"exit_status": "APIConnectionError", "exception_str": "x"}, "messages": []},
+    "ended by its dead container": {"info": {"exit_status": "CalledProcessError"}, "messages": []},
+    "ended when the container was gone": {"info": {"exit_status": "ContainerGoneError"}, "messages": []},
+    "in the middle": {"info": {"exit_status": ""}, "messages": []},
+}
+
+
+@pytest.mark.parametrize("left", [*LEFT, "half written", "whole"])
+def test_only_a_trajectory_that_the_model_ended_is_taken_from_a_killed_run(
+    play: Callable[..., Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    """With the real `solve`, whose agent is here a function: no retry is needed, and a healthy server loses nothing."""
+    agents = 0
+    whole = {"info": {"exit_status": "Submitted", "submission": "diff"}, "messages": []}
+
+    async def agent(command: list[str], log: Path, *_: Any, **__: Any) -> int:
+        nonlocal agents
+        agents += 1
+        assert not log.with_name("old").exists(), "the folder is made anew"
+        path = swebench_agent.trajectory_path(log.parent, "pallets__flask-1")
+        path.parent.mkdir()
+        path.write_text(json.dumps(whole))
+        return 0
+
+    path = swebench_agent.trajectory_path(folder(tmp_path) / "agent", "pallets__flask-1")
+    path.parent.mkdir(parents=True)
+    (folder(tmp_path) / "agent" / "old").touch()
+    path.write_text(json.dumps(whole)[:30] if left == "half written" else json.dumps(LEFT.get(left, whole)))
+    monkeypatch.setattr(swebench_agent, "run_guarded", agent)
+    sample = play(None, [Grade("resolved")], retries=0)
+    assert (sample.score, sample.error, agents) == (1.0, None, 0 if left == "whole" else 1)
+    assert read_result(folder(tmp_path)).failures == []
+
+
+def test_what_a_killed_run_left_is_removed_by_its_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that was killed before it wrote its state file, or while it did, the label is all there is."""
+    with FakeEngine() as fake:
+        monkeypatch.setenv("DOCKER_HOST", fake.address)
+        mine = str((tmp_path / "swebench").resolve())
+        fake.add("left", {LABEL: f"{mine}/candidate/pallets__flask-1"})
+        fake.add("anothers", {LABEL: f"{mine}2/candidate/pallets__flask-1"})
+        suite(tmp_path, modal=True).begin()
+        assert fake.removed == []
+        suite(tmp_path).begin()
+        assert fake.removed == ["left"]
+    suite(tmp_path).begin()  # no engine: every try of an instance will say so
+
+
+def test_modal_needs_what_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine is asked; what mini-swe-agent would look for in vain for each instance is asked for before."""
+    monkeypatch.setattr(swebench_agent, "MODAL_MODULES", ("json", "swerex_that_is_not_there"))
+    with pytest.raises(BadInput, match=r"swerex_that_is_not_there, which is not .*: pip install 'quantgate\[modal\]'"):
+        suite(tmp_path, modal=True).require()
+    monkeypatch.setattr(swebench_agent, "MODAL_MODULES", ("json",))
+    suite(tmp_path, modal=True).require()
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from minisweagent.environments import get_environment_class
 
 from harness.answers import EndpointError
 from harness.endpoint import Endpoint
 from harness.policy import Requests, Sampling
 from suites.swebench_agent import (
+    WATCHED,
     AgentSettings,
     InfrastructureError,
     Trajectory,
@@ -25,6 +27,7 @@ from suites.swebench_agent import (
     read_trajectory,
     require_agent,
 )
+from suites.swebench_environment import WatchedContainer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -94,7 +97,9 @@ def test_errors_of_the_server_are_its_own(status: str, kind: str) -> None:
     assert error.value.kind == kind
 
 
-@pytest.mark.parametrize("status", ["CalledProcessError", "TimeoutExpired", "none", "RuntimeError", "KeyError"])
+@pytest.mark.parametrize(
+    "status", ["CalledProcessError", "ContainerGoneError", "TimeoutExpired", "none", "RuntimeError", "KeyError"]
+)
 def test_everything_else_is_the_infrastructure(status: str) -> None:
     with pytest.raises(InfrastructureError, match=status):
         _raise_unless_ended(Trajectory(status), "http://x")
@@ -161,7 +166,7 @@ def endpoint() -> Endpoint:
 
 
 def test_the_agent_is_asked_with_the_policys_sampling_and_limits() -> None:
-    config = _config(endpoint(), settings())
+    config = _config(endpoint(), settings(), "an/image:1")
     kwargs = config["model"]["model_kwargs"]
     assert config["model"]["model_name"] == "openai/quantgate" and kwargs["api_base"] == "http://127.0.0.1:9/v1"
     assert (kwargs["temperature"], kwargs["top_p"], kwargs["seed"], kwargs["max_tokens"]) == (0.6, 0.95, 7, 4096)
@@ -171,19 +176,25 @@ def test_the_agent_is_asked_with_the_policys_sampling_and_limits() -> None:
     environment = config["environment"]
     assert environment["run_args"] == ["--rm", "--network", "none"] and environment["pull_timeout"] == 900
     assert environment["executable"] == "/usr/bin/podman" and environment["timeout"] == 60
+    assert environment["image"] == "an/image:1" and get_environment_class(WATCHED) is WatchedContainer
+    assert environment["environment_class"] == WATCHED
     assert environment["container_timeout"] == "7800s"  # no container outlives its trajectory for long
 
 
 @pytest.mark.parametrize(("format", "model"), [("tool_calls", "litellm"), ("backticks", "litellm_textbased")])
 def test_the_class_of_model_fits_the_format(format: Any, model: str) -> None:
-    assert _config(endpoint(), settings(format=format))["model"]["model_class"] == model
+    assert _config(endpoint(), settings(format=format), "i")["model"]["model_class"] == model
     assert _own_config(format).exists()
 
 
 def test_modal_is_passed_through() -> None:
     modal = settings(executable="", run_arguments=())
     assert _command(modal)[-2:] == ["--environment-class", "swerex_modal"]
-    assert "executable" not in _config(endpoint(), modal)["environment"]
+    environment = _config(endpoint(), modal, "i")["environment"]
+    assert not environment.keys() & {"executable", "environment_class", "image", "run_args"}
+    # Not the hour of mini-swe-agent's defaults, after which every command would fail.
+    timeouts = {"startup_timeout": 900.0, "runtime_timeout": 7800.0, "deployment_timeout": 8700.0}
+    assert environment.items() >= timeouts.items()
     assert "--environment-class" not in _command(settings())
 
 
