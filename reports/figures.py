@@ -17,9 +17,20 @@ if TYPE_CHECKING:
 _MARKS = {"PASS": ("o", "pass"), "FAIL": ("s", "fail"), "INCONCLUSIVE": ("D", "open")}
 
 
+def differences(rows: Sequence[CheckRow]) -> list[CheckRow]:
+    """The checks that can be drawn on one scale, in the order of the table: those closest to failing first."""
+    return [row for row in rows if row.result.unit == "points" and row.result.estimate is not None]
+
+
+def drawn(rows: Sequence[CheckRow]) -> str:
+    """Which of the differences are drawn, where not all of them are; else empty."""
+    count = len(differences(rows))
+    return f"the {MAX_ROWS} closest to failing of {count} differences" if count > MAX_ROWS else ""
+
+
 def forest(rows: Sequence[CheckRow]) -> str | None:
     """Every difference with its bounds and its own margin, in points; None when no check is a difference."""
-    losses = [row for row in rows if row.result.unit == "points" and row.result.estimate is not None][:MAX_ROWS]
+    losses = differences(rows)[:MAX_ROWS]
     if not losses:
         return None
     values = [100 * row.result.margin for row in losses]
@@ -48,8 +59,8 @@ def forest(rows: Sequence[CheckRow]) -> str | None:
         axes.set_xlim(low, high)
         named(axes, "points lost by the candidate", size=12 if wide else 11)
 
-    many = plural(len(losses), "difference")
-    label = f"Forest plot of {many} with bounds and margins; the table of checks has the numbers."
+    said = drawn(rows) or plural(len(losses), "difference")
+    label = f"Forest plot of {said} with bounds and margins; the table of checks has the numbers."
     return labelled_rows(draw, [row.label for row in losses])("forest", label)
 
 

@@ -49,6 +49,7 @@ def render_html(report: Report, texts: Texts | None = None) -> str:
             texts=texts,
             pairs_json=embed_json(_index(report.pairs, texts)),
             forest=_svg(figures.forest(report.checks)),
+            forest_of=figures.drawn(report.checks),
             suite_figures={suite.name: _suite_figure(report, place) for place, suite in enumerate(report.suites)},
         )
     )

@@ -96,10 +96,13 @@ def _rank(instance: Instance) -> int:
     return 6 if reference.outcome == NOT_RUN else 5
 
 
-def with_instances(report: Report, found: Sequence[Instance], links: Mapping[str, str], remark: str = "") -> Report:
+def with_instances(
+    report: Report, found: Sequence[Instance], links: Mapping[str, str], remark: str = "", linked: bool = True
+) -> Report:
     """The report with its instances: outcomes behind the suite's first table, the list of all behind the last."""
+    last = listed(found, links, linked)
     suites = [
-        replace(suite, tables=[*suite.tables[:1], outcomes(found, remark), *suite.tables[1:], listed(found, links)])
+        replace(suite, tables=[*suite.tables[:1], outcomes(found, remark), *suite.tables[1:], last])
         if suite.name == SUITE and found
         else suite
         for suite in report.suites
@@ -119,8 +122,8 @@ def outcomes(found: Sequence[Instance], remark: str = "") -> Table:
     return Table("Outcomes", ("Outcome", *both("Instances")), rows, note)
 
 
-def listed(found: Sequence[Instance], links: Mapping[str, str]) -> LinkedTable:
-    """Every instance with its outcomes, exit statuses, steps and its page."""
+def listed(found: Sequence[Instance], links: Mapping[str, str], linked: bool = True) -> LinkedTable:
+    """Every instance with its outcomes, exit statuses, steps and its page, which need not be `linked`."""
     rows = []
     for instance in found:
         roles = [instance.of(role) for role in ROLES]
@@ -135,9 +138,9 @@ def listed(found: Sequence[Instance], links: Mapping[str, str]) -> LinkedTable:
         )
     columns = ("Instance", "Resolved by", *both("Outcome"), *both("Exit status"), *both("Steps"))
     there = sum(instance.name in links for instance in found)
-    note = (
-        "Those that only one role resolved come first. A name opens both trajectories, patches and test results."
-        if there
-        else "The run folder holds no trajectories of them."
-    )
-    return LinkedTable("Instances", columns, rows, note, links=[links.get(instance.name) for instance in found])
+    note = "The run folder holds no trajectories of them."
+    if there:
+        opens = "A name opens" if linked else f"Pages in the run's folder, report/{SUITE}/, show"
+        note = f"Those that only one role resolved come first. {opens} both trajectories, patches and test results."
+    places = [links.get(instance.name) for instance in found] if linked else []
+    return LinkedTable("Instances", columns, rows, note, links=places)

@@ -52,19 +52,22 @@ def _status(report: Report) -> list[str]:
 def _score_table(report: Report) -> list[str]:
     rows = [(suite, task) for suite in report.suites for task in suite.tasks if task.reference.n]
     lines: list[str] = []
+    limited = any(role.limit_rate for _, task in rows for role in (task.reference, task.candidate))
     many = len(rows) > MAX_ROWS
     if many:
         lines += ["<details>", f"<summary>Scores of all {len(rows)} tasks</summary>", ""]
     if rows:
         lines += [
-            "| Task | n | Reference | Quantized | Difference, points | Cut off: reference, quantized |",
-            "| --- | ---: | ---: | ---: | ---: | ---: |",
+            "| Task | n | Reference | Quantized | Difference, points | Hit the token cap: reference, quantized |"
+            + (" Hit a step or time limit |" if limited else ""),
+            "| --- | ---: | ---: | ---: | ---: | ---: |" + (" ---: |" if limited else ""),
         ]
         lines += [
             f"| {escape(suite.name)}/{escape(task.task)} | {task.reference.n:,} | "
             f"{percent(task.reference.score)} | {percent(task.candidate.score)} | "
             f"{points(task.difference)} | "
             f"{percent(task.reference.cap_hit_rate)}, {percent(task.candidate.cap_hit_rate)} |"
+            + (f" {percent(task.reference.limit_rate)}, {percent(task.candidate.limit_rate)} |" if limited else "")
             for suite, task in rows
         ]
         lines += ["", "</details>", ""] if many else [""]
@@ -128,15 +131,15 @@ def _budget(report: Report) -> list[str]:
     if not report.sampling:
         return []
     settings = ", ".join(f"{name} {value}" for name, value in report.sampling)
-    cut = [
-        f"{suite.name}/{task.task} {percent(task.candidate.cap_hit_rate)}"
-        for suite in report.suites
-        for task in suite.tasks
-        if task.candidate.cap_hit_rate
-    ]
     said = [f"Sampled with {escape(settings)}; a suite may set its own budget. Other settings are unknown."]
-    if cut:
-        said.append(f"Answers of the quantized model that were cut by their budget: {escape(', '.join(cut), 900)}.")
+    tasks = [(f"{suite.name}/{task.task}", task.candidate) for suite in report.suites for task in suite.tasks]
+    for rate, what in (
+        ("cap_hit_rate", "Answers of the quantized model that were cut by their budget"),
+        ("limit_rate", "Attempts of the quantized model that hit a step or time limit"),
+    ):
+        found = [f"{name} {percent(share)}" for name, role in tasks if (share := getattr(role, rate))]
+        if found:
+            said.append(f"{what}: {escape(', '.join(found), 900)}.")
     return said
 
 

@@ -16,7 +16,9 @@ from urllib.parse import quote
 from harness.samples import Item, Pair, Sample
 from reports.text import one_line, shorten, visible
 
-Kind = Literal["worse", "better", "error", "unequal", "missing", "truncated", "diverging", "unscored", "same"]
+Kind = Literal[
+    "worse", "better", "error", "unequal", "missing", "truncated", "limited", "diverging", "unscored", "same"
+]
 KINDS: dict[Kind, str] = {
     "worse": "Worse with the candidate",
     "better": "Better with the candidate",
@@ -24,6 +26,7 @@ KINDS: dict[Kind, str] = {
     "unequal": "Prompts differ",
     "missing": "One answer missing",
     "truncated": "Hit the token cap",
+    "limited": "Hit a step or time limit",
     "diverging": "Distributions compared",
     "unscored": "No score",
     "same": "Same score",
@@ -33,11 +36,25 @@ KINDS: dict[Kind, str] = {
 _UNUSABLE: dict[str, Kind] = {"missing": "missing", "errored": "error", "unequal": "unequal"}
 ANSWER_LIMIT, NAME_LIMIT, SCORES_LIMIT = 80, 120, 60
 
-CUT, UNENDED = (1, 2), (4, 8)
-"""Bits of an index row's flags, (reference, candidate): hit the token cap; looped, or thinking that was not closed."""
+CUT, UNENDED, LIMITED = (1, 2), (4, 8), (16, 32)
+"""Bits of an index row's flags, (reference, candidate): hit the token cap; looped, or thinking that was not closed; an
+agent that a limit of steps, time or cost ended."""
+
+LANGUAGES = "ar|bn|cs|da|de|el|en|es|fa|fi|fr|hu|ja|ko|nl|pl|pt|ro|ru|sv|sw|ta|te|th|tr|uk|ur|vi|zh"
+"""Codes that the end of a task's name may be (mgsm_ja, niah_single_zh@4096). Those that are English words are not
+among them, so that "fetch-it" is not Italian."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
-_LANGUAGE = re.compile(r".*-([a-z]{2})")
+_LANGUAGE = re.compile(rf"(?:.*[-_])({LANGUAGES})(?:@[0-9]+)?")
+_CODE = re.compile(r"[a-z]{2,3}")
+
+
+class Planned(NamedTuple):
+    """What is known of a pair that was to be made."""
+
+    prompt_sha256: str
+    language: str = ""
+    """By the item's own data, or by the policy for all of the suite; empty where neither says."""
 
 
 class PairKey(NamedTuple):
@@ -59,6 +76,8 @@ class StoredPair:
     candidate: Sample | None = None
     planned_sha256: str | None = None
     """Hash of the prompt that was to be sent; None where that is not known."""
+    language: str = ""
+    """As the plan says it."""
 
     @property
     def usable(self) -> bool:
@@ -102,8 +121,9 @@ class StoredPair:
             return _UNUSABLE[self.state]
         if self.difference:
             return "worse" if self.difference < 0 else "better"
-        if any(sample is not None and sample.finish_reason == "length" for sample in (self.reference, self.candidate)):
-            return "truncated"
+        ended = [sample.finish_reason for sample in (self.reference, self.candidate) if sample is not None]
+        if "length" in ended or "limit" in ended:
+            return "truncated" if "length" in ended else "limited"
         if self.kl is not None:
             return "diverging"
         return "unscored" if self.difference is None else "same"
@@ -132,16 +152,22 @@ class StoredPairs:
         return [p.pair for p in of_role if p.pair]
 
 
-def planned_prompts(suites: Iterable[str], items: Callable[[str], Iterable[Item]]) -> dict[PairKey, str]:
-    """Every pair that was to be made, with the hash of its prompt; suites without readable items have none."""
+def planned_pairs(
+    suites: Iterable[str],
+    items: Callable[[str], Iterable[Item]],
+    languages: Mapping[str, str] = MappingProxyType({}),
+) -> dict[PairKey, Planned]:
+    """Every pair that was to be made; suites without readable items have none. `languages`: of whole suites."""
     return {
-        PairKey(suite, item.task, item.item, item.repeat): item.prompt_sha256
+        PairKey(suite, item.task, item.item, item.repeat): Planned(
+            item.prompt_sha256, _code(item.data.get("language")) or _code(languages.get(suite))
+        )
         for suite in suites
         for item in items(suite)
     }
 
 
-def collect(samples: Iterable[Sample], planned: Mapping[PairKey, str] = MappingProxyType({})) -> StoredPairs:
+def collect(samples: Iterable[Sample], planned: Mapping[PairKey, Planned] = MappingProxyType({})) -> StoredPairs:
     """Group samples by item without their texts, so that memory does not depend on how long answers are."""
     by_key: dict[PairKey, StoredPair] = {}
     found = StoredPairs()
@@ -156,7 +182,9 @@ def collect(samples: Iterable[Sample], planned: Mapping[PairKey, str] = MappingP
         if sample.role == "noise":
             found.noise.setdefault(key, stripped)
             continue
-        pair = by_key.setdefault(key, StoredPair(key, planned_sha256=planned.get(key)))
+        plan = planned.get(key)
+        known_of = (None, "") if plan is None else plan
+        pair = by_key.setdefault(key, StoredPair(key, planned_sha256=known_of[0], language=known_of[1]))
         if getattr(pair, sample.role) is not None:
             found.duplicates += 1
             continue
@@ -183,7 +211,7 @@ class PairRow(NamedTuple):
     flags: int
     """CUT and UNENDED."""
     language: int
-    """Place in PairsView.languages; -1 where the task names none."""
+    """Place in PairsView.languages; -1 where it is not known."""
     scores: str
     answers: tuple[str | None, str | None]
     """What was taken from the answers of reference and candidate to be scored, cut short."""
@@ -227,7 +255,7 @@ def show_pairs(stored: Sequence[StoredPair]) -> PairsView:
     ordered = by_interest(stored)
     shown = [tuple(visible(shorten(name, NAME_LIMIT)) for name in pair.key[:3]) for pair in ordered]
     tasks = sorted({(suite, task) for suite, task, _ in shown})
-    spoken = [_language(task) for _, task, _ in shown]
+    spoken = [pair.language or _language(task) for pair, (_, task, _) in zip(ordered, shown, strict=True)]
     languages = sorted({language for language in spoken if language})
     task_place = {task: place for place, task in enumerate(tasks)}
     language_place = {"": -1} | {language: place for place, language in enumerate(languages)}
@@ -261,11 +289,17 @@ def _language(task: str) -> str:
     return found[1] if found else ""
 
 
+def _code(value: object) -> str:
+    """What an item or a policy calls its language, where that is a code."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
+
+
 def _flags(pair: StoredPair) -> int:
     flags = 0
     for place, sample in enumerate((pair.reference, pair.candidate)):
         if sample is not None:
             flags |= CUT[place] * (sample.finish_reason == "length")
+            flags |= LIMITED[place] * (sample.finish_reason == "limit")
             flags |= UNENDED[place] * any(sample.metrics.get(name, 0.0) > 0 for name in ("unterminated", "looped"))
     return flags
 
@@ -300,12 +334,14 @@ def _choices(rows: Sequence[PairRow]) -> list[Choice]:
         fit = [n for f, n in of_flags.items() if (f & mask == bits[1] if candidate_alone else f & mask)]
         return Choice(f"flags:{mask}={bits[1]}" if candidate_alone else f"flags:{mask}", label, sum(fit))
 
-    cut = KINDS["truncated"]
+    cut, limited = KINDS["truncated"], KINDS["limited"]
     found = [
         kinds("Flips, either way", "worse", "better"),
         *(kinds(KINDS[kind], kind) for kind in ("worse", "better", "error", "missing", "unequal")),
         flags(f"{cut}, either answer", CUT),
         flags(f"{cut}, the candidate alone", CUT, candidate_alone=True),
+        flags(f"{limited}, either answer", LIMITED),
+        flags(f"{limited}, the candidate alone", LIMITED, candidate_alone=True),
         flags("Looped or thinking not closed", UNENDED),
         flags("Looped or thinking not closed, the candidate alone", UNENDED, candidate_alone=True),
         *(kinds(KINDS[kind], kind) for kind in ("unscored", "diverging", "same")),

@@ -35,8 +35,8 @@ class Banner:
         return " ".join([self.title, "; ".join(self.lines)]).strip()
 
 
-def banners(manifest: Manifest, verdict: Verdict | None, foreign: int) -> list[Banner]:
-    """Everything that goes before the numbers, the gravest first."""
+def banners(manifest: Manifest, verdict: Verdict | None, foreign: int, edited: Sequence[str] = ()) -> list[Banner]:
+    """Everything that goes before the numbers, the gravest first. `edited`: files of samples changed since the run."""
     found = []
     if verdict and verdict.after_the_fact:
         found.append(
@@ -49,6 +49,9 @@ def banners(manifest: Manifest, verdict: Verdict | None, foreign: int) -> list[B
                 ],
             )
         )
+    if edited:
+        more = "Tables and samples here show them as they are now; the verdict is of what was there when it was made."
+        found.append(Banner("Samples were changed after the run.", [*edited, more]))
     if verdict and verdict.same_model:
         said = SAME_MODEL[:1].upper() + SAME_MODEL[1:]
         found.append(Banner(f"{said}.", ["The candidate cannot be told from its reference, so nothing was tested."]))

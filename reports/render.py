@@ -12,7 +12,7 @@ from harness.items import read_items
 from harness.policy import SealedPolicy, parse_policy
 from harness.positions import PositionSummary, position_summary
 from harness.runfolder import RunFolder, read_json, write_whole
-from harness.samples import Item, Role, Sample, read_samples
+from harness.samples import Item, Role, Sample
 from harness.verdict import SCHEMA_VERSION, Verdict
 from reports.badge import render_badge
 from reports.html import render_html
@@ -24,7 +24,8 @@ from reports.model_card import render_model_card
 from reports.remarks import NOT_THERE
 from reports.report_json import render_json
 from reports.sample_files import inline_texts, write_texts
-from reports.text import one_line
+from reports.stored_samples import LeftOut, sample_lines
+from reports.text import one_line, plural
 from reports.view import Report, build
 
 JUDGE = "quantgate judge RUN"
@@ -36,7 +37,8 @@ def render(run: Path, single_file: bool = False) -> Path:
     """Write every report of a run folder into its `report/`; returns the path of index.html.
 
     Texts of samples go into files beside the page, which it loads when they are asked for. With `single_file` the page
-    holds those of some hundred pairs itself; only instances of swebench still have pages of their own beside it.
+    holds those of some hundred pairs itself; instances of swebench still have pages of their own in the run folder,
+    which it does not link to, since it may be moved away from them.
 
     Whatever is missing or broken besides the manifest is named in the report instead of stopping it.
 
@@ -45,7 +47,7 @@ def render(run: Path, single_file: bool = False) -> Path:
         OSError: the report cannot be written.
     """
     folder = RunFolder(run)
-    report = _with_instance_pages(folder, read_report(folder))
+    report = _with_instance_pages(folder, read_report(folder), linked=not single_file)
     page = folder.report_path / "index.html"
     write_whole(folder.report_path / "report.json", render_json(report, folder.manifest()))
     write_whole(folder.report_path / "junit.xml", render_junit(report))
@@ -57,14 +59,14 @@ def render(run: Path, single_file: bool = False) -> Path:
     return page
 
 
-def _with_instance_pages(folder: RunFolder, report: Report) -> Report:
+def _with_instance_pages(folder: RunFolder, report: Report, linked: bool) -> Report:
     """Write a page for each instance of swebench, and list all of them in the report of a run that has any."""
     if not any(suite.name == INSTANCES and suite.tables for suite in report.suites):
         return report
     stored = _Stored(folder)
     found = instances(stored.of_suite(INSTANCES), (item.item for item in stored.items(INSTANCES)))
     pages = write_pages(folder, (instance.name for instance in found))
-    listed = with_instances(report, found, pages.links, pages.remark)
+    listed = with_instances(report, found, pages.links, pages.remark, linked)
     return replace(listed, notes=[*report.notes, *pages.notes])
 
 
@@ -73,9 +75,9 @@ def read_report(folder: RunFolder) -> Report:
     stored = _Stored(folder)
     verdict = stored.verdict()
     judged_by = stored.judged_by(verdict) if verdict and verdict.after_the_fact else None
-    stored.check_samples()
+    edited = stored.edited()
     manifest, policy, positions = folder.manifest(), stored.policy(), stored.positions()
-    report = build(manifest, policy, verdict, stored, stored.items, stored.not_judged, judged_by, positions)
+    report = build(manifest, policy, verdict, stored, stored.items, stored.not_judged, judged_by, positions, edited)
     return replace(report, notes=[*report.notes, *stored.notes])
 
 
@@ -135,11 +137,20 @@ class _Stored:
                 found[role] = summary
         return found
 
-    def check_samples(self) -> None:
+    def edited(self) -> list[str]:
+        """The files of samples that are not what the finished run wrote, in words; the same test as before judging."""
         try:
-            self.folder.require_untouched()
+            sealed, now = self.folder.manifest().samples, self.folder.sample_files()
         except (BadInput, OSError) as error:
             self._note(error)
+            return []
+        found = []
+        for suite in sorted(sealed.keys() | now.keys()) if sealed else ():
+            before, after = sealed.get(suite), now.get(suite)
+            if before != after:
+                counts = f"{plural(before.lines if before else 0, 'line')} then, {after.lines if after else 0:,} now"
+                found.append(f"samples/{one_line(suite, 120)}.jsonl is not what the run wrote: {counts}.")
+        return found
 
     def items(self, suite: str) -> Iterator[Item]:
         """A suite's items, one in memory at a time; none where the file is not the one that the manifest names."""
@@ -150,16 +161,24 @@ class _Stored:
             self._note(error)
 
     def __iter__(self) -> Iterator[Sample]:
-        """All samples, suite by suite; a broken line ends its suite and no other."""
+        """All samples, suite by suite; what is no sample is passed over and told."""
         for path in sorted((self.folder.path / "samples").glob("*.jsonl")):
             yield from self.of_suite(path.stem)
 
     def of_suite(self, suite: str) -> Iterator[Sample]:
+        path, left_out = self.folder.samples_path(suite), LeftOut()
         try:
-            yield from read_samples(self.folder.samples_path(suite))
-        except (BadInput, OSError) as error:
-            self._note(error, " Samples after it are not in this report.")
+            with path.open("rb") as file:
+                for line in sample_lines(file):
+                    if line.sample:
+                        yield line.sample
+                    else:
+                        left_out.add(line)
+        except OSError as error:
+            self._note(error)
+        if left_out.count:
+            self._notes[one_line(left_out.said(f"samples/{path.name}"), 400)] = None
 
-    def _note(self, error: Exception, more: str = "") -> None:
+    def _note(self, error: Exception) -> None:
         said = str(error).replace(f"{self.folder.path}/", "")
-        self._notes[f"{one_line(said, 400)}.{more}"] = None
+        self._notes[f"{one_line(said, 400)}."] = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from harness.runfolder import Manifest, ModelFacts, ServerFacts
@@ -15,6 +15,14 @@ HIDDEN = "(hidden)"
 OUT, POLICY, RESUME, BASELINE = "--out", "--policy", "--resume", "--baseline"
 DROPPED = (OUT, POLICY, BASELINE)
 """Options with a value that say where and by what a run was made, and would be wrong for the next one."""
+
+
+READ_FILES = frozenset({"cot", "ruler", "needle"})
+"""Suites whose questions or texts may come from files."""
+DATA = (
+    "export QUANTGATE_DATA=FOLDER first if questions or texts came from files there: without it the hub's, or this "
+    "project's own, are asked, and the items' hashes below differ"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,9 @@ def _gate(manifest: Manifest) -> Command:
     line = ["quantgate", "gate", *hide_secrets([places.get(word, word) for word in words])]
     if manifest.baseline:
         line += [BASELINE, manifest.baseline.path]
-    return _command("The whole run", line)
+    made = _command("The whole run", line)
+    asked = {name.partition("/")[0] for name in manifest.planned}
+    return replace(made, remark="; ".join(filter(None, [made.remark, DATA]))) if asked & READ_FILES else made
 
 
 def _kept(words: Iterable[str]) -> Iterator[str]:

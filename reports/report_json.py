@@ -137,6 +137,8 @@ def _suite(suite: SuiteView) -> Suite:
                 reference=_role(task.reference),
                 candidate=_role(task.candidate),
                 difference=_number(task.difference),
+                worse=task.worse,
+                better=task.better,
             )
             for task in suite.tasks
             if task.n
@@ -163,6 +165,7 @@ def _role(scores: RoleScores) -> RoleScore:
         score_completed=_number(scores.score_completed),
         completed=scores.completed,
         cap_hit_rate=_number(scores.cap_hit_rate),
+        limit_rate=_number(scores.limit_rate),
         tokens=_number(scores.tokens),
     )
 

@@ -91,6 +91,8 @@ class RoleScore(Part):
     completed: int
     cap_hit_rate: float | None
     """Share of answers that hit the token cap."""
+    limit_rate: float | None
+    """Share of agents that a limit of steps, time or cost ended."""
     tokens: float | None
     """Mean length of an answer."""
 
@@ -106,6 +108,10 @@ class TaskScore(Part):
     candidate: RoleScore
     difference: float | None
     """Candidate minus reference."""
+    worse: int
+    """Pairs in which the candidate scored less."""
+    better: int
+    """Pairs in which it scored more."""
 
 
 class PairCounts(Part):

@@ -20,6 +20,7 @@ from harness.items import ItemRef, load_item
 from harness.runfolder import RunFolder, write_whole
 from harness.samples import Item, Role, Sample
 from reports.pairs import PairKey, PairsView, path_of
+from reports.stored_samples import sample_lines
 from reports.text import number, shorten, visible
 
 FOLDER = "samples"
@@ -30,6 +31,9 @@ FILE_PAIRS, FILE_CHARACTERS = 200, 2_000_000
 """A side file ends with the pair that reaches one of these."""
 
 FIELD_LIMIT = 500
+
+ENDS = {"limit": "a limit of steps, time or cost"}
+"""Finish reasons that are not a server's word, in ours."""
 
 
 @dataclass(frozen=True)
@@ -176,23 +180,14 @@ class StoredTexts:
         )
 
     def _find_samples(self, suite: str, wanted: set[PairKey]) -> None:
-        """The first of each sample counts and a broken line ends its file, as everywhere in the report."""
+        """The first of each sample counts and what is no sample is passed over, as everywhere in the report."""
         try:
             file = self._samples[suite] = self._files.enter_context(self.folder.samples_path(suite).open("rb"))
         except (OSError, ValueError):
             return
-        offset = 0
-        for line in file:
-            if not line.endswith(b"\n"):
-                return
-            try:
-                sample = Sample.model_validate_json(line)
-            except ValidationError:
-                return
-            key = PairKey(*sample.key.pair)
-            if key in wanted:
-                self._offsets.setdefault((key, sample.role), offset)
-            offset += len(line)
+        for line in sample_lines(file):
+            if line.sample and (key := PairKey(*line.sample.key.pair)) in wanted:
+                self._offsets.setdefault((key, line.sample.role), line.offset)
 
     def _find_items(self, suite: str, wanted: set[PairKey]) -> None:
         try:
@@ -242,7 +237,7 @@ def _answer(sample: Sample, limits: Limits) -> AnswerText:
     facts = {
         "score": None if sample.score is None else f"{sample.score:g}",
         "answer": sample.answer,
-        "finish reason": sample.finish_reason,
+        "finish reason": ENDS.get(sample.finish_reason or "", sample.finish_reason),
         "tokens": None if sample.completion_tokens is None else number(sample.completion_tokens),
         "prompt tokens": None if sample.prompt_tokens is None else number(sample.prompt_tokens),
         "seconds": f"{sample.seconds:.1f}",

@@ -20,6 +20,8 @@ class RoleScores:
     """Score of the completed answers alone; never to be read without the cap-hit rate beside it."""
     cap_hit_rate: float | None
     """Share of answers that hit the token cap, of those whose finish_reason is known."""
+    limit_rate: float | None
+    """Likewise, of agents that a limit of steps, time or cost ended."""
     finish_known: int
     tokens: float | None
 
@@ -33,6 +35,10 @@ class TaskScores:
     """Items; n counts their repeats too."""
     reference: RoleScores
     candidate: RoleScores
+    worse: int = 0
+    """Pairs in which the candidate scored less."""
+    better: int = 0
+    """Pairs in which it scored more."""
 
     @property
     def n(self) -> int:
@@ -50,7 +56,9 @@ def task_scores(task: str, pairs: Sequence[Pair]) -> TaskScores:
     """Scores of some pairs; those without two scores do not count."""
     scored = [p for p in pairs if p.reference.score is not None and p.candidate.score is not None]
     items = {p.reference.key[:3] for p in scored}
-    return TaskScores(task, len(items), _role([p.reference for p in scored]), _role([p.candidate for p in scored]))
+    lost = [(p.reference.score or 0.0) - (p.candidate.score or 0.0) for p in scored]
+    roles = _role([p.reference for p in scored]), _role([p.candidate for p in scored])
+    return TaskScores(task, len(items), *roles, worse=sum(x > 0 for x in lost), better=sum(x < 0 for x in lost))
 
 
 def by_task(pairs: Iterable[Pair], order: Iterable[str] = ()) -> dict[str, list[Pair]]:
@@ -75,6 +83,7 @@ def _role(samples: Sequence[Sample]) -> RoleScores:
         completed=len(completed),
         score_completed=mean(s.score for s in completed),
         cap_hit_rate=mean(float(s.finish_reason == "length") for s in finished),
+        limit_rate=mean(float(s.finish_reason == "limit") for s in finished),
         finish_known=len(finished),
         tokens=mean(s.completion_tokens for s in samples),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -13,7 +13,7 @@ from harness.runfolder import Manifest
 from harness.samples import Item, Role, Sample
 from harness.verdict import EXIT_CODES, Verdict
 from reports.cost import costs, fits_on
-from reports.pairs import PairsView, collect, planned_prompts, show_pairs
+from reports.pairs import PairsView, collect, planned_pairs, show_pairs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.rows import RANK, CheckRow, check_rows
@@ -107,15 +107,19 @@ def build(
     not_judged: str = NOT_THERE,
     judged_by: SealedPolicy | None = None,
     positions: Mapping[Role, PositionSummary] = MappingProxyType({}),
+    edited: Sequence[str] = (),
 ) -> Report:
     """Make the view of one run.
 
     `samples` is gone through once and never held as a whole.
     `items` gives a suite's items. `not_judged` says why there is no verdict. `judged_by` is
     the policy of a verdict after the fact. `positions` is what the divergence suite's files hold, by role.
+    `edited` are the files of samples that are no longer what the run wrote.
     """
-    stored = collect(samples, planned_prompts(dict.fromkeys(name.split("/")[0] for name in manifest.planned), items))
     policy = sealed.policy if sealed else None
+    languages = {suite: settings.get("language", "") for suite, settings in policy.suites.items()} if policy else {}
+    asked = dict.fromkeys(name.split("/")[0] for name in manifest.planned)
+    stored = collect(samples, planned_pairs(asked, items, languages))
     margins = verdict.checks if verdict else policy.checks if policy else []
     kl_margin = next((c.margin for c in margins if (c.metric, c.margin_kind) == ("kl_mean", "max")), None)
     confidences = {check.confidence for check in verdict.checks} if verdict else set()
@@ -155,7 +159,7 @@ def build(
         total_time=duration(seconds) if manifest.stages else "not recorded",
         seconds=seconds,
         sampling=[(k, str(v)) for k, v in policy.sampling.model_dump().items()] if policy else [],
-        banners=banners(manifest, verdict, verdict.foreign if verdict else stored.foreign),
+        banners=banners(manifest, verdict, verdict.foreign if verdict else stored.foreign, edited),
         remarks=remarks(manifest, policy, stored),
         notes=notes(manifest, policy, verdict, stored, suites, sources),
     )

@@ -12,6 +12,7 @@ from harness.endpoint import Completion, Endpoint, Messages
 from harness.policy import Config, Sampling
 from harness.samples import Item, Role, Sample, sample_of, sha256_of
 from suites.endings import endings
+from suites.thinking import tokens_of
 
 SuiteConfig = Config
 """Base of a suite's configuration: frozen, unknown keys refused."""
@@ -103,14 +104,15 @@ def make_sample(
     answer: str | None,
     metrics: dict[str, float] | None = None,
 ) -> Sample:
-    """The sample of one answer; how it ended is added to its metrics.
+    """The sample of one answer; how it ended, and how many tokens it thought, is added to its metrics.
 
     What is no answer (nothing at all, a tool call, thinking that stopped without closing) is counted as what it is and
-    has no score. An answer cut by its budget keeps the score it earned: it did not answer within the budget.
+    has no score. Thinking cut by its budget keeps the score it earned: it did not answer within the budget.
     """
     ended = endings(completion) if completion.finish_reason else {}
-    no_answer = ended.get("null") or ended.get("tool_calls") or ended.get("unterminated")
-    if no_answer and completion.finish_reason != "length":
+    thought = tokens_of(completion.reasoning, completion) if completion.reasoning else None
+    stopped_thinking = ended.get("unterminated") and completion.finish_reason != "length"
+    if ended.get("null") or ended.get("tool_calls") or stopped_thinking:
         score, answer = None, None
     return sample_of(
         suite,
@@ -124,5 +126,5 @@ def make_sample(
         seconds=round(completion.seconds, 3),
         text=completion.text,
         reasoning=completion.reasoning,
-        metrics=ended | (metrics or {}),
+        metrics=ended | ({} if thought is None else {"thinking_tokens": thought}) | (metrics or {}),
     )

@@ -41,12 +41,19 @@ def thinking_metrics(completion: Completion, *, answered: bool, reached: bool, r
     not_closed = unterminated(completion)
     if thinking or not_closed:
         metrics["closed"] = float(not not_closed)
-    letters = len(thinking) + len(completion.text)
-    if completion.completion_tokens > 0 and letters > 0:
-        metrics["thinking_tokens"] = completion.completion_tokens * len(thinking) / letters
-        tokens = completion.completion_tokens * len(searched) / letters
-        metrics["markers_per_1k_tokens"] = 1000 * metrics["markers"] / tokens
+    tokens, of_searched = tokens_of(thinking, completion), tokens_of(searched, completion)
+    if tokens is not None and of_searched:
+        metrics["thinking_tokens"] = tokens
+        metrics["markers_per_1k_tokens"] = 1000 * metrics["markers"] / of_searched
     return metrics
+
+
+def tokens_of(part: str, completion: Completion) -> float | None:
+    """Tokens of a part of an answer, by its share of the characters; None where they are not known."""
+    letters = len(completion.reasoning) + len(completion.text)
+    if completion.completion_tokens <= 0 or not letters:
+        return None
+    return completion.completion_tokens * len(part) / letters
 
 
 def worked_out(completion: Completion) -> str:

@@ -63,12 +63,7 @@ def _budgets(pairs: Sequence[Pair]) -> list[SuiteFigure]:
 
 
 def _thinking(pairs: Sequence[Pair]) -> list[SuiteFigure]:
-    there = [
-        lengths
-        for pair in pairs
-        for lengths in [tuple(sample.metrics.get("thinking_tokens") for sample in pair)]
-        if finite(*lengths, most=MOST_TOKENS)
-    ]
+    there = [lengths for pair in pairs if finite(*(lengths := _lengths(pair)), most=MOST_TOKENS)]
     roles = [[max(float(value or 0.0), 0.0) for value in role] for role in zip(*there, strict=True)]
     if len(there) < FEWEST or not any(value >= 1 for role in roles for value in role):
         return []
@@ -76,6 +71,14 @@ def _thinking(pairs: Sequence[Pair]) -> list[SuiteFigure]:
     said = f"Half of {len(there):,} answers think more than {number(middle[0])} tokens with the reference, "
     said += f"{number(middle[1])} with the candidate; at most {number(max(roles[0]))} and {number(max(roles[1]))}."
     return [SuiteFigure("How much is thought", said, _histogram(roles[0], roles[1]), _LEGEND)]
+
+
+def _lengths(pair: Pair) -> tuple[float | None, float | None]:
+    """Tokens of thinking of both answers. Where one of them thought, the other that has no such figure did not."""
+    if not any("thinking_tokens" in sample.metrics for sample in pair):
+        return None, None
+    thought = [s.metrics.get("thinking_tokens", 0.0 if s.completion_tokens else None) for s in pair]
+    return thought[0], thought[1]
 
 
 _LEGEND = (("outline", "reference"), ("bar", "candidate"), ("dash", "medians"))

@@ -27,8 +27,9 @@ def tables(run: SuiteRun) -> list[Table]:
     lengths = sorted({length for _, length in found})
     by_length = {number(n): [p for (_, m), pairs in found.items() if m == n for p in pairs] for n in lengths}
     pooled = score_table(by_length, "Length, tokens", "Scores by length, all tasks together", "all lengths")
+    note = f"{_effective(lengths, by_length)} {pooled.note}"
     return [
-        Table(pooled.title, pooled.columns, pooled.rows, _effective(lengths, by_length), pooled.total),
+        Table(pooled.title, pooled.columns, pooled.rows, note, pooled.total),
         _grid(found, lengths),
         score_table(groups, title="Scores by task and length"),
         *endings_tables(groups),

@@ -18,6 +18,9 @@ ENDINGS = {
 """Metrics that say how an answer ended (suites/endings.py), and their words."""
 
 
+FLIPS = "Flips: pairs that score lower with the candidate (worse), higher (better), or either (D)."
+
+
 def tables(run: SuiteRun) -> list[Table]:
     """Scores by task, and how answers ended where one ended badly."""
     groups = by_task(run.pairs, run.tasks)
@@ -25,7 +28,7 @@ def tables(run: SuiteRun) -> list[Table]:
 
 
 def score_table(groups: Groups, first: str = "Task", title: str = "Scores", together: str = "all tasks") -> Table:
-    """One row for each group: both roles' score, score of answers that ended, cap hits and length."""
+    """One row for each group: both roles' score, flips, score of answers that ended, cap hits and length."""
     found = [row for row in all_scores(with_total(groups, together)) if row.n]
     if not found:
         return not_measured(title, "no pair of answers has scores.")
@@ -34,12 +37,14 @@ def score_table(groups: Groups, first: str = "Task", title: str = "Scores", toge
         "n",
         *both("Score"),
         "Difference, points",
+        *(f"Flips: {part}" for part in ("worse", "better", "D")),
         *both("Score of answers that ended"),
         *both("Hit the token cap"),
         *both("Mean tokens"),
     )
     repeated = any(row.n > row.items for row in found)
-    note = "n: items × answers to each; the score is the mean over all of them (avg@k)." if repeated else ""
+    notes = ["n: items × answers to each; the score is the mean over all of them (avg@k)."] if repeated else []
+    note = " ".join([*notes, FLIPS])
     return Table(title, columns, [_row(row) for row in found], note, total=len(found) > 1)
 
 
@@ -50,6 +55,7 @@ def _row(row: TaskScores) -> tuple[str, ...]:
         _count(row),
         *(percent(role.score) for role in roles),
         points(row.difference),
+        *(number(count) for count in (row.worse, row.better, row.worse + row.better)),
         *(_ended(role) for role in roles),
         *(known(role.cap_hit_rate, role.finish_known, role.n) for role in roles),
         *(number(role.tokens) for role in roles),

@@ -16,6 +16,7 @@ from reports.suite_tables.table import (
     both,
     finite,
     not_measured,
+    of_roles,
     quotient,
     shares,
     with_total,
@@ -24,6 +25,8 @@ from reports.text import ABSENT, number, percent
 
 EXIT = "exit "
 """Prefix of the metric that names a trajectory's exit status (harness/instances.py)."""
+
+LIMITED = "Hit a step or time limit"
 
 USED = {
     "steps": "Steps",
@@ -63,6 +66,9 @@ def repository_of(instance: str) -> str:
 def _resolved(title: str, first: str, groups: Groups) -> Table:
     columns = (first, "n", *both("Resolved", "both"), "Difference, points", "b", "c", "D")
     rows = [(name, *_row(pairs)) for name, pairs in groups.items()]
+    if any(_limited(of_role) for pairs in groups.values() for of_role in zip(*pairs, strict=True)):
+        columns += both(LIMITED)
+        rows = [(*row, *of_roles(pairs, _limited_said)) for row, pairs in zip(rows, groups.values(), strict=True)]
     note = "b: resolved by the reference alone. c: by the candidate alone. D: b + c. Intervals stand with the checks."
     return Table(title, columns, rows, note, total=len(rows) > 1)
 
@@ -76,6 +82,14 @@ def _row(pairs: Sequence[Pair]) -> tuple[str, ...]:
     reference, candidate, difference = shares(means[0], means[1])
     counts = (number(count) for count in (lost, won, lost + won))
     return number(len(pairs)), reference, candidate, percent(whole / len(pairs)), difference, *counts
+
+
+def _limited(samples: Sequence[Sample]) -> int:
+    return sum(sample.finish_reason == "limit" for sample in samples)
+
+
+def _limited_said(samples: Sequence[Sample]) -> str:
+    return percent(_limited(samples) / len(samples))
 
 
 def exit_status(sample: Sample) -> str:

@@ -7,7 +7,7 @@
   const count = (number) => number.toLocaleString("en");
   const element = pairs.element;
   const [TASK, ITEM, REPEAT, KIND, FLAGS, LANGUAGE, SCORES, ANSWERS, TOKENS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
-  const CUT = [1, 2];
+  const CUT = [1, 2], LIMITED = [16, 32];
   let index, rows, list;
   let shown = [];  // places in `rows` of the pairs that fit the filters
   let page = 0;
@@ -45,7 +45,7 @@
     name.append(item(row));
     scores.append(element("bdi", "", row[SCORES]));
     const tokens = row[TOKENS].map((number, role) =>
-      number === null ? null : count(number) + (row[FLAGS] & CUT[role] ? " (cap)" : ""));
+      number === null ? null : count(number) + (row[FLAGS] & CUT[role] ? " (cap)" : row[FLAGS] & LIMITED[role] ? " (limit)" : ""));
     summary.append(element("span", "kind", label), name, both("said", "answers", row[ANSWERS]),
       both("num tokens", "tokens", tokens), scores);
     made.append(summary);

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 from browser_page import check_page, opened, seen
 from browser_runs import MAKERS, Reports
 from playwright.sync_api import Browser, expect
 
 from harness.runfolder import RunFolder
+from reports.render import render
 
 ORDER = ["FAIL", "INCONCLUSIVE", "PASS"]
 
@@ -15,6 +19,13 @@ ORDER = ["FAIL", "INCONCLUSIVE", "PASS"]
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_page_of_a_run_is_fit_to_be_published(name: str, report: Reports, browser: Browser) -> None:
     check_page(report(name), browser)
+
+
+def test_the_page_of_a_single_file_is_fit_to_be_published(report: Reports, browser: Browser, tmp_path: Path) -> None:
+    run, alone = tmp_path / "run", tmp_path / "alone.html"
+    shutil.copytree(report("swebench").parents[1], run)
+    shutil.move(render(run, single_file=True), alone)
+    check_page(alone, browser)
 
 
 @pytest.mark.parametrize("instance", ["django__django-1", "sympy__sympy-4"])
@@ -46,7 +57,7 @@ def test_checks_stand_in_the_order_of_their_danger(report: Reports, browser: Bro
     ("name", "said"),
     [
         ("no-verdict", "There is no verdict: nothing below was judged."),
-        ("unfinished", "samples/cot.jsonl:24: not a sample"),
+        ("unfinished", "is not a sample and is left out: samples/cot.jsonl:24 ("),
         ("unfinished", "divergence: no samples, of 16 planned pairs."),
         ("empty", "There are no samples."),
     ],

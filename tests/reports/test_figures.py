@@ -11,13 +11,16 @@ import pytest
 from report_page import page_of
 from suite_runs import every_suite, pair, store
 
-from harness.samples import Pair
+from harness.answers import Completion
+from harness.samples import Pair, Role, Sample
 from reports.drawing import SuiteFigure
 from reports.html import STYLES, TEMPLATES
 from reports.suite_figures import FIGURES, suite_figures
 from reports.suite_tables import TABLES
 from reports.suite_tables.table import SuiteRun
 from reports.svg import INKS
+from suites.base import make_item, make_sample
+from suites.thinking import with_scores_in_budgets
 
 DRAWN = {
     "ruler": ["Score by task and length"],
@@ -76,6 +79,27 @@ def test_nothing_is_drawn_of_nothing(suite: str) -> None:
     assert suite_figures(suite, SuiteRun([], tasks=("a", "b"))) == []
     bare = [pair(suite, task, scores=(None, None)) for task in ("a", "b@4096", "c1", "c2")]
     assert suite_figures(suite, SuiteRun(bare)) == []
+
+
+def test_cot_draws_budgets_and_thinking_of_the_samples_that_the_suite_makes() -> None:
+    def answered(role: Role, number: int, words: int) -> Sample:
+        item = make_item("math500", f"{number:03d}", [{"role": "user", "content": "?"}])
+        completion = Completion("\\boxed{4}", "so " * words, "stop", 9, 100 * words, [], [], 1.0, None)
+        made = make_sample("cot", item, role, completion, score=1.0, answer="4")
+        return with_scores_in_budgets(made, completion, 16384)
+
+    made = [Pair(answered("reference", n, 10 + 5 * n), answered("candidate", n, 10 + 8 * n)) for n in range(20)]
+    budget, thinking = suite_figures("cot", SuiteRun(made))
+    assert (budget.title, thinking.title) == ("Score within a budget", "How much is thought")
+    assert budget.finding.startswith("They differ most within 8,192 tokens: 75.0 % with the reference, 45.0 %")
+    assert thinking.finding.startswith("Half of 20 answers think more than 5,")
+    for figure in (budget, thinking):
+        (image,) = drawn(figure)
+        assert image.get("aria-label") == f"{figure.title}. {figure.finding}"
+    said = "".join("".join(image.itertext()) for image in drawn(budget))
+    assert "budget of an answer, tokens" in said and "16k" in said
+    silent = [Pair(p[0], p[1].model_copy(update={"metrics": {}})) for p in made]  # the candidate does not think at all
+    assert ", 0 with the candidate;" in suite_figures("cot", SuiteRun(silent))[-1].finding
 
 
 def test_two_numbers_are_no_figure() -> None:

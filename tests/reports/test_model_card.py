@@ -103,6 +103,19 @@ def test_the_section_has_tables_and_says_what_they_do_not_show(run: RunFolder) -
     assert "Public data" not in body
 
 
+def test_token_caps_and_step_limits_stand_apart(run: RunFolder) -> None:
+    path, limited = run.samples_path("ruler"), []
+    for one in run.samples():
+        if one.suite == "ruler":
+            limited.append(one.model_copy(update={"finish_reason": "limit" if one.role == "candidate" else "stop"}))
+    assert "step or time limit" not in render_model_card(read_report(run))
+    path.write_text("".join(f"{one.model_dump_json()}\n" for one in limited))
+    card = render_model_card(read_report(run))
+    assert "| Hit the token cap: reference, quantized | Hit a step or time limit |" in card
+    assert "0.0 %, 0.0 % | 0.0 %, 100.0 % |" in card
+    assert "that hit a step or time limit: ruler/vt" in card.replace("\\", "")
+
+
 def test_a_model_that_did_not_pass_says_so_and_so_does_one_judged_after_the_fact(run: RunFolder) -> None:
     verdict_of(run, result(verdict="FAIL"))
     assert "**This model did not pass its release checks.**" in render_model_card(read_report(run))

@@ -59,6 +59,13 @@ def test_a_baseline_is_used_again() -> None:
     assert lines(facts)["The whole run"][-2:] == ["--baseline", "/runs/may"]
 
 
+def test_files_that_questions_come_from_are_named_where_a_suite_may_read_some() -> None:
+    facts = manifest()
+    assert "export QUANTGATE_DATA=FOLDER first" in repeat(facts)[0].remark
+    facts.planned = {"divergence/chat-en": 4, "swebench/instances": 2}
+    assert repeat(facts)[0].remark == ""
+
+
 def test_each_server_is_served_alone_and_the_rest_needs_none() -> None:
     facts = manifest()
     facts.models["candidate"].quantization, facts.models["candidate"].name = "compressed-tensors", "demo w4a16"

@@ -74,7 +74,10 @@ def test_broken_pieces_are_named_and_do_not_stop_the_page(tmp_path: Path) -> Non
     (folder.path / "verdict.json").write_text("{")
     (folder.path / "policy.yaml").write_text("name: other\n")
     words = page_of(folder).words
-    assert "samples/cot.jsonl:97: not a sample" in words
+    assert (
+        "1 line of samples/cot.jsonl is not a sample and is left out: samples/cot.jsonl:97 (task: Field required)."
+        in words
+    )
     assert "items/ruler.jsonl is not the file that the manifest names" in words
     assert "verdict.json: not JSON" in words
     assert "policy.yaml: suites: Field required" in words
@@ -121,9 +124,30 @@ def test_samples_edited_after_the_run_are_named(tmp_path: Path) -> None:
     facts = folder.manifest()
     facts.samples = folder.sample_files()
     folder.write_manifest(facts)
-    assert not [note for note in read_report(folder).notes if "samples/" in note]
+    report = read_report(folder)
+    assert not report.banners and not [note for note in report.notes if "samples/" in note]
     with folder.samples_path("cot").open("a") as file:
         file.write(sample("noise", "cot", "word_problems", "0000").model_dump_json() + "\n")
     made = reports_of(folder)
     for name in ("index.html", "junit.xml", "summary.md", "model_card.md"):
-        assert "samples/cot.jsonl is not what the run wrote" in plain(made[name]), name
+        found = plain(made[name])
+        assert "Samples were changed after the run." in found, name
+        assert "samples/cot.jsonl is not what the run wrote: 16 lines then, 17 now." in found, name
+    (banner,) = read_report(folder).banners
+    assert banner.title == "Samples were changed after the run."
+    folder.samples_path("cot").unlink()
+    assert "16 lines then, 0 now" in read_report(folder).banners[0].text
+
+
+def test_a_broken_line_hides_no_other(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 8}, verdict=False)
+    lines = folder.samples_path("cot").read_bytes().splitlines(keepends=True)
+    older = json.loads(lines[9]) | {"of_version_0": 1}
+    lines[3:4], lines[9] = [b'{"suite": \xff\n'], json.dumps(older).encode() + b"\n"
+    folder.samples_path("cot").write_bytes(b"".join(lines))
+    report = read_report(folder)
+    assert report.suites[0].coverage.usable == 6 and report.pairs.total == 8
+    (note,) = [note for note in report.notes if "jsonl" in note]
+    assert note.startswith(
+        "2 lines of samples/cot.jsonl are not samples and are left out: the first samples/cot.jsonl:4 ("
+    )

@@ -198,7 +198,9 @@ def test_cot_shows_score_completed_score_and_cap_hits_of_both_roles_together(tmp
         2 / 3,
         0.25,
     )
-    assert "word_problems 4 100.0 % 50.0 % −50.0 100.0 % 66.7 % of 3 0.0 % 25.0 % 120 120" in page_of(folder).words
+    assert (
+        "word_problems 4 100.0 % 50.0 % −50.0 2 0 2 100.0 % 66.7 % of 3 0.0 % 25.0 % 120 120" in page_of(folder).words
+    )
 
 
 def test_divergence_sums_over_positions(tmp_path: Path) -> None:

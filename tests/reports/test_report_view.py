@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
-from report_runs import result
+from report_page import page_of
+from report_runs import make_run, result, verdict_of
 
-from reports.figures import forest
+from reports.figures import drawn, forest
 from reports.rows import check_rows
 from reports.text import date, duration, hide_secret, hide_secrets, one_line, points, shorten, signed, size, visible
 
@@ -70,6 +72,22 @@ def test_figures_take_their_colours_from_the_page() -> None:
     classes = {name for element in root.iter() for name in element.get("class", "").split()}
     assert {"s-pass", "s-fail", "s-ink", "f-ink"} <= classes
     assert "accuracy · cot/<b>&$x^2$" in "".join(root.itertext())
+
+
+def test_a_forest_of_many_says_which_are_drawn(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2})
+    for count, said in ((40, ""), (52, "the 40 closest to failing of 52 differences")):
+        checks = [result(on=f"cot/t{n:02d}", upper=0.009 - n / 10_000) for n in range(count)]
+        rows = check_rows(checks)
+        drawing = forest(rows) or ""
+        assert drawn(rows) == said and f'"Forest plot of {said or "40 differences"} with' in drawing
+        assert "cot/t39" in drawing and "cot/t40" not in drawing
+        verdict_of(folder, *checks)
+        words = page_of(folder).words
+        assert ("All differences on one scale" in words) == (count == 40)
+        assert ("The 40 closest to failing of 52 differences, on one scale Not drawn are the others" in words) == (
+            count == 52
+        )
 
 
 def test_no_difference_no_forest() -> None:

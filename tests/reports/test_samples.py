@@ -14,8 +14,8 @@ from report_runs import make_run, sample, small_run
 
 from harness.items import read_items
 from harness.runfolder import RunFolder
-from harness.samples import ROLES, Key, Sample
-from reports.pairs import KINDS, PairKey, PairRow, StoredPair, path_of, show_pairs
+from harness.samples import ROLES, Item, Key, Sample
+from reports.pairs import KINDS, PairKey, PairRow, StoredPair, collect, path_of, planned_pairs, show_pairs
 from reports.render import read_report, render
 from reports.sample_files import FILE_PAIRS, write_texts
 
@@ -67,6 +67,51 @@ def test_the_index_has_kinds_flags_scores_lengths_languages_and_answers() -> Non
         ("flags:12", "Looped or thinking not closed", 2),
         ("flags:12=8", "Looped or thinking not closed, the candidate alone", 1),
         ("kinds:same", "Same score", 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("task", "language"),
+    [
+        ("hard-ja", "ja"),
+        ("cross-en-zh", "zh"),
+        ("mgsm_ja", "ja"),
+        ("mgsm_native_cot_sw", "sw"),
+        ("niah_single_ja@32768", "ja"),
+        ("niah_word_zh@4096", "zh"),
+        *((name, None) for name in ("fetch-it", "say_no", "mmlu_pro", "gsm8k", "vt@4096", "4096", "ja", "x-jaa")),
+    ],
+)
+def test_the_end_of_a_tasks_name_tells_its_language_where_it_is_a_code(task: str, language: str | None) -> None:
+    assert show_pairs([pair(1, {}, {}, task=task)]).languages == ([language] if language else [])
+
+
+def test_items_and_policy_tell_the_language_that_no_name_does() -> None:
+    def item(task: str, **data: object) -> Item:
+        return Item(task=task, item="1", prompt=[], prompt_sha256="h", data=data)
+
+    items = {"needle": [item("4096")], "x": [item("fetch-it", language="it"), item("a-de", language=["no code"])]}
+    plan = planned_pairs(items, lambda suite: items[suite], {"needle": "ja", "x": ""})
+    assert {key.task: of.language for key, of in plan.items()} == {"4096": "ja", "fetch-it": "it", "a-de": ""}
+    made = [sample(role, key.suite, key.task, "1", prompt_sha256="h") for key in plan for role in ROLES]
+    view = show_pairs(collect(made, plan).pairs)
+    assert {key.task: view.languages[row.language] for key, row in zip(view.keys, view.rows, strict=True)} == (
+        {"4096": "ja", "fetch-it": "it", "a-de": "de"}
+    )
+
+
+def test_an_agent_at_its_step_or_time_limit_did_not_hit_the_token_cap() -> None:
+    ended: dict[str, object] = {"finish_reason": "limit"}
+    view = show_pairs(
+        [pair(1, {}, ended), pair(2, ended, {"finish_reason": "length"}), pair(3, {}, {"score": 0.0} | ended)]
+    )
+    kinds = list(KINDS)
+    assert [(kinds[row.kind], row.flags) for row in view.rows] == [("worse", 32), ("truncated", 18), ("limited", 32)]
+    assert {choice.label: choice.count for choice in view.choices if "Hit" in choice.label} == {
+        "Hit the token cap, either answer": 1,
+        "Hit the token cap, the candidate alone": 1,
+        "Hit a step or time limit, either answer": 3,
+        "Hit a step or time limit, the candidate alone": 2,
     }
 
 
@@ -144,7 +189,7 @@ def test_a_single_file_holds_the_texts_of_the_first_pairs_and_says_so(tmp_path: 
     assert policy is not None and "'self'" not in policy and "file:" not in policy
 
 
-def test_a_broken_line_an_older_schema_and_a_killed_run_cost_only_what_follows(tmp_path: Path) -> None:
+def test_a_broken_line_an_older_schema_and_a_killed_run_cost_only_themselves(tmp_path: Path) -> None:
     folder = small_run(tmp_path / "run", {"cot/word_problems": 3, "ruler/vt@2048": 1, "language/facts-ja": 1})
     whole = [sample(role, "cot", "word_problems", "0", text=f"by {role}") for role in ROLES]
     log_samples(folder, *whole)
@@ -158,10 +203,12 @@ def test_a_broken_line_an_older_schema_and_a_killed_run_cost_only_what_follows(t
     half = sample("candidate", "language", "facts-ja", "0").model_dump_json()
     folder.samples_path("language").write_text(half)  # without its newline
     page = page_of(folder)
-    (pair,) = texts_of(folder)
+    later_pair, pair = texts_of(folder)
+    assert later_pair["candidate"]["text"].startswith("Half of 48") and later_pair["reference"] is None
     assert (pair["reference"]["text"], pair["candidate"]["text"]) == ("by reference", "by candidate")
-    assert pair["prompt"] is None and page.kinds == ["same"]
-    assert "samples/cot.jsonl:4: not a sample" in page.words and "samples/ruler.jsonl:1: not a sample" in page.words
+    assert pair["prompt"] is None and page.kinds == ["missing", "same"]
+    for name in ("cot.jsonl:4", "ruler.jsonl:1"):
+        assert f"is not a sample and is left out: samples/{name} (" in page.words
 
 
 @pytest.mark.parametrize("suite", ["../cot", "a\x00b", ""])

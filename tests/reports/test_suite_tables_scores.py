@@ -29,9 +29,11 @@ def test_scores_stand_beside_completed_scores_and_cap_hits() -> None:
     ]
     (table,) = score_tables.tables(SuiteRun(pairs, ["b", "a", "never asked"]))
     assert [found[0] for found in table.rows] == ["b", "a", "all tasks"] and table.total
-    assert list(row(table, "a").values()) == (
-        ["a", "3", "66.7 %", "66.7 %", "0.0", "50.0 % of 2", "100.0 % of 2", "33.3 %", "33.3 %", "165", "165"]
-    )
+    cells = list(row(table, "a").values())
+    assert cells[:8] == ["a", "3", "66.7 %", "66.7 %", "0.0", "1", "1", "2"]
+    assert cells[8:] == ["50.0 % of 2", "100.0 % of 2", "33.3 %", "33.3 %", "165", "165"]
+    assert table.columns[5:8] == ("Flips: worse", "Flips: better", "Flips: D")
+    assert row(table, "b")["Flips: D"] == "0"
     assert row(table, "b")["Hit the token cap: candidate"] == "–"
     assert row(table, "all tasks")["n"] == "4"
     assert row(table, "all tasks")["Hit the token cap: candidate"] == "33.3 % of 3"
@@ -78,9 +80,10 @@ def test_ruler_is_pooled_by_length_and_large_drops_are_marked() -> None:
         ("8,192", "40", "90.0 %", "80.5 %", "−9.5"),
         ("all lengths", "60", "93.3 %", "87.0 %", "−6.3"),
     ]
-    assert pooled.note == (
-        "Effective length, the largest whose score is above 85.6 %: reference 8,192, candidate 4,096."
+    assert pooled.note.startswith(
+        "Effective length, the largest whose score is above 85.6 %: reference 8,192, candidate 4,096. Flips: "
     )
+    assert [found[5:8] for found in pooled.rows] == [("0", "0", "0"), ("22", "0", "22"), ("22", "0", "22")]
     assert grid.rows == [
         ("vt", "100.0 %", "100.0 %", "0.0", "100.0 %", "90.0 %", "▼ −10.0", "3", "3"),
         ("cwe", "–", "–", "–", "80.0 %", "71.0 %", "−9.0", "0", "0"),
@@ -91,7 +94,7 @@ def test_ruler_is_pooled_by_length_and_large_drops_are_marked() -> None:
 
 def test_no_length_is_long_enough() -> None:
     table = ruler_tables.tables(SuiteRun([pair("ruler", "vt@4096", scores=(0.9, 0.5))]))[0]
-    assert table.note.endswith("reference 4,096, candidate none of these.")
+    assert "reference 4,096, candidate none of these." in table.note
 
 
 @pytest.mark.parametrize("name", ["vt", "vt@", "@5", "vt@4k", "vt@²", "a@b@7x"])

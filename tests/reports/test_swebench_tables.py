@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from instance_runs import change, instance_run, store_samples
-from report_page import page_of, reports_of
+from report_page import Page, page_of, reports_of
 
 from harness.instances import InstanceResult, Outcome, sample_of_result
 from harness.samples import ROLES, Pair, Sample
 from reports.instances import BROKEN, NOT_RUN, instances, listed, outcomes
+from reports.render import render
+from reports.scores import task_scores
 from reports.suite_tables import suite_tables, swebench
 from reports.suite_tables.table import SuiteRun, Table
 from suites.base import make_item
@@ -56,6 +58,29 @@ def test_resolved_counts_both_roles_and_what_only_one_resolved() -> None:
         ("sympy", "2", "0.0 %", "50.0 %", "0.0 %", "+50.0", "0", "1", "1"),
         ("all repositories", "5", "60.0 %", "40.0 %", "20.0 %", "−20.0", "2", "1", "3"),
     ]
+
+
+def test_a_step_or_time_limit_is_no_token_cap() -> None:
+    pairs = [ran(f"a__b-{n}", "resolved", "unresolved") for n in range(3)]
+    pairs.append(Pair(*(s.model_copy(update={"finish_reason": "limit"}) for s in ran("a__b-3", "resolved", BROKEN))))
+    (first, *_) = suite_tables("swebench", SuiteRun(pairs))
+    assert first.columns[-1] == "D"  # the pair at a limit was not graded for both
+    limited = pairs[0].candidate.model_copy(update={"finish_reason": "limit"})
+    (first, *_) = suite_tables("swebench", SuiteRun([Pair(pairs[0].reference, limited), *pairs[1:3]]))
+    name = "Hit a step or time limit"
+    assert first.columns[-2:] == (f"{name}: reference", f"{name}: candidate")
+    assert first.rows[0][-2:] == ("0.0 %", "33.3 %")
+    scores = task_scores("instances", [Pair(pairs[0].reference, limited), *pairs[1:3]])
+    assert (scores.candidate.limit_rate, scores.candidate.cap_hit_rate) == (1 / 3, 0.0)
+
+
+def test_a_single_file_links_to_no_instance(tmp_path: Path) -> None:
+    folder, _ = instance_run(tmp_path / "run", {"a__a-1": ("resolved", "unresolved")})
+    store_samples(folder)
+    page = Page(render(folder.path, single_file=True).read_text("utf-8"))
+    assert not [a["href"] for a in page.all("a") if not str(a["href"]).startswith("#")]
+    assert "Pages in the run's folder, report/swebench/, show both trajectories" in page.words
+    assert (folder.report_path / "swebench" / "a__a-1.html").is_file()
 
 
 def test_one_repository_needs_no_table_of_its_own() -> None:

@@ -16,8 +16,8 @@ NO_ANSWERS = {
 }
 
 
-def completion(text: str = "", reasoning: str = "", finish: str = "stop", **more: Any) -> Completion:
-    return Completion(text, reasoning, finish, 3, 2, [], [], 0.1, None, **more)
+def completion(text: str = "", reasoning: str = "", finish: str = "stop", tokens: int = 2, **more: Any) -> Completion:
+    return Completion(text, reasoning, finish, 3, tokens, [], [], 0.1, None, **more)
 
 
 @pytest.mark.parametrize("kind", NO_ANSWERS)
@@ -28,10 +28,27 @@ def test_what_is_no_answer_is_counted_as_what_it_is_and_never_as_a_wrong_one(kin
     assert sample.metrics[metric] == 1.0
 
 
+@pytest.mark.parametrize("kind", [kind for kind in NO_ANSWERS if NO_ANSWERS[kind][1] != "unterminated"])
+def test_nothing_and_a_call_of_a_tool_are_no_answer_at_the_budget_either(kind: str) -> None:
+    cut = completion(**NO_ANSWERS[kind][0], finish="length")
+    assert make_sample("s", ITEM, "candidate", cut, score=0.0, answer="").score is None
+
+
 def test_thinking_cut_by_the_budget_did_not_answer_within_it() -> None:
     cut = completion(reasoning="4 + 3 is", finish="length")
     sample = make_sample("s", ITEM, "candidate", cut, score=0.0, answer="")
     assert sample.score == 0.0 and sample.metrics["unterminated"] == 1.0 and sample.finish_reason == "length"
+
+
+def test_every_answer_says_how_many_of_its_tokens_it_thought() -> None:
+    thought = completion("7", "4 + 3 = 7", tokens=100)
+    sample = make_sample("s", ITEM, "candidate", thought, score=1.0, answer="7")
+    assert sample.metrics["thinking_tokens"] == 90 and sample.score == 1.0
+    own = make_sample("s", ITEM, "candidate", thought, score=1.0, answer="7", metrics={"thinking_tokens": 4.0})
+    assert own.metrics["thinking_tokens"] == 4
+    for without in (completion("7", tokens=100), completion("7", "4 + 3 = 7", tokens=0)):
+        sample = make_sample("s", ITEM, "candidate", without, score=1.0, answer="7")
+        assert "thinking_tokens" not in sample.metrics
 
 
 def test_an_empty_answer_is_a_wrong_answer() -> None:
