@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page
 
@@ -154,8 +155,7 @@ def write(picture: bytes, target: Path) -> int:
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     for colours in (64, 32, 16):
         packed = io.BytesIO()
-        palette = rare_ones_too(image).quantize(colours)
-        image.quantize(palette=palette, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+        image.quantize(palette=palette_of(image, colours), dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
         if packed.tell() < LIMIT:
             target.write_bytes(packed.getvalue())
             said = f"{image.width} × {image.height}, {packed.tell() / 1000:.0f} KB, {colours} colours"
@@ -164,20 +164,21 @@ def write(picture: bytes, target: Path) -> int:
     raise SystemExit(f"{target}: {packed.tell()} bytes with 16 colours, {image.width} × {image.height}")
 
 
-def rare_ones_too(image: Image.Image) -> Image.Image:
-    """The colours of a picture, common ones only a little more often than rare ones.
+def palette_of(image: Image.Image, count: int) -> Image.Image:
+    """A palette of the commonest colours and, for the rest, of those farthest from all that are in it already.
 
-    Of the picture itself a small palette would have twenty greys of letters, and no red for the one FAIL.
+    By how common they are alone it would have twenty greys of letters, and no red for the one FAIL.
     """
-    pixels = [
-        colour
-        for count, colour in image.getcolors(image.width * image.height)  # type: ignore[union-attr]
-        for _ in range(count.bit_length())
-        if count > 3
-    ]
-    found = Image.new("RGB", (len(pixels), 1))
-    found.putdata(pixels)
-    return found
+    found = sorted(image.getcolors(image.width * image.height) or [], reverse=True)
+    colours = np.array([colour for times, colour in found if times > 3 or len(found) < count], dtype=np.int64)
+    chosen = colours[: count // 4]
+    distance = ((colours[:, None] - chosen) ** 2).sum(axis=2).min(axis=1)
+    while len(chosen) < count and distance.any():
+        chosen = np.vstack([chosen, colours[distance.argmax()]])
+        distance = np.minimum(distance, ((colours - chosen[-1]) ** 2).sum(axis=1))
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([int(part) for colour in chosen for part in colour])
+    return palette
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ COT = {
     "math500": "math500/math500_full.jsonl",
     "mmlu_pro": "mmlu_pro/test_stratified_1400.jsonl",
     "aime24": "aime/aime24.jsonl",
+    "aime25": "aime/aime25.jsonl",
     **{f"mgsm_{language}": f"mgsm/mgsm_{language}.jsonl" for language in LANGUAGES},
 }
 """cot tasks whose data are not this project's -> the file of QUANTGATE_DATA that they need."""
@@ -84,14 +85,14 @@ FEW = """
 name: few
 recipe: {recipe}
 serving: {{max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
-          placement: {placement}}}
+          placement: sequential}}
 sampling: {{temperature: 0.0, max_tokens: 32}}
 requests: {{concurrency: 8}}
 suites:
   divergence: {{trajectories: 4, max_tokens: 32, top_logprobs: 20}}
   ruler: {{lengths: [512], per_task: 4, tasks: [niah_single_1, vt], max_tokens: 32}}
   cot: {{tasks: {{word_problems: {{limit: 8}}}}}}
-noise_floor: {{by: {noise}, items: 2}}
+noise_floor: {{by: server, items: 2}}
 checks:
   - {{metric: accuracy, on: ruler, max_loss: 0.3}}
   - {{metric: kl_mean, on: divergence, max: 0.5}}
@@ -137,16 +138,6 @@ def wait_for(condition: Callable[[], bool], timeout: float, process: subprocess.
         time.sleep(0.2)
 
 
-def require_noise(run: RunFolder, by: str) -> None:
-    """The reference was measured against itself too: on two items of each task, and it is nearer than the candidate."""
-    assert run.manifest().noise_by == by
-    checks = {check.metric: check for check in run.verdict().checks}
-    noise, candidate = checks["kl_mean"].noise, checks["kl_mean"].estimate
-    assert noise is not None and candidate is not None and 0 <= noise.estimate < candidate
-    answers = checks["accuracy"].noise
-    assert answers is not None and answers.n == 4 and answers.discordant is not None
-
-
 @pytest.fixture(scope="session", autouse=True)
 def data() -> Iterator[None]:
     """QUANTGATE_DATA for every command, where there are data."""
@@ -164,13 +155,11 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def policies(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Small policies, by placement."""
-    folder, made = tmp_path_factory.mktemp("policies"), {}
-    for placement, noise in (("together", "seed"), ("sequential", "server")):
-        made[placement] = folder / f"{placement}.yaml"
-        made[placement].write_text(FEW.format(recipe=recipe, placement=placement, noise=noise))
-    return made
+def few(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small policy: one role after the other, and a fresh server of the reference for the noise floor."""
+    path = tmp_path_factory.mktemp("policies") / "few.yaml"
+    path.write_text(FEW.format(recipe=recipe))
+    return path
 
 
 @pytest.fixture(scope="session")

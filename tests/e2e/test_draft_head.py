@@ -25,6 +25,7 @@ sampling: {temperature: 0.0, max_tokens: 64}
 suites:
   speculative: {prompts: 8, max_tokens: 24}
   footprint: {}
+noise_floor: {by: seed, items: 2}
 checks:
   - {metric: acceptance, on: speculative, max_loss: 3 points}
   - {metric: accepted_length, on: speculative, min: 1.5}
@@ -67,13 +68,14 @@ def served(policy: Path, tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]
             process.wait(60)
 
 
-def test_a_draft_head_that_never_helps_is_caught(
+def test_a_draft_head_that_never_helps_is_caught_by_attaching_to_running_servers(
     served: dict[str, tuple[Path, str]], policy: Path, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
     (reference, reference_url), (candidate, candidate_url) = served["reference"], served["candidate"]
-    urls = ("--reference-url", reference_url, "--candidate-url", candidate_url)
-    result = quantgate("gate", candidate, "--reference", reference, *urls, "--policy", policy, "--out", run.path)
+    gate = ("gate", candidate, "--reference", reference, "--reference-url", reference_url)
+    attached = (*gate, "--candidate-url", candidate_url)
+    result = quantgate(*attached, "--policy", policy, "--out", run.path)
     assert result.returncode == 1, result.stdout + result.stderr
 
     samples = [s for s in run.samples() if s.suite == "speculative"]
@@ -87,3 +89,16 @@ def test_a_draft_head_that_never_helps_is_caught(
     assert heads["reference"] == heads["candidate"] > 0
     drafted = run.manifest().speculative["speculative"]
     assert drafted["reference"]["accepted_tokens"] == drafted["reference"]["draft_tokens"] > 0
+    # There is no fresh server to attach to: the reference's is asked for the noise floor, with another seed.
+    assert run.manifest().noise_by == "seed" and "noise" not in run.manifest().servers
+    again = {s.item: s.text for s in samples if s.role == "noise"}
+    assert len(again) >= 2 and again.items() <= texts["reference"].items()
+
+    same = quantgate(*gate, "--candidate-url", reference_url, "--policy", policy, "--out", tmp_path / "same")
+    assert same.returncode == 3 and "same server" in same.stderr
+    strict = tmp_path / "strict.yaml"
+    strict.write_text("allow_different: [quantization]\n" + POLICY)
+    refused = quantgate(*attached, "--policy", strict, "--out", tmp_path / "strict")
+    assert refused.returncode == 3 and "Traceback" not in refused.stderr
+    assert "model: reference " in refused.stderr.splitlines()[-1]
+    assert not (tmp_path / "strict" / "verdict.json").exists()

@@ -11,15 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.hardware import detect
 from harness.models import resolve_model
-from harness.policy import load_policy
-from harness.progress import Meter
 from harness.runfolder import RunFolder
 from harness.samples import pair_samples
-from harness.serving import plan_servers, serve
 from harness.verdict import EXIT_CODES
-from tests.e2e.conftest import FEW_PAIRS, policy_of, quantgate, require_noise, servers_of
+from tests.e2e.conftest import policy_of, quantgate, servers_of
 
 pytestmark = pytest.mark.e2e
 
@@ -113,32 +109,6 @@ def test_judging_again_with_a_looser_policy_is_marked(finished: tuple[RunFolder,
     again = quantgate("judge", run.path)
     assert again.returncode == EXIT_CODES[before.verdict]
     assert run.verdict() == before
-
-
-def test_attaching_to_running_servers(candidate: Path, policies: dict[str, Path], tmp_path: Path) -> None:
-    policy = load_policy(policies["together"])
-    reference = resolve_model("demo")
-    plans = plan_servers(policy.policy.serving, {"reference": reference, "candidate": candidate}, detect(), "attach")
-    with serve(plans, tmp_path / "logs", 300, Meter("servers", 2)):
-        urls = {plan.role: plan.url for plan in plans}
-        attach = ["--reference-url", urls["reference"], "--candidate-url", urls["candidate"]]
-        out = tmp_path / "attached"
-        common = ["gate", candidate, "--reference", "demo", "--policy", policies["together"]]
-        result = quantgate(*common, "--out", out, *attach)
-        run = RunFolder(out)
-        assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
-        assert len(pair_samples(run.samples()).pairs) == FEW_PAIRS
-        require_noise(run, "seed")
-
-        same = quantgate(*common, "--out", tmp_path / "same", *attach[:3], urls["reference"])
-        assert same.returncode == 3 and "same server" in same.stderr
-
-        strict = tmp_path / "strict.yaml"
-        strict.write_text("allow_different: [model]\n" + policies["together"].read_text())
-        refused = quantgate(*common[:-1], strict, "--out", tmp_path / "strict", *attach)
-        assert refused.returncode == 3 and "Traceback" not in refused.stderr
-        assert "quantization: reference none, candidate compressed-tensors" in refused.stderr.splitlines()[-1]
-        assert not (tmp_path / "strict" / "verdict.json").exists()
 
 
 def test_our_kernels_package_lets_transformers_and_vllm_load_a_model(candidate: Path) -> None:

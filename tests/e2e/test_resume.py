@@ -13,19 +13,19 @@ import pytest
 from harness.runfolder import RunFolder
 from harness.samples import pair_samples
 from harness.verdict import EXIT_CODES
-from tests.e2e.conftest import FEW_PAIRS, quantgate, require_noise, servers_of, wait_for
+from tests.e2e.conftest import FEW_PAIRS, quantgate, servers_of, wait_for
 
 pytestmark = pytest.mark.e2e
 
 
 def test_a_killed_run_is_finished_by_resume(
-    finished: tuple[RunFolder, int, str], candidate: Path, policies: dict[str, Path], tmp_path: Path
+    finished: tuple[RunFolder, int, str], candidate: Path, few: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
     run = RunFolder(out)
     # No --reference: the candidate's card names its base_model.
     command = [sys.executable, "-m", "harness", "gate", str(candidate)]
-    command += ["--policy", str(policies["sequential"]), "--out", str(out)]
+    command += ["--policy", str(few), "--out", str(out)]
     log = tmp_path / "gate.log"
     with log.open("w") as file:
         gate = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
@@ -45,8 +45,18 @@ def test_a_killed_run_is_finished_by_resume(
         assert run.samples_path(suite).read_bytes().startswith(whole), "a stored sample was lost or changed"
     pairing = pair_samples(run.samples())  # raises for a key that is there twice
     assert len(pairing.pairs) == FEW_PAIRS and not pairing.unusable
-    require_noise(run, "server")
+    _require_noise(run)
     assert servers_of(out) == []
+
+
+def _require_noise(run: RunFolder) -> None:
+    """The reference was measured against itself too: on two items of each task, and it is nearer than the candidate."""
+    assert run.manifest().noise_by == "server"
+    checks = {check.metric: check for check in run.verdict().checks}
+    noise, candidate = checks["kl_mean"].noise, checks["kl_mean"].estimate
+    assert noise is not None and candidate is not None and 0 <= noise.estimate < candidate
+    answers = checks["accuracy"].noise
+    assert answers is not None and answers.n == 4 and answers.discordant is not None
 
 
 def _lines(path: Path) -> int:

@@ -26,9 +26,9 @@ TOP = 20
 
 
 @pytest.fixture(scope="module")
-def url(policies: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server with the route and a key."""
-    serving = load_policy(policies["together"]).policy.serving
+    serving = load_policy(few).policy.serving
     serving = serving.model_copy(update={"extra_args": ("--api-key", KEY)})
     (plan,) = plan_servers(serving, {"reference": resolve_model("demo")}, detect(), "score")
     with serve([plan], tmp_path_factory.mktemp("logs"), 300, Meter("servers", 1)):
