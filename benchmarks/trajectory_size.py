@@ -12,9 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import platform
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.endpoint import Scores
+from harness.hardware import detect
 from suites.divergence_files import read_scores, rounded, write_scores
 from suites.divergence_math import compare
 
 K = 64
+PROMPT = list(range(100_000, 100_160))
+"""Ids of a prompt, which every file holds as text: as many as the shipped prompts have on average."""
 NOISES = (0.005, 0.02, 0.2)
 """Normal noise on the candidate's logits: below a noise floor, about one, and a 4-bit model's divergence."""
 CHUNK = 64
@@ -144,7 +152,7 @@ def stored(reference: Scores, candidate: Scores, length: int) -> dict[str, float
             seconds["compare"] += time.process_time() - began
             for role, scores, found in (("reference", p, None), ("candidate", q, compared)):
                 began = time.process_time()
-                write_scores(path, [1] * 100, scores, "chat-en", found)
+                write_scores(path, PROMPT, scores, "chat-en", found)
                 seconds["write"] += (time.process_time() - began) / 2
                 size[role] += path.stat().st_size
             began = time.process_time()
@@ -169,7 +177,14 @@ def main() -> None:
     for model in options.model:
         for text in options.text:
             results.append(measure(f"{model.name}, {text.name}", of_model(model, [text], options.rows), lengths))
-    found = json.dumps({"top": K, "sources": results}, indent=1) + "\n"
+    about = {
+        "command": " ".join(["python -m benchmarks.trajectory_size", *sys.argv[1:]]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.platform(), "python": platform.python_version(), **detect().record()},
+        "load_average": round(os.getloadavg()[0], 2),
+        "versions": {name: metadata.version(name) for name in ("quantgate", "numpy", "pyarrow")},
+    }
+    found = json.dumps(about | {"top": K, "sources": results}, indent=1) + "\n"
     if options.out:
         options.out.write_text(found, "utf-8")
     else:

@@ -109,6 +109,12 @@ def noise(language: Language = "en") -> Haystack:
     return _of_text(f"noise {language}", "".join(NOISE[language]), language)
 
 
+def topped_up(text: str, words: int, language: Language = "en") -> str:
+    """The text and behind it so many words of noise: what fills a prompt where everything else is too coarse."""
+    filler = noise(language) if language != "en" else _of_text("noise en", " ".join(NOISE["en"]), "en")
+    return f"{text}\n{filler.text(words)}" if words else text
+
+
 def running_text(language: Language) -> Haystack:
     """The text of a language: $QUANTGATE_DATA/text_<language>, else the essays of this project.
 

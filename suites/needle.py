@@ -22,14 +22,14 @@ from harness.endpoint import Completion, Messages
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample
 from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
-from suites.fitting import fit, user
-from suites.haystack import Haystack, Language, noise, running_text
+from suites.fitting import WITHIN, fit, user
+from suites.haystack import Haystack, Language, noise, running_text, topped_up
 from suites.needle_phrases import PHRASES, draw_other
 from suites.ruler import match_all
 
 COUNTED = 32768
 """Longer prompts are not counted one by one, since a million tokens take seconds: one prompt of each length is."""
-WITHIN = (0.992, 0.998)
+NARROWER = (0.992, 0.998)
 """Shares of the length between which that one prompt lies. The others have another name and place for the needle, which
 is a matter of ten tokens."""
 
@@ -94,17 +94,18 @@ class Needle(ChatSuite):
         """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.
 
         Raises:
-            BadInput: a length too small for the question.
+            TooShort: a length too small for the question.
         """
         language = self._config.language
         haystack = noise(language) if self._config.haystack == "noise" else running_text(language)
         for length in self._config.lengths:
             # An item of no cell, so that the others do not depend on which cells there are.
             build = partial(_prompt, self._cell(length, 0.5, -1, haystack), haystack, language)
-            usual = fit(build, length, tokenizer, "needle", within=WITHIN)
+            usual = fit(build, length, tokenizer, "needle", within=NARROWER if length > COUNTED else WITHIN)
             for cell in islice(self._cells(length, haystack), self._config.limit):
                 build = partial(_prompt, cell, haystack, language)
-                prompt = build(fit(build, length, tokenizer, "needle", usual) if length <= COUNTED else usual)
+                filling = fit(build, length, tokenizer, "needle", usual.units) if length <= COUNTED else usual
+                prompt = build(*filling)
                 item = make_item(str(length), cell.item, prompt, target=[cell.value], depth=cell.depth)
                 item.data.update(haystack=haystack.name, haystack_sha256=haystack.sha256)
                 yield item
@@ -130,10 +131,10 @@ def _name(depth: float) -> str:
     return f"d{round(1000 * depth):04d}"
 
 
-def _prompt(cell: Cell, haystack: Haystack, language: Language, units: int) -> Messages:
+def _prompt(cell: Cell, haystack: Haystack, language: Language, units: int, extra: int = 0) -> Messages:
     phrases = PHRASES[language]
     thing = phrases.things["number"]
     needle = phrases.needle[0].format(thing=thing, key=cell.key, value=cell.value)
-    text = haystack.text(units, [(cell.depth, needle)])
+    text = topped_up(haystack.text(units, [(cell.depth, needle)]), extra, language)
     question = phrases.question[0].format(thing=thing, keys=cell.key)
     return user(f"{phrases.intro[0].format(thing=thing)}\n\n{text}\n\n{question}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -17,7 +18,7 @@ from harness.endpoint import Completion
 from harness.policy import Sampling
 from harness.samples import Item, Role, Sample
 from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
-from suites.fitting import FIRST, fit
+from suites.fitting import FIRST, TooShort, fit
 from suites.ruler_niah import NIAH, niah
 from suites.ruler_qa import qa
 from suites.ruler_task import Place, Task
@@ -42,6 +43,8 @@ PUBLISHED: dict[str, Task] = {
 TASKS: dict[str, Task] = PUBLISHED | dict.fromkeys(NIAH, niah)
 ANY_REFERENCE = ("qa_1", "qa_2")
 """Tasks of which one reference is enough."""
+TRIED = 100
+"""Items that must fit the length that a refusal names."""
 
 
 class RulerConfig(SuiteConfig):
@@ -91,19 +94,34 @@ class Ruler(ChatSuite):
         """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.
 
         Raises:
-            BadInput: a length too small for a task, or a task whose data is missing.
+            TooShort: a length that a task does not fit; it names one that its items do.
+            BadInput: a task whose data is missing.
         """
-        count = min(self._config.per_task, self._config.limit or self._config.per_task)
         for task in self._config.tasks:
             for length in self._config.lengths:
-                guess = FIRST
-                for index in range(count):
-                    made = TASKS[task](Place(self._config.seed, task, length, index))
-                    units = fit(made.build, length, tokenizer, f"ruler task {task}", guess)
-                    # The guess is the first item's alone, so that no item depends on how many there are.
-                    guess = units if index == 0 else guess
-                    prompt, target = made.build(units), list(made.references)
-                    yield make_item(f"{task}@{length}", f"{index:04d}", prompt, target=target, **made.data)
+                try:
+                    yield from self._items(task, length, tokenizer)
+                except TooShort as error:
+                    raise TooShort(length, error.what, self._long_enough(task, error.needs, tokenizer)) from None
+
+    def _items(self, task: str, length: int, tokenizer: Tokenizer) -> Iterator[Item]:
+        guess = FIRST
+        for index in range(min(self._config.per_task, self._config.limit or self._config.per_task)):
+            made = TASKS[task](Place(self._config.seed, task, length, index))
+            filling = fit(made.build, length, tokenizer, f"ruler task {task}", guess)
+            # The guess is the first item's alone, so that no item depends on how many there are.
+            guess = filling.units if index == 0 else guess
+            prompt, target = made.build(*filling), list(made.references)
+            yield make_item(f"{task}@{length}", f"{index:04d}", prompt, target=target, **made.data)
+
+    def _long_enough(self, task: str, length: int, tokenizer: Tokenizer) -> int:
+        """The next length that the first items fit, all of them: each length draws other words."""
+        while True:
+            try:
+                list(islice(self._items(task, length, tokenizer), TRIED))
+                return length
+            except TooShort as error:
+                length = error.needs
 
     def score(self, item: Item, role: Role, completion: Completion) -> Sample:
         match = match_any if item.task.split("@")[0] in ANY_REFERENCE else match_all

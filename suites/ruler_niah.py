@@ -9,16 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.endpoint import Messages
 from suites.fitting import user
-from suites.haystack import Haystack, Language, noise, of_sentences, running_text
+from suites.haystack import Language, noise, of_sentences, running_text, topped_up
 from suites.needle_phrases import PHRASES, Kind, draw_other
 from suites.ruler_task import Made, Place
 
 DEPTHS = tuple(i / 39 for i in range(40))
-
-TOP_UP = 14
-"""Units of a needle in a haystack of needles. A needle is up to 90 tokens, too coarse for 1 % of a short prompt, so
-that such a haystack is topped up with sentences of noise."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +79,14 @@ def niah(place: Place) -> Made:
     several = len(needles) > 1 or task.haystack == "needles"
     intro = phrases.intro[several].format(thing=thing)
     question = phrases.question[len(references) > 1].format(thing=thing, keys=phrases.listed(asked))
-    others: Haystack | None = None
+    data = {"haystack": haystack.name, "haystack_sha256": haystack.sha256} if task.haystack == "text" else {}
     if task.haystack == "needles":
         # A needle is more than ten tokens, so there are enough of them without repeating any.
         drawn = [(fresh(task.keys), fresh(task.values)) for _ in range(place.length // 10)]
-        others = of_sentences("needles", [needle(key, value) for key, value in drawn], "\n")
+        haystack = of_sentences("needles", [needle(key, value) for key, value in drawn], "\n")
 
-    def text(units: int) -> str:
-        if others is None:
-            return haystack.text(units, hidden)
-        return f"{others.text(units // TOP_UP, hidden)}\n{noise().text(units % TOP_UP)}".strip()
+    def build(units: int, extra: int = 0) -> Messages:
+        text = topped_up(haystack.text(units, hidden), extra, task.language)
+        return user(f"{intro}\n\n{text}\n\n{question}")
 
-    data = {"haystack": haystack.name, "haystack_sha256": haystack.sha256} if task.haystack == "text" else {}
-    return Made(lambda units: user(f"{intro}\n\n{text(units)}\n\n{question}"), references, data)
+    return Made(build, references, data)

@@ -15,6 +15,7 @@ from itertools import accumulate
 from harness.endpoint import Messages
 from harness.errors import BadInput
 from suites.fitting import user
+from suites.haystack import topped_up
 from suites.qa_data import hotpotqa, squad
 from suites.ruler_task import Made, Place
 
@@ -52,14 +53,14 @@ def qa(place: Place) -> Made:
             yield document
             before = end
 
-    def build(units: int) -> Messages:
+    def build(units: int, extra: int = 0) -> Messages:
         keys = random.Random(order)  # a place for each document, whatever comes after it
         placed = list(zip(gold_keys, question.gold, strict=True))
         placed += [(keys.random(), document) for document in chosen(units)]
         placed.sort(key=lambda pair: pair[0])
         text = "\n\n".join(f"Document {i}:\n{document}" for i, (_, document) in enumerate(placed, start=1))
         intro = "Answer the question by the documents below. Give only the answer."
-        return user(f"{intro}\n\n{text}\n\nQuestion: {question.question}")
+        return user(f"{intro}\n\n{topped_up(text, extra)}\n\nQuestion: {question.question}")
 
     return Made(build, question.answers, {"question": question.name})
 

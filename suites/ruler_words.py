@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from harness.endpoint import Messages
 from suites.fitting import user
-from suites.haystack import noise
+from suites.haystack import noise, topped_up
 from suites.needle_phrases import draw_other, english
 from suites.ruler_task import Made, Place
 
@@ -43,7 +43,11 @@ def vt(place: Place) -> Made:
     hidden = list(zip(sorted(rng.random() for _ in chain), chain, strict=True))
     intro = "The text below assigns values to variables. Follow the assignments."
     question = f"Which variables hold the value {value}? There are five; list their names."
-    return Made(lambda units: user(f"{intro}\n\n{noise().text(units, hidden)}\n\n{question}"), names, {})
+
+    def build(units: int, extra: int = 0) -> Messages:
+        return user(f"{intro}\n\n{topped_up(noise().text(units, hidden), extra)}\n\n{question}")
+
+    return Made(build, names, {})
 
 
 def cwe(place: Place) -> Made:
@@ -63,20 +67,23 @@ def cwe(place: Place) -> Made:
         others.append(pair)
     order = rng.random()
 
-    def build(units: int) -> Messages:
+    def build(units: int, extra: int = 0) -> Messages:
         filling = [others[i % len(others)] for i in range(units) for _ in range(seldom)]
         listed = common * often + filling
         random.Random(order).shuffle(listed)
         numbered = " ".join(f"{i}. {word}" for i, word in enumerate(listed, start=1))
         intro = "Below is a numbered list of words. Some occur far more often than others."
         question = "Which ten words occur most often in the list? Answer with the ten words."
-        return user(f"{intro}\n\n{numbered}\n\n{question}")
+        return user(f"{intro}\n\n{topped_up(numbered, extra)}\n\n{question}")
 
     return Made(build, common, {})
 
 
 def fwe(place: Place) -> Made:
-    """Frequent words: coded words of a zeta distribution; dots are its first rank, the next three are asked for."""
+    """Frequent words: coded words of a zeta distribution; dots are its first rank, the next three are asked for.
+
+    Several ranks may gain a word at the same length, so that what is missing then is made up with more dots.
+    """
     rng = place.rng()
     coded: list[str] = []
     seen: set[str] = set()
@@ -86,9 +93,9 @@ def fwe(place: Place) -> Made:
         seen.add(word)
     order = rng.random()
 
-    def build(units: int) -> Messages:
+    def build(units: int, extra: int = 0) -> Messages:
         words = LEAST_CODED + units
-        listed = []
+        listed = ["..."] * extra
         for rank, word in enumerate(["...", *coded], start=1):
             times = int(words / (rank**ALPHA * math.pi**2 / 6))
             if not times:

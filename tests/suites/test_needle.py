@@ -50,7 +50,7 @@ def test_every_prompt_is_within_one_percent_of_its_length_and_never_above() -> N
 @pytest.mark.parametrize("language", ["en", "ja", "zh"])
 def test_so_it_is_with_a_real_tokenizer(tokenizer: Any, language: str, haystack: str) -> None:
     settings: dict[str, Any] = {"language": language, "haystack": haystack}
-    items = list(suite(lengths=(1000, 4096), per_cell=2, **settings).items(tokenizer))
+    items = list(suite(lengths=(512, 1000, 4096), per_cell=2, **settings).items(tokenizer))
     if (language, haystack) in {("en", "text"), ("zh", "noise")}:  # not counted one by one
         items += suite(lengths=(COUNTED + 1,), depths=(0.0, 0.4, 1.0), **settings).items(tokenizer)
     for item in items:

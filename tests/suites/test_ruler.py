@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer, ask, chat_reply
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ruler_made import length_of, made, ruler, write_data
+from ruler_made import length_of, made, ruler, text_of, write_data
 
 from harness.endpoint import Completion
 from harness.errors import BadInput
 from harness.policy import validate
-from harness.samples import sha256_of
+from harness.samples import Item, sha256_of
 from suites.base import make_item
+from suites.fitting import TooShort
+from suites.haystack import NOISE
 from suites.ruler import PUBLISHED, TASKS, RulerConfig, match_all, match_any
 
 
@@ -50,14 +52,51 @@ def test_the_published_tasks_are_there() -> None:
     assert RulerConfig(lengths=(4096,)).tasks == tuple(PUBLISHED)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_prompt_has_the_length_that_was_asked_for(tokenizer: Any, task: str) -> None:
-    lengths = (1024, 2048, 4096, 8192)
-    items = list(ruler(lengths=lengths, tasks=(task,), per_task=2).items(tokenizer))
-    assert Counter(item.task for item in items) == {f"{task}@{n}": 2 for n in lengths}
+def require_lengths(tokenizer: Any, items: list[Item]) -> None:
+    """Each prompt has 99 to 100 % of the tokens in its task's name."""
     for item in items:
         asked, found = int(item.task.split("@")[1]), length_of(tokenizer, item)
-        assert 0.99 * asked <= found <= asked, (item.task, found / asked)
+        assert 0.99 * asked <= found <= asked, (item.task, item.item, found / asked)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_prompt_has_the_length_that_was_asked_for(tokenizer: Any, task: str) -> None:
+    for lengths, count in (((1000, 1536, 2048), 2), ((3000, 4096, 8192, 16384), 1)):
+        items = list(ruler(lengths=lengths, tasks=(task,), per_task=count).items(tokenizer))
+        assert Counter(item.task for item in items) == {f"{task}@{n}": count for n in lengths}
+        require_lengths(tokenizer, items)
+
+
+@settings(max_examples=60)
+@given(task=st.sampled_from(list(TASKS)), length=st.integers(20, 1000), seed=st.integers(0, 2**32))
+@example("fwe", 700, 42)
+@example("cwe", 512, 42)
+@example("niah_multikey_1", 300, 42)
+def test_a_length_is_reached_or_refused_with_one_that_is(tokenizer: Any, task: str, length: int, seed: int) -> None:
+    config: dict[str, Any] = {"tasks": (task,), "per_task": 3, "seed": seed}
+    try:
+        items = list(ruler(lengths=(length,), **config).items(tokenizer))
+    except TooShort as refused:
+        named = f"a prompt of {length} tokens is too short for ruler task {task}, which needs {refused.needs};"
+        assert named in str(refused) and refused.needs > length
+        items = list(ruler(lengths=(refused.needs,), **config).items(tokenizer))
+    assert len(items) == 3
+    require_lengths(tokenizer, items)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@settings(max_examples=5)
+@given(seed=st.integers(0, 2**32), units=st.integers(0, 200), extra=st.integers(1, 40))
+def test_extra_words_come_after_the_text_and_change_nothing_of_it(task: str, seed: int, units: int, extra: int) -> None:
+    item = made(task, seed=seed)
+    plain, filled = (text_of(item.build(units, n)) for n in (0, extra))
+    if task == "fwe":  # more of the dots that are to be ignored, anywhere
+        assert Counter(filled.split()) - Counter(plain.split()) == Counter({"...": extra})
+        return
+    language: Any = task[-2:] if task.endswith(("_ja", "_zh")) else "en"
+    noise = " ".join((" ".join(NOISE["en"]).split() * 2)[:extra]) if language == "en" else "".join(NOISE[language])
+    text, question = plain.rsplit("\n\n", 1)
+    assert filled == f"{text}\n{noise if language == 'en' else noise[:extra]}\n\n{question}"
 
 
 def test_items_follow_from_the_seed_alone() -> None:
@@ -111,7 +150,7 @@ def test_what_the_text_is_from_stands_in_the_item() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_a_length_that_no_task_fits_is_refused(task: str) -> None:
     with pytest.raises(BadInput, match=f"a prompt of 20 tokens is too short for ruler task {task}, which needs"):
-        list(ruler(lengths=(20,), tasks=(task,)).items(Words()))
+        list(ruler(lengths=(20,), tasks=(task,), per_task=2).items(Words()))
 
 
 @pytest.mark.parametrize(
