@@ -7,7 +7,7 @@ all further ones up to its own. A role that was compared has the columns of harn
 metadata hold `prompt_ids` (JSON) and `task`.
 
 Small steps and frequent ids are small numbers whose upper bytes are zero, which is what compresses: with top 64 of
-150,000 tokens a row takes 155 to 162 bytes in files of 4,096 rows, and 30 more with what was compared. Listed
+150,000 tokens a row takes 153 to 161 bytes in files of 4,096 rows, and 11 to 31 more with what was compared. Listed
 log-probabilities are rounded for that, as in companding (ITU-T G.711): to steps of 0.000002 in the probability where
 that is above 0.001, of 0.002 in its logarithm below. `rounded` rounds so before anything is compared: what is compared
 is what is stored, for both roles alike, so that a result can be computed again from the files and a model diverges
