@@ -22,12 +22,12 @@ gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
-# Unit tests, then reports in a real browser and agents in real containers, then real servers (a file's tests one after the
-# other; the run that two files look at is made by the first); all are run, whatever the first say.
+# Unit tests with reports in a real browser and agents in real containers, which wait a lot: one process more than cores.
+# Then real servers, two files of tests at a time; the run that two files look at is made by the first. All are run,
+# whatever the first say.
 test: $(READY)
 	@failed=0; \
-	  $(BIN)/python -m pytest -m "not e2e and not browser and not engine" -n logical --maxprocesses 8 --dist worksteal || failed=1; \
-	  $(BIN)/python -m pytest -m "browser or engine" -n 2 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -m "not e2e" -n $$(($$(nproc) + 1)) --maxprocesses 8 --dist worksteal || failed=1; \
 	  $(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder --durations 8 || failed=1; \
 	  exit $$failed
 
