@@ -24,7 +24,7 @@ def forget_passing_errors(run: RunFolder, manifest: Manifest, in_turn: Collectio
     """Take the samples with passing errors out of a run, of all roles, so that they are asked again. Returns how many.
 
     `in_turn` names the suites that ask the roles in turn, since they measure servers: of these a pair goes as a whole.
-    The manifest's seal goes first: from here on the run is an unfinished one, whenever this process ends.
+    The verdict and the manifest's seal go first: from here on the run is an unfinished one, whenever this process ends.
 
     Raises:
         BadInput: a line that is no sample.
@@ -33,6 +33,7 @@ def forget_passing_errors(run: RunFolder, manifest: Manifest, in_turn: Collectio
     found = {path: passing(read_samples(path), path.stem in in_turn) for path in paths}
     forgotten = sum(len(keys) for keys in found.values())
     if forgotten:
+        (run.path / "verdict.json").unlink(missing_ok=True)
         manifest.samples = {}
         run.write_manifest(manifest)
     for path, keys in found.items():

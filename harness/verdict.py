@@ -31,6 +31,8 @@ class Verdict(BaseModel):
     """Equal to policy_sha256, unless the run was judged again with another policy after the fact."""
     weakened: list[str] = []
     """After the fact: what this policy lets pass that the sealed one does not."""
+    doubts: list[str] = []
+    """About the whole run; with any, nothing passes."""
     same_model: bool = False
     """The candidate cannot be told from the reference at all."""
     foreign: int = 0
@@ -84,6 +86,7 @@ def judge(
         policy_sha256=policy_sha256,
         sealed_policy_sha256=seal,
         weakened=weakened(sealed.policy, policy) if sealed and sealed.sha256 != policy_sha256 else [],
+        doubts=list(doubts),
         same_model=same,
         foreign=pairing.foreign,
         checks=results,

@@ -26,6 +26,11 @@ def readbacks(manifest: Manifest) -> dict[str, dict[str, str]]:
 
 
 async def check_parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
+    """Read the servers back and compare them: with what they were before a run broke off, and with each other.
+
+    Raises:
+        NotComparable: they differ in what the policy does not allow. RunFailed: a server gives no usable answer.
+    """
     servers, models = job.manifest.servers, job.manifest.models
     for role, endpoint in endpoints.items():
         before = servers[role].readback
@@ -85,10 +90,10 @@ def keep_drafts(
     job: Job, suite: str, before: Mapping[Role, dict[str, float]], after: Mapping[Role, dict[str, float]]
 ) -> None:
     """Add what was drafted in a suite to what an earlier part of this run drafted in it."""
-    for role, counters in after.items():
+    for role, now in after.items():
         try:
-            found = spec_metrics(before[role], counters)
-        except ValueError:  # restarted: _require_steady says so
+            found = spec_metrics(before[role], now)
+        except ValueError:  # restarted: check_steady says so
             continue
         found.pop("accepted_length", None)  # it is made of the sums
         if found.get("drafts"):
@@ -99,6 +104,7 @@ def keep_drafts(
 
 
 async def counters(role: Role, endpoint: Endpoint) -> Counters:
+    """What a server has counted so far. Raises RunFailed: it gives no usable answer."""
     try:
         return await read_counters(endpoint)
     except EndpointError as error:
@@ -106,6 +112,11 @@ async def counters(role: Role, endpoint: Endpoint) -> Counters:
 
 
 async def check_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Mapping[Role, Counters]) -> None:
+    """Whether the servers stayed what they were since `before`; what was found is kept either way.
+
+    Raises:
+        NotComparable: one did not. RunFailed: one gives no usable answer.
+    """
     found = {}
     for role, endpoint in endpoints.items():
         try:

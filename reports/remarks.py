@@ -52,6 +52,8 @@ def banners(manifest: Manifest, verdict: Verdict | None, foreign: int, edited: S
     if edited:
         more = "Tables and samples here show them as they are now; the verdict is of what was there when it was made."
         found.append(Banner("Samples were changed after the run.", [*edited, more]))
+    if verdict and verdict.doubts:
+        found.append(Banner("The run was not checked to its end.", verdict.doubts))
     if verdict and verdict.same_model:
         said = SAME_MODEL[:1].upper() + SAME_MODEL[1:]
         found.append(Banner(f"{said}.", ["The candidate cannot be told from its reference, so nothing was tested."]))

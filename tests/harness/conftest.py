@@ -1,10 +1,24 @@
-"""Fixtures for the tests of `compare`."""
+"""Fixtures: two scripted vLLM servers, and two lm-eval folders for the tests of `compare`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from elsewhere import Both, Record, write
+from fake_server import FakeServer
+from jobs import Model
+
+from harness import steady
+from harness.samples import Role
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Role, FakeServer]]:
+    """Both roles' servers, which count a request as they answer it."""
+    monkeypatch.setattr(steady, "SETTLE_SECONDS", 0.0)
+    with FakeServer() as reference, FakeServer() as candidate:
+        reference.handler, candidate.handler = Model(), Model()
+        yield {"reference": reference, "candidate": candidate}
 
 
 @pytest.fixture

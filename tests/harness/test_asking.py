@@ -1,7 +1,6 @@
 """Asking: the sealed order, every sample once, and only of servers that are, and stay, what they were read to be."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from jobs import (
     urls,
 )
 
-from harness import steady
 from harness.asking import ask_everything
 from harness.errors import NotComparable, RunFailed
 from harness.gate import judge_run
@@ -41,18 +39,6 @@ from suites.registry import make_suites
 
 Servers = dict[Role, FakeServer]
 ITEMS = {f"{i:03d}" for i in range(6)}
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "SETTLE_SECONDS", 0.0)
-
-
-@pytest.fixture
-def servers() -> Iterator[Servers]:
-    with FakeServer() as reference, FakeServer() as candidate:
-        reference.handler, candidate.handler = Model(), Model()
-        yield {"reference": reference, "candidate": candidate}
 
 
 def model(servers: Servers, role: Role) -> Model:

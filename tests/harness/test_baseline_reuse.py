@@ -1,6 +1,5 @@
 """What a baseline gives: the reference's samples and all that belongs to them, and nothing else."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from jobs import (
     POLICY,
     ROLES_AND_NOISE,
     SEED,
-    Model,
     asked,
     finish,
     finished,
@@ -20,7 +18,6 @@ from jobs import (
     stored,
 )
 
-from harness import steady
 from harness.baseline import reuse
 from harness.errors import NotComparable
 from harness.gate import _use_baseline, judge_run
@@ -104,14 +101,6 @@ def test_the_log_probabilities_come_along(tmp_path: Path) -> None:
 
 
 # -- in a gate -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[Role, FakeServer]]:
-    monkeypatch.setattr(steady, "SETTLE_SECONDS", 0.0)
-    with FakeServer() as reference, FakeServer() as candidate:
-        reference.handler, candidate.handler = Model(), Model()
-        yield {"reference": reference, "candidate": candidate}
 
 
 def test_with_a_baseline_only_the_candidate_is_asked(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import pytest
 from fake_server import FakeServer, Reply
 from jobs import Model, StubSuite, asked, finish, make_items, make_job, prompt_of, stored
 
-from harness import gate, steady
+from harness import gate
 from harness.job import Job
 from harness.policy import Sampling
 from harness.progress import Reporter
@@ -20,18 +20,6 @@ from harness.samples import Role, Sample
 from suites.decoding import Decoding, DecodingConfig, read_ids
 
 Servers = dict[Role, FakeServer]
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "SETTLE_SECONDS", 0.0)
-
-
-@pytest.fixture
-def servers() -> Iterator[Servers]:
-    with FakeServer() as reference, FakeServer() as candidate:
-        reference.handler, candidate.handler = Model(), Model()
-        yield {"reference": reference, "candidate": candidate}
 
 
 def failing(server: FakeServer, status: dict[str, int]) -> None:
@@ -68,11 +56,13 @@ def test_what_may_pass_is_asked_again_and_what_was_refused_is_not(servers: Serve
     job = finish(make_job(tmp_path / "run"), servers)
     kinds = {("candidate", "002"): "server", ("candidate", "003"): "refused", ("reference", "004"): "server"}
     assert errors(job.run) == kinds
+    gate.judge_run(job.run)
     mended(servers)
 
     job, forgotten = resumed(tmp_path / "run")
     assert forgotten == 2 and errors(job.run) == {("candidate", "003"): "refused"}
     assert job.run.manifest().samples == {}, "the run is an unfinished one, and says so"
+    assert not (job.run.path / "verdict.json").exists(), "what it was judged on is no longer there"
     finish(job, servers)
     assert [prompt for prompt, _ in asked(servers["candidate"])] == ["ask t 2"]
     assert [prompt for prompt, _ in asked(servers["reference"])] == ["ask t 4"]

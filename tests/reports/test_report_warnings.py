@@ -61,6 +61,15 @@ def test_no_report_says_pass_without_saying_after_the_fact(tmp_path: Path, name:
     assert "PASS" in head() or name == "junit.xml"  # there, a suite without failures says it
 
 
+def test_a_run_whose_servers_were_not_checked_says_so_in_every_report(tmp_path: Path) -> None:
+    folder = small(tmp_path / "run")
+    said = "the candidate server was not checked"
+    verdict_of(folder, result(), verdict="INCONCLUSIVE", reason=said, doubts=[said])
+    made = reports_of(folder)
+    for name in ("index.html", "junit.xml", "summary.md", "model_card.md"):
+        assert "not checked to its end" in made[name] and said in made[name], name
+
+
 def test_after_the_fact_with_nothing_weaker_says_so(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     judge_run(folder, edited(folder, "max_loss: 0.10", "max_loss: 0.05"))
