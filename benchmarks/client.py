@@ -27,11 +27,11 @@ from typing import Any
 import aiohttp
 
 from benchmarks.suite_run import Figures, Workload, ask_suite, figures, make_workload, rounded, versions
-from harness.endpoint import Endpoint, EndpointError
-from harness.errors import BadInput, RunFailed
-from harness.hardware import detect
-from harness.items import load_item
-from harness.policy import Requests, Sampling
+from harness.contract.errors import BadInput, RunFailed
+from harness.contract.items import load_item
+from harness.contract.policy import Requests, Sampling
+from harness.endpoint.client import Endpoint, EndpointError
+from harness.serving.hardware import detect
 
 WAYS = ("suite", "bench", "bare")
 DIFFERENCES = (

@@ -27,8 +27,8 @@ from unittest import mock
 
 from benchmarks.client import ask_bare
 from benchmarks.suite_run import Figures, ask_suite, make_workload, rounded, versions
-from harness import connections
-from harness.hardware import detect
+from harness.endpoint import connections
+from harness.serving.hardware import detect
 
 ROOT = Path(__file__).parents[1]
 

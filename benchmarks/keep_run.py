@@ -15,8 +15,8 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from harness.runfolder import RunFolder
-from harness.samples import ROLES, Sample
+from harness.contract.samples import ROLES, Sample
+from harness.runs.folder import RunFolder
 
 BY_LENGTH = ("needle", "ruler")
 """Suites whose prompts have a set length: what it really was, and how long an answer took, belong to the result."""

@@ -19,10 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.hardware import detect
-from harness.models import DEMO_NAME, cache_folder
-from harness.policy import Sampling
-from suites.ruler import TASKS, Ruler, RulerConfig
+from harness.checkpoint.models import DEMO_NAME, cache_folder
+from harness.contract.policy import Sampling
+from harness.serving.hardware import detect
+from suites.ruler.suite import TASKS, Ruler, RulerConfig
 
 DEMO = cache_folder() / "models" / DEMO_NAME
 ITEMS = {4096: 2, 8192: 2, 16384: 2, 32768: 2, 65536: 2, 131072: 1}

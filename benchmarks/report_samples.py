@@ -26,10 +26,10 @@ from typing import Any
 
 from benchmarks.memory import peak_memory
 from harness import __version__
-from harness.hardware import detect
-from harness.policy import parse_policy
-from harness.runfolder import Manifest, RunFolder
-from harness.samples import ROLES, Item, Sample, sha256_of
+from harness.contract.policy import parse_policy
+from harness.contract.samples import ROLES, Item, Sample, sha256_of
+from harness.runs.folder import Manifest, RunFolder
+from harness.serving.hardware import detect
 
 ROOT = Path(__file__).parents[1]
 POLICY = """name: report_samples

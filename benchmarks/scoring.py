@@ -1,6 +1,6 @@
-"""How many positions a server scores in a second: over /v1/completions and over harness/score_route.py, in one run.
+"""How many positions a server scores in a second: over /v1/completions and over our route, in one run.
 
-    vllm serve MODEL --max-logprobs 64 --middleware harness.score_route.ScoreRoute
+    vllm serve MODEL --max-logprobs 64 --middleware harness.endpoint.score_route.ScoreRoute
     python -m benchmarks.scoring --url http://127.0.0.1:8000 --out benchmarks/results/scoring.json
 
 Both ways score the same tokens, in turns (plain fast, fast plain, ...), each turn new ones. Before, some lists are
@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from harness import __version__
-from harness.endpoint import Endpoint, Scores
-from harness.hardware import detect
-from harness.policy import Requests, Sampling
+from harness.contract.policy import Requests, Sampling
+from harness.endpoint.client import Endpoint, Scores
+from harness.serving.hardware import detect
 
 Way = Callable[[list[int], int, int], Awaitable[Scores]]
 FIELDS = ("token_ids", "logprobs", "top_ids", "top_logprobs")

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from harness import __version__
-from harness.early_stop import EarlyStop
-from harness.endpoint import Endpoint
-from harness.errors import RunFailed
-from harness.items import ItemRef, index_items, load_item, write_items
-from harness.job import order_items
-from harness.policy import SealedPolicy, parse_policy
-from harness.progress import Meter
-from harness.runner import run_suite
-from harness.samples import PairKey, SampleLog
+from harness.contract.errors import RunFailed
+from harness.contract.items import ItemRef, index_items, load_item, write_items
+from harness.contract.policy import SealedPolicy, parse_policy
+from harness.contract.samples import PairKey, SampleLog
+from harness.endpoint.client import Endpoint
+from harness.gate.job import order_items
+from harness.gate.suite_runner import run_suite
+from harness.judging.early_stop import EarlyStop
+from harness.runs.progress import Meter
 from suites.cot import Cot, CotConfig
 
 POLICY = """

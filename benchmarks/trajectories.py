@@ -11,8 +11,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from harness.instances import InstanceResult, Outcome, write_result
-from harness.samples import Role
+from harness.contract.samples import Role
+from harness.runs.instances import InstanceResult, Outcome, write_result
 
 REPOSITORIES = ("django", "sympy", "scikit-learn", "matplotlib", "astropy", "sphinx-doc", "pytest-dev", "pydata")
 WORDS = (

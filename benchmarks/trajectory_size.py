@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.endpoint import Scores
-from harness.hardware import detect
-from suites.divergence_files import read_scores, rounded, write_scores
-from suites.divergence_math import compare
+from harness.endpoint.client import Scores
+from harness.serving.hardware import detect
+from suites.divergence.comparison import compare
+from suites.divergence.files import read_scores, rounded, write_scores
 
 K = 64
 PROMPT = list(range(100_000, 100_160))

@@ -13,12 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.checks import CheckResult, show
-from harness.errors import BadInput, GateError, RunFailed
-from harness.policy import load_policy
-from harness.progress import Reporter
-from harness.runfolder import RunFolder
-from harness.verdict import EXIT_CODES, Verdict
+from harness.contract.errors import BadInput, GateError, RunFailed
+from harness.contract.policy import load_policy
+from harness.judging.checks import CheckResult, show
+from harness.judging.verdict import EXIT_CODES, Verdict
+from harness.runs.folder import RunFolder
+from harness.runs.progress import Reporter
 
 app = typer.Typer(
     add_completion=False,
@@ -65,7 +65,7 @@ def gate(
     """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
     reporter = Reporter()
     with reporter.stage("start"):  # torch, transformers and lm-eval take their time on a cold disk
-        from harness.gate import GateOptions, run_gate
+        from harness.gate.pipeline import GateOptions, run_gate
     asked = GateOptions(model, reference, policy, out, resume, candidate_url, reference_url, baseline, single_file)
     run, verdict = run_gate(asked, reporter)
     reporter.print_times()
@@ -81,8 +81,8 @@ def quantize(
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
 ) -> None:
     """Quantize MODEL into a checkpoint that stock vLLM loads. Run again to go on after an interruption."""
-    from harness.models import resolve_model
-    from harness.prepare import quantize_model
+    from harness.checkpoint.models import resolve_model
+    from harness.gate.quantization import quantize_model
 
     reporter = Reporter()
     print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
@@ -94,7 +94,7 @@ def judge_command(
     policy: Annotated[str | None, typer.Option(help="Another policy; the result is marked as after the fact.")] = None,
 ) -> None:
     """Decide again on a stored run and render its report. No server is needed."""
-    from harness.gate import judge_run, render_run
+    from harness.gate.pipeline import judge_run, render_run
 
     folder = RunFolder(run)
     verdict = judge_run(folder, load_policy(policy) if policy else None)
@@ -113,7 +113,7 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Judge results made elsewhere: of lm-eval (--log_samples), of swebench, or the candidates of two runs."""
-    from harness.compare import compare, to_json
+    from harness.offline.compare import compare, to_json
 
     if max_loss >= MOST_LOSS:
         raise typer.BadParameter(f"--max-loss {max_loss:g} is {100 * max_loss:g} points; write 0.01 for one point")
@@ -128,7 +128,7 @@ def compare_command(
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")], single_file: SingleFile = False) -> None:
     """Render the report of a stored run again."""
-    from harness.gate import render_run
+    from harness.gate.pipeline import render_run
 
     RunFolder(run).manifest()
     print(render_run(RunFolder(run), single_file))
@@ -141,8 +141,8 @@ def card_command(
     source_url: Annotated[str | None, typer.Option(help="Where the report is published: the results' source.")] = None,
 ) -> None:
     """Write what RUN found into a model card. Nothing is uploaded; done twice, nothing changes the second time."""
-    from reports.card_file import merge_into
-    from reports.model_card import render_model_card
+    from reports.cards.card_file import merge_into
+    from reports.cards.model_card import render_model_card
     from reports.render import read_report
 
     found = read_report(RunFolder(run))
@@ -160,7 +160,7 @@ def history_command(
     out: Annotated[Path, typer.Option(help="The page.")] = Path("history.html"),
 ) -> None:
     """Lay RUNS beside each other: each model's checks over time, and any two runs side by side."""
-    from reports.history_page import write_history
+    from reports.history.page import write_history
 
     for name, why in write_history(runs, out).skipped:
         print(f"not shown: {name}: {why}")
@@ -176,11 +176,11 @@ def serve(
     """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
     import time
 
-    from harness.hardware import detect
-    from harness.models import cache_folder, resolve_model
-    from harness.samples import ROLES
-    from harness.serving import plan_servers
-    from harness.serving import serve as start
+    from harness.checkpoint.models import cache_folder, resolve_model
+    from harness.contract.samples import ROLES
+    from harness.serving.hardware import detect
+    from harness.serving.servers import plan_servers
+    from harness.serving.servers import serve as start
 
     if role not in ROLES:
         raise typer.BadParameter(f"--role is {role}; use one of: {', '.join(ROLES)}")
@@ -214,7 +214,7 @@ def items_command(
     """Write what SUITE would ask, as a gate run would, and say what it costs in tokens. No server is needed."""
     reporter = Reporter()
     with reporter.stage("start"):
-        from harness.costs import item_table, make_item_file, to_json
+        from harness.offline.costs import item_table, make_item_file, to_json
     made = make_item_file(suite, model, load_policy(policy), out, reporter)
     if as_json:
         print(to_json(made))
@@ -239,13 +239,13 @@ def score_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Score ANSWERS to ITEMS that were made elsewhere, as the gate scores them. No server is needed."""
-    from harness.samples import ROLES
+    from harness.contract.samples import ROLES
 
     if role not in ROLES:
         raise typer.BadParameter(f"--role is {role}; use one of: {', '.join(ROLES)}")
     reporter = Reporter()
     with reporter.stage("start"):
-        from harness.offline import score_answers, score_notes, score_table, to_json
+        from harness.offline.scoring import score_answers, score_notes, score_table, to_json
     sealed = load_policy(policy) if policy else None
     options: dict[str, Any] = {"role": role, "out": out, "thinking_opened": thinking_opened}
     scores = score_answers(suite, items, answers, reporter, sealed=sealed, **options)
@@ -263,7 +263,7 @@ def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Say what this machine has, what is missing and how to get it; 3 when something is. Nothing is started."""
-    from harness.doctor import examine, finding_table, lacks, to_json
+    from harness.doctor.findings import examine, finding_table, lacks, to_json
 
     asked = load_policy(policy).policy if policy else None
     findings = examine(asked)

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from quantgate_kernels.formats.packing import pack_int4, unpack_int4
 
-from kernels.packing import pack_int4, unpack_int4
 from quantizers.errors import QuantizeError
 
 GROUP_SIZES = (128, 64, 32)

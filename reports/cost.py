@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from harness.runfolder import Manifest
-from harness.samples import ROLES, Sample
-from reports.pairs import StoredPairs
+from harness.contract.samples import ROLES, Sample
+from harness.runs.folder import Manifest
+from reports.samples.pairs import StoredPairs
 from reports.text import duration, one_line, parameters
 
 _GPUS = re.compile(r"gpus_([0-9]{1,5})gib")

@@ -9,10 +9,11 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from reports import figures, text
-from reports.drawing import SuiteFigure
-from reports.pairs import KINDS, PairsView
-from reports.sample_files import CALL, FOLDER, Texts, inert_json
+from reports import text
+from reports.drawing import figures
+from reports.drawing.canvas import SuiteFigure
+from reports.samples.files import CALL, FOLDER, Texts, inert_json
+from reports.samples.pairs import KINDS, PairsView
 from reports.view import Report
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.samples import Pair, Sample
+from harness.contract.samples import Pair, Sample
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.parity import differences
-from harness.runfolder import Baseline, Manifest, ModelFacts, ServerFacts
-from harness.samples import ROLES
+from harness.contract.samples import ROLES
+from harness.parity.comparison import differences
+from harness.runs.folder import Baseline, Manifest, ModelFacts, ServerFacts
 from reports.repeat import Command, repeat, started
 from reports.text import (
     date,

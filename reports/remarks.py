@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.policy import Policy
-from harness.runfolder import Manifest
-from harness.samples import ROLES
-from harness.verdict import SAME_MODEL, Verdict
-from reports.pairs import StoredPairs
+from harness.contract.policy import Policy
+from harness.contract.samples import ROLES
+from harness.judging.verdict import SAME_MODEL, Verdict
+from harness.runs.folder import Manifest
 from reports.provenance import Provenance, reused
+from reports.samples.pairs import StoredPairs
 from reports.suite_view import SuiteView
 from reports.text import one_line, plural
 

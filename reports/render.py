@@ -6,25 +6,25 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness.errors import BadInput
-from harness.instances import SUITE as INSTANCES
-from harness.items import read_items
-from harness.policy import SealedPolicy, parse_policy
-from harness.positions import PositionSummary, position_summary
-from harness.runfolder import RunFolder, read_json, write_whole
-from harness.samples import Item, Role, Sample
-from harness.verdict import SCHEMA_VERSION, Verdict
-from reports.badge import render_badge
+from harness.contract.errors import BadInput
+from harness.contract.items import read_items
+from harness.contract.policy import SealedPolicy, parse_policy
+from harness.contract.samples import Item, Role, Sample
+from harness.judging.verdict import SCHEMA_VERSION, Verdict
+from harness.runs.folder import RunFolder, read_json, write_whole
+from harness.runs.instances import SUITE as INSTANCES
+from harness.runs.positions import PositionSummary, position_summary
+from reports.cards.model_card import render_model_card
+from reports.formats.badge import render_badge
+from reports.formats.junit import render_junit
+from reports.formats.markdown import render_markdown
+from reports.formats.report_json import render_json
 from reports.html import render_html
-from reports.instance_pages import write_pages
-from reports.instances import instances, with_instances
-from reports.junit import render_junit
-from reports.markdown import render_markdown
-from reports.model_card import render_model_card
+from reports.instances.outcomes import instances, with_instances
+from reports.instances.pages import write_pages
 from reports.remarks import NOT_THERE
-from reports.report_json import render_json
-from reports.sample_files import inline_texts, write_texts
-from reports.stored_samples import LeftOut, sample_lines
+from reports.samples.files import inline_texts, write_texts
+from reports.samples.stored import LeftOut, sample_lines
 from reports.text import one_line, plural
 from reports.view import Report, build
 

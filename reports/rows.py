@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.checks import CheckResult
+from harness.judging.checks import CheckResult
 from reports.text import bare, number, percent, plural, quantity, unit_word
 
 BAR_LOW, BAR_HIGH = -1.0, 2.0

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
-from harness.positions import PositionSummary
-from harness.samples import Role, Sample
-from reports.drawing import SuiteFigure
+from harness.contract.samples import Role, Sample
+from harness.runs.positions import PositionSummary
+from reports.drawing.canvas import SuiteFigure
 from reports.kl import Divergence, divergence
-from reports.pairs import StoredPair, StoredPairs
+from reports.samples.pairs import StoredPair, StoredPairs
 from reports.scores import TaskScores, all_scores, by_task
 from reports.suite_figures import suite_figures
 from reports.suite_tables import WITHOUT_SCORES, suite_tables

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness.checks import CheckResult
-from harness.policy import SealedPolicy
-from harness.positions import PositionSummary
-from harness.runfolder import Manifest
-from harness.samples import Item, Role, Sample
-from harness.verdict import EXIT_CODES, Verdict
+from harness.contract.policy import SealedPolicy
+from harness.contract.samples import Item, Role, Sample
+from harness.judging.checks import CheckResult
+from harness.judging.verdict import EXIT_CODES, Verdict
+from harness.runs.folder import Manifest
+from harness.runs.positions import PositionSummary
 from reports.cost import costs, fits_on
-from reports.pairs import PairsView, collect, planned_pairs, show_pairs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.rows import RANK, CheckRow, check_rows
+from reports.samples.pairs import PairsView, collect, planned_pairs, show_pairs
 from reports.suite_view import Measured, SuiteView, suite_views
 from reports.text import date, duration, plural
 

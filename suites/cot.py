@@ -24,12 +24,13 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from pydantic import Field
 
-from harness.endpoint import Completion, Endpoint, Messages
-from harness.errors import BadInput
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample
-from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
-from suites.thinking import with_scores_in_budgets
+from harness.contract.chat import Messages, Tokenizer
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Completion, Endpoint
+from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.readings.thinking import with_scores_in_budgets
 
 TASK_FILES = Path(__file__).parent / "cot_tasks"
 FEWSHOT_SEED = 1234

@@ -20,12 +20,13 @@ from typing import Any
 
 from pydantic import Field
 
-from harness.endpoint import Endpoint, EndpointError
-from harness.errors import BadInput, NotComparable
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample, sha256_of
-from suites.base import Suite, SuiteConfig, Tokenizer, make_sample
-from suites.prompts import LONGEST_PROMPT, shipped_prompts
+from harness.contract.chat import Tokenizer
+from harness.contract.errors import BadInput, NotComparable
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample, sha256_of
+from harness.endpoint.client import Endpoint, EndpointError
+from suites.base import Suite, SuiteConfig, make_sample
+from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
 
 
 class DecodingConfig(SuiteConfig):

@@ -1,7 +1,7 @@
 """Footprint: what a checkpoint takes, on disk, in memory, and in GPUs of the sizes that are sold.
 
-Nothing is asked: the harness has measured it (harness/measured.py). A sample's metrics are those, and `gpus_24gib`,
-`gpus_48gib` ...: how many GPUs of this size hold the weights and the KV cache (`gpus_needed`).
+Nothing is asked: the harness has measured it (harness/endpoint/counters.py). A sample's metrics are those, and
+`gpus_24gib`, `gpus_48gib` ...: how many GPUs of this size hold the weights and the KV cache (`gpus_needed`).
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.endpoint import Endpoint, EndpointError
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample, sample_of
-from suites.base import Suite, SuiteConfig, Tokenizer, make_item
+from harness.contract.chat import Tokenizer
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample, sample_of
+from harness.endpoint.client import Endpoint, EndpointError
+from suites.base import Suite, SuiteConfig, make_item
 
 GIB = 1 << 30
 

@@ -16,12 +16,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from harness.endpoint import Completion
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample
-from suites.accepted import first_accepted
-from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_sample
-from suites.endings import unterminated
+from harness.contract.chat import Tokenizer
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Completion
+from suites.base import ChatSuite, SuiteConfig, make_sample
 from suites.language_items import (
     ARITHMETIC,
     PAIRS,
@@ -33,7 +32,9 @@ from suites.language_items import (
     question_items,
     thinking_items,
 )
-from suites.scripts import LANGUAGES, Language, broken_characters, fits, mixed_words, script_shares
+from suites.readings.accepted import first_accepted
+from suites.readings.endings import unterminated
+from suites.readings.scripts import LANGUAGES, Language, broken_characters, fits, mixed_words, script_shares
 
 Group = Literal["arithmetic", "facts", "cross", "thinking"]
 GROUPS: tuple[Group, ...] = ("arithmetic", "facts", "cross", "thinking")
@@ -47,11 +48,11 @@ LANGUAGE_METRICS = {
     "no_language": "1 when the answer is of no language (a number, a formula, a name): it is then not in a wrong one",
     "answer_kana": "share of the answer's letters; so too han, latin, hangul, cyrillic, arabic, other; absent without",
     "reasoning_kana": "share of the thinking's letters, and so on",
-    "mixed_words": "words whose letters do not belong together, in thinking and answer (suites/scripts.py)",
+    "mixed_words": "words whose letters do not belong together, in thinking and answer (suites/readings/scripts.py)",
     "broken_characters": "U+FFFD and lone surrogates in thinking and answer, but for one that the budget cut",
     "garbled": "1 when there is a mixed word or a broken character",
 }
-"""Metrics of a sample, in addition to those of suites/endings.py."""
+"""Metrics of a sample, in addition to those of suites/readings/endings.py."""
 
 
 class LanguageConfig(SuiteConfig):

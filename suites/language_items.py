@@ -15,12 +15,12 @@ from importlib import resources
 from itertools import permutations
 from random import Random
 
-from harness.endpoint import Messages
-from harness.samples import Item
-from suites.accepted import numbers
+from harness.contract.chat import Messages
+from harness.contract.samples import Item
 from suites.base import make_item
-from suites.multistep import Asked, draw, make_problem
-from suites.scripts import LANGUAGES, Language
+from suites.materials.multistep import Asked, draw, make_problem
+from suites.readings.accepted import numbers
+from suites.readings.scripts import LANGUAGES, Language
 
 ARITHMETIC, CROSS_ARITHMETIC, THINKING = 40, 24, 24
 """Items of each task: of a language; of all pairs of languages together; of a language to think in."""

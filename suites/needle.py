@@ -18,14 +18,15 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
-from harness.endpoint import Completion, Messages
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample
-from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
-from suites.fitting import WITHIN, fit, user
-from suites.haystack import Haystack, Language, noise, running_text, topped_up
-from suites.needle_phrases import PHRASES, draw_other
-from suites.ruler import match_all
+from harness.contract.chat import Messages, Tokenizer
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Completion
+from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.materials.fitting import WITHIN, fit, user
+from suites.materials.haystack import Haystack, Language, noise, running_text, topped_up
+from suites.materials.needle_phrases import PHRASES, draw_other
+from suites.ruler.suite import match_all
 
 COUNTED = 32768
 """Longer prompts are not counted one by one, since a million tokens take seconds: one prompt of each length is."""

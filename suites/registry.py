@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.errors import BadInput
-from harness.policy import Config, Policy, validate
+from harness.contract.errors import BadInput
+from harness.contract.policy import Config, Policy, validate
 from suites.base import Suite
 from suites.cot import Cot, CotConfig
 from suites.decoding import Decoding, DecodingConfig
-from suites.divergence import Divergence, DivergenceConfig
+from suites.divergence.suite import Divergence, DivergenceConfig
 from suites.footprint import Footprint, FootprintConfig
 from suites.language import LanguageConfig, LanguageSuite
 from suites.needle import Needle, NeedleConfig
-from suites.ruler import Ruler, RulerConfig
+from suites.ruler.suite import Ruler, RulerConfig
 from suites.speculative import Speculative, SpeculativeConfig
 from suites.speed import Speed, SpeedConfig
-from suites.swebench import Swebench, SwebenchConfig
+from suites.swebench.suite import Swebench, SwebenchConfig
 from suites.termination import Termination, TerminationConfig
 
 SUITES: dict[str, tuple[type[Suite], type[Config]]] = {

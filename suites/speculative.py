@@ -15,12 +15,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness.endpoint import Endpoint, EndpointError
-from harness.measured import Metrics, counter, spec_counters, spec_metrics
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample
-from suites.base import Suite, SuiteConfig, Tokenizer, make_sample
-from suites.prompts import LONGEST_PROMPT, shipped_prompts
+from harness.contract.chat import Tokenizer
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Endpoint, EndpointError
+from harness.endpoint.counters import Metrics, counter, spec_counters, spec_metrics
+from suites.base import Suite, SuiteConfig, make_sample
+from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
 
 ANSWERED = "vllm:request_params_max_tokens_count"
 """Requests that the server has answered, of any client. vLLM counts one together with the drafts of its last step."""

@@ -7,7 +7,7 @@ Sampling is the policy's, which should be what the model's makers recommend (oft
 where sampled ones do not, so a policy with temperature 0 measures something else. It is allowed, and every sample of it
 carries the metric `greedy`.
 
-Metrics of a sample: those of suites/endings.py and suites/thinking.py, and `greedy`.
+Metrics of a sample: those of suites/readings/endings.py and suites/readings/thinking.py, and `greedy`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from harness.endpoint import Completion
-from harness.policy import Sampling
-from harness.samples import Item, Role, Sample
-from suites.accepted import numbers
-from suites.base import ChatSuite, SuiteConfig, Tokenizer, make_item, make_sample
-from suites.endings import unterminated
-from suites.final_answers import final_number
-from suites.multistep import LEVELS, Level, make_problem
-from suites.scripts import LANGUAGES, Language
-from suites.thinking import thinking_metrics, with_scores_in_budgets, worked_out
+from harness.contract.chat import Tokenizer
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Completion
+from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.materials.multistep import LEVELS, Level, make_problem
+from suites.readings.accepted import numbers
+from suites.readings.endings import unterminated
+from suites.readings.final_answers import final_number
+from suites.readings.scripts import LANGUAGES, Language
+from suites.readings.thinking import thinking_metrics, with_scores_in_budgets, worked_out
 
 PROMPT_TOKENS = 1024
 """No prompt has more bytes, chat template included; byte-level tokenizers make at most one token of a byte."""

@@ -29,7 +29,7 @@ from harness import __version__
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results/validity.json"
 DOCS = ROOT / "docs/validity.md"
-JUDGED = ("harness/statistics.py", "harness/sequential.py")
+JUDGED = ("harness/judging/statistics.py", "harness/judging/sequential.py")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,6 @@
 """The sequential test over many streams at once: the product's bets and growth, another loop.
 
-tests/benchmarks/test_validity.py proves that it stops where `harness.sequential.run_test` stops.
+tests/benchmarks/test_validity.py proves that it stops where `harness.judging.sequential.run_test` stops.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from benchmarks.validity.cells import seeded
 from benchmarks.validity.pairs import shares
-from harness.sequential import BETS, _log_growth
-from harness.statistics import items_to_decide
+from harness.judging.sequential import BETS, _log_growth
+from harness.judging.statistics import items_to_decide
 
 CHUNK = 64
 GOAL = -math.log(1 - 0.95) + math.log(BETS.size)

@@ -1,1 +1,4 @@
-"""What a checkpoint is, from its files alone, and whether it is what it claims to be."""
+"""What a checkpoint is by its headers, what it claims to be, and the doubts between the two.
+
+May import: harness.contract, harness.runs, quantizers.
+"""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.contract.text import quoted
 from quantizers.checkpoint import CONFIG_FILE, read_json
 from quantizers.errors import QuantizeError
 
@@ -84,12 +85,6 @@ def claims_of(model: Path, name: str = "") -> list[Claim]:
         config = {}
     front, body = read_card(model)
     return [*_config_claims(config), *_front_claims(front), *_text_claims(body), *_said(NAME, _last_part(name))]
-
-
-def quoted(text: str, limit: int = 80) -> str:
-    """Other people's text on one line: no control, direction or surrogate characters, at most `limit` long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
-    return line if len(line) <= limit and len(text) <= 4 * limit else line[: limit - 1] + "…"
 
 
 # -- the card ------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint.claims import quoted
 from harness.checkpoint.ignored import excepted
 from harness.checkpoint.layouts import Module, count, split_name
+from harness.contract.text import quoted
 from quantizers.checkpoint import INDEX_FILE, LARGEST_HEADER, TensorInfo, read_header, read_json
 from quantizers.errors import QuantizeError
 

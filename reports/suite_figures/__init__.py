@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from reports.drawing import SuiteFigure
+from reports.drawing.canvas import SuiteFigure
 from reports.suite_figures import (
     divergence,
     footprint,

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.positions import BUCKETS
-from harness.samples import Pair, Sample
-from reports.charts import beside, finite, named, places_of
-from reports.drawing import SMALL, SuiteFigure, Svg, small
+from harness.contract.samples import Pair, Sample
+from harness.runs.positions import BUCKETS
+from reports.drawing.canvas import SMALL, SuiteFigure, Svg, small
+from reports.drawing.charts import beside, finite, named, places_of
+from reports.drawing.svg import INKS
 from reports.kl import divergence, per_position
 from reports.suite_tables.table import SuiteRun, between, language_of, nats
-from reports.svg import INKS
 from reports.text import plural
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from reports.charts import finite, named
-from reports.drawing import SuiteFigure, Svg, small
+from reports.drawing.canvas import SuiteFigure, Svg, small
+from reports.drawing.charts import finite, named
+from reports.drawing.svg import INKS
 from reports.suite_tables.footprint import FACTS
 from reports.suite_tables.table import SuiteRun, average, quotient, values
-from reports.svg import INKS
 from reports.text import percent
 
 if TYPE_CHECKING:

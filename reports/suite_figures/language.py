@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.samples import Pair
-from reports.charts import Row, finite, grouped_rows, most_changed
-from reports.drawing import MAX_ROWS, SuiteFigure
+from harness.contract.samples import Pair
+from reports.drawing.canvas import MAX_ROWS, SuiteFigure
+from reports.drawing.charts import Row, finite, grouped_rows, most_changed
 from reports.suite_figures import scores, termination
 from reports.suite_tables.language import SCRIPTS
 from reports.suite_tables.table import SuiteRun, average, language_of, values

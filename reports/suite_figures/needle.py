@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from reports.drawing import SuiteFigure
-from reports.heatmap import Grid, heat_map, worth_drawing
+from reports.drawing.canvas import SuiteFigure
+from reports.drawing.heatmap import Grid, heat_map, worth_drawing
 from reports.suite_figures.ruler import finding, heads_of
 from reports.suite_tables.needle import grid
 from reports.suite_tables.table import SuiteRun

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.samples import Pair
-from reports.drawing import SuiteFigure
-from reports.heatmap import MAX_COLUMNS, Grid, Scores, heat_map, worth_drawing
+from harness.contract.samples import Pair
+from reports.drawing.canvas import SuiteFigure
+from reports.drawing.heatmap import MAX_COLUMNS, Grid, Scores, heat_map, worth_drawing
 from reports.scores import by_task, task_scores
 from reports.suite_figures import scores
 from reports.suite_tables.ruler import split

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from reports.charts import Row, both_roles, grouped_rows, labelled_rows, left_of, named
-from reports.drawing import MAX_ROWS, SuiteFigure
+from reports.drawing.canvas import MAX_ROWS, SuiteFigure
+from reports.drawing.charts import Row, both_roles, grouped_rows, labelled_rows, left_of, named
 from reports.scores import TaskScores, all_scores, by_task
 from reports.suite_tables.table import SuiteRun
 from reports.text import one_line, percent, plural, points

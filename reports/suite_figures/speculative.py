@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from reports.charts import Curve, curves
-from reports.drawing import SuiteFigure
+from reports.drawing.canvas import SuiteFigure
+from reports.drawing.charts import Curve, curves
 from reports.suite_tables.speculative import counts
 from reports.suite_tables.table import SuiteRun, quotient
 from reports.text import percent

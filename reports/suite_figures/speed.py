@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.samples import Pair
-from reports.charts import Curve, curves, finite
-from reports.drawing import ROLES, SuiteFigure
+from harness.contract.samples import Pair
+from reports.drawing.canvas import ROLES, SuiteFigure
+from reports.drawing.charts import Curve, curves, finite
 from reports.scores import by_task
 from reports.suite_tables.table import SuiteRun, average
 from reports.text import number

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from reports.charts import Row, grouped_rows, left_of, most_changed
-from reports.drawing import SuiteFigure
+from reports.drawing.canvas import SuiteFigure
+from reports.drawing.charts import Row, grouped_rows, left_of, most_changed
 from reports.suite_tables.swebench import exit_status
 from reports.suite_tables.table import SuiteRun
 from reports.text import ABSENT, one_line, percent

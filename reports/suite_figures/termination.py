@@ -9,12 +9,12 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harness.samples import Pair
-from reports.charts import Curve, curves, finite, named
-from reports.drawing import SuiteFigure, Svg, small
+from harness.contract.samples import Pair
+from reports.drawing.canvas import SuiteFigure, Svg, small
+from reports.drawing.charts import Curve, curves, finite, named
+from reports.drawing.svg import INKS
 from reports.suite_figures.ruler import short
 from reports.suite_tables.table import SuiteRun, average
-from reports.svg import INKS
 from reports.text import number, percent
 
 if TYPE_CHECKING:

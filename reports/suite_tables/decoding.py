@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.samples import Sample
+from harness.contract.samples import Sample
 from reports.scores import by_task
 from reports.suite_tables.table import SuiteRun, Table, not_measured, quotient, total, values, with_total
 from reports.text import ABSENT, number, percent

@@ -1,7 +1,7 @@
 """Divergence: how far the candidate's next-token distribution lies from the reference's, beside the noise floor.
 
 Means are sums of the samples' metrics, so those that checks judge; percentiles need every position and are read from
-the files (harness/positions.py), where these are still there.
+the files (harness/runs/positions.py), where these are still there.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from harness.positions import BUCKETS, PositionStats, PositionSummary
-from harness.samples import Pair, Sample
+from harness.contract.samples import Pair, Sample
+from harness.runs.positions import BUCKETS, PositionStats, PositionSummary
 from reports.kl import per_position
 from reports.suite_tables.table import (
     NOT_MEASURED,

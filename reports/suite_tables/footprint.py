@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from harness.samples import Sample
+from harness.contract.samples import Sample
 from reports.suite_tables.table import NOT_MEASURED, SuiteRun, Table, average, finite, not_measured, quotient, values
 from reports.text import ABSENT, number, parameters, size
 
@@ -31,7 +31,7 @@ FACTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "kv_bytes": ("KV cache, all GPUs", _bytes),
     "gpus": ("GPUs of this run", number),
 }
-"""Metrics (harness/measured.py), their words and how they are written."""
+"""Metrics (harness/endpoint/counters.py), their words and how they are written."""
 
 
 def tables(run: SuiteRun) -> list[Table]:

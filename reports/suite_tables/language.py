@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.samples import Sample
+from harness.contract.samples import Sample
 from reports.scores import by_task
 from reports.suite_tables.scores import endings_tables, score_table
 from reports.suite_tables.table import (
@@ -23,7 +23,7 @@ from reports.suite_tables.table import (
 from reports.text import number, percent
 
 SCRIPTS = ("kana", "han", "latin", "hangul", "cyrillic", "arabic", "other")
-"""Bins of the metrics answer_kana, reasoning_kana ... (suites/scripts.py)."""
+"""Bins of the metrics answer_kana, reasoning_kana ... (suites/readings/scripts.py)."""
 LEAST_SHARE = 0.0005
 """Scripts below are not shown."""
 RATES = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.effective_length import THRESHOLD, effective_length
-from harness.samples import Pair, Sample
+from harness.contract.samples import Pair, Sample
 from reports.scores import by_task, mean, task_scores
+from reports.suite_tables.effective_length import THRESHOLD, effective_length
 from reports.suite_tables.scores import endings_tables, score_table
 from reports.suite_tables.table import Groups, SuiteRun, Table, both, difference, of_roles, with_total
 from reports.text import number, percent, points

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.samples import Sample
+from harness.contract.samples import Sample
 from reports.scores import RoleScores, TaskScores, all_scores, by_task
 from reports.suite_tables.table import Groups, SuiteRun, Table, both, known, not_measured, of_roles, with_total
 from reports.text import number, percent, plural, points
@@ -15,7 +15,7 @@ ENDINGS = {
     "null": "No answer (null)",
     "tool_calls": "Tool call",
 }
-"""Metrics that say how an answer ended (suites/endings.py), and their words."""
+"""Metrics that say how an answer ended (suites/readings/endings.py), and their words."""
 
 
 FLIPS = "Flips: pairs that score lower with the candidate (worse), higher (better), or either (D)."

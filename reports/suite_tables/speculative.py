@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from harness.samples import Sample
+from harness.contract.samples import Sample
 from reports.scores import by_task
 from reports.suite_tables.table import (
     Speculative,

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from harness.samples import Pair, Sample
+from harness.contract.samples import Pair, Sample
 from reports.scores import by_task
 from reports.suite_tables.table import (
     Groups,
@@ -24,7 +24,7 @@ from reports.suite_tables.table import (
 from reports.text import ABSENT, number, percent
 
 EXIT = "exit "
-"""Prefix of the metric that names a trajectory's exit status (harness/instances.py)."""
+"""Prefix of the metric that names a trajectory's exit status (harness/runs/instances.py)."""
 
 LIMITED = "Hit a step or time limit"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.samples import Pair, Sample
+from harness.contract.samples import Pair, Sample
 from reports.scores import by_task
 from reports.suite_tables.scores import endings_tables, score_table
 from reports.suite_tables.table import (
@@ -26,7 +26,7 @@ from reports.suite_tables.table import (
 from reports.text import number
 
 RATES = {"unterminated": "Thinking not closed", "looped": "Looped", "uncommitted": "Reached, not answered"}
-"""Metrics (suites/endings.py, suites/thinking.py) and their words."""
+"""Metrics (suites/readings/endings.py, suites/readings/thinking.py) and their words."""
 
 _BUDGET = re.compile(r"score@([0-9]{1,9})")
 

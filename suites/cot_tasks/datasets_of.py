@@ -15,9 +15,9 @@ from typing import Any
 
 import datasets
 
-from harness.errors import BadInput
-from suites.final_answers import plain_number
-from suites.word_problems import word_problems as generate
+from harness.contract.errors import BadInput
+from suites.materials.word_problems import word_problems as generate
+from suites.readings.final_answers import plain_number
 
 Row = dict[str, Any]
 Splits = dict[str, datasets.Dataset]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from suites.final_answers import final_expression, final_letter, final_number
-from suites.math_grader import same_expression
+from suites.readings.final_answers import final_expression, final_letter, final_number
+from suites.readings.math_grader import same_expression
 
 Texts = Iterable[Iterable[str]]
 """The answers to each question, a list each."""

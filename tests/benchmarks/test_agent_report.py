@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks.agent_report import make_run, stages
-from harness.runfolder import RunFolder
+from harness.runs.folder import RunFolder
 
 
 def test_every_stage_runs_on_what_was_made(tmp_path: Path) -> None:

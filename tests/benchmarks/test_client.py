@@ -15,8 +15,8 @@ from fake_server import FakeServer, Reply, chat_reply
 from benchmarks import client, client_cost
 from benchmarks.client import ask_bare, bench_command, main, questions, read_bench, require_same_prompts, summary
 from benchmarks.suite_run import Figures, Workload, ask_suite, figures, make_workload
-from harness.errors import BadInput, RunFailed
-from harness.items import index_items, write_items
+from harness.contract.errors import BadInput, RunFailed
+from harness.contract.items import index_items, write_items
 from suites.base import make_item
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

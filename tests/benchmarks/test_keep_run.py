@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.agent_report import make_run, stages
 from benchmarks.keep_run import main, scores
-from harness.runfolder import RunFolder
-from harness.samples import Role, Sample
+from harness.contract.samples import Role, Sample
+from harness.runs.folder import RunFolder
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 

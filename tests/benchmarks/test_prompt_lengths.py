@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.prompt_lengths import DEMO, ITEMS, main
-from suites.ruler import TASKS
+from suites.ruler.suite import TASKS
 
 STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "prompt_lengths.json"
 

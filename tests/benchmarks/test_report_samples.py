@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report_samples
-from harness.runfolder import RunFolder
+from harness.runs.folder import RunFolder
 
 
 def test_what_it_reports_is_what_was_made_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

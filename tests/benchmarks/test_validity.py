@@ -13,8 +13,8 @@ from scipy import stats
 from benchmarks.validity import figure, outcomes, page, pairs, scores, sequential, tables
 from benchmarks.validity.__main__ import DOCS, RESULTS, main
 from benchmarks.validity.cells import Cells, Job, seeded
-from harness.sequential import run_test
-from harness.statistics import paired_interval, ratio_interval, tango_interval
+from harness.judging.sequential import run_test
+from harness.judging.statistics import paired_interval, ratio_interval, tango_interval
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 

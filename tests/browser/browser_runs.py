@@ -10,8 +10,8 @@ from instance_runs import instance_run, store_samples
 from report_runs import judge_run, make_run, sample, small_run
 from suite_runs import every_suite, store
 
-from harness.runfolder import RunFolder
-from harness.samples import ROLES, Sample
+from harness.contract.samples import ROLES, Sample
+from harness.runs.folder import RunFolder
 from reports.render import render
 
 SCRIPTS = (

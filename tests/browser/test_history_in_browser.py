@@ -12,8 +12,8 @@ from browser_runs import SCRIPTS
 from playwright.sync_api import Browser, expect
 from report_runs import judge_run, make_run, small_run
 
-from harness.runfolder import RunFolder
-from reports.history_page import write_history
+from harness.runs.folder import RunFolder
+from reports.history.page import write_history
 from reports.render import render
 
 

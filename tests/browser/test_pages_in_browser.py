@@ -10,7 +10,7 @@ from browser_page import check_page, opened, seen
 from browser_runs import MAKERS, Reports
 from playwright.sync_api import Browser, expect
 
-from harness.runfolder import RunFolder
+from harness.runs.folder import RunFolder
 from reports.render import render
 
 ORDER = ["FAIL", "INCONCLUSIVE", "PASS"]

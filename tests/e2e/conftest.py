@@ -18,9 +18,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.runfolder import RunFolder
-from suites.ruler import PUBLISHED
-from suites.scripts import LANGUAGES
+from harness.runs.folder import RunFolder
+from suites.readings.scripts import LANGUAGES
+from suites.ruler.suite import PUBLISHED
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 COT = {
@@ -124,7 +124,8 @@ def servers_of(run: Path) -> list[psutil.Process]:
     """Processes (guards and servers) that name this run folder or its checkpoints' servers in their command line."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if "harness.guard" in " ".join(process.info["cmdline"] or []) and str(run) in " ".join(process.info["cmdline"]):
+        command = " ".join(process.info["cmdline"] or [])
+        if "harness.serving.guard" in command and str(run) in command:
             found += [process, *process.children(recursive=True)]
     return found
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.answer_files import Answer
-from harness.offline import score_answers
-from harness.progress import Reporter
-from harness.runfolder import RunFolder
-from harness.samples import ROLES, Pair, Role, Sample, pair_samples
-from harness.verdict import EXIT_CODES
+from harness.contract.samples import ROLES, Pair, Role, Sample, pair_samples
+from harness.judging.verdict import EXIT_CODES
+from harness.offline.answer_files import Answer
+from harness.offline.scoring import score_answers
+from harness.runs.folder import RunFolder
+from harness.runs.progress import Reporter
 from suites.registry import SUITES
 from tests.browser.browser_page import check_page
 from tests.e2e.conftest import SUITE_SETTINGS

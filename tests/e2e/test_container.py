@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.runfolder import RunFolder
-from harness.samples import pair_samples
-from harness.verdict import EXIT_CODES
+from harness.contract.samples import pair_samples
+from harness.judging.verdict import EXIT_CODES
+from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate, wait_for
 
 ENGINE = shutil.which("docker") or shutil.which("podman")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.models import resolve_model
-from harness.runfolder import RunFolder
-from harness.samples import ROLES
+from harness.checkpoint.models import resolve_model
+from harness.contract.samples import ROLES
+from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate, wait_for
 from tests.e2e.draft_model import make_model
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.models import resolve_model
-from harness.runfolder import RunFolder
-from harness.samples import pair_samples
-from harness.verdict import EXIT_CODES
+from harness.checkpoint.models import resolve_model
+from harness.contract.samples import pair_samples
+from harness.judging.verdict import EXIT_CODES
+from harness.runs.folder import RunFolder
 from tests.e2e.conftest import policy_of, quantgate, servers_of
 
 pytestmark = pytest.mark.e2e

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.runfolder import RunFolder
-from harness.samples import pair_samples
-from harness.verdict import EXIT_CODES
+from harness.contract.samples import pair_samples
+from harness.judging.verdict import EXIT_CODES
+from harness.runs.folder import RunFolder
 from tests.e2e.conftest import FEW_PAIRS, quantgate, servers_of, wait_for
 
 pytestmark = pytest.mark.e2e

@@ -11,13 +11,13 @@ import httpx
 import numpy as np
 import pytest
 
-from harness.endpoint import Endpoint, EndpointError
-from harness.hardware import detect
-from harness.models import resolve_model
-from harness.policy import Requests, Sampling, load_policy
-from harness.progress import Meter
-from harness.serving import SERVED_NAME, plan_servers, serve
-from harness.steady import SETTLE_SECONDS, read_after, read_counters
+from harness.checkpoint.models import resolve_model
+from harness.contract.policy import Requests, Sampling, load_policy
+from harness.endpoint.client import Endpoint, EndpointError
+from harness.parity.steadiness import SETTLE_SECONDS, read_after, read_counters
+from harness.runs.progress import Meter
+from harness.serving.hardware import detect
+from harness.serving.servers import SERVED_NAME, plan_servers, serve
 
 pytestmark = pytest.mark.e2e
 

@@ -17,10 +17,10 @@ import psutil
 import pytest
 from fake_server import FakeServer
 
-from harness.instances import read_result
-from harness.models import cache_folder, resolve_model
-from harness.runfolder import RunFolder
-from suites.containers import LABEL
+from harness.checkpoint.models import cache_folder, resolve_model
+from harness.runs.folder import RunFolder
+from harness.runs.instances import read_result
+from harness.serving.containers import LABEL
 from tests.e2e.conftest import quantgate, wait_for
 from tests.e2e.scripted_model import ScriptedModel
 from tests.e2e.swe_instances import instances, missing, scripted_fix
@@ -78,7 +78,7 @@ def wrong(row: dict[str, Any]) -> list[str]:
 
 def write_policy(folder: Path, rows: list[dict[str, Any]], format: str) -> Path:
     """A policy over these rows. What this engine cannot limit is not asked of it."""
-    from suites.containers import engine
+    from harness.serving.containers import engine
 
     cannot = engine().cannot_limit
     dataset = folder / "rows.jsonl"

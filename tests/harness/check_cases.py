@@ -5,7 +5,7 @@ from typing import Any
 
 from made import documents, measured, sample, spread
 
-from harness.samples import ROLES, Role, Sample
+from harness.contract.samples import ROLES, Role, Sample
 
 ACCURACY = {"metric": "accuracy", "on": "cot/gsm8k", "max_loss": 0.02}
 TRUNCATED = {"metric": "truncated_rate", "on": "cot/gsm8k", "max_increase": 0.02}

@@ -8,8 +8,8 @@ from elsewhere import Both, Record, write
 from fake_server import FakeServer
 from jobs import Model
 
-from harness import steady
-from harness.samples import Role
+from harness.contract.samples import Role
+from harness.parity import steadiness as steady
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.policy import parse_policy
-from harness.runfolder import Manifest, RunFolder, ServerFacts
-from harness.samples import Item, Sample
-from harness.verdict import CheckResult, Verdict
+from harness.contract.policy import parse_policy
+from harness.contract.samples import Item, Sample
+from harness.judging.verdict import CheckResult, Verdict
+from harness.runs.folder import Manifest, RunFolder, ServerFacts
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 STAMP = "2026-01-01T00-00-00.000000"

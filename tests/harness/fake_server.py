@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self, TypeVar
 
-from harness.endpoint import Endpoint
-from harness.policy import Requests, Sampling
+from harness.contract.policy import Requests, Sampling
+from harness.endpoint.client import Endpoint
 
 T = TypeVar("T")
 FAST_RETRY = {"retry-after-ms": "1"}
@@ -168,7 +168,7 @@ class FakeVllm:
         self.most_tokens = 1 << 40
         """Cap on every budget that arrives."""
         self.packed: bytes | None = None
-        """What the route of harness/score_route.py answers; None for a server without it."""
+        """What the route of harness/endpoint/score_route.py answers; None for a server without it."""
 
     def __call__(self, path: str, body: dict[str, Any]) -> Any:
         pages: dict[str, Callable[[], Any]] = {

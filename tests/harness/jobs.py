@@ -8,14 +8,14 @@ from typing import Any
 
 from fake_server import FakeServer, FakeVllm
 
-from harness.asking import ask_everything
-from harness.endpoint import Endpoint
-from harness.items import ItemRef
-from harness.job import Job, order_items
-from harness.policy import parse_policy
-from harness.progress import Reporter
-from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts
-from harness.samples import ROLES, Item, Role, Sample
+from harness.contract.items import ItemRef
+from harness.contract.policy import parse_policy
+from harness.contract.samples import ROLES, Item, Role, Sample
+from harness.endpoint.client import Endpoint
+from harness.gate.job import Job, order_items
+from harness.gate.questions import ask_everything
+from harness.runs.folder import Manifest, ModelFacts, RunFolder, ServerFacts
+from harness.runs.progress import Reporter
 from suites.base import Suite, make_item, make_sample
 
 POLICY = """\

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.checks import CheckResult, Context, decide
-from harness.policy import Check, Policy
-from harness.samples import ROLES, Pairing, PairKey, Role, Sample, pair_samples
+from harness.contract.policy import Check, Policy
+from harness.contract.samples import ROLES, Pairing, PairKey, Role, Sample, pair_samples
+from harness.judging.checks import CheckResult, Context, decide
 
 Scores = Iterable[tuple[float | None, float | None]]
 Plan = dict[PairKey, str | None]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.endpoint import Scores
+from harness.endpoint.client import Scores
 
 Array = NDArray[np.float64]
 

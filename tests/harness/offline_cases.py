@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.policy import SealedPolicy, parse_policy
-from harness.samples import Item
+from harness.contract.policy import SealedPolicy, parse_policy
+from harness.contract.samples import Item
 
 TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"

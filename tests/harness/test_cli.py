@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness import cli, gate
-from harness.errors import BadInput, GateError, NotComparable, RunFailed
-from harness.policy import parse_policy
-from harness.progress import Reporter
-from harness.runfolder import Manifest, RunFolder
-from harness.samples import ROLES, Item, Sample
-from harness.verdict import Verdict
+from harness import cli
+from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
+from harness.contract.policy import parse_policy
+from harness.contract.samples import ROLES, Item, Sample
+from harness.gate import pipeline as gate
+from harness.judging.verdict import Verdict
+from harness.runs.folder import Manifest, RunFolder
+from harness.runs.progress import Reporter
 
 POLICY = """\
 name: test
@@ -341,7 +342,8 @@ def test_the_process_ends_as_the_function_does(tmp_path: Path) -> None:
 
 CANCELLED = """
 import os, signal, sys, time
-from harness import cli, gate
+from harness.gate import pipeline as gate
+from harness import cli
 def run_gate(*_):
     try:
         print("began", flush=True)

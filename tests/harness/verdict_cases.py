@@ -5,9 +5,9 @@ from typing import Any
 
 from made import Plan, counts, pairs, plan, policy
 
-from harness.checks import CheckResult
-from harness.samples import Sample
-from harness.verdict import Verdict, judge
+from harness.contract.samples import Sample
+from harness.judging.checks import CheckResult
+from harness.judging.verdict import Verdict, judge
 
 ACCURACY = {"metric": "accuracy", "on": "cot/*", "max_loss": 0.01}
 KL = {"metric": "kl_mean", "on": "divergence", "max": 0.05}

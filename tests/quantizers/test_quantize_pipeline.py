@@ -112,7 +112,7 @@ def test_layers_see_what_earlier_quantized_layers_give(
     codes, scales = gptq(weight, 2 * rows.T @ rows, GPTQArgs(32, damping=tiny_recipe.damping))
     stored = read_tensor(checkpoint.tensors[f"{linear}.weight_scale"])
     assert (stored == scales).float().mean() > 0.95
-    from kernels.packing import unpack_int4
+    from quantgate_kernels.formats.packing import unpack_int4
 
     ours = unpack_int4(read_tensor(checkpoint.tensors[f"{linear}.weight_packed"]))
     assert (ours == codes).float().mean() > 0.95

@@ -12,10 +12,10 @@ from report_runs import manifest
 
 from benchmarks.agent_report import POLICY
 from benchmarks.trajectories import write_instance
-from harness.instances import SUITE, InstanceResult, Outcome, read_result, sample_of_result, write_result
-from harness.policy import parse_policy
-from harness.runfolder import RunFolder
-from harness.samples import Role
+from harness.contract.policy import parse_policy
+from harness.contract.samples import Role
+from harness.runs.folder import RunFolder
+from harness.runs.instances import SUITE, InstanceResult, Outcome, read_result, sample_of_result, write_result
 from suites.base import make_item
 
 SEALED = parse_policy(POLICY)

@@ -7,9 +7,9 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
-from harness.runfolder import RunFolder
-from reports.pairs import PairRow
+from harness.runs.folder import RunFolder
 from reports.render import render
+from reports.samples.pairs import PairRow
 
 NAMES = ("index.html", "junit.xml", "summary.md", "model_card.md", "badge.svg")
 VOID = {"meta", "link", "br", "input", "wbr", "img", "hr"}

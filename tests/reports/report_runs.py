@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from harness.checks import CheckResult
-from harness.policy import SealedPolicy, parse_policy
-from harness.runfolder import Manifest, ModelFacts, RunFolder, ServerFacts, Stage
-from harness.samples import ROLES, Item, Role, Sample, sha256_of
-from harness.verdict import Verdict, judge
+from harness.contract.policy import SealedPolicy, parse_policy
+from harness.contract.samples import ROLES, Item, Role, Sample, sha256_of
+from harness.judging.checks import CheckResult
+from harness.judging.verdict import Verdict, judge
+from harness.runs.folder import Manifest, ModelFacts, RunFolder, ServerFacts, Stage
 
 SEALED = parse_policy(
     """name: demo

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from report_runs import SEALED, manifest, sample
 
-from harness.runfolder import RunFolder
-from harness.samples import Item, Pair, Role, Sample
+from harness.contract.samples import Item, Pair, Role, Sample
+from harness.runs.folder import RunFolder
 
 Metrics = Mapping[str, float]
 

@@ -8,10 +8,10 @@ from report_page import page_of
 from report_runs import make_run, manifest, sample
 from suite_runs import footprint, pair, store
 
-from harness.runfolder import Baseline, Stage
-from harness.samples import Sample
+from harness.contract.samples import Sample
+from harness.runs.folder import Baseline, Stage
 from reports.cost import costs, fits_on
-from reports.pairs import StoredPairs, collect
+from reports.samples.pairs import StoredPairs, collect
 
 
 def of(*samples: Sample) -> StoredPairs:

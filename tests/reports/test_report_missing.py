@@ -9,9 +9,9 @@ import pytest
 from report_page import page_of, plain, reports_of
 from report_runs import SEALED, judge_run, make_run, manifest, sample
 
-from harness.errors import BadInput
-from harness.runfolder import RunFolder
-from harness.verdict import Verdict
+from harness.contract.errors import BadInput
+from harness.judging.verdict import Verdict
+from harness.runs.folder import RunFolder
 from reports.render import read_report, render
 
 

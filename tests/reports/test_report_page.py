@@ -11,7 +11,7 @@ from pathlib import Path
 from report_page import Page, page_of, texts_of
 from report_runs import judge_run, make_run, sample, small_run
 
-from harness.samples import ROLES
+from harness.contract.samples import ROLES
 from reports.html import embed_json
 from reports.render import read_report, render
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from report_runs import result
 
-from harness.checks import CheckResult, NoiseResult, show
+from harness.judging.checks import CheckResult, NoiseResult, show
 from reports.rows import CheckRow, check_rows
 from reports.text import bare, quantity, unit_word
 

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # helper modules of these tests, whatever import mode pytest is run with
 
-from harness.models import DEMO_NAME, cache_folder
+from harness.checkpoint.models import DEMO_NAME, cache_folder
 
 TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -21,8 +21,8 @@ def trained() -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    from suites.haystack import NOISE, running_text
-    from suites.needle_phrases import english
+    from suites.materials.haystack import NOISE, running_text
+    from suites.materials.needle_phrases import english
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

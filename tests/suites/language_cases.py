@@ -1,6 +1,6 @@
 """Answers for the tests of termination and language."""
 
-from harness.answers import Completion
+from harness.endpoint.answers import Completion
 
 GOLD = {
     "en": ("The answer is {}.", "If we look at it closely, the right answer to this question is {} and nothing else."),

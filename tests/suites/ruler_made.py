@@ -5,11 +5,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-from harness.policy import Sampling
-from harness.samples import Item
-from suites.needle_phrases import english
-from suites.ruler import TASKS, Ruler, RulerConfig
-from suites.ruler_task import Made, Place
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item
+from suites.materials.needle_phrases import english
+from suites.ruler.suite import TASKS, Ruler, RulerConfig
+from suites.ruler.task import Made, Place
 
 
 def ruler(**config: Any) -> Ruler:

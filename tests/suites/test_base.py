@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.endpoint import Completion
+from harness.endpoint.client import Completion
 from suites.base import make_item, make_sample, opens_thinking
 
 ITEM = make_item("t", "1", [{"role": "user", "content": "4 + 3?"}], repeat=2)

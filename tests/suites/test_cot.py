@@ -9,12 +9,12 @@ from fake_server import FakeServer, Reply, ask, chat_reply
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from harness.endpoint import Completion, Endpoint, EndpointError
-from harness.errors import BadInput
-from harness.policy import Sampling
-from harness.samples import Item, Sample
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Sample
+from harness.endpoint.client import Completion, Endpoint, EndpointError
 from suites.cot import TASK_FILES, Cot, CotConfig, EndpointLM, scored_text
-from suites.word_problems import word_problems
+from suites.materials.word_problems import word_problems
 
 
 def suite(tasks: dict[str, Any], temperature: float = 0.6, **config: Any) -> Cot:

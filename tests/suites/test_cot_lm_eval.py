@@ -10,18 +10,18 @@ import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply
 from lm_eval.evaluator import evaluate
 
-from harness.endpoint import Completion, Endpoint
-from harness.errors import BadInput
-from harness.policy import Sampling
-from harness.samples import Item, Sample
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Sample
+from harness.endpoint.client import Completion, Endpoint
 from suites import cot as cot_module
 from suites.cot import FEWSHOT_SEED, Cot, CotConfig, EndpointLM, load_task
-from suites.word_problems import word_problems
+from suites.materials.word_problems import word_problems
 
 LM_EVAL = Path(lm_eval.__file__).parent / "tasks"
 DATA = """
 import datasets
-from suites.word_problems import word_problems
+from suites.materials.word_problems import word_problems
 def rows(**_):
     every = word_problems(30)
     return {"test": datasets.Dataset.from_list(every[:10]), "train": datasets.Dataset.from_list(every[10:])}

@@ -11,13 +11,13 @@ import datasets
 import pytest
 from fake_server import FakeServer, ask, chat_reply
 
-from harness.endpoint import Completion, Endpoint
-from harness.errors import BadInput
-from harness.policy import Sampling
-from harness.samples import Item, Sample
-from suites import math_grader
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Sample
+from harness.endpoint.client import Completion, Endpoint
 from suites.cot import Cot, CotConfig
 from suites.cot_tasks import datasets_of
+from suites.readings import math_grader
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 FILES = {

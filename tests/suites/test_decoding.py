@@ -9,10 +9,10 @@ from fake_server import FakeServer, ask, chat_reply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.endpoint import EndpointError
-from harness.errors import BadInput, NotComparable
-from harness.policy import Sampling
-from harness.samples import Item
+from harness.contract.errors import BadInput, NotComparable
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item
+from harness.endpoint.client import EndpointError
 from suites.base import make_item
 from suites.decoding import Decoding, DecodingConfig, parting, read_ids, write_ids
 

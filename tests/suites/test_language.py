@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import GOLD, completion
 
-from harness.errors import BadInput
-from harness.policy import Sampling, validate
-from harness.samples import Item, Sample
-from suites.accepted import first_accepted
-from suites.endings import endings
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling, validate
+from harness.contract.samples import Item, Sample
 from suites.language import LANGUAGE_METRICS, PROMPT_TOKENS, LanguageConfig, LanguageSuite, language_metrics
 from suites.language_items import (
     ARITHMETIC,
@@ -27,7 +25,9 @@ from suites.language_items import (
     facts,
     thinking_prompt,
 )
-from suites.scripts import LANGUAGES, SCRIPTS, fits
+from suites.readings.accepted import first_accepted
+from suites.readings.endings import endings
+from suites.readings.scripts import LANGUAGES, SCRIPTS, fits
 
 
 def make(**settings: Any) -> LanguageSuite:

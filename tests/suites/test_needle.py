@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from ruler_made import body_of, length_of, text_of
 
-from harness.endpoint import Completion
-from harness.errors import BadInput
-from harness.policy import Sampling, validate
-from harness.samples import Item
-from suites import fitting
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling, validate
+from harness.contract.samples import Item
+from harness.endpoint.client import Completion
 from suites.base import count_tokens
+from suites.materials import fitting
 from suites.needle import COUNTED, Needle, NeedleConfig
 
 

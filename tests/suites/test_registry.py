@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from harness.errors import BadInput
-from harness.policy import Check, Policy, Serving
+from harness.contract.errors import BadInput
+from harness.contract.policy import Check, Policy, Serving
 from suites.cot import Cot
-from suites.divergence import Divergence
+from suites.divergence.suite import Divergence
 from suites.registry import SUITES, make_suites
-from suites.ruler import Ruler
+from suites.ruler.suite import Ruler
 
 
 def policy(suites: dict[str, dict[str, Any]], max_model_len: int = 65536) -> Policy:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply
 
-from harness.endpoint import EndpointError
-from harness.policy import Sampling
-from harness.samples import Sample
+from harness.contract.policy import Sampling
+from harness.contract.samples import Sample
+from harness.endpoint.client import EndpointError
 from suites import speculative
 from suites.base import make_item
 from suites.speculative import Speculative, SpeculativeConfig

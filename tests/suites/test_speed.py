@@ -12,12 +12,12 @@ import pytest
 from fake_server import FakeServer, FakeVllm, Reply, ask
 from made import decided, measured
 
-from harness.endpoint import Asked, Endpoint, EndpointError
-from harness.errors import BadInput
-from harness.policy import Requests, Sampling
-from harness.samples import Item, Sample
-from harness.statistics import ratio_interval
-from harness.steady import read_after, read_counters
+from harness.contract.errors import BadInput
+from harness.contract.policy import Requests, Sampling
+from harness.contract.samples import Item, Sample
+from harness.endpoint.client import Asked, Endpoint, EndpointError
+from harness.judging.statistics import ratio_interval
+from harness.parity.steadiness import read_after, read_counters
 from suites import speed
 from suites.speed import METRICS, Load, Speed, SpeedConfig, bench_command, read_result
 

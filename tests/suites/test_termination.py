@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import completion
 
-from harness.errors import BadInput
-from harness.policy import Sampling, validate
-from harness.samples import Item, Sample
-from suites.endings import endings
-from suites.markers import count_markers
-from suites.scripts import LANGUAGES, fits
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling, validate
+from harness.contract.samples import Item, Sample
+from suites.readings.endings import endings
+from suites.readings.markers import count_markers
+from suites.readings.scripts import LANGUAGES, fits
+from suites.readings.thinking import BUDGETS, THINKING_METRICS
 from suites.termination import INSTRUCTION, PROMPT_TOKENS, Termination, TerminationConfig
-from suites.thinking import BUDGETS, THINKING_METRICS
 
 SAMPLED = Sampling(temperature=0.6, max_tokens=16384)  # type: ignore[call-arg]
 

@@ -1,0 +1,4 @@
+"""What all rooms speak of: errors, policy, items, samples, metrics.
+
+May import: nothing of ours.
+"""

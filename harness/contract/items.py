@@ -1,0 +1,108 @@
+"""Items on disk, one JSON line each: streamed out, read back one by one, since a prompt may have a million tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from harness.contract.errors import BadInput
+from harness.contract.samples import Item, PairKey
+
+
+class ItemRef(NamedTuple):
+    """An item by name; its prompt stays on disk."""
+
+    task: str
+    item: str
+    repeat: int
+    prompt_sha256: str
+    offset: int
+    """Byte at which its line begins."""
+
+    def pair(self, suite: str) -> PairKey:
+        return (suite, self.task, self.item, self.repeat)
+
+
+def write_items(path: Path, items: Iterable[Item]) -> str:
+    """Write the whole file or nothing; returns the sha256 of its bytes.
+
+    Raises:
+        BadInput: two items of one name, which would be one pair.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    digest, names = hashlib.sha256(), set()
+    try:
+        with temporary.open("wb") as file:
+            for item in items:
+                name = item.task, item.item, item.repeat
+                if name in names:
+                    raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
+                names.add(name)
+                line = item.model_dump_json().encode() + b"\n"
+                digest.update(line)
+                file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return digest.hexdigest()
+
+
+def read_items(path: Path) -> Iterator[Item]:
+    """Yield the items of a file.
+
+    Raises:
+        BadInput: the file is missing, or a line is not an item, with its number.
+    """
+    yield from (item for _, item in _lines(path))
+
+
+def index_items(path: Path) -> list[ItemRef]:
+    """The names of a file's items, in its order. Raises BadInput as `read_items` does."""
+    return [ItemRef(i.task, i.item, i.repeat, i.prompt_sha256, offset) for offset, i in _lines(path)]
+
+
+def load_item(path: Path, ref: ItemRef) -> Item:
+    """Read one item. Raises BadInput: the file is not the one that was indexed."""
+    with path.open("rb") as file:
+        file.seek(ref.offset)
+        try:
+            item = Item.model_validate_json(file.readline())
+        except ValidationError:
+            raise BadInput(f"{path} was changed while it was read") from None
+    if (item.task, item.item, item.repeat, item.prompt_sha256) != ref[:4]:
+        raise BadInput(f"{path} was changed while it was read")
+    return item
+
+
+def sha256_of_file(path: Path) -> str:
+    """Raises BadInput: the file is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, Item]]:
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    with file:
+        offset = 0
+        for number, line in enumerate(file, start=1):
+            try:
+                yield offset, Item.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "line"
+                raise BadInput(f"{path}:{number}: not an item ({where}: {first['msg']})") from None
+            offset += len(line)

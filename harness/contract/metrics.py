@@ -1,0 +1,158 @@
+"""What a check may speak of: how each metric is read from samples, and which margins fit it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from harness.contract.samples import Pair, Sample
+
+Margin = Literal["max_loss", "max_increase", "max", "min", "max_over_noise"]
+Unit = Literal["points", "nats", "share", "ratio"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Each role has a value in [0, 1] for each sample; what is judged is the mean difference of the pairs."""
+
+    value: Callable[[Sample], float | None]
+    margin: Literal["max_loss", "max_increase"]
+    """max_loss: lower is worse. max_increase: higher is worse."""
+    guard: Literal["floor", "ceiling"]
+    """floor: least value of the reference that can show damage. ceiling: highest value of the candidate by itself."""
+    unit: Unit = "points"
+
+    @property
+    def margins(self) -> tuple[Margin, ...]:
+        return (self.margin,)
+
+
+class Part(NamedTuple):
+    """What one pair adds to a ratio of sums. The two sums differ where a pair only bounds its value."""
+
+    low: float
+    high: float
+    weight: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Each pair adds to two sums; what is judged is their ratio."""
+
+    part: Callable[[Pair], Part | None]
+    margins: tuple[Margin, ...]
+    unit: Unit
+    signed: bool = False
+    """Whether a pair's value may be negative."""
+    high: float = float("inf")
+    """Largest value that is possible."""
+    exact: bool = False
+    """Measured without error (a file's size): no interval is needed."""
+    equal: float | None = None
+    """Value of a candidate that is as good as its reference; None where there is no such value."""
+
+
+def _score(sample: Sample) -> float | None:
+    return sample.score
+
+
+def _truncated(sample: Sample) -> float | None:
+    return None if sample.finish_reason is None else float(sample.finish_reason == "length")
+
+
+def _stored(name: str) -> Callable[[Sample], float | None]:
+    """A value in [0, 1] that the suite put into the sample's metrics."""
+
+    def read(sample: Sample) -> float | None:
+        value = sample.metrics.get(name)
+        return value if value is not None and 0 <= value <= 1 else None
+
+    return read
+
+
+def _of_candidate(low: str, high: str, weight: str) -> Callable[[Pair], Part | None]:
+    def read(pair: Pair) -> Part | None:
+        found = pair.candidate.metrics
+        if not {low, high, weight} <= found.keys() or found[weight] <= 0:
+            return None
+        return Part(found[low], found[high], found[weight])
+
+    return read
+
+
+def _candidate_to_reference(value: Callable[[Sample], float | None]) -> Callable[[Pair], Part | None]:
+    def read(pair: Pair) -> Part | None:
+        reference, candidate = value(pair.reference), value(pair.candidate)
+        if reference is None or candidate is None or reference <= 0 or candidate < 0:
+            return None
+        return Part(candidate, candidate, reference)
+
+    return read
+
+
+def _tokens(sample: Sample) -> float | None:
+    return sample.completion_tokens
+
+
+def _speed(sample: Sample) -> float | None:
+    return sample.metrics.get("tokens_per_second")
+
+
+def _acceptance_loss(pair: Pair) -> Part | None:
+    """Accepted of the tokens that the draft head proposed, reference - candidate, weighted by the fewer proposals."""
+    rates, weight = [], float("inf")
+    for sample in pair:
+        drafted, accepted = sample.metrics.get("draft_tokens", 0.0), sample.metrics.get("accepted_tokens", -1.0)
+        if drafted <= 0 or not 0 <= accepted <= drafted:
+            return None
+        rates.append(accepted / drafted)
+        weight = min(weight, drafted)
+    loss = (rates[0] - rates[1]) * weight
+    return Part(loss, loss, weight)
+
+
+def _accepted_length(pair: Pair) -> Part | None:
+    """Tokens of the candidate's steps that had a draft, 1 + accepted of each, over these steps."""
+    found = pair.candidate.metrics
+    drafts, accepted = found.get("drafts", 0.0), found.get("accepted_tokens", -1.0)
+    if drafts <= 0 or not 0 <= accepted <= found.get("draft_tokens", 0.0):
+        return None
+    return Part(drafts + accepted, drafts + accepted, drafts)
+
+
+OVER_NOISE: tuple[Margin, ...] = ("max", "max_over_noise")
+
+METRICS: dict[str, Difference | Ratio] = {
+    "accuracy": Difference(_score, "max_loss", "floor"),
+    "resolved": Difference(_score, "max_loss", "floor"),
+    "truncated_rate": Difference(_truncated, "max_increase", "ceiling"),
+    "unterminated_rate": Difference(_stored("unterminated"), "max_increase", "ceiling"),
+    "looped_rate": Difference(_stored("looped"), "max_increase", "ceiling"),
+    "wrong_language_rate": Difference(_stored("wrong_language"), "max_increase", "ceiling"),
+    "uncommitted_rate": Difference(_stored("uncommitted"), "max_increase", "ceiling"),
+    "wrong_reasoning_language_rate": Difference(_stored("wrong_reasoning_language"), "max_increase", "ceiling"),
+    "garbled_rate": Difference(_stored("garbled"), "max_increase", "ceiling"),
+    "unsubmitted_rate": Difference(_stored("unsubmitted"), "max_increase", "ceiling"),
+    "format_error_rate": Difference(_stored("format_error_rate"), "max_increase", "ceiling"),
+    "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), OVER_NOISE, "nats", equal=0.0),
+    "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), OVER_NOISE, "share", high=1.0, equal=0.0),
+    "parting_rate": Ratio(
+        _of_candidate("diverged", "diverged", "decode_positions"), OVER_NOISE, "share", high=1.0, equal=0.0
+    ),
+    "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio", equal=1.0),
+    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio", equal=1.0),
+    "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", signed=True, high=1.0, equal=0.0),
+    "accepted_length": Ratio(_accepted_length, ("min",), "ratio"),
+    "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", exact=True),
+    "speed_ratio": Ratio(_candidate_to_reference(_speed), ("min",), "ratio", equal=1.0),
+}
+"""accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
+that repeat themselves, that are in another language than asked for or whose thinking is, with words of mixed scripts or
+broken characters, that reached an answer in their thinking and did not commit to it; of agents' trajectories that ended
+otherwise than by submitting, and of their steps without a usable command. kl_mean, flip_rate: along the reference's
+trajectories. parting_rate: share of greedily written tokens at which an answer leaves the reference's. length_ratio:
+tokens of the candidate to those of the reference; steps_ratio: an agent's steps likewise. acceptance: loss of the share
+of drafted tokens that were accepted. accepted_length: mean number of tokens that a step with a draft gives, of the
+candidate alone: 1 + accepted / drafts, 1 is a draft head that never helps. bytes_ratio, speed_ratio: candidate to
+reference."""

@@ -1,0 +1,286 @@
+"""Samples: one item answered by one role, one JSON line each, appended and flushed as they arrive."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.contract.errors import BadInput
+
+Role = Literal["candidate", "reference", "noise"]
+"""`noise` is the reference once more: what it scores against itself is the noise floor."""
+ROLES: tuple[Role, Role] = ("reference", "candidate")
+"""The two models that are compared."""
+
+PairKey = tuple[str, str, str, int]
+"""(suite, task, item, repeat): what names a pair."""
+
+
+class Key(NamedTuple):
+    """What names a sample: unique within a run."""
+
+    suite: str
+    task: str
+    item: str
+    repeat: int
+    role: str
+
+    @property
+    def pair(self) -> PairKey:
+        """The key without the role: equal for the two samples of a pair."""
+        return self[:4]
+
+
+class Sample(BaseModel):
+    """One item answered by one role. `score` is None when it could not be scored; `error` then says why."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    suite: str
+    task: str
+    item: str
+    repeat: int = 0
+    role: Role
+    prompt_sha256: str
+    score: float | None = Field(default=None, ge=0.0, le=1.0)
+    answer: str | None = None
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    seconds: float = 0.0
+    text: str = ""
+    reasoning: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def key(self) -> Key:
+        return Key(self.suite, self.task, self.item, self.repeat, self.role)
+
+
+class Item(BaseModel):
+    """What is asked: made once, stored in the run folder, and sent to both roles."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: str
+    item: str
+    repeat: int = 0
+    prompt: list[dict[str, Any]]
+    """Chat messages."""
+    prompt_sha256: str
+    target: Any = None
+    """What a right answer contains, in the form that the suite's scorer wants."""
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Named(Protocol):
+    """An item, or the reference to one that stays on disk."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def item(self) -> str: ...
+    @property
+    def repeat(self) -> int: ...
+    @property
+    def prompt_sha256(self) -> str: ...
+
+
+def sample_of(suite: str, item: Named, role: Role, **fields: Any) -> Sample:
+    """The sample of an item: its names, and whatever else is known of it."""
+    return Sample(
+        suite=suite,
+        task=item.task,
+        item=item.item,
+        repeat=item.repeat,
+        role=role,
+        prompt_sha256=item.prompt_sha256,
+        **fields,
+    )
+
+
+def sha256_of(value: Any) -> str:
+    """sha256 of a JSON value in canonical form (sorted keys, no spaces, UTF-8)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of one JSONL file.
+
+    A last line without its newline is what a killed run leaves behind: it is passed over, since `SampleLog`
+    cuts it off and the item is asked again. Anything else that is not a sample raises.
+
+    Raises:
+        BadInput: a line that is not a valid sample, with file and line number.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield Sample.model_validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(str(part) for part in first["loc"]) or "line"
+                raise BadInput(f"{path}:{number}: not a sample ({where}: {first['msg']})") from None
+
+
+class SampleLog:
+    """The samples of one suite on disk. Append only; a key is never written twice."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create `path`, cut off a half-written last line and learn which keys are there.
+
+        Raises:
+            BadInput: an unreadable line or a key that is there twice.
+        """
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_half_line(path)
+        self._samples: dict[Key, Sample] = {}
+        if path.exists():
+            for sample in read_samples(path):
+                if sample.key in self._samples:
+                    raise BadInput(f"{path}: key {'/'.join(map(str, sample.key))} is there twice")
+                self._samples[sample.key] = sample
+        self._file = path.open("ab")
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._samples
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def get(self, key: Key) -> Sample | None:
+        return self._samples.get(key)
+
+    def samples(self) -> list[Sample]:
+        return list(self._samples.values())
+
+    def append(self, sample: Sample) -> None:
+        """Write one sample and hand it to the operating system, so that a killed process loses nothing.
+
+        Raises:
+            ValueError: the key was written before (a mistake of the caller, never of the input).
+            OSError: the disk is full or gone.
+        """
+        if sample.key in self._samples:
+            raise ValueError(f"sample {sample.key} written twice")
+        self._file.write(sample.model_dump_json().encode() + b"\n")
+        self._file.flush()
+        self._samples[sample.key] = sample
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cut_half_line(path: Path) -> None:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        data_end = file.seek(0, os.SEEK_END)
+        position = data_end
+        while position > 0:
+            step = min(65536, position)
+            position -= step
+            file.seek(position)
+            newline = file.read(step).rfind(b"\n")
+            if newline >= 0:
+                position += newline + 1
+                break
+        if position < data_end:
+            file.truncate(position)
+
+
+class Pair(NamedTuple):
+    """The two samples of one item: the reference's, and the one compared with it (the candidate's, or of `noise`)."""
+
+    reference: Sample
+    candidate: Sample
+
+
+Unusable = Literal["missing", "errored", "unequal"]
+"""missing: one role has no sample. errored: one has `error`. unequal: the prompts differ, or are not those planned."""
+
+
+@dataclass
+class Pairing:
+    """Pairs that can be judged, and those that cannot, by reason. Nothing is dropped without being counted."""
+
+    pairs: dict[PairKey, Pair] = field(default_factory=dict)
+    unusable: dict[PairKey, Unusable] = field(default_factory=dict)
+    foreign: int = 0
+    """Samples that nobody planned: of another run, or edited in."""
+
+    def count(self, reason: Unusable) -> int:
+        return sum(found == reason for found in self.unusable.values())
+
+    @property
+    def total(self) -> int:
+        return len(self.pairs) + len(self.unusable)
+
+
+def pair_samples(
+    samples: Iterable[Sample], planned: Mapping[PairKey, str | None] | None = None, role: Role = "candidate"
+) -> Pairing:
+    """Match the reference's samples with those of `role` by key and equal prompt_sha256.
+
+    `planned` names every pair that was to be made and the sha256 of its prompt (None: not known). Without it the
+    samples themselves are the plan.
+
+    Raises:
+        BadInput: a key that is there twice.
+    """
+    by_pair: dict[PairKey, dict[str, Sample]] = {key: {} for key in planned or ()}
+    result = Pairing()
+    for sample in samples:
+        if sample.role not in ("reference", role):
+            continue
+        if planned is not None and sample.key.pair not in planned:
+            result.foreign += 1
+            continue
+        roles = by_pair.setdefault(sample.key.pair, {})
+        if sample.role in roles:
+            raise BadInput(f"sample key {'/'.join(map(str, sample.key))} is there twice")
+        roles[sample.role] = sample
+    for key, roles in by_pair.items():
+        if len(roles) < 2:
+            result.unusable[key] = "missing"
+            continue
+        pair = Pair(roles["reference"], roles[role])
+        wanted = (planned or {}).get(key) or pair.reference.prompt_sha256
+        if pair.reference.error or pair.candidate.error:
+            result.unusable[key] = "errored"
+        elif not pair.reference.prompt_sha256 == pair.candidate.prompt_sha256 == wanted:
+            result.unusable[key] = "unequal"
+        else:
+            result.pairs[key] = pair
+    return result
+
+
+def noise_keys(keys: Iterable[PairKey], seal: str, items: int) -> set[PairKey]:
+    """The pairs that the noise role is asked: the first `items` items of each task in the sealed order."""
+    drawn: dict[tuple[str, str], list[str]] = {}
+    ordered = sealed_order(keys, seal)
+    for suite, task, item, _ in ordered:
+        names = drawn.setdefault((suite, task), [])
+        if item not in names and len(names) < items:
+            names.append(item)
+    return {key for key in ordered if key[2] in drawn[key[:2]]}
+
+
+def sealed_order(keys: Iterable[PairKey], seal: str) -> list[PairKey]:
+    """A random order fixed before the first request: by hash of the sealed policy's sha256 and the item's name.
+
+    Repeats of an item stay together: the item is what is drawn.
+    """
+    return sorted(keys, key=lambda key: (hashlib.sha256(f"{seal} {'/'.join(key[:3])}".encode()).digest(), key))

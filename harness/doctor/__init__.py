@@ -1,0 +1,4 @@
+"""What this machine lacks for a policy.
+
+May import: harness.contract, harness.serving, harness.checkpoint.
+"""

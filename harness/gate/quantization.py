@@ -1,0 +1,75 @@
+"""Quantizing before gating: the checkpoint of a MODEL that is not quantized yet, made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from harness.checkpoint.models import cache_folder
+from harness.contract.errors import BadInput
+from harness.runs.progress import Reporter
+
+
+def quantize_model(model: Path, recipe_name: str, out: Path, reporter: Reporter) -> Path:
+    """Quantize `model` into `out` with a progress bar. A call that was interrupted is gone on with.
+
+    Raises:
+        BadInput: the model, the recipe or the calibration text cannot be used.
+    """
+    from quantizers.errors import QuantizeError
+    from quantizers.pipeline import quantize
+    from quantizers.recipe import load_recipe
+
+    try:
+        recipe = load_recipe(recipe_name)
+    except QuantizeError as error:
+        raise BadInput(str(error)) from None
+    with reporter.stage(f"quantize {recipe.name}") as meter:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage == "layer":
+                meter.update(done=done, total=total, text="")
+            else:
+                meter.update(text=f"{stage} {done}/{total}")
+
+        try:
+            return quantize(model, recipe, out, progress=show)
+        except QuantizeError as error:
+            raise BadInput(str(error)) from None
+
+
+def quantized(model: Path, recipe_name: str, reporter: Reporter) -> Path:
+    """The quantized form of `model` in the cache; made when it is not there.
+
+    The folder's name is the hash of the model, the recipe and the quantizer's own code, so nothing stale is reused.
+    Raises BadInput as `quantize_model` does.
+    """
+    from quantizers.checkpoint import fingerprint, open_checkpoint
+    from quantizers.errors import QuantizeError
+    from quantizers.recipe import load_recipe
+
+    try:
+        what = [fingerprint(open_checkpoint(model)), load_recipe(recipe_name).digest(), _code_sha256()]
+    except QuantizeError as error:
+        raise BadInput(str(error)) from None
+    key = hashlib.sha256(" ".join(what).encode()).hexdigest()[:16]
+    out = cache_folder() / "quantized" / f"{model.name}-{Path(recipe_name).stem}-{key}"
+    if (out / "config.json").exists():
+        reporter.say(f"quantized before: {out}")
+        return out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return quantize_model(model, recipe_name, out, reporter)
+
+
+def _code_sha256() -> str:
+    """Over everything that decides what the quantizer writes: its code and its calibration text."""
+    import quantgate_kernels
+
+    import quantizers
+
+    digest = hashlib.sha256()
+    for package in (quantgate_kernels, quantizers):
+        folder = Path(str(package.__file__)).parent
+        for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.txt")]):
+            digest.update(f"{file.relative_to(folder)} ".encode() + file.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,169 @@
+"""Asks every item of a suite of every role that is served, and appends each sample as it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.contract.errors import RunFailed
+from harness.contract.items import ItemRef
+from harness.contract.samples import Item, Key, PairKey, Role, Sample, SampleLog, sample_of
+from harness.endpoint.client import Endpoint, EndpointError
+from harness.judging.early_stop import EarlyStop
+from harness.runs.progress import Meter
+from suites.base import Suite
+
+ERRORS_IN_A_ROW = 8
+"""So many failing requests without one answer between them are a failing server, not failing items."""
+
+INFRASTRUCTURE = "infrastructure"
+"""So begins the error of a sample when containers, images, agent or grader failed."""
+
+
+@dataclass
+class Work:
+    """What the workers of a suite share."""
+
+    suite: Suite
+    load: Callable[[ItemRef], Item]
+    """Reads an item's prompt, which is in memory only while it is asked."""
+    log: SampleLog
+    stop: EarlyStop
+    meter: Meter
+    answered: dict[PairKey, asyncio.Event]
+    """Set once the reference's sample of a pair is written."""
+
+
+@dataclass
+class RoleWork:
+    """What the workers of one role share."""
+
+    role: Role
+    endpoint: Endpoint
+    queue: deque[ItemRef]
+    held: list[Sample] = field(default_factory=list)
+    """Errors since the role's last answer. They are written only once the server has answered something again: errors
+    of a server that is gone are not facts about the items, and must not stand in the way of a later run."""
+
+
+async def run_suite(
+    suite: Suite,
+    items: Mapping[Role, Sequence[ItemRef]],
+    load: Callable[[ItemRef], Item],
+    endpoints: Mapping[Role, Endpoint],
+    log: SampleLog,
+    stop: EarlyStop,
+    concurrency: int,
+    meter: Meter,
+) -> None:
+    """Ask each role its items, in their order, unless the log has them or no check needs them any more.
+
+    Each role has its own workers, so none waits for another; those of a suite that alternates take turns.
+
+    Raises:
+        RunFailed: a server stopped answering. What was answered is in the log; a later run goes on from there.
+    """
+    for sample in log.samples():
+        stop.record(sample)
+    answered = {_key(suite, item, "reference").pair: asyncio.Event() for item in items["reference"]}
+    for pair, event in answered.items():
+        if Key(*pair, "reference") in log or "reference" not in endpoints:
+            event.set()
+    work = Work(suite, load, log, stop, meter, answered)
+    meter.update(done=sum(_key(suite, i, role) in log for role in endpoints for i in items[role]))
+    roles = [
+        RoleWork(role, endpoint, deque(item for item in items[role] if _key(suite, item, role) not in log))
+        for role, endpoint in endpoints.items()
+    ]
+    if suite.alternates:
+        await _take_turns(work, roles)
+        return
+    try:
+        async with asyncio.TaskGroup() as group:
+            for mine in roles:
+                for _ in range(min(suite.at_once or concurrency, len(mine.queue))):
+                    group.create_task(_work(work, mine))
+    except ExceptionGroup as group_of_errors:
+        raise group_of_errors.exceptions[0] from None
+
+
+async def _take_turns(work: Work, roles: list[RoleWork]) -> None:
+    """One item at a time, one role after the other; who begins changes each round."""
+    while any(mine.queue for mine in roles):
+        for mine in roles:
+            if mine.queue:
+                await _step(work, mine)
+        roles = [*roles[1:], *roles[:1]]
+
+
+async def _work(work: Work, mine: RoleWork) -> None:
+    """One worker of a role."""
+    while mine.queue:
+        await _step(work, mine)
+
+
+async def _step(work: Work, mine: RoleWork) -> None:
+    """The next item of a role."""
+    item = mine.queue.popleft()
+    pair = _key(work.suite, item, mine.role).pair
+    if work.suite.reference_first and mine.role != "reference":
+        await work.answered[pair].wait()
+    if mine.role != "noise" and work.stop.needless(pair):
+        work.answered[pair].set()
+    else:
+        await _answer(work, mine, item)
+    if not mine.queue and mine.held:
+        _write(work, mine.held)
+        mine.held.clear()
+    work.meter.advance()
+
+
+async def _answer(work: Work, mine: RoleWork, item: ItemRef) -> None:
+    """Ask one item and write or hold its sample. Raises RunFailed when the server fails."""
+    sample = await _ask(work, mine, item)
+    if sample.error is None or sample.error.startswith(("refused", "budget", "grader")):
+        _write(work, [*mine.held, sample])
+        mine.held.clear()
+    elif sample.error.startswith("reference"):  # says nothing of this role's server
+        _write(work, [sample])
+    else:
+        mine.held.append(sample)
+        healthy = await mine.endpoint.healthy()
+        if len(mine.held) >= ERRORS_IN_A_ROW or not healthy:
+            raise RunFailed(
+                f"{_culprit(work, mine, sample.error, healthy)}: {sample.error}; --resume goes on from here"
+            )
+
+
+def _culprit(work: Work, mine: RoleWork, error: str, healthy: bool) -> str:
+    """Who failed so often: the server, unless it is well and what a suite runs beside it is not."""
+    if healthy and error.startswith(INFRASTRUCTURE):
+        return f"{len(mine.held)} {work.suite.name} items of the {mine.role} in a row failed, its server is well"
+    return f"the {mine.role} server at {mine.endpoint.url} fails"
+
+
+def _write(work: Work, samples: Sequence[Sample]) -> None:
+    """Append samples; other roles may go on with an item once the reference's sample of it is written."""
+    for sample in samples:
+        work.log.append(sample)
+        work.stop.record(sample)
+        if sample.role == "reference":
+            work.answered[sample.key.pair].set()
+
+
+async def _ask(work: Work, mine: RoleWork, item: ItemRef) -> Sample:
+    """The sample of one item; a failed request becomes a sample with an error and no score."""
+    if work.suite.reference_first and mine.role != "reference":
+        reference = work.log.get(_key(work.suite, item, "reference"))
+        if reference is None or reference.error:
+            return sample_of(work.suite.name, item, mine.role, error="reference: gave no answer to compare with")
+    try:
+        return await work.suite.answer(work.load(item), mine.role, mine.endpoint)
+    except EndpointError as error:
+        return sample_of(work.suite.name, item, mine.role, error=str(error))
+
+
+def _key(suite: Suite, item: ItemRef, role: Role) -> Key:
+    return Key(suite.name, item.task, item.item, item.repeat, role)

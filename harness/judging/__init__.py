@@ -1,0 +1,4 @@
+"""From samples to a verdict: pure functions.
+
+May import: harness.contract.
+"""

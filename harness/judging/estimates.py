@@ -1,0 +1,171 @@
+"""From pairs to a statistic: the estimate of a check with its bounds, before any margin is looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from harness.contract.metrics import METRICS, Difference, Part, Ratio
+from harness.contract.policy import Check
+from harness.contract.samples import Pair, Pairing, PairKey, sealed_order
+from harness.judging.sequential import SequentialTest, run_test
+from harness.judging.statistics import (
+    Interval,
+    mean_interval,
+    p_value,
+    paired_interval,
+    paired_p_value,
+    proportion_interval,
+    ratio_interval,
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A statistic with its bounds, before any margin is looked at."""
+
+    interval: Interval
+    n: int
+    method: str
+    p_fail: Callable[[float], float]
+    """p value of "the value keeps this margin"."""
+    b: int | None = None
+    c: int | None = None
+    reference: float | None = None
+    candidate: float | None = None
+    alone: tuple[float, ...] | None = None
+    """The candidate's value of each item, a mean over its repeats; of a sequential check in the sealed order."""
+    losses: tuple[float, ...] = ()
+    """Of a sequential check: the loss of each item, in the sealed order."""
+    decided: Literal["PASS", "FAIL"] | None = None
+    """What the sequential test of the losses said."""
+
+
+class StopRule:
+    """When a sequential check is decided: its loss, and its ceiling if it has one, both by tests that may be looked at
+    after every item. PASS needs both; either one is enough for FAIL."""
+
+    def __init__(self, check: Check, confidence: float) -> None:
+        limits = [check.margin] if check.ceiling is None else [check.margin, check.ceiling]
+        self._tests = [SequentialTest(limit, confidence) for limit in limits]
+        self.items = 0
+
+    @property
+    def outcome(self) -> Literal["PASS", "FAIL"] | None:
+        """What is decided. Nothing that comes later changes it."""
+        found = [test.outcome for test in self._tests]
+        return "FAIL" if "FAIL" in found else "PASS" if all(found) else None
+
+    def update(self, loss: float, alone: float) -> Literal["PASS", "FAIL"] | None:
+        """Take one more item: its loss and the candidate's value by itself. Nothing changes after the decision."""
+        if self.outcome is None:
+            self.items += 1
+            for test, value in zip(self._tests, (loss, alone), strict=False):
+                test.update(value)
+        return self.outcome
+
+
+def sequence_interval(values: Sequence[float], confidence: float) -> Interval:
+    """Bounds of the confidence sequence after values in [-1, 1], in the sealed order: valid whenever one stops."""
+    test = SequentialTest(0.0, confidence)
+    test.losses = list(values)
+    return test.interval()
+
+
+def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Measured:
+    """The statistic of a check on pairs that all have its value. Raises ValueError when there are none."""
+    metric = METRICS[check.metric]
+    if isinstance(metric, Ratio):
+        return _ratio(metric, check, pairing, confidence, noise)
+    losses = losses_by_item(metric, pairing.pairs)
+    values = [(metric.value(p.reference) or 0.0, metric.value(p.candidate) or 0.0) for p in pairing.pairs.values()]
+    b, c, n = sum(x > 0 for x in losses.values()), sum(x < 0 for x in losses.values()), len(losses)
+    measured = Measured(
+        interval=Interval(math.nan, math.nan, math.nan),
+        n=n,
+        method="",
+        p_fail=lambda margin: paired_p_value(b, c, n, margin, confidence),
+        b=b,
+        c=c,
+        reference=math.fsum(r for r, _ in values) / len(values),
+        candidate=math.fsum(k for _, k in values) / len(values),
+        alone=tuple(alone_by_item(metric, pairing.pairs).values()),
+    )
+    if check.stop:
+        order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal)))
+        in_order = tuple(losses[item] for item in order)
+        at = partial(sequence_interval, in_order)
+        alone = alone_by_item(metric, pairing.pairs)
+        return replace(
+            measured,
+            interval=at(confidence),
+            method="betting confidence sequence",
+            p_fail=partial(p_value, at),
+            alone=tuple(alone[item] for item in order),
+            losses=in_order,
+            decided=run_test(in_order, check.margin, confidence).outcome,
+        )
+    binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
+    if binary:
+        return replace(measured, interval=paired_interval(b, c, n, confidence), method="exact paired interval")
+    at = partial(mean_interval, list(losses.values()))
+    return replace(measured, interval=at(confidence), method="Gaffke's bound over items", p_fail=partial(p_value, at))
+
+
+def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
+    """Mean loss of each item over its repeats; pairs without a value are left out."""
+    sign = 1.0 if metric.margin == "max_loss" else -1.0
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for key, pair in pairs.items():
+        reference, candidate = metric.value(pair.reference), metric.value(pair.candidate)
+        if reference is not None and candidate is not None:
+            found.setdefault(key[:3], []).append(sign * (reference - candidate))
+    return {item: math.fsum(losses) / len(losses) for item, losses in found.items()}
+
+
+def alone_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
+    """The candidate's own value of each item, a mean over its repeats."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for key, pair in pairs.items():
+        found.setdefault(key[:3], []).append(metric.value(pair.candidate) or 0.0)
+    return {item: math.fsum(values) / len(values) for item, values in found.items()}
+
+
+def share(values: Sequence[float], confidence: float) -> Interval:
+    """Bounds of a mean of values in [0, 1] over items."""
+    if all(value in (0.0, 1.0) for value in values):
+        return proportion_interval(round(math.fsum(values)), len(values), confidence)
+    return Interval(*((v + 1) / 2 for v in mean_interval([2 * v - 1 for v in values], confidence)))
+
+
+def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Measured:
+    over_noise = check.margin_kind == "max_over_noise"
+    by_item: dict[tuple[str, str, str], Part] = {}
+    for key, pair in pairing.pairs.items():
+        part = metric.part(pair)
+        below = metric.part(noise.pairs[key]) if over_noise else None
+        if part is not None and below is not None:
+            scale = part.weight / below.weight
+            part = Part(part.low - scale * below.high, part.high - scale * below.low, part.weight)
+        if part is not None:  # repeats of an item are not independent of each other: together they are one document
+            before = by_item.get(key[:3], Part(0.0, 0.0, 0.0))
+            by_item[key[:3]] = Part(*(a + b for a, b in zip(before, part, strict=True)))
+    parts = list(by_item.values())
+    weights = [p.weight for p in parts]
+
+    def at(level: float) -> Interval:
+        low, high = [p.low for p in parts], [p.high for p in parts]
+        if metric.exact:
+            value = math.fsum(high) / math.fsum(weights)
+            return Interval(value, value, value)
+        signed = metric.signed or over_noise
+        lower = ratio_interval(low, weights, level, signed=signed, high=metric.high)
+        upper = ratio_interval(high, weights, level, signed=signed, high=metric.high)
+        return Interval(upper.estimate, lower.lower, upper.upper)
+
+    method = "exact" if metric.exact else "Bayesian bootstrap by document"
+    p_fail = partial(p_value, at, least=check.margin_kind == "min")
+    return Measured(at(confidence), len(parts), method, p_fail)

@@ -1,0 +1,116 @@
+"""Stopping early: a test that may be looked at after every item and keeps its level however often it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+from scipy.special import logsumexp
+
+from harness.judging.statistics import Interval
+
+BETS = np.geomspace(0.015, 1.0, 8)
+"""Bets, as shares of the largest one allowed. Their mixture needs no tuning to the discordance; more of them cost items
+(the fortune is divided by their number), fewer miss the best bet."""
+
+
+class SequentialTest:
+    """Is the mean of losses in [-1, 1] at most `margin`? Fed item by item, in an order fixed beforehand.
+
+    Two gamblers start with 1 unit, spread evenly over BETS. One bets that the mean is below the margin: were it not,
+    his fortune would be a supermartingale and would ever reach 1 / alpha with chance alpha at most (Ville). When it
+    does: PASS. The other bets that it is above: FAIL.
+
+    Source: Waudby-Smith and Ramdas, JRSS-B 86 (2024) 1-27, section 4 (betting capital); the even mixture over bets
+    after Orabona and Jun, IEEE Trans. Inf. Theory 70 (2024) 436-455 (universal portfolio).
+    """
+
+    def __init__(self, margin: float, confidence: float = 0.95) -> None:
+        if not -1 < margin < 1:
+            raise ValueError(f"a margin of {margin} cannot be tested: it must lie between -1 and 1")
+        self.margin = margin
+        self.goal = -math.log(1 - confidence)
+        self.outcome: Literal["PASS", "FAIL"] | None = None
+        self.losses: list[float] = []
+        self._below = np.zeros(BETS.size)
+        self._above = np.zeros(BETS.size)
+
+    def update(self, loss: float) -> Literal["PASS", "FAIL"] | None:
+        """Take one more item; what comes after the decision is ignored.
+
+        Raises:
+            ValueError: a loss outside [-1, 1].
+        """
+        if not abs(loss) <= 1:
+            raise ValueError(f"a loss of {loss} does not lie in [-1, 1]")
+        if self.outcome:
+            return self.outcome
+        self.losses.append(loss)
+        with np.errstate(divide="ignore"):  # the boldest bet may lose everything
+            self._below += _log_growth(np.array([loss]), self.margin)[0]
+            self._above += _log_growth(np.array([-loss]), -self.margin)[0]
+        if _log_mean(self._below) >= self.goal:
+            self.outcome = "PASS"
+        elif _log_mean(self._above) >= self.goal:
+            self.outcome = "FAIL"
+        return self.outcome
+
+    def interval(self, confidence: float | None = None) -> Interval:
+        """The mean so far and the bounds of the confidence sequence: valid at every number of items.
+
+        Raises:
+            ValueError: nothing was seen yet.
+        """
+        if not self.losses:
+            raise ValueError("no losses yet")
+        goal = self.goal if confidence is None else -math.log(1 - confidence)
+        x = np.array(self.losses)
+        return Interval(float(x.mean()), -_upper(-x, goal), _upper(x, goal))
+
+
+def run_test(losses: Iterable[float], margin: float, confidence: float = 0.95) -> SequentialTest:
+    """Feed losses until the test has decided."""
+    test = SequentialTest(margin, confidence)
+    for loss in losses:
+        if test.update(loss):
+            break
+    return test
+
+
+def items_without_loss(margin: float, confidence: float) -> int:
+    """Items after which a margin above zero passes when none of them has a loss."""
+    growth, goal = _log_growth(np.zeros(1), margin)[0], -math.log(1 - confidence)
+    low, high = 0, 1
+    while _log_mean(high * growth) < goal:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _log_mean(middle * growth) >= goal else (middle, high)
+    return high
+
+
+def _log_growth(losses: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
+    """[n, bets] log factors of a gambler who bets that the mean is below `mean`: every one grows with `mean`."""
+    return np.log1p(BETS * ((mean - losses) / (1 - mean))[:, None])
+
+
+def _log_mean(log_wealth: NDArray[np.float64]) -> float:
+    return float(logsumexp(log_wealth) - math.log(BETS.size))
+
+
+def _upper(losses: NDArray[np.float64], goal: float) -> float:
+    """Smallest mean that some moment so far has ruled out."""
+
+    def richest(mean: float) -> float:
+        with np.errstate(divide="ignore"):
+            wealth = np.cumsum(_log_growth(losses, mean), axis=0)
+        return float(np.max(logsumexp(wealth, axis=1))) - math.log(BETS.size) - goal
+
+    top = 1 - 1e-9
+    if richest(top) < 0:
+        return 1.0
+    return float(optimize.brentq(richest, -1.0, top, xtol=1e-9))

@@ -1,0 +1,69 @@
+"""Which pairs a check is decided on: those that have its value, and of a sequential check those that it needed.
+
+Nothing is dropped uncounted: what cannot be used is counted against the policy's limit.
+"""
+
+from __future__ import annotations
+
+from harness.contract.metrics import METRICS, Difference
+from harness.contract.policy import Check
+from harness.contract.samples import Pair, Pairing, PairKey, sealed_order
+from harness.judging.estimates import StopRule, alone_by_item, losses_by_item
+
+
+def with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
+    """The pairing with pairs that lack this check's value counted as errored."""
+    if check.margin_kind == "max_over_noise":
+        pairing = _beside_noise(pairing, noise)
+        floor = noise.pairs
+    else:
+        floor = {}
+    kept, unusable = {}, dict(pairing.unusable)
+    for key, pair in pairing.pairs.items():
+        if _has_value(check, pair) and (key not in floor or _has_value(check, floor[key])):
+            kept[key] = pair
+        else:
+            unusable[key] = "errored"
+    return Pairing(kept, unusable, pairing.foreign)
+
+
+def _beside_noise(pairing: Pairing, noise: Pairing) -> Pairing:
+    """The pairs that the noise role was to be asked as well; what it has no answer to cannot be used."""
+    asked = noise.pairs.keys() | noise.unusable.keys()
+    unusable = {key: reason for key, reason in (noise.unusable | pairing.unusable).items() if key in asked}
+    pairs = {key: pair for key, pair in pairing.pairs.items() if key in noise.pairs}
+    return Pairing(pairs, unusable, pairing.foreign)
+
+
+def _has_value(check: Check, pair: Pair) -> bool:
+    metric = METRICS[check.metric]
+    if isinstance(metric, Difference):
+        return metric.value(pair.reference) is not None and metric.value(pair.candidate) is not None
+    return metric.part(pair) is not None
+
+
+def usable_enough(pairing: Pairing, max_unusable: float) -> bool:
+    """Whether so few pairs cannot be used that a check may be decided."""
+    return len(pairing.unusable) <= max_unusable * pairing.total
+
+
+def until_decided(check: Check, pairing: Pairing, confidence: float, max_unusable: float, seal: str) -> Pairing:
+    """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted.
+
+    Where these are too many at the decision, as one error among few items is, it needed the items after it too.
+    """
+    metric = METRICS[check.metric]
+    assert isinstance(metric, Difference)  # the policy refuses others
+    losses, alone = losses_by_item(metric, pairing.pairs), alone_by_item(metric, pairing.pairs)
+    rule, used = StopRule(check, confidence), Pairing(foreign=pairing.foreign)
+    by_item: dict[tuple[str, str, str], list[PairKey]] = {}
+    for key in sealed_order([*pairing.pairs, *pairing.unusable], seal):
+        by_item.setdefault(key[:3], []).append(key)
+    for item, keys in by_item.items():
+        used.pairs |= {key: pairing.pairs[key] for key in keys if key in pairing.pairs}
+        used.unusable |= {key: pairing.unusable[key] for key in keys if key in pairing.unusable}
+        if item in losses:
+            rule.update(losses[item], alone[item])
+        if rule.outcome and usable_enough(used, max_unusable):
+            return used
+    return pairing

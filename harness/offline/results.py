@@ -1,0 +1,104 @@
+"""Results made elsewhere: what their readers share. Files are hostile text: bounded, never believed, never executed."""
+
+from __future__ import annotations
+
+import json
+import reprlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.contract.errors import BadInput
+from harness.contract.samples import PairKey, Role, Sample
+
+MAX_BYTES = 64 * 2**20
+"""The longest line and the largest JSON file that is read: a prompt of a million tokens takes a tenth of it."""
+MAX_NAME = 200
+"""The longest name (of a task, a metric, an item)."""
+
+
+class Results(NamedTuple):
+    """The results of both sides as samples, and the pairs that were to be made.
+
+    The prompts' hashes in `planned` are None: what was asked is known from the two sides alone, which must agree.
+    """
+
+    samples: list[Sample]
+    planned: dict[PairKey, str | None]
+
+
+def shown(value: object) -> str:
+    """A value of a file as it may stand in a message: one line, printable, short."""
+    if not isinstance(value, str):
+        return reprlib.repr(value)
+    return "'" + "".join(c if c.isprintable() else " " for c in value[:60]) + ("…'" if len(value) > 60 else "'")
+
+
+def plain_name(value: object, what: str) -> str:
+    """`value` as a name that is printed, matched with wildcards and used as a key.
+
+    Raises:
+        BadInput: no text, empty, too long, or with characters that a terminal or a wildcard would interpret. It is
+            refused and not mended, since two mended names could become one.
+    """
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME:
+        raise BadInput(f"{what} {shown(value)} is no text of 1 to {MAX_NAME} characters")
+    if not value.isprintable() or set(value) & set("[]*?\\"):
+        raise BadInput(f"{what} {shown(value)} has a character that no name may have (control, or one of [ ] * ? \\)")
+    return value
+
+
+def score_in_unit_interval(value: object, what: str) -> float:
+    """A score as a number in [0, 1]; true and false are 1 and 0.
+
+    Raises:
+        BadInput: anything else (null, NaN, text, a list, a perplexity).
+    """
+    if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN compares false
+        raise BadInput(f"{what} is {shown(value)}; a score is a number from 0 to 1")
+    return float(value)
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of a JSONL file; empty lines are passed over.
+
+    Raises:
+        BadInput: a line that is too long or no JSON object, with file and line number.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_BYTES + 1):
+            number += 1
+            if line.strip():
+                yield number, _object(line, f"{path}:{number}")
+
+
+def json_file(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        BadInput: too large, no JSON, or no object.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return _object(file.read(MAX_BYTES + 1), str(path))
+
+
+def _object(data: bytes, where: str) -> dict[str, Any]:
+    if len(data) > MAX_BYTES:
+        raise BadInput(f"{where}: longer than {MAX_BYTES // 2**20} MiB")
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{where}: not JSON, or cut off ({error})") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{where}: expected an object, found {type(found).__name__}")
+    return found
+
+
+def make_sample(
+    role: Role, suite: str, task: str, item: str, prompt_sha256: str, score: float | None, error: str | None = None
+) -> Sample:
+    """A sample of a result made elsewhere."""
+    return Sample(suite=suite, task=task, item=item, role=role, prompt_sha256=prompt_sha256, score=score, error=error)

@@ -1,0 +1,4 @@
+"""The run folder on disk, its progress, and how a run is resumed.
+
+May import: harness.contract, harness.judging.
+"""

@@ -1,0 +1,313 @@
+"""The run folder: everything one gate run read, asked, got and decided. A public format that tools may read."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.contract.errors import BadInput, RunFailed
+from harness.contract.items import ItemRef, index_items, load_item, sha256_of_file, write_items
+from harness.contract.policy import SealedPolicy, parse_policy
+from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
+from harness.judging.verdict import Verdict
+
+SCHEMA_VERSION = 1
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class ModelFacts(BaseModel):
+    """What a checkpoint is, read from its own files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    path: str
+    sha256: str = ""
+    """Over config.json and every safetensors file, by name; empty when the files are not on this machine."""
+    bytes: int = 0
+    parameters: int = 0
+    bits_per_weight: float = 0.0
+    """All bytes of the tensors over all weights."""
+    quantization: str | None = None
+    """quant_method of config.json, None for an unquantized checkpoint."""
+    tensor_bytes: dict[str, int] = Field(default_factory=dict)
+    """Bytes of the tensors by safetensors dtype, the largest first."""
+    block_parameters: int = 0
+    """Weights inside numbered blocks, without the draft head: what quantizing must leave as many as there were."""
+    layers: int = 0
+    """Decoder layers that are there, without the draft head."""
+    linear_parameters: int = 0
+    """Weights of the blocks' linear layers that the config means to quantize; all of them where it means none."""
+    linear_bits: float = 0.0
+    """Bits for each of these, with scales, zero points, codebooks and indices; 0 when there are none."""
+    low_bit_share: float = 0.0
+    """Share of all weights in the blocks' linear layers that are stored below 16 bits."""
+    draft_bytes: dict[str, int] = Field(default_factory=dict)
+    """Bytes of the draft head (MTP) by safetensors dtype; empty when there is none."""
+    claimed: dict[str, str] = Field(default_factory=dict)
+    """What config.json, model card and name say of the quantization, by source; other people's text on one line."""
+    doubts: list[str] = Field(default_factory=list)
+    """One line for each point in which what is claimed and what is there disagree."""
+
+
+class ServerFacts(BaseModel):
+    """How a role was served, and what its server said of itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: str
+    command: list[str] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict)
+    readback: dict[str, str] = Field(default_factory=dict)
+    fingerprints: list[str] = Field(default_factory=list)
+    """Every system_fingerprint of its answers, those before a run broke off included."""
+
+
+class Baseline(BaseModel):
+    """The earlier run whose reference samples are used again."""
+
+    run_id: str
+    created: str
+    path: str
+
+
+class SampleFile(BaseModel):
+    """A suite's samples as the run left them, so that later edits show."""
+
+    lines: int
+    sha256: str
+
+
+class Stage(BaseModel):
+    """Where the time went. A resumed run adds its own stages."""
+
+    name: str
+    seconds: float
+
+
+class Manifest(BaseModel):
+    """What exactly ran. Written when the run begins and completed as facts become known."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    created: str
+    quantgate_version: str
+    command: list[str]
+    policy_name: str
+    policy_sha256: str
+    models: dict[Role, ModelFacts] = Field(default_factory=dict)
+    servers: dict[Role, ServerFacts] = Field(default_factory=dict)
+    allowed_differences: list[str] = Field(default_factory=list)
+    """Facts that differ between the servers and that the policy allows to."""
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    planned: dict[str, int] = Field(default_factory=dict)
+    """Pairs to be made for each "suite/task"."""
+    items_sha256: dict[str, str] = Field(default_factory=dict)
+    """sha256 of items/<suite>.jsonl: the bytes both roles were asked."""
+    thinking_opened: bool = False
+    """Whether the chat template ends with an opening <think>, so that answers begin inside the thinking."""
+    samples: dict[str, SampleFile] = Field(default_factory=dict)
+    """samples/<suite>.jsonl when everything had been asked; empty while the run is not finished."""
+    baseline: Baseline | None = None
+    noise_by: Literal["server", "seed"] | None = None
+    """How the noise floor was measured, when it was."""
+    stopped: list[str] = Field(default_factory=list)
+    """What sequential checks decided before every item was asked."""
+    speculative: dict[str, dict[Role, dict[str, float]]] = Field(default_factory=dict)
+    """By suite and role what the draft head proposed and what was accepted (names: harness/endpoint/counters.py)."""
+    stages: list[Stage] = Field(default_factory=list)
+
+
+class RunFolder:
+    """Paths and files of one run. Writes are whole (temporary file, then rename) or appended lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.json"
+
+    @property
+    def report_path(self) -> Path:
+        return self.path / "report"
+
+    def samples_path(self, suite: str) -> Path:
+        return self.path / "samples" / f"{suite}.jsonl"
+
+    def items_path(self, suite: str) -> Path:
+        return self.path / "items" / f"{suite}.jsonl"
+
+    def log_path(self, role: Role) -> Path:
+        return self.path / "logs" / f"{role}.log"
+
+    def require_new(self) -> None:
+        """Raises BadInput when the folder already holds a run."""
+        if self.manifest_path.exists():
+            raise BadInput(f"{self.path} already holds a run; add --resume to finish it or choose another --out")
+
+    # -- sealing ---------------------------------------------------------------------------------------------
+
+    def create(self, manifest: Manifest, sealed: SealedPolicy) -> None:
+        """Begin a run: the policy's bytes first, then the manifest that names their sha256.
+
+        Raises:
+            BadInput: the folder already holds a run.
+            RunFailed: it cannot be written.
+        """
+        self.require_new()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / "policy.yaml", sealed.text)
+        except OSError as error:
+            raise RunFailed(f"run folder {self.path} cannot be written: {error}") from None
+        self.write_manifest(manifest)
+
+    def sealed_policy(self) -> SealedPolicy:
+        """The policy sealed into this run.
+
+        Raises:
+            BadInput: policy.yaml is missing or was edited after the seal.
+        """
+        path = self.path / "policy.yaml"
+        try:
+            sealed = parse_policy(path.read_bytes().decode("utf-8"), source=str(path))
+        except OSError as error:
+            raise BadInput(f"{path}: {error.strerror}; not a run folder?") from None
+        except UnicodeDecodeError as error:
+            raise BadInput(f"{path} was edited after the run began: {error}") from None
+        expected = self.manifest().policy_sha256
+        if sealed.sha256 != expected:
+            raise BadInput(
+                f"{path} was edited after the run began (sha256 {sealed.sha256[:12]}, sealed {expected[:12]})"
+            )
+        return sealed
+
+    # -- reading and writing ---------------------------------------------------------------------------------
+
+    def manifest(self) -> Manifest:
+        return _read_model(Manifest, self.manifest_path)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        write_whole(self.manifest_path, manifest.model_dump_json(indent=2) + "\n")
+
+    def verdict(self) -> Verdict:
+        return _read_model(Verdict, self.path / "verdict.json")
+
+    def write_verdict(self, verdict: Verdict) -> None:
+        write_whole(self.path / "verdict.json", verdict.model_dump_json(indent=2) + "\n")
+
+    def write_items(self, suite: str, items: Iterable[Item]) -> str:
+        """Store a suite's items as they are made; returns the sha256 of the file's bytes."""
+        return write_items(self.items_path(suite), items)
+
+    def items(self, suite: str) -> list[ItemRef]:
+        """A suite's items by name; `load` reads one whole.
+
+        Raises:
+            BadInput: the file is missing, is not what the manifest names, or holds a broken line.
+        """
+        path = self.items_path(suite)
+        if sha256_of_file(path) != self.manifest().items_sha256.get(suite):
+            raise BadInput(f"{path} is not the file that the manifest names; the run cannot go on with other items")
+        return index_items(path)
+
+    def load(self, suite: str, ref: ItemRef) -> Item:
+        """One item with its prompt. Raises BadInput: the file was changed since."""
+        return load_item(self.items_path(suite), ref)
+
+    def planned(self) -> dict[PairKey, str | None]:
+        """Every pair that this run was to make, with the sha256 of its prompt. Raises BadInput as `items` does."""
+        suites = self.manifest().items_sha256
+        return {ref.pair(suite): ref.prompt_sha256 for suite in suites for ref in self.items(suite)}
+
+    def samples(self) -> Iterator[Sample]:
+        """All samples of the run, suite by suite. Raises BadInput for a broken line."""
+        for path in sorted((self.path / "samples").glob("*.jsonl")):
+            yield from read_samples(path)
+
+    def sample_files(self) -> dict[str, SampleFile]:
+        """What samples/ holds, by suite."""
+        found = {}
+        for path in sorted((self.path / "samples").glob("*.jsonl")):
+            with path.open("rb") as file:
+                lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+            found[path.stem] = SampleFile(lines=lines, sha256=sha256_of_file(path))
+        return found
+
+    def require_untouched(self) -> None:
+        """Check that a finished run's samples are those that it wrote.
+
+        Raises:
+            BadInput: naming the file that was edited, or into which samples of another run were mixed.
+        """
+        sealed, now = self.manifest().samples, self.sample_files()
+        for suite in sorted(sealed.keys() | now.keys()) if sealed else ():
+            before, after = sealed.get(suite), now.get(suite)
+            if before != after:
+                counts = f"{before.lines if before else 0} lines then, {after.lines if after else 0} now"
+                raise BadInput(f"{self.samples_path(suite)} is not what the run wrote ({counts}); it cannot be judged")
+
+    def log(self, suite: str) -> SampleLog:
+        return SampleLog(self.samples_path(suite))
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Only one process works on a run. The lock ends with the process, however it ends.
+
+        Raises:
+            RunFailed: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunFailed(f"{self.path} is being worked on by another quantgate; wait for it") from None
+            yield
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_model(model: type[M], path: Path) -> M:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}; not a (finished) run folder?") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise BadInput(f"{path}: {where}: {first['msg']}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises BadInput when it is absent, broken or not an object."""
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise BadInput(f"{path}: expected an object, found {type(data).__name__}")
+    return data

@@ -1,0 +1,6 @@
+"""Storage formats and compute kernels; imports with torch alone, so a serving image needs nothing else.
+
+May import: nothing of ours.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What a run found, laid into a model card."""

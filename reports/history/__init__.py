@@ -1,0 +1,1 @@
+"""Checks of many runs over time, and any two runs side by side."""

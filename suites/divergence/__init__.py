@@ -1,0 +1,1 @@
+"""Log-probabilities of both models along answers that the reference wrote."""

@@ -1,0 +1,111 @@
+"""Divergence: how far the candidate's next-token distribution lies from the reference's, along reference trajectories.
+
+The reference writes an answer (a trajectory) with the policy's sampling; both roles then give their log-probabilities
+at every position of it. A tripwire, not a measure of quality: near the baseline, KL does not rank models
+(arXiv 2606.19558), and equal accuracy can hide many changed answers (Dutta et al., "Accuracy is Not All You Need",
+NeurIPS 2024).
+
+Metrics of a compared role's samples: `Comparison.totals`. Percentiles over all positions: harness/runs/positions.py,
+from the stored files. What only decoding exercises (the KV cache, its kernels) is the suite `decoding`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from harness.contract.chat import Tokenizer
+from harness.contract.errors import BadInput
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample, sha256_of
+from harness.endpoint.client import Completion, Endpoint, EndpointError, Scores
+from suites.base import Suite, SuiteConfig, make_sample
+from suites.divergence.comparison import compare
+from suites.divergence.files import read_scores, rounded, write_scores
+from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
+
+
+class DivergenceConfig(SuiteConfig):
+    """`divergence` in a policy."""
+
+    trajectories: int = Field(48, ge=1)
+    """Answers of the reference that are scored: the first prompts of those shipped."""
+    limit: int | None = Field(None, ge=1)
+    """At most so many of each task."""
+    max_tokens: int | None = Field(None, ge=2)
+    """Longest trajectory; the policy's sampling.max_tokens when absent."""
+    top_logprobs: int = Field(64, ge=1)
+    """Tokens whose log-probabilities are kept at each position; the server's --max-logprobs must allow them."""
+
+
+class Divergence(Suite):
+    """The suite. Log-probabilities are kept in FOLDER/<item>.<role>.parquet."""
+
+    name = "divergence"
+    reference_first = True
+
+    def __init__(self, config: DivergenceConfig, sampling: Sampling, folder: Path) -> None:
+        self._config = config
+        self._max_tokens = config.max_tokens or sampling.max_tokens
+        self._folder = folder
+
+    @property
+    def context_needed(self) -> int:
+        return self._max_tokens + LONGEST_PROMPT
+
+    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
+        """Prompts that ship with the project. Raises BadInput: fewer than trajectories asked for."""
+        return shipped_prompts(self.name, self._config.trajectories, self._config.limit, tokenizer)
+
+    async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
+        """The reference writes the trajectory and scores it; every other role scores the stored one.
+
+        Raises:
+            BadInput: the server gives fewer log-probabilities than asked, or a stored trajectory cannot be read.
+        """
+        if role == "reference":
+            return await self._write_trajectory(item, endpoint)
+        return await self._compare(item, role, endpoint)
+
+    async def _write_trajectory(self, item: Item, endpoint: Endpoint) -> Sample:
+        completion = await endpoint.chat(item.prompt, self._max_tokens, tools=item.data.get("tools"))
+        if not completion.prompt_ids or not completion.token_ids:
+            raise EndpointError("garbage", f"{endpoint.url} does not return token ids (vLLM 0.10.2 or newer does)")
+        ids = completion.prompt_ids + completion.token_ids
+        scores = await self._score(endpoint, ids, len(completion.prompt_ids))
+        path = self._path(item, "reference")
+        await asyncio.to_thread(write_scores, path, completion.prompt_ids, scores, item.task)
+        metrics = {"positions": float(len(completion.token_ids))}
+        sample = make_sample(self.name, item, "reference", completion, score=None, answer=None, metrics=metrics)
+        return sample.model_copy(update={"answer": sha256_of(ids)})  # a call of a tool is a trajectory too
+
+    async def _compare(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
+        prompt_ids, reference = await asyncio.to_thread(read_scores, self._path(item, "reference"))
+        ids = prompt_ids + reference.token_ids.tolist()
+        scores = await self._score(endpoint, ids, len(prompt_ids))
+        compared = await asyncio.to_thread(compare, reference, scores)
+        await asyncio.to_thread(write_scores, self._path(item, role), prompt_ids, scores, item.task, compared)
+        nothing_written = Completion("", "", "", len(prompt_ids), 0, [], [], 0.0, None)
+        metrics = compared.totals()
+        sample = make_sample(self.name, item, role, nothing_written, score=None, answer=sha256_of(ids), metrics=metrics)
+        return sample.model_copy(update={"finish_reason": None, "completion_tokens": None})
+
+    async def _score(self, endpoint: Endpoint, ids: list[int], start: int) -> Scores:
+        """Log-probabilities of ids[start:], rounded as they are stored."""
+        top = self._config.top_logprobs
+        try:
+            return rounded(await endpoint.score(ids, start, top))
+        except EndpointError as error:
+            if error.kind == "refused" and re.search(r"logprobs.*(max|at least)", str(error), re.IGNORECASE):
+                raise BadInput(
+                    f"divergence: {endpoint.url} does not give {top} log-probabilities; set serving.max_logprobs "
+                    f"(of an attached server: --max-logprobs) to {top}, or divergence.top_logprobs lower ({error})"
+                ) from None
+            raise
+
+    def _path(self, item: Item, role: Role) -> Path:
+        return self._folder / f"{item.item}.{role}.parquet"

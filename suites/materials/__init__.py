@@ -1,0 +1,1 @@
+"""What prompts are made of: texts to hide needles in, problems, prompts that ship."""

@@ -1,0 +1,1 @@
+"""How an answer is read: what it states, how it ended, in which language it is."""

@@ -1,0 +1,172 @@
+"""SQuAD and HotpotQA, for RULER: $QUANTGATE_DATA/squad and /hotpotqa, else the hub's data sets."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.contract.errors import BadInput
+
+
+class Question(BaseModel):
+    """One question with the documents that answer it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    question: str = Field(min_length=1)
+    answers: tuple[str, ...] = Field(min_length=1)
+    """Each of them is right."""
+    gold: tuple[str, ...] = Field(min_length=1)
+    """Documents that answer it."""
+    near: tuple[str, ...]
+    """Documents that are about the same without being needed."""
+
+
+Pool = tuple[tuple[Question, ...], tuple[str, ...]]
+"""Questions, and all documents."""
+
+
+def squad() -> Pool:
+    """SQuAD (Rajpurkar et al. 2016, 2018): its answerable questions; near are the paragraphs of the same article.
+
+    Raises:
+        BadInput: no data, or data in another form.
+    """
+    return _squad(os.environ.get("QUANTGATE_DATA"))
+
+
+def hotpotqa() -> Pool:
+    """HotpotQA with distractors (Yang et al. 2018): two gold paragraphs a question; near are its own distractors.
+
+    Raises:
+        BadInput: no data, or data in another form.
+    """
+    return _hotpotqa(os.environ.get("QUANTGATE_DATA"))
+
+
+@cache
+def _squad(data: str | None) -> Pool:
+    files = _files(data, "squad", lambda content: isinstance(content, dict) and "data" in content)
+    if not files:
+        return _pool("rajpurkar/squad_v2", _squad_rows(_hub("squad", "rajpurkar/squad_v2")))
+    return _checked(files, lambda content: _squad_rows(_squad_flat(content)))
+
+
+def _squad_flat(content: Any) -> Iterable[Mapping[str, Any]]:
+    """A file of SQuAD as rows, as the hub has them."""
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:
+            for asked in paragraph["qas"]:
+                answers = {"text": [] if asked.get("is_impossible") else [a["text"] for a in asked["answers"]]}
+                row = {"id": asked["id"], "title": article["title"], "context": paragraph["context"]}
+                yield row | {"question": asked["question"], "answers": answers}
+
+
+def _squad_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+    rows = list(rows)
+    articles: dict[str, dict[str, None]] = {}
+    for row in rows:
+        articles.setdefault(row["title"], {})[row["context"]] = None
+    return [
+        Question(
+            name=row["id"],
+            question=row["question"],
+            answers=tuple(dict.fromkeys(row["answers"]["text"])),
+            gold=(row["context"],),
+            near=tuple(other for other in articles[row["title"]] if other != row["context"]),
+        )
+        for row in rows
+        if row["answers"]["text"]
+    ]
+
+
+@cache
+def _hotpotqa(data: str | None) -> Pool:
+    def whole(content: Any) -> bool:
+        return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "context" in content[0]
+
+    files = _files(data, "hotpotqa", whole)
+    if not files:
+        rows = _hub("hotpotqa", "hotpotqa/hotpot_qa", "distractor")
+        return _pool("hotpotqa/hotpot_qa", _hotpot_rows(map(_hotpot_flat, rows)))
+    return _checked(files, _hotpot_rows)
+
+
+def _hotpot_flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the hub as the published file has it."""
+    context, facts = row["context"], row["supporting_facts"]
+    pairs = {
+        "context": list(zip(context["title"], context["sentences"], strict=True)),
+        "supporting_facts": list(zip(facts["title"], facts["sent_id"], strict=True)),
+    }
+    return {"_id": row["id"], "question": row["question"], "answer": row["answer"]} | pairs
+
+
+def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+    found = []
+    for row in rows:
+        needed = {title for title, _ in row["supporting_facts"]}
+        documents = {title: f"{title}\n{''.join(sentences)}" for title, sentences in row["context"]}
+        gold = tuple(text for title, text in documents.items() if title in needed)
+        near = tuple(text for title, text in documents.items() if title not in needed)
+        found.append(
+            Question(name=row["_id"], question=row["question"], answers=(row["answer"],), gold=gold, near=near)
+        )
+    return found
+
+
+# -- where rows come from ------------------------------------------------------------------------------------
+
+
+def _files(data: str | None, name: str, fits: Callable[[Any], bool]) -> list[tuple[Path, Any]]:
+    """The JSON files of a folder in $QUANTGATE_DATA that have the published form."""
+    if not data:
+        return []
+    found = []
+    for path in sorted((Path(data) / name).glob("*.json")):
+        try:
+            content = json.loads(path.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path} is not JSON ({error}); mend it or take it away") from error
+        if fits(content):
+            found.append((path, content))
+    return found
+
+
+def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[Question]]) -> Pool:
+    questions: list[Question] = []
+    for path, content in files:
+        try:
+            questions += read(content)
+        except (KeyError, TypeError, ValueError, ValidationError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise BadInput(f"{path} is not in the published form: {type(error).__name__}: {reason}") from error
+    return _pool(", ".join(str(path) for path, _ in files), questions)
+
+
+def _pool(source: str, questions: list[Question]) -> Pool:
+    if not questions:
+        raise BadInput(f"{source}: no answerable question in it")
+    documents = dict.fromkeys(text for question in questions for text in (*question.gold, *question.near))
+    return tuple(questions), tuple(documents)
+
+
+def _hub(folder: str, name: str, subset: str | None = None) -> Iterable[Mapping[str, Any]]:
+    from datasets import load_dataset
+
+    try:
+        rows: Iterable[Mapping[str, Any]] = load_dataset(name, subset, split="validation")
+    except Exception as error:  # every error of a download
+        reason = str(error).strip().splitlines()
+        raise BadInput(
+            f"no {folder} data: set QUANTGATE_DATA to a folder with {folder}/*.json in its published form, or leave "
+            f"its task out; the hub's {name} cannot be had ({type(error).__name__}: {reason[0] if reason else ''})"
+        ) from error
+    return rows

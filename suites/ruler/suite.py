@@ -1,0 +1,147 @@
+"""RULER: retrieval, tracing, aggregation and questions at a set context length.
+
+Method: Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?" (arXiv 2404.06654):
+its thirteen tasks with their parameters, and needle tasks in Japanese and Chinese. The wording of the prompts is ours,
+so scores compare two roles here and not with published tables. Scoring is that of NVIDIA/RULER.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from harness.contract.chat import Tokenizer
+from harness.contract.policy import Sampling
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Completion
+from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.materials.fitting import FIRST, TooShort, fit
+from suites.ruler.niah import NIAH, niah
+from suites.ruler.qa import qa
+from suites.ruler.task import Place, Task
+from suites.ruler.words import cwe, fwe, vt
+
+PUBLISHED: dict[str, Task] = {
+    "niah_single_1": niah,
+    "niah_single_2": niah,
+    "niah_single_3": niah,
+    "niah_multikey_1": niah,
+    "niah_multikey_2": niah,
+    "niah_multikey_3": niah,
+    "niah_multivalue": niah,
+    "niah_multiquery": niah,
+    "vt": vt,
+    "cwe": cwe,
+    "fwe": fwe,
+    "qa_1": qa,
+    "qa_2": qa,
+}
+"""The thirteen tasks, under their names."""
+TASKS: dict[str, Task] = PUBLISHED | dict.fromkeys(NIAH, niah)
+ANY_REFERENCE = ("qa_1", "qa_2")
+"""Tasks of which one reference is enough."""
+TRIED = 100
+"""Items that must fit the length that a refusal names."""
+
+
+class RulerConfig(SuiteConfig):
+    """`ruler` in a policy."""
+
+    lengths: tuple[int, ...] = Field(min_length=1)
+    """Prompt lengths in tokens, chat template included."""
+    tasks: tuple[str, ...] = Field(tuple(PUBLISHED), min_length=1)
+    """The thirteen tasks; also niah_single_, niah_word_ and niah_multikey_ with ja or zh."""
+    per_task: int = Field(50, ge=1)
+    """Items for each task and length."""
+    limit: int | None = Field(None, ge=1)
+    """Only the first items of each task and length."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Budget of one answer; the policy's sampling.max_tokens when absent."""
+    seed: int = 42
+
+    @field_validator("lengths", "tasks")
+    @classmethod
+    def _named_once(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("a value is there twice")
+        return values
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [task for task in tasks if task not in TASKS]:
+            raise ValueError(f"{unknown[0]} is unknown; known: {', '.join(TASKS)}")
+        return tasks
+
+
+class Ruler(ChatSuite):
+    """The suite."""
+
+    name = "ruler"
+
+    def __init__(self, config: RulerConfig, sampling: Sampling, folder: Path) -> None:
+        self._config = config
+        self.max_tokens = config.max_tokens or sampling.max_tokens
+
+    @property
+    def context_needed(self) -> int:
+        return max(self._config.lengths) + self.max_tokens
+
+    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+        """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.
+
+        Raises:
+            TooShort: a length that a task does not fit; it names one that its items do.
+            BadInput: a task whose data is missing.
+        """
+        for task in self._config.tasks:
+            for length in self._config.lengths:
+                try:
+                    yield from self._items(task, length, tokenizer)
+                except TooShort as error:
+                    raise TooShort(length, error.what, self._long_enough(task, error.needs, tokenizer)) from None
+
+    def _items(self, task: str, length: int, tokenizer: Tokenizer) -> Iterator[Item]:
+        guess = FIRST
+        for index in range(min(self._config.per_task, self._config.limit or self._config.per_task)):
+            made = TASKS[task](Place(self._config.seed, task, length, index))
+            filling = fit(made.build, length, tokenizer, f"ruler task {task}", guess)
+            # The guess is the first item's alone, so that no item depends on how many there are.
+            guess = filling.units if index == 0 else guess
+            prompt, target = made.build(*filling), list(made.references)
+            yield make_item(f"{task}@{length}", f"{index:04d}", prompt, target=target, **made.data)
+
+    def _long_enough(self, task: str, length: int, tokenizer: Tokenizer) -> int:
+        """The next length that the first items fit, all of them: each length draws other words."""
+        while True:
+            try:
+                list(islice(self._items(task, length, tokenizer), TRIED))
+                return length
+            except TooShort as error:
+                length = error.needs
+
+    def score(self, item: Item, role: Role, completion: Completion) -> Sample:
+        match = match_any if item.task.split("@")[0] in ANY_REFERENCE else match_all
+        score = match(completion.text, item.target)
+        return make_sample(self.name, item, role, completion, score=score, answer=completion.text.strip()[:200])
+
+
+def match_all(answer: str, references: Sequence[str]) -> float:
+    """Share of references that occur in the answer, letter case ignored (RULER's `string_match_all`)."""
+    answer = _plain(answer)
+    return sum(reference.lower() in answer for reference in references) / len(references)
+
+
+def match_any(answer: str, references: Sequence[str]) -> float:
+    """1 where one of the references occurs in the answer, letter case ignored (RULER's `string_match_part`)."""
+    answer = _plain(answer)
+    return max(float(reference.lower() in answer) for reference in references)
+
+
+def _plain(answer: str) -> str:
+    """RULER takes control characters for line ends before it looks."""
+    return re.sub(r"[\x00-\x1f]", "\n", answer.strip()).strip().lower()

