@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from harness import cli
+from harness import cli, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES, Item, Sample
@@ -326,7 +326,7 @@ def test_names_from_a_policy_are_no_markup(quantgate: Quantgate, capsys: pytest.
         sealed_policy_sha256="a",
         checks=[],
     )
-    cli.print_verdict(verdict)
+    terminal.print_verdict(verdict)
     assert "FAIL: [red]x[/red] [/]" in capsys.readouterr().out
 
 
