@@ -1,6 +1,6 @@
 """Log-probabilities of given tokens, fast: a route that runs inside vLLM's own server process.
 
-    vllm serve MODEL --middleware harness.score_route.ScoreRoute
+    vllm serve MODEL --middleware harness.endpoint.score_route.ScoreRoute
 
 `/v1/completions` gives the same numbers, but vLLM turns each id into text and sends objects of objects as JSON. Here
 the engine is asked for the same with flat log-probabilities and no text, and two arrays are sent (safetensors):

@@ -136,7 +136,7 @@ def _arguments(serving: Serving, port: int) -> list[str]:
         # Opens /render, from which the stop settings are read back; older versions have it open. Loopback only.
         arguments.append("--enable-scale-out")
     if not serving.image:  # an image need not hold this package; without the route, completions give the same numbers
-        arguments += ["--middleware", "harness.score_route.ScoreRoute"]
+        arguments += ["--middleware", "harness.endpoint.score_route.ScoreRoute"]
     return [*arguments, *serving.extra_args]
 
 
