@@ -5,6 +5,8 @@ by a line that is exactly `%%`. Sequences are dealt in turn from all files, so t
 uncalibrated; a file that runs out leaves its turns to the others.
 """
 
+from __future__ import annotations
+
 import json
 import random
 from importlib.resources import files
@@ -30,7 +32,7 @@ class Tokenizer(Protocol):
         """Token ids of a text."""
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
+def own_tokenizer(folder: Path) -> Tokenizer:
     """The model's own tokenizer, from local files, without its code. Raises QuantizeError if it has none."""
     from transformers import AutoTokenizer
 
@@ -47,7 +49,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def read_documents(file: Path | None) -> dict[str, list[str]]:
     """The documents of `file` (.txt or .jsonl) or, without one, of the shipped texts, by file name.
 
-    Raises QuantizeError if the file is missing, not UTF-8, not JSON lines with a "text", or without text.
+    Raises:
+        QuantizeError: the file is missing, not UTF-8, not JSON lines with a "text", or without text.
     """
     if file is None:
         shipped = sorted((p for p in files("quantizers").joinpath("calibration").iterdir()), key=lambda p: p.name)
@@ -72,8 +75,10 @@ def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Ten
     """Token ids [samples, length], int64. The same settings, texts and tokenizer always give the same tokens.
 
     Documents of a file are shuffled, joined with the end-of-text token and cut; if the tokenizer begins
-    texts with a begin token, every sequence begins with it. No token is used twice. Raises QuantizeError,
-    with the amount that is needed, if there is too little text.
+    texts with a begin token, every sequence begins with it. No token is used twice.
+
+    Raises:
+        QuantizeError: too little text, with the amount that is needed.
     """
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     begin = [bos] if bos is not None and tokenizer.encode("a", add_special_tokens=True)[:1] == [bos] else []

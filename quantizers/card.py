@@ -1,5 +1,7 @@
 """The README.md of a quantized model: what it is, of what, and how it was made."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,15 @@ _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 def model_card(source: Path, config: dict[str, Any], recipe: Recipe, plan: Plan) -> str:
     """Markdown with YAML front matter for the quantized form of the model in `source`."""
+    words = plan.scheme.words()
     front: dict[str, Any] = {
         "base_model": original_name(source, config),
         "base_model_relation": "quantized",
-        "tags": ["quantgate", recipe.name, "compressed-tensors"],
+        "tags": list(dict.fromkeys(["quantgate", recipe.name, *words.tags])),
     }
-    if recipe.name != "w4a16":
-        front["tags"].append("w4a16")
     front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
-    bits = recipe.bits + 16 / plan.group_size
     settings = recipe.calibration
     text = settings.file.name if settings.file else "the texts shipped with quantgate"
     return f"""---
@@ -38,10 +38,10 @@ A quantized form of `{front["base_model"]}`, made by quantgate.
 
 | | |
 | --- | --- |
-| method | GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, searched scales |
-| weights | 4-bit integers, symmetric, one bf16 scale per {plan.group_size} inputs ({bits:g} bits each) |
-| activations | not quantized (W4A16) |
-| format | compressed-tensors `pack-quantized` |
+| method | {words.method} |
+| weights | {words.weights} |
+| activations | {words.activations} |
+| format | {words.format} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
 | calibration | {settings.samples} x {settings.length} tokens of {text}, seed {settings.seed} |

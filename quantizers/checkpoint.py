@@ -6,6 +6,8 @@ ourselves: copying a tensor byte for byte, whatever its dtype and size, needs no
 opened.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -62,15 +64,16 @@ class Checkpoint:
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Read config.json and every safetensors header in `folder`, and check that they agree with the files.
 
-    Raises QuantizeError for a folder or file that is missing, a folder with pickle files only, JSON that
-    does not parse, an index that names absent shards or tensors, a truncated file, an unknown dtype.
+    Raises:
+        QuantizeError: a folder or file is missing, there are pickle files only, JSON does not parse, the index names
+            absent shards or tensors, a file is truncated, a dtype is unknown.
     """
     if not folder.is_dir():
         raise QuantizeError(f"{folder} is not a folder: give a local model folder (config.json + *.safetensors)")
-    config = read_json(folder / CONFIG_FILE)
+    config = read_json_object(folder / CONFIG_FILE)
     index = folder / INDEX_FILE
     if index.is_file():
-        weight_map = read_json(index).get("weight_map")
+        weight_map = read_json_object(index).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map or not all(map(_plain_name, weight_map.values())):
             raise QuantizeError(f"{index} has no usable weight_map: download the model again")
         shards = sorted(set(weight_map.values()))
@@ -95,7 +98,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, config, tensors)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises QuantizeError if the file is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +114,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_header(file: Path) -> list[TensorInfo]:
     """The tensors of one safetensors file, in the order of their data.
 
-    Raises QuantizeError if the header does not parse or does not describe exactly the bytes that follow it.
+    Raises:
+        QuantizeError: the header does not parse, or does not describe exactly the bytes that follow it.
     """
 
     def bad(reason: str) -> QuantizeError:

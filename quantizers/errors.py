@@ -1,5 +1,7 @@
 """The one exception of this package."""
 
+from __future__ import annotations
+
 
 class QuantizeError(Exception):
     """The model, the recipe or the machine does not allow quantization.

@@ -7,6 +7,8 @@ descending diag(H), while scales belong to groups of neighbouring columns and ar
 that the stored codes need no permutation.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,8 +63,9 @@ def gptq(
     quantized weight is codes * scales. `tick`, if given, is called after each piece of work. Equal inputs
     give equal bytes on one machine with one number of threads.
 
-    Raises ValueError on shapes that do not fit, HessianError (a ValueError) when H is not finite or stays
-    singular at the largest damping.
+    Raises:
+        ValueError: shapes that do not fit, a weight that is not finite.
+        HessianError: H is not finite or stays singular at the largest damping.
     """
     rows, columns = _check(weight, hessian, args)
     work = weight.detach().to(torch.float32)
@@ -161,8 +164,10 @@ def inverse_factor(hessian: torch.Tensor, order: torch.Tensor, damping: float) -
 
     `hessian` [I, I] float32, `order` [I] the column order. Row j of U, divided by U_jj, says how the
     columns after j must move when column j is off by one. Dead columns (H_jj = 0) get 1 on the diagonal. If
-    the factorisation fails, the damping is raised tenfold and tried again. Raises HessianError when even
-    the largest damping fails.
+    the factorisation fails, the damping is raised tenfold and tried again.
+
+    Raises:
+        HessianError: even the largest damping fails.
     """
     curvature = hessian[order][:, order]
     diagonal = torch.diagonal(curvature)

@@ -1,5 +1,7 @@
 """Hessians of Linears: 2 X X^T over everything that flows into them (arXiv 2210.17323, section 3.1)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,8 +49,8 @@ class Hessians:
     def groups(self) -> list[tuple[list[str], torch.Tensor]]:
         """Names of the Linears that share a Hessian, and the Hessian, in the order of the Linears.
 
-        Raises QuantizeError for a Linear that never ran (it would be calibrated on nothing) or whose inputs
-        are not finite.
+        Raises:
+            QuantizeError: a Linear never ran (it would be calibrated on nothing), or its inputs are not finite.
         """
         for name in self._linears:
             if name not in self.leaders:

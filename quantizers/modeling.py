@@ -1,5 +1,7 @@
 """The architecture without its weights: built on the meta device, filled and emptied layer by layer."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +37,9 @@ class LayerCall:
 def build(checkpoint: Checkpoint) -> Architecture:
     """Build the model class that config.json names, on the meta device; no weight is read, no code fetched.
 
-    Raises QuantizeError for a model that is already quantized, has experts, needs its own code, or is not a
-    stack of equal decoder layers.
+    Raises:
+        QuantizeError: the model is already quantized, has experts, needs its own code, or is not a stack of equal
+            decoder layers.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -83,7 +86,9 @@ def fill(
 
     Submodules whose full name starts with `skip` stay empty. Buffers that no checkpoint stores (rotary
     frequencies, embedding scales) are computed by the model's own initialiser.
-    Raises QuantizeError for a tensor that is missing, has another shape, or holds NaN or infinity.
+
+    Raises:
+        QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
     for path, part in module.named_modules():
         name = ".".join(filter(None, (prefix, path)))
@@ -111,7 +116,9 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
 
     Returns the hidden states [B, L, D] that enter it, and what every layer is called with (masks and position
     embeddings may differ between layers). The layers themselves do not run.
-    Raises QuantizeError if the model does not call its layers one after the other.
+
+    Raises:
+        QuantizeError: the model does not call its layers one after the other.
     """
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
@@ -193,7 +200,7 @@ def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> Non
 
 
 def _refuse_experts(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    way_out = "mixture-of-experts models are not supported by W4A16 yet: choose a dense model"
+    way_out = "mixture-of-experts models are not supported yet: choose a dense model"
     for name, parameter in architecture.layers.named_parameters():
         if parameter.ndim == 3 or ".experts." in name:
             raise QuantizeError(f"{architecture.prefix}.{name} belongs to experts: {way_out}")

@@ -6,6 +6,8 @@ it will really receive. Memory holds one layer, its Hessians and the batch. Afte
 the disk.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable
@@ -17,17 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantizers.calibration import calibration_tokens, load_tokenizer
+from quantizers.calibration import calibration_tokens, own_tokenizer
 from quantizers.card import model_card
 from quantizers.checkpoint import CONFIG_FILE, Checkpoint, fingerprint, open_checkpoint, read_tensor
 from quantizers.errors import QuantizeError
-from quantizers.gptq import GPTQArgs, HessianError, gptq
+from quantizers.gptq import HessianError
 from quantizers.hessian import Hessians
-from quantizers.int4 import dequantize, encode, quantization_config
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
 from quantizers.recipe import Recipe
-from quantizers.work import Work, open_work
+from quantizers.schemes.base import split_rows
+from quantizers.work_folder import WorkFolder, open_work
 from quantizers.writing import copy_entry, copy_side_files, named, write_index, write_shard, write_text
 
 Progress = Callable[[str, int, int], None]
@@ -35,7 +37,7 @@ BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
-class Job:
+class Conversion:
     """What stays the same from the first layer to the last."""
 
     checkpoint: Checkpoint
@@ -61,7 +63,8 @@ def quantize(
     float32 there, bf16 on a GPU). The same input gives the same bytes on the same device and number of
     threads.
 
-    Raises QuantizeError, with one line that says what is wrong and the way out.
+    Raises:
+        QuantizeError: one line that says what is wrong and the way out.
     """
     report = progress or (lambda stage, done, total: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,7 +73,7 @@ def quantize(
     checkpoint = open_checkpoint(model)
     architecture = build(checkpoint)
     plan = make_plan(checkpoint, architecture, recipe)
-    tokens = calibration_tokens(load_tokenizer(model), recipe.calibration)
+    tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
     report("load", 1, 1)
     identity = {
         "model": fingerprint(checkpoint),
@@ -81,7 +84,7 @@ def quantize(
     # The batch is stored twice for a moment, when one layer's states replace another's.
     hidden_size = int(architecture.model.get_input_embeddings().weight.shape[1])
     batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
-    job = Job(checkpoint, architecture, plan, recipe, report, device, dtype, batch_size(*tokens.shape))
+    job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch_size(*tokens.shape))
     with open_work(out, identity, plan.output_bytes() + 2 * batch_bytes) as work:
         _quantize_layers(job, tokens, work)
         _finish(job, work)
@@ -89,7 +92,7 @@ def quantize(
     return out
 
 
-def _quantize_layers(job: Job, tokens: torch.Tensor, work: Work) -> None:
+def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) -> None:
     """Quantize and write the decoder layers that `work` does not have yet; `tokens` [N, L] calibrate them."""
     layers, prefix, total = job.architecture.layers, job.architecture.prefix, len(job.architecture.layers)
     job.report("layer", work.layers_done, total)
@@ -124,7 +127,7 @@ def _quantize_layers(job: Job, tokens: torch.Tensor, work: Work) -> None:
         job.report("layer", index + 1, total)
 
 
-def _enter(job: Job, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
+def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
     """The states [N, L, D] that enter the first layer (if asked for) and what each layer is called with."""
     model: Any = job.architecture.model
     base: nn.Module = model.base_model
@@ -146,7 +149,9 @@ def _enter(job: Job, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.
     return hidden, calls
 
 
-def _quantize_layer(job: Job, index: int, hidden: torch.Tensor, call: LayerCall) -> dict[str, dict[str, torch.Tensor]]:
+def _quantize_layer(
+    job: Conversion, index: int, hidden: torch.Tensor, call: LayerCall
+) -> dict[str, dict[str, torch.Tensor]]:
     """Quantize the Linears of a filled layer in place; returns their stored form by the old tensor's name."""
     layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
     modules = {name: layer.get_submodule(name.removeprefix(prefix)) for name in job.plan.targets[index]}
@@ -161,25 +166,24 @@ def _quantize_layer(job: Job, index: int, hidden: torch.Tensor, call: LayerCall)
 
     stored: dict[str, dict[str, torch.Tensor]] = {}
     groups = hessians.groups()
-    args = GPTQArgs(job.plan.group_size, job.recipe.bits, job.recipe.damping)
+    scheme = job.plan.scheme
     for number, (names, hessian) in enumerate(groups):
         # Rows do not know of each other, so Linears with one Hessian are quantized as one tall matrix.
         infos = [job.checkpoint.tensors[f"{name}.weight"] for name in names]
         weight = torch.cat([read_tensor(info).to(job.device, torch.float32) for info in infos])
         rows = [info.shape[0] for info in infos]
         try:
-            codes, scales = gptq(weight, hessian, args, partial(job.report, "columns", number, len(groups)))
+            parts = scheme.quantize(weight, hessian, partial(job.report, "columns", number, len(groups)))
         except HessianError as error:
             raise QuantizeError(f"{names[0]}: {error}: raise damping, or add the layer to ignore") from None
-        for name, part, part_scales in zip(names, torch.split(codes, rows), torch.split(scales, rows), strict=True):
-            tensors = encode(part.cpu(), part_scales.cpu())
-            stored[f"{name}.weight"] = {f"{name}.{key}": value for key, value in tensors.items()}
-            linears[name].weight.data.copy_(dequantize(part, part_scales))
+        for name, part in zip(names, split_rows(parts, rows), strict=True):
+            stored[f"{name}.weight"] = {f"{name}.{key}": value for key, value in scheme.tensors(part).items()}
+            linears[name].weight.data.copy_(scheme.dequantize(part))
     job.report("columns", len(groups), len(groups))
     return stored
 
 
-def _finish(job: Job, work: Work) -> None:
+def _finish(job: Conversion, work: WorkFolder) -> None:
     """Write everything that is not a decoder layer."""
     checkpoint, plan, report = job.checkpoint, job.plan, job.report
     layers = len(plan.layer_tensors)
@@ -189,7 +193,7 @@ def _finish(job: Job, work: Work) -> None:
     names = [plan.shard_name(i) for i in range(layers + len(plan.other_tensors))]
     write_index(work.model, [work.model / name for name in names])
     copy_side_files(checkpoint.folder, work.model)
-    config = {**checkpoint.config, "quantization_config": quantization_config(plan.group_size, plan.ignore)}
+    config = {**checkpoint.config, "quantization_config": plan.scheme.config(plan.ignore)}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(work.model / "README.md", model_card(checkpoint.folder, checkpoint.config, job.recipe, plan))
     report("copy", len(plan.other_tensors), len(plan.other_tensors))

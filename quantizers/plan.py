@@ -1,5 +1,7 @@
 """What will happen to every tensor of a model, decided from its headers before any weight is read."""
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
 
@@ -7,9 +9,9 @@ from torch import nn
 
 from quantizers.checkpoint import Checkpoint, TensorInfo
 from quantizers.errors import QuantizeError
-from quantizers.int4 import choose_group_size
 from quantizers.modeling import Architecture, linear_names
 from quantizers.recipe import Recipe
+from quantizers.schemes import TIERS, Scheme
 
 # vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"))
@@ -18,11 +20,11 @@ LARGEST_SHARD = 4 << 30
 
 @dataclass(frozen=True)
 class Plan:
-    """Targets, group size, ignore list and the content of every shard."""
+    """Targets, their scheme, the ignore list and the content of every shard."""
 
     targets: list[list[str]]
     """Full names of the Linears to quantize, by decoder layer."""
-    group_size: int
+    scheme: Scheme
     ignore: list[str]
     """For config.json: every Linear of the checkpoint that stays as it is."""
     layer_tensors: list[list[TensorInfo]]
@@ -39,16 +41,16 @@ class Plan:
         quantized = {f"{name}.weight" for names in self.targets for name in names}
         total = 0
         for info in (info for group in self.layer_tensors + self.other_tensors for info in group):
-            weights = info.shape[0] * info.shape[1] if info.name in quantized else 0
-            total += weights // 2 + weights // self.group_size * 2 + 16 if weights else info.nbytes
+            total += self.scheme.nbytes(*info.shape) if info.name in quantized else info.nbytes
         return total
 
 
 def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe) -> Plan:
     """Decide what is quantized.
 
-    Raises QuantizeError if nothing is left to quantize, a weight is not a plain float matrix, no group size
-    fits, or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load.
+    Raises:
+        QuantizeError: nothing is left to quantize, a weight is not a plain float matrix, the scheme cannot store one,
+            or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load.
     """
     count = len(architecture.layers)
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
@@ -62,7 +64,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
             found = "is missing" if info is None else f"is {info.dtype} {list(info.shape)}, not a float matrix"
             raise QuantizeError(f"tensor {name}.weight {found}: give the original model, or ignore {name}")
         features[name] = info.shape[1]
-    group_size = choose_group_size(features, recipe.group_size)
+    scheme = TIERS[recipe.tier].for_model(features, recipe.group_size, recipe.damping)
     _refuse_half_fused(architecture, set(names))
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
@@ -74,7 +76,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
         (layer_tensors[int(match.group(1))] if match and inside else others).append(info)
     return Plan(
         targets,
-        group_size,
+        scheme,
         _ignored(checkpoint, architecture, set(names), pattern),
         layer_tensors,
         _split(others),

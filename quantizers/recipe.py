@@ -1,5 +1,7 @@
 """Recipes: what to do to a model, as a small frozen document."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 from pathlib import Path
@@ -42,8 +44,8 @@ class Recipe(BaseModel):
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """How reports and the model card call it."""
-    bits: Literal[4] = 4
-    """Bits of a weight's code."""
+    tier: Literal["int4"] = "int4"
+    """How the Linears of the decoder layers are stored (quantizers/schemes)."""
     group_size: Literal[32, 64, 128] | None = None
     """Neighbouring inputs that share a scale; None takes the largest of 128, 64, 32 that fits every layer."""
     damping: float = Field(default=0.05, gt=0, le=1)
@@ -80,8 +82,11 @@ RECIPES: dict[str, dict[str, Any]] = {"w4a16": {"name": "w4a16"}}
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """The built-in recipe of this name, or the recipe in this YAML file.
 
-    A calibration file named in YAML is looked for beside the YAML file. Raises QuantizeError for an unknown
-    name (listing the known ones), a file that does not parse, an unknown key or a value out of range.
+    A calibration file named in YAML is looked for beside the YAML file.
+
+    Raises:
+        QuantizeError: an unknown name (listing the known ones), a file that does not parse, an unknown key, a value
+            out of range.
     """
     text = str(name_or_path)
     if text in RECIPES:

@@ -1,5 +1,7 @@
 """Model folders for writing: tensors stream into shards, and every file appears whole or not at all."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -62,7 +64,8 @@ def tensor_entry(name: str, tensor: torch.Tensor) -> Entry:
 def write_shard(path: Path, entries: Iterable[Entry]) -> None:
     """Write one safetensors file, which appears under its name only when it is complete and on the disk.
 
-    Raises QuantizeError when the disk is full or not writable; then nothing is left behind.
+    Raises:
+        QuantizeError: the disk is full or not writable; then nothing is left behind.
     """
     ordered = list(entries)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.text import quoted
-from quantizers.checkpoint import CONFIG_FILE, read_json
+from quantizers.checkpoint import CONFIG_FILE, read_json_object
 from quantizers.errors import QuantizeError
 
 CONFIG, RELATION, TAGS, TITLE, TEXT, NAME = (
@@ -80,7 +80,7 @@ class Claim:
 def claims_of(model: Path, name: str = "") -> list[Claim]:
     """Everything that a checkpoint folder, and the name it is given, claims about quantization. Never raises."""
     try:
-        config = read_json(model / CONFIG_FILE)
+        config = read_json_object(model / CONFIG_FILE)
     except QuantizeError:
         config = {}
     front, body = read_card(model)

@@ -17,7 +17,7 @@ from typing import Any
 from harness.checkpoint.ignored import excepted
 from harness.checkpoint.layouts import Module, count, split_name
 from harness.contract.text import quoted
-from quantizers.checkpoint import INDEX_FILE, LARGEST_HEADER, TensorInfo, read_header, read_json
+from quantizers.checkpoint import INDEX_FILE, LARGEST_HEADER, TensorInfo, read_header, read_json_object
 from quantizers.errors import QuantizeError
 
 INTEGERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32"})
@@ -70,7 +70,7 @@ def _index(model: Path) -> tuple[dict[str, str], list[str]]:
     if not path.is_file():
         return {}, []
     try:
-        found = read_json(path).get("weight_map") if path.stat().st_size <= LARGEST_HEADER else None
+        found = read_json_object(path).get("weight_map") if path.stat().st_size <= LARGEST_HEADER else None
     except (QuantizeError, OSError):
         found = None
     if not isinstance(found, dict) or not found or not all(isinstance(file, str) for file in found.values()):

@@ -112,11 +112,11 @@ def test_judging_again_with_a_looser_policy_is_marked(finished: tuple[RunFolder,
 
 
 def test_our_kernels_package_lets_transformers_and_vllm_load_a_model(candidate: Path) -> None:
-    """transformers looks for a package `kernels` too: ours must not be taken for it."""
+    """transformers looks for a package `kernels`: the folder of that name must not be taken for it."""
     code = (
-        "import json, kernels, transformers, vllm, torch, sys\n"
+        "import json, quantgate_kernels, transformers, vllm, torch, sys\n"
         "model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16)\n"
-        "print(json.dumps([kernels.__doc__[:10], vllm.__version__, type(model).__name__]))\n"
+        "print(json.dumps([quantgate_kernels.__doc__[:10], vllm.__version__, type(model).__name__]))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code, str(resolve_model("demo"))], capture_output=True, text=True, check=False

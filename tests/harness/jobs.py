@@ -30,7 +30,11 @@ BY_SEED = POLICY + "noise_floor: {by: seed, items: 2}\n"
 BY_SERVER = POLICY + "noise_floor: {by: server, items: 2}\n"
 ROLES_AND_NOISE: tuple[Role, ...] = (*ROLES, "noise")
 SEQUENTIAL = "serving: {placement: sequential}\n"
+ITEMS = {f"{i:03d}" for i in range(6)}
+"""Names of the items that a job has unless it is told otherwise."""
 HARDWARE = {"processor": "test", "cpus": [0, 1], "free_gib": 9.0, "gpus": [{"name": "H100", "memory_gib": 80.0}]}
+
+Servers = dict[Role, FakeServer]
 
 
 class StubSuite:
@@ -80,6 +84,17 @@ def asked(server: FakeServer) -> Counter[tuple[str, int]]:
     """(prompt, seed) of every item that a server was asked; reading back is no item."""
     bodies = [body for path, body in server.posts if path == "/v1/chat/completions"]
     return Counter((prompt_of(b), b["seed"]) for b in bodies if prompt_of(b).startswith("ask "))
+
+
+def model(servers: Servers, role: Role) -> Model:
+    """What answers for this role."""
+    handler = servers[role].handler
+    assert isinstance(handler, Model)
+    return handler
+
+
+def asked_nothing(servers: Servers) -> bool:
+    return not any(asked(server) for server in servers.values())
 
 
 def make_items(count: int, task: str = "t", repeats: int = 1) -> list[Item]:

@@ -1,4 +1,4 @@
-"""A model folder with a tokenizer small enough for a test, a policy, and answers in a file."""
+"""A model folder with a tokenizer small enough for a test, a policy, and answers in a file, scored."""
 
 import json
 import warnings
@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.contract.items import read_items
 from harness.contract.policy import SealedPolicy, parse_policy
-from harness.contract.samples import Item
+from harness.contract.samples import Item, Sample, read_samples
+from harness.offline.scoring import Scores, score_answers
+from harness.runs.progress import Reporter
 
 TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -63,3 +66,17 @@ def write_lines(path: Path, lines: Iterable[Any]) -> Path:
     made = (line if isinstance(line, bytes | str) else json.dumps(line) for line in lines)
     path.write_bytes(b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in made))
     return path
+
+
+def items_of(made: Path, suite: str) -> list[Item]:
+    """The items of a suite in the folder of the fixture `made`."""
+    return list(read_items(made / f"{suite}.jsonl"))
+
+
+def score(made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: Any) -> tuple[Scores, list[Sample]]:
+    """Score these answer lines: the scores, and the samples that were written."""
+    answers = write_lines(tmp_path / "answers.jsonl", lines)
+    out = tmp_path / "samples.jsonl"
+    options = {"sealed": SEALED, "out": out} | options
+    scores = score_answers(suite, made / f"{suite}.jsonl", answers, Reporter(), **options)
+    return scores, list(read_samples(out))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantizers.calibration import calibration_tokens, load_tokenizer, read_documents
+from quantizers.calibration import calibration_tokens, own_tokenizer, read_documents
 from quantizers.errors import QuantizeError
 from quantizers.recipe import Calibration
 
@@ -94,4 +94,4 @@ def test_the_default_fits_any_tokenizer() -> None:
 
 def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match="no usable tokenizer"):
-        load_tokenizer(tmp_path)
+        own_tokenizer(tmp_path)

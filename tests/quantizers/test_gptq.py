@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from quantgate_kernels.formats.pack_quantized import dequantize
 
 from quantizers.gptq import GPTQArgs, HessianError, gptq, inverse_factor, round_to_nearest, search_scales
-from quantizers.int4 import dequantize
 
 
 def problem(seed: int, rows: int, columns: int, tokens: int = 300) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from quantgate_kernels.formats.pack_quantized import decode
 from safetensors.torch import load_file, save_file
 from tiny_llama import folder_bytes, save_tiny_llama
 
-from quantizers import pipeline
 from quantizers.checkpoint import Checkpoint, open_checkpoint, read_tensor
 from quantizers.errors import QuantizeError
-from quantizers.int4 import decode
+from quantizers.gptq import HessianError
 from quantizers.pipeline import batch_size, quantize
 from quantizers.recipe import Recipe
+from quantizers.schemes import int_groups
 
 PARTS = ("weight_packed", "weight_scale", "weight_shape")
 
@@ -93,7 +94,7 @@ def test_layers_see_what_earlier_quantized_layers_give(
     """Layer 1's Hessian, and so its codes, must come from the quantized layer 0: recompute them."""
     from transformers import AutoModelForCausalLM
 
-    from quantizers.calibration import calibration_tokens, load_tokenizer
+    from quantizers.calibration import calibration_tokens, own_tokenizer
     from quantizers.gptq import GPTQArgs, gptq
 
     checkpoint, original = open_checkpoint(tiny_quantized), open_checkpoint(tiny_model)
@@ -106,13 +107,13 @@ def test_layers_see_what_earlier_quantized_layers_give(
     linear = "model.layers.1.self_attn.o_proj"
     model.get_submodule(linear).register_forward_pre_hook(lambda _, args: seen.append(args[0].reshape(-1, 64)))
     with torch.no_grad():
-        model(calibration_tokens(load_tokenizer(tiny_model), tiny_recipe.calibration))
+        model(calibration_tokens(own_tokenizer(tiny_model), tiny_recipe.calibration))
     rows = torch.cat(seen)
     weight = read_tensor(original.tensors[f"{linear}.weight"])
     codes, scales = gptq(weight, 2 * rows.T @ rows, GPTQArgs(32, damping=tiny_recipe.damping))
     stored = read_tensor(checkpoint.tensors[f"{linear}.weight_scale"])
     assert (stored == scales).float().mean() > 0.95
-    from quantgate_kernels.formats.packing import unpack_int4
+    from quantgate_kernels.formats.pack_quantized import unpack_int4
 
     ours = unpack_int4(read_tensor(checkpoint.tensors[f"{linear}.weight_packed"]))
     assert (ours == codes).float().mean() > 0.95
@@ -303,9 +304,9 @@ def test_a_hopeless_hessian_names_the_layer(
     tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise pipeline.HessianError("the Hessian stays singular")
+        raise HessianError("the Hessian stays singular")
 
-    monkeypatch.setattr(pipeline, "gptq", broken)
+    monkeypatch.setattr(int_groups, "gptq", broken)
     with pytest.raises(
         QuantizeError, match=r"model.layers.0.self_attn.q_proj: the Hessian stays singular: raise damping"
     ):

@@ -11,7 +11,7 @@ from quantizers.recipe import Recipe, load_recipe
 
 def test_the_built_in_recipe() -> None:
     recipe = load_recipe("w4a16")
-    assert (recipe.name, recipe.bits, recipe.group_size) == ("w4a16", 4, None)
+    assert (recipe.name, recipe.tier, recipe.group_size) == ("w4a16", "int4", None)
     with pytest.raises(ValidationError):
         recipe.name = "other"
 
@@ -58,7 +58,7 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
     ("content", "message"),
     [
         ("name: x\ncolour: red\n", "colour: Extra inputs"),
-        ("name: x\nbits: 3\n", "bits:"),
+        ("name: x\ntier: int5\n", "tier:"),
         ("name: x\ngroup_size: 48\n", "group_size:"),
         ("name: x\ndamping: 0\n", "damping:"),
         ("name: x\ndamping: .nan\n", "damping:"),

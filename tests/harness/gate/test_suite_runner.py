@@ -1,101 +1,19 @@
-"""The runner asks everything once, goes on where a run ended, and never takes a dead server for wrong answers."""
+"""The runner asks everything once, in the order of the suite, and goes on where a run ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_server import FakeServer, Reply, chat_reply
+from stub_runs import NeverStop, StubEndpoint, StubSuite, make_items, run, same, stored
 
-from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Requests, Sampling
-from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples, sample_of
-from harness.endpoint.client import Endpoint, EndpointError
-from harness.gate.suite_runner import ERRORS_IN_A_ROW, run_suite
+from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
+from harness.endpoint.client import Endpoint
+from harness.gate.suite_runner import run_suite
 from harness.runs.progress import Meter
-from suites.base import make_item, make_sample
-
-Answer = Callable[[Item, Role], Awaitable[None]]
-
-
-class StubEndpoint:
-    """As much of an endpoint as the runner itself uses."""
-
-    def __init__(self, role: Role) -> None:
-        self.role = role
-        self.url = f"http://{role}"
-        self.health = True
-
-    async def healthy(self) -> bool:
-        return self.health
-
-
-class StubSuite:
-    """Answers with a score of 1 after `script` ran; what it asks is kept in order."""
-
-    name = "stub"
-
-    def __init__(self, script: Answer | None = None, reference_first: bool = False) -> None:
-        self.script = script
-        self.reference_first = reference_first
-        self.alternates = False
-        self.at_once: int | None = None
-        self.asked: list[tuple[Role, str]] = []
-
-    async def answer(self, item: Item, role: Role, endpoint: Any) -> Sample:
-        assert getattr(endpoint, "role", role) == role
-        self.asked.append((role, item.item))
-        if self.script:
-            await self.script(item, role)
-        return Sample(
-            suite="stub", task=item.task, item=item.item, role=role, prompt_sha256=item.prompt_sha256, score=1.0
-        )
-
-
-def same(item: Any) -> Any:
-    """Items that are in memory already need no loading."""
-    return item
-
-
-class NeverStop:
-    """No check stops early."""
-
-    def record(self, sample: Sample) -> None:
-        pass
-
-    def needless(self, pair: PairKey) -> bool:
-        return False
-
-
-def make_items(count: int) -> list[Item]:
-    return [make_item("t", f"{i:02d}", [{"role": "user", "content": str(i)}]) for i in range(count)]
-
-
-def run(
-    suite: StubSuite,
-    items: list[Item],
-    path: Path,
-    roles: Iterable[Role] = ("reference", "candidate"),
-    concurrency: int = 2,
-    endpoints: dict[Role, Any] | None = None,
-    stop: Any = None,
-) -> Meter:
-    meter = Meter("stub", None)
-    log = SampleLog(path / "stub.jsonl")
-    try:
-        chosen = endpoints or {role: StubEndpoint(role) for role in roles}
-        asked = dict.fromkeys(("reference", "candidate", "noise"), items)
-        stop = stop or NeverStop()
-        asyncio.run(asyncio.wait_for(run_suite(suite, asked, same, chosen, log, stop, concurrency, meter), 20))  # type: ignore[arg-type]
-    finally:
-        log.close()
-    return meter
-
-
-def stored(path: Path) -> dict[tuple[str, str], str | None]:
-    """(role, item) -> error of every sample on disk."""
-    return {(s.role, s.item): s.error for s in read_samples(path / "stub.jsonl")}
+from suites.base import make_sample
 
 
 def test_every_item_is_asked_once_of_both_roles(tmp_path: Path) -> None:
@@ -126,17 +44,6 @@ def test_a_suite_that_alternates_is_asked_one_item_at_a_time_in_turn(tmp_path: P
     assert [pair[0][0] for pair in rounds] == ["reference", "candidate", "reference", "candidate", "reference"]
 
 
-def test_a_server_that_fails_in_a_suite_that_alternates_ends_the_run(tmp_path: Path) -> None:
-    async def fail(item: Item, role: Role) -> None:
-        raise EndpointError("unreachable", "gone")
-
-    suite, gone = StubSuite(fail), StubEndpoint("reference")
-    suite.alternates, gone.health = True, False
-    with pytest.raises(RunFailed, match="the reference server"):
-        run(suite, make_items(2), tmp_path, endpoints={"reference": gone})
-    assert stored(tmp_path) == {}
-
-
 def test_a_later_run_asks_only_what_is_missing(tmp_path: Path) -> None:
     items = make_items(6)
     run(StubSuite(), items[:3], tmp_path)
@@ -152,93 +59,6 @@ def test_a_later_run_asks_only_what_is_missing(tmp_path: Path) -> None:
     nothing = StubSuite()
     run(nothing, items, tmp_path)
     assert nothing.asked == []
-
-
-def test_what_was_answered_before_a_crash_is_kept(tmp_path: Path) -> None:
-    async def crash(item: Item, role: Role) -> None:
-        if item.item == "03":
-            raise RuntimeError("a mistake of ours")
-
-    with pytest.raises(RuntimeError, match="a mistake of ours"):
-        run(StubSuite(crash), make_items(6), tmp_path, roles=["reference"], concurrency=1)
-    assert [item for _, item in stored(tmp_path)] == ["00", "01", "02"]
-
-
-def test_bad_input_of_a_suite_reaches_the_caller_as_it_is(tmp_path: Path) -> None:
-    async def broken(item: Item, role: Role) -> None:
-        raise BadInput("no such metric")
-
-    with pytest.raises(BadInput, match="no such metric"):
-        run(StubSuite(broken), make_items(3), tmp_path)
-
-
-def fails(*which: str, kind: Any = "server", role: Role = "reference") -> Answer:
-    async def script(item: Item, asked: Role) -> None:
-        if asked == role and item.item in which:
-            raise EndpointError(kind, f"no answer to {item.item}")
-
-    return script
-
-
-@pytest.mark.parametrize("kind", ["refused", "budget", "server", "timeout", "garbage", "unreachable"])
-def test_an_error_among_answers_is_a_fact_about_the_item(tmp_path: Path, kind: str) -> None:
-    run(StubSuite(fails("02", kind=kind)), make_items(5), tmp_path)
-    errors = {key: error for key, error in stored(tmp_path).items() if error}
-    assert errors == {("reference", "02"): f"{kind}: no answer to 02"}
-    (sample,) = [s for s in read_samples(tmp_path / "stub.jsonl") if s.error]
-    assert sample.score is None
-
-
-@pytest.mark.parametrize("last", ["04", "03"])
-def test_an_error_at_the_end_is_written_too(tmp_path: Path, last: str) -> None:
-    run(StubSuite(fails(last, "04")), make_items(5), tmp_path, roles=["reference"])
-    assert len(stored(tmp_path)) == 5 and stored(tmp_path)["reference", last] is not None
-
-
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_errors_in_a_row_end_the_run_and_are_not_written(tmp_path: Path, concurrency: int) -> None:
-    items = make_items(40)
-    broken = StubSuite(fails(*(item.item for item in items[5:]), kind="garbage"))
-    with pytest.raises(RunFailed, match=r"the reference server at http://reference fails: garbage.*--resume"):
-        run(broken, items, tmp_path, roles=["reference"], concurrency=concurrency)
-    assert stored(tmp_path) == {("reference", f"{i:02d}"): None for i in range(5)}
-    assert 5 + ERRORS_IN_A_ROW <= len(broken.asked) < 5 + ERRORS_IN_A_ROW + concurrency
-    mended = StubSuite()
-    run(mended, items, tmp_path, roles=["reference"])
-    assert len(mended.asked) == 35 and not any(stored(tmp_path).values())
-
-
-class WithoutImages(StubSuite):
-    """What it runs beside the server fails for every item."""
-
-    async def answer(self, item: Item, role: Role, endpoint: Any) -> Sample:
-        return sample_of("stub", item, role, error="infrastructure: no such image")
-
-
-@pytest.mark.parametrize("health", [True, False])
-def test_a_healthy_server_is_not_blamed_for_what_runs_beside_it(tmp_path: Path, health: bool) -> None:
-    endpoint = StubEndpoint("reference")
-    endpoint.health = health
-    says = "8 stub items of the reference in a row failed, its server is well" if health else "the reference server at"
-    with pytest.raises(RunFailed, match=rf"^{says}.*: infrastructure: no such image; --resume goes on from here$"):
-        run(WithoutImages(), make_items(20), tmp_path, endpoints={"reference": endpoint})
-    assert stored(tmp_path) == {}
-
-
-def test_a_server_without_health_ends_the_run_at_its_first_error(tmp_path: Path) -> None:
-    endpoint = StubEndpoint("reference")
-    endpoint.health = False
-    suite = StubSuite(fails("01", kind="unreachable"))
-    with pytest.raises(RunFailed, match="unreachable"):
-        run(suite, make_items(10), tmp_path, concurrency=1, endpoints={"reference": endpoint})
-    assert stored(tmp_path) == {("reference", "00"): None}
-
-
-def test_refused_items_are_not_a_failing_server(tmp_path: Path) -> None:
-    items = make_items(3 * ERRORS_IN_A_ROW)
-    run(StubSuite(fails(*(i.item for i in items), kind="refused")), items, tmp_path)
-    errors = [error for (role, _), error in stored(tmp_path).items() if role == "reference"]
-    assert len(errors) == len(items) and all(error and error.startswith("refused") for error in errors)
 
 
 def test_one_role_does_not_wait_for_the_other(tmp_path: Path) -> None:
@@ -292,43 +112,6 @@ def test_the_candidate_alone_goes_on_from_stored_answers(tmp_path: Path) -> None
     run(suite, items, tmp_path, roles=["candidate"])
     assert sorted(suite.asked) == [("candidate", "00"), ("candidate", "01"), ("candidate", "02")]
     assert stored(tmp_path)["candidate", "03"] == "reference: gave no answer to compare with"
-
-
-def test_without_a_reference_answer_the_candidate_is_not_asked(tmp_path: Path) -> None:
-    suite = StubSuite(fails("01", kind="refused"), reference_first=True)
-    run(suite, make_items(3), tmp_path)
-    assert ("candidate", "01") not in suite.asked
-    assert stored(tmp_path)["candidate", "01"] == "reference: gave no answer to compare with"
-    assert stored(tmp_path)["candidate", "02"] is None
-
-
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_reference_that_died_leaves_no_mark_on_the_candidate(tmp_path: Path, concurrency: int) -> None:
-    items = make_items(30)
-    with pytest.raises(RunFailed, match="reference"):
-        run(
-            StubSuite(fails(*(i.item for i in items[4:])), reference_first=True),
-            items,
-            tmp_path,
-            concurrency=concurrency,
-        )
-    assert not any(stored(tmp_path).values())
-    run(StubSuite(reference_first=True), items, tmp_path)  # the server is back: everything is answered
-    assert len(stored(tmp_path)) == 60 and not any(stored(tmp_path).values())
-
-
-def test_a_skipped_item_does_not_vouch_for_the_candidates_server(tmp_path: Path) -> None:
-    items = make_items(30)
-
-    async def script(item: Item, role: Role) -> None:
-        if role == "candidate":
-            raise EndpointError("server", "gone")
-        if int(item.item) % 2:
-            raise EndpointError("refused", "too long")
-
-    with pytest.raises(RunFailed, match="candidate"):
-        run(StubSuite(script, reference_first=True), items, tmp_path, concurrency=1)
-    assert not any((error or "").startswith("server") for error in stored(tmp_path).values())
 
 
 # -- with a real server --------------------------------------------------------------------------------------

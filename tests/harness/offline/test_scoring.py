@@ -1,47 +1,18 @@
 """Answers from a file get the very samples that the live path makes of them; what is no answer is no wrong answer."""
 
-import io
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_server import FakeServer, ask, chat_reply
-from offline_cases import POLICY, SEALED, right, save_model, write_lines
+from offline_cases import SEALED, items_of, right, score, write_lines
 
-from harness.contract.errors import BadInput
-from harness.contract.items import read_items
-from harness.contract.policy import parse_policy
-from harness.contract.samples import Item, Role, Sample, read_samples, sha256_of
+from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion, EndpointError
-from harness.offline.costs import make_item_file
-from harness.offline.scoring import Scores, score_answers, score_notes, score_table, to_json
-from harness.runs.folder import Manifest, RunFolder
+from harness.offline.scoring import score_answers, score_notes
 from harness.runs.progress import Reporter
 from suites.registry import make_suite
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the items of two suites, <suite>.jsonl."""
-    folder = tmp_path_factory.mktemp("items")
-    model = save_model(folder / "model")
-    for suite in ("ruler", "cot", "divergence"):
-        make_item_file(suite, str(model), SEALED, folder / f"{suite}.jsonl", Reporter())
-    return folder
-
-
-def items_of(made: Path, suite: str) -> list[Item]:
-    return list(read_items(made / f"{suite}.jsonl"))
-
-
-def score(made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: Any) -> tuple[Scores, list[Sample]]:
-    answers = write_lines(tmp_path / "answers.jsonl", lines)
-    out = tmp_path / "samples.jsonl"
-    options = {"sealed": SEALED, "out": out} | options
-    scores = score_answers(suite, made / f"{suite}.jsonl", answers, Reporter(), **options)
-    return scores, list(read_samples(out))
 
 
 @pytest.mark.parametrize("suite", ["cot", "ruler"])
@@ -197,152 +168,7 @@ def test_without_out_the_same_is_counted_and_nothing_written(made: Path, tmp_pat
     assert list(tmp_path.iterdir()) == [answers]
 
 
-# -- a run's own items -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> RunFolder:
-    """A run with the items of cot, by a policy that is not demo's, of a model whose template opens the thinking."""
-    folder = RunFolder(tmp_path / "run")
-    facts: dict[str, Any] = {"run_id": "r", "created": "c", "quantgate_version": "0", "command": []}
-    manifest = Manifest(**facts, policy_name="small", policy_sha256=SEALED.sha256, thinking_opened=True)
-    folder.create(manifest, SEALED)
-    manifest.items_sha256["cot"] = folder.write_items("cot", items_of(made, "cot"))
-    folder.write_manifest(manifest)
-    return folder
-
-
-def test_a_runs_items_bring_its_policy_and_its_template(run: RunFolder, made: Path, tmp_path: Path) -> None:
-    item = items_of(made, "cot")[0]
-    answers = write_lines(tmp_path / "a.jsonl", [right(item, text="so it is #### 1, no end of thinking")])
-    out = tmp_path / "s.jsonl"
-    scores = score_answers("cot", run.items_path("cot"), answers, Reporter(), out=out)
-    assert scores.policy_sha256 == SEALED.sha256
-    (sample,) = read_samples(out)
-    assert sample.metrics["unterminated"] == 1 and sample.score is None and sample.text == ""
-    other = parse_policy(POLICY.replace("name: small", "name: other"))
-    assert score_answers("cot", run.items_path("cot"), answers, Reporter(), sealed=other).policy == "other"
-
-
-def test_a_runs_items_that_were_edited_are_refused(run: RunFolder, made: Path, tmp_path: Path) -> None:
-    path = run.items_path("cot")
-    answers = write_lines(tmp_path / "a.jsonl", [right(items_of(made, "cot")[0])])
-    path.write_bytes(path.read_bytes().replace(b'"target":"', b'"target":"1', 1))
-    with pytest.raises(BadInput, match="is not the file that the manifest names"):
-        score_answers("cot", path, answers, Reporter())
-
-
-# -- refused ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_suite_that_measures_a_server_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="suite divergence cannot be scored offline: it measures a server"):
-        score(made, "divergence", [{"item": "x", "text": "x"}], tmp_path)
-
-
-def test_a_suite_that_the_policy_does_not_name_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="policy small names no suite 'nosuch'; it names cot, ruler, divergence"):
-        score_answers("nosuch", made / "cot.jsonl", tmp_path / "a", Reporter(), sealed=SEALED)
-
-
-def test_one_bad_line_and_nothing_is_scored_or_written(made: Path, tmp_path: Path) -> None:
-    lines = [right(item) for item in items_of(made, "cot")]
-    for bad in ("{", lines[0], right(items_of(made, "ruler")[0])):
-        with pytest.raises(BadInput, match=r"answers\.jsonl:7: "):
-            score(made, "cot", [*lines, bad], tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["answers.jsonl"]
-
-
-def test_items_of_another_suite_are_refused(made: Path, tmp_path: Path) -> None:
-    answers = write_lines(tmp_path / "a.jsonl", [right(items_of(made, "ruler")[0])])
-    with pytest.raises(BadInput, match="item niah_single_1@2048/0000"):
-        score_answers("cot", made / "ruler.jsonl", answers, Reporter(), sealed=SEALED, out=tmp_path / "s.jsonl")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
-
-
-@pytest.mark.parametrize(
-    ("target", "why"), [(5, "TypeError"), ([], "ZeroDivisionError"), ([5], "AttributeError"), (None, "TypeError")]
-)
-def test_an_item_that_the_scorer_cannot_use_is_named(tmp_path: Path, target: Any, why: str) -> None:
-    item = Item(task="\x1b[2Jt", item="1", prompt=[], prompt_sha256="a", target=target)
-    write_lines(tmp_path / "ruler.jsonl", [item.model_dump_json()])
-    says = rf"item \[2Jt/1 cannot be scored by suite ruler \({why}: .*\); is it of this suite and policy\?"
-    with pytest.raises(BadInput, match=says):
-        score(tmp_path, "ruler", [{"item": "1", "text": "x"}], tmp_path)
-    assert not (tmp_path / "samples.jsonl").exists()
-
-
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ([], "items.jsonl: no item is in it"),
-        (["{"], "items.jsonl:1: not an item"),
-        (['{"task": "t", "item": "1", "prompt": [], "prompt_sha256": "a"}'] * 2, "item t/1 is there twice"),
-    ],
-)
-def test_broken_items_are_refused(tmp_path: Path, lines: list[Any], says: str) -> None:
-    items = write_lines(tmp_path / "items.jsonl", lines)
-    with pytest.raises(BadInput, match=says):
-        score_answers("cot", items, tmp_path / "a.jsonl", Reporter(), sealed=SEALED)
-
-
-def test_out_never_replaces_what_is_read(made: Path, tmp_path: Path) -> None:
-    items = tmp_path / "cot.jsonl"
-    items.write_bytes((made / "cot.jsonl").read_bytes())
-    answers = write_lines(tmp_path / "a.jsonl", [right(items_of(made, "cot")[0])])
-    for out in (items, answers, tmp_path, tmp_path / "." / "cot.jsonl"):
-        before = items.read_bytes(), answers.read_bytes()
-        with pytest.raises(BadInput, match="name another file"):
-            score_answers("cot", items, answers, Reporter(), sealed=SEALED, out=out)
-        assert (items.read_bytes(), answers.read_bytes()) == before
-
-
-# -- shown -----------------------------------------------------------------------------------------------------------
-
-
-def printed(table: Any) -> str:
-    from rich.console import Console
-
-    console = Console(width=200, record=True, file=io.StringIO())
-    console.print(table)
-    return console.export_text()
-
-
-def test_hostile_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) -> None:
-    evil = "[red]\x1b]0;owned\x07\u202etask\n"
-    prompt = [{"role": "user", "content": "a"}]
-    fields: dict[str, Any] = {"prompt": prompt, "prompt_sha256": sha256_of(prompt), "target": ["7"]}
-    items = [Item(task=evil, item=name, **fields) for name in ("\x1b[2J1", "2", "3")]
-    write_lines(tmp_path / "ruler.jsonl", [item.model_dump_json() for item in items])
-    lines = [right(items[1], text="\x1b[2J 7"), right(items[2], finish_reason="length", completion_tokens=1)]
-    scores, samples = score(tmp_path, "ruler", lines, tmp_path)
-    assert samples[0].score == 1 and samples[0].task == evil
-    rows, notes = printed(score_table(scores)), score_notes(scores)
-    assert all(line.isprintable() for line in (*rows.splitlines(), *notes)) and "[red]" in rows
-    assert any(note.startswith("missing: [red]") for note in notes) and any("error: [red]" in note for note in notes)
-    assert to_json(scores).isascii() and all(line.isprintable() for line in to_json(scores).splitlines())
-
-
-def test_the_table_shows_score_completed_and_cap_hits_together(made: Path, tmp_path: Path) -> None:
-    items = items_of(made, "ruler")
-    lines = [right(items[0]), right(items[1], text="no"), right(items[2], finish_reason="length"), right(items[3])]
-    scores, _ = score(made, "ruler", lines, tmp_path)
-    header, first, second, every = printed(score_table(scores)).splitlines()
-    assert header.split()[:6] == ["task", "answers", "score", "completed", "cap", "hit"]
-    assert first.split() == ["niah_single_1@2048", "3", "66.7%", "50.0%", "33.3%", "0.0%", "0.0%", *"00000"]
-    assert second.split() == ["vt@2048", "1", "100.0%", "100.0%", "0.0%", "0.0%", "0.0%", *"00002"]
-    assert every.split()[:5] == ["all", "4", "75.0%", "66.7%", "25.0%"]
-
-
-def test_many_missing_answers_are_listed_in_part_and_counted_in_full(tmp_path: Path) -> None:
-    prompt = [{"role": "user", "content": "a"}]
-    fields: dict[str, Any] = {"prompt": prompt, "prompt_sha256": sha256_of(prompt), "target": ["7"]}
-    items = [Item(task="t", item=str(i), **fields) for i in range(50)]
-    write_lines(tmp_path / "ruler.jsonl", [item.model_dump_json() for item in items])
-    scores, _ = score(tmp_path, "ruler", [right(items[0])], tmp_path)
-    notes = score_notes(scores)
-    assert len(notes) == 21 and notes[-1] == "missing: 29 more; --json names them all"
-    assert len(json.loads(to_json(scores))["missing"]) == 49
+# -- the suite's own scorer ----------------------------------------------------------------------------------
 
 
 def test_the_scorer_is_the_suites_own(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ OUT.partial/hidden-00007.safetensors  what enters layer 7
 OUT.partial/model/                    becomes OUT in one rename, when it is complete
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from quantizers.checkpoint import one_line, read_header, read_json, read_tensor
+from quantizers.checkpoint import one_line, read_header, read_json_object, read_tensor
 from quantizers.errors import QuantizeError
 from quantizers.writing import named, write_shard, write_text
 
@@ -25,7 +27,7 @@ STATE_VERSION = 1
 
 
 @dataclass
-class Work:
+class WorkFolder:
     """An open work folder."""
 
     folder: Path
@@ -67,12 +69,14 @@ class Work:
 
 
 @contextmanager
-def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iterator[Work]:
+def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iterator[WorkFolder]:
     """The work folder beside `out`: a new one, or the one an interrupted run of the same `identity` left.
 
-    `identity` holds fingerprints by name. Raises QuantizeError if `out` exists, if the work folder belongs
-    to another model, recipe or calibration, is in use by another process, or the disk has not
-    `needed_bytes` left.
+    `identity` holds fingerprints by name.
+
+    Raises:
+        QuantizeError: `out` exists, the work folder belongs to another model, recipe or calibration, or is in use by
+            another process, or the disk has not `needed_bytes` left.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise QuantizeError(f"{out} exists already: choose another folder or remove it")
@@ -97,10 +101,10 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
         yield work
 
 
-def _resume(folder: Path, identity: dict[str, str]) -> Work:
-    work = Work(folder, identity, 0)
+def _resume(folder: Path, identity: dict[str, str]) -> WorkFolder:
+    work = WorkFolder(folder, identity, 0)
     if (folder / "state.json").exists():
-        state = read_json(folder / "state.json")
+        state = read_json_object(folder / "state.json")
         done = state.get("layers_done")
         if state.get("version") != STATE_VERSION or not isinstance(done, int):
             raise QuantizeError(f"{folder} was made by another version of quantgate: remove it to start anew")

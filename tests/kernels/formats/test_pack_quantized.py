@@ -7,7 +7,39 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantgate_kernels.formats.packing import pack_int4, unpack_int4
+from quantgate_kernels.formats.pack_quantized import decode, encode, pack_int4, unpack_int4
+
+
+def random_codes(seed: int, rows: int, groups: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(-8, 8, (rows, groups * size), generator=generator, dtype=torch.int8)
+    return codes, (torch.rand(rows, groups, generator=generator) + 0.01).to(torch.bfloat16)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 4), st.sampled_from([32, 64, 128]))
+def test_decode_multiplies_codes_by_scales(seed: int, rows: int, groups: int, size: int) -> None:
+    codes, scales = random_codes(seed, rows, groups, size)
+    stored = encode(codes, scales)
+    assert {name: (t.dtype, list(t.shape)) for name, t in stored.items()} == {
+        "weight_packed": (torch.int32, [rows, groups * size // 8]),
+        "weight_scale": (torch.bfloat16, [rows, groups]),
+        "weight_shape": (torch.int64, [2]),
+    }
+    expected = codes.double() * scales.double().repeat_interleave(size, dim=1)
+    assert torch.equal(decode(stored), expected.to(torch.bfloat16))
+
+
+def test_contradictions_are_refused() -> None:
+    codes, scales = random_codes(2, 4, 2, 32)
+    with pytest.raises(ValueError, match="do not fit"):
+        encode(codes, scales[:2])
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="positive"):
+            encode(codes, torch.full_like(scales, bad))
+    stored = encode(codes, scales)
+    with pytest.raises(ValueError, match="weight_shape"):
+        decode(stored | {"weight_shape": torch.tensor([4, 32])})
 
 
 @settings(max_examples=50, deadline=None)
@@ -56,16 +88,7 @@ def test_unpack_refuses_other_dtypes() -> None:
 
 def test_kernels_import_with_torch_alone() -> None:
     """A serving image has torch but none of quantgate's other dependencies."""
-    foreign = (
-        "transformers",
-        "pydantic",
-        "yaml",
-        "safetensors",
-        "compressed_tensors",
-        "quantizers",
-        "harness",
-    )
-    script = (
-        f"import sys\nfor name in {foreign}:\n    sys.modules[name] = None\nimport quantgate_kernels.formats.packing\n"
-    )
+    foreign = ("transformers", "pydantic", "yaml", "safetensors", "compressed_tensors", "quantizers", "harness")
+    hidden = "".join(f"sys.modules[{name!r}] = None\n" for name in foreign)
+    script = f"import sys\n{hidden}import quantgate_kernels.formats.pack_quantized\n"
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

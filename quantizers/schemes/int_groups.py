@@ -1,0 +1,101 @@
+"""Integers with a scale for each group of inputs, by GPTQ, in compressed-tensors' format that stock vLLM loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from quantgate_kernels.formats.pack_quantized import CODES_PER_WORD, FORMAT, dequantize, encode
+
+from quantizers.errors import QuantizeError
+from quantizers.gptq import GPTQArgs, gptq
+from quantizers.schemes.base import CardWords, Parts, Scheme
+
+BITS = 4
+GROUP_SIZES = (128, 64, 32)
+SCALE_BYTES, SHAPE_BYTES = 2, 16
+
+
+@dataclass(frozen=True)
+class IntGroups(Scheme):
+    """4-bit integers, symmetric, one bf16 scale for `group_size` neighbouring inputs of a row."""
+
+    group_size: int
+    damping: float
+
+    @classmethod
+    def for_model(cls, features: Mapping[str, int], group_size: int | None, damping: float) -> Self:
+        return cls(choose_group_size(features, group_size), damping)
+
+    def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
+        codes, scales = gptq(weight, hessian, GPTQArgs(self.group_size, BITS, self.damping), tick)
+        return {"codes": codes, "scales": scales}
+
+    def dequantize(self, parts: Parts) -> torch.Tensor:
+        return dequantize(parts["codes"], parts["scales"])
+
+    def tensors(self, parts: Parts) -> dict[str, torch.Tensor]:
+        return encode(parts["codes"].cpu(), parts["scales"].cpu())
+
+    def nbytes(self, rows: int, columns: int) -> int:
+        words, groups = columns // CODES_PER_WORD, columns // self.group_size
+        return rows * (4 * words + SCALE_BYTES * groups) + SHAPE_BYTES
+
+    def config(self, ignore: Sequence[str]) -> dict[str, Any]:
+        # "static" is the act-order that needs no g_idx: vLLM runs it like no act-order at all.
+        weights = {
+            "num_bits": BITS,
+            "type": "int",
+            "symmetric": True,
+            "strategy": "group",
+            "group_size": self.group_size,
+            "dynamic": False,
+            "actorder": "static",
+        }
+        return {
+            "quant_method": "compressed-tensors",
+            "format": FORMAT,
+            "quantization_status": "compressed",
+            "config_groups": {
+                "group_0": {
+                    "targets": ["Linear"],
+                    "weights": weights,
+                    "input_activations": None,
+                    "output_activations": None,
+                    "format": FORMAT,
+                }
+            },
+            "ignore": list(ignore),
+            "kv_cache_scheme": None,
+        }
+
+    def words(self) -> CardWords:
+        bits = BITS + 8 * SCALE_BYTES / self.group_size
+        return CardWords(
+            method="GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, searched scales",
+            weights=f"{BITS}-bit integers, symmetric, one bf16 scale per {self.group_size} inputs ({bits:g} bits each)",
+            activations=f"not quantized (W{BITS}A16)",
+            format=f"compressed-tensors `{FORMAT}`",
+            tags=("compressed-tensors", f"w{BITS}a16"),
+        )
+
+
+def choose_group_size(features: Mapping[str, int], wanted: int | None = None) -> int:
+    """The group size for all layers: `wanted`, or the largest of 128, 64, 32 that divides every Linear's inputs.
+
+    One size for all, because vLLM fuses q/k/v and gate/up and their parts must share a scheme.
+
+    Raises:
+        QuantizeError: naming a layer that no allowed size divides.
+    """
+    sizes = GROUP_SIZES if wanted is None else (wanted,)
+    for size in sizes:
+        if all(count % size == 0 for count in features.values()):
+            return size
+    name, count = next((name, count) for name, count in features.items() if count % sizes[-1])
+    raise QuantizeError(
+        f"{name} has {count} inputs, which group size {sizes[-1]} does not divide: "
+        f"{'ignore this layer in the recipe' if wanted is None else 'choose another group_size or none'}"
+    )
