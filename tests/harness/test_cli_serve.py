@@ -1,7 +1,6 @@
 """`quantgate serve`: however it ends, the server it has started is ended too."""
 
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,12 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from command_line import Ended, Quantgate, last_line
 
-from harness import cli
 from harness.checkpoint import models
 from harness.contract.errors import RunFailed
 from harness.runs.progress import Meter, Reporter
-from harness.serving import hardware, servers
+from harness.serving import hardware, plans, servers
 
 PLANS = [SimpleNamespace(role=role, url=f"http://127.0.0.1/{role}") for role in ("reference", "candidate")]
 
@@ -41,18 +40,16 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What became of the server, in order. Nothing real is resolved, detected or planned."""
     monkeypatch.setattr(models, "resolve_model", lambda *_: Path("model"))
     monkeypatch.setattr(hardware, "detect", lambda: None)
-    monkeypatch.setattr(servers, "plan_servers", lambda *_: PLANS)
+    monkeypatch.setattr(plans, "plan_servers", lambda *_: PLANS)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     return []
 
 
 @pytest.fixture
-def run(
-    events: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., tuple[Any, str, str]]]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+def run(quantgate: Quantgate, events: list[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """The command, whose servers are these."""
 
-    def serve(*started: Server, role: str = "reference") -> tuple[Any, str, str]:
+    def serve(*started: Server, role: str = "reference") -> Ended:
         @contextmanager
         def start(plans: list[Any], logs: Path, timeout: float, meter: Meter) -> Iterator[list[Server]]:
             events.append(f"started {plans[0].role}")
@@ -62,32 +59,26 @@ def run(
                 events.append("ended")
 
         monkeypatch.setattr(servers, "serve", start)
-        monkeypatch.setattr(sys, "argv", ["quantgate", "serve", "demo", "--role", role])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return ended.value.code, said.out, said.err
+        return quantgate("serve", "demo", "--role", role)
 
-    yield serve
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return serve
 
 
-def test_a_server_that_ends_is_a_failure(run: Callable[..., Any], events: list[str]) -> None:
+def test_a_server_that_ends_is_a_failure(run: Callable[..., Ended], events: list[str]) -> None:
     status, out, err = run(Server(3), role="candidate")
     assert (status, events) == (4, ["started candidate", "ended"])
     assert out == "candidate: http://127.0.0.1/candidate/v1 (log: server.log); Ctrl-C ends it\n"
     assert err.endswith("the log's end\nquantgate: reference server ended\n")
 
 
-def test_ctrl_c_ends_it(run: Callable[..., Any], events: list[str]) -> None:
-    status, _, err = run(Server(9, lambda: signal.raise_signal(signal.SIGINT)))
-    assert (status, events) == (4, ["started reference", "ended"])
-    assert "quantgate: interrupted" in err and "Traceback" not in err
+def test_ctrl_c_ends_it(run: Callable[..., Ended], events: list[str]) -> None:
+    ended = run(Server(9, lambda: signal.raise_signal(signal.SIGINT)))
+    assert (ended.status, events) == (4, ["started reference", "ended"])
+    assert last_line(ended).startswith("quantgate: interrupted")
 
 
 def test_ctrl_c_just_after_it_was_ready_ends_it(
-    run: Callable[..., Any], events: list[str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Ended], events: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Reporter.stage
 
@@ -103,6 +94,7 @@ def test_ctrl_c_just_after_it_was_ready_ends_it(
     assert (status, out, events) == (4, "", ["started reference", "ready", "ended"])
 
 
-def test_what_was_opened_is_closed_when_it_is_no_server(run: Callable[..., Any], events: list[str]) -> None:
-    status, _, err = run()
-    assert (status, events) == (4, ["started reference", "ended"]) and "internal error: ValueError" in err
+def test_what_was_opened_is_closed_when_it_is_no_server(run: Callable[..., Ended], events: list[str]) -> None:
+    ended = run()
+    assert (ended.status, events) == (4, ["started reference", "ended"])
+    assert "internal error: ValueError" in last_line(ended)
