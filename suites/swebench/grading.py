@@ -23,7 +23,7 @@ from harness.contract.errors import BadInput, RunFailed
 from harness.runs.folder import read_json, write_whole
 from harness.runs.instances import Outcome
 from harness.serving.commands import run_guarded
-from suites.swebench.agent import InfrastructureError
+from suites.swebench.trajectory import InfrastructureError
 
 HARNESS = "swebench.harness.run_evaluation"
 LINE = r"(?m)^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - (?:INFO|ERROR|WARNING) - "

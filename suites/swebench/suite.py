@@ -39,16 +39,14 @@ from suites.base import Suite, SuiteConfig, make_item
 from suites.swebench.agent import (
     AgentSettings,
     Format,
-    InfrastructureError,
-    Trajectory,
     require_agent,
     require_modal,
     solve,
-    trajectory_path,
 )
 from suites.swebench.confined import confined_arguments
 from suites.swebench.data import load_rows
 from suites.swebench.grading import Grade, grade, require_grader
+from suites.swebench.trajectory import InfrastructureError, Trajectory, trajectory_path
 
 TASK = "instances"
 PROMPT_TOKENS = 4096

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from suites.swebench.agent import InfrastructureError
 from suites.swebench.grading import Grade, read_grade, run_id
+from suites.swebench.trajectory import InfrastructureError
 
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 FIXED, KEPT = "tests/test_a.py::test_fixed", "tests/test_a.py::test_kept"

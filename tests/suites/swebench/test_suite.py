@@ -21,9 +21,9 @@ from harness.runs.instances import read_result, write_result
 from harness.serving.containers import LABEL
 from suites.swebench import agent as swebench_agent
 from suites.swebench import suite as swebench
-from suites.swebench.agent import InfrastructureError, Trajectory
 from suites.swebench.grading import Grade
 from suites.swebench.suite import Swebench, SwebenchConfig
+from suites.swebench.trajectory import InfrastructureError, Trajectory, trajectory_path
 
 SAMPLING = Sampling(max_tokens=64)
 
@@ -196,12 +196,12 @@ def test_only_a_trajectory_that_the_model_ended_is_taken_from_a_killed_run(
         nonlocal agents
         agents += 1
         assert not log.with_name("old").exists(), "the folder is made anew"
-        path = swebench_agent.trajectory_path(log.parent, "pallets__flask-1")
+        path = trajectory_path(log.parent, "pallets__flask-1")
         path.parent.mkdir()
         path.write_text(json.dumps(whole))
         return 0
 
-    path = swebench_agent.trajectory_path(folder(tmp_path) / "agent", "pallets__flask-1")
+    path = trajectory_path(folder(tmp_path) / "agent", "pallets__flask-1")
     path.parent.mkdir(parents=True)
     (folder(tmp_path) / "agent" / "old").touch()
     path.write_text(json.dumps(whole)[:30] if left == "half written" else json.dumps(LEFT.get(left, whole)))
