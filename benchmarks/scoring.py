@@ -65,7 +65,7 @@ async def measure(asked: argparse.Namespace) -> dict[str, Any]:
         lists = await make_lists(endpoint, asked.length, asked.positions // asked.turns, asked.turns)
         await endpoint.score(lists[0][0], 1, asked.top)  # warms up, and looks for the route
         if not endpoint.packed_scores:
-            raise SystemExit(f"{asked.url}: no fast way; serve with --middleware harness.endpoint.score_route.ScoreRoute")
+            raise SystemExit(f"{asked.url}: no fast way: serve it with our --middleware (top of this file)")
         ways: dict[str, Way] = {"plain": endpoint._completion_scores, "fast": endpoint._packed_scores}
         alone = [[await way(tokens, 1, asked.top) for way in ways.values()] for tokens in lists[0][:ALONE]]
         again = [
