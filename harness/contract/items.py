@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput
+from harness.contract.files import whole_file
 from harness.contract.samples import Item, PairKey
 
 
@@ -34,24 +34,16 @@ def write_items(path: Path, items: Iterable[Item]) -> str:
     Raises:
         BadInput: two items of one name, which would be one pair.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     digest, names = hashlib.sha256(), set()
-    try:
-        with temporary.open("wb") as file:
-            for item in items:
-                name = item.task, item.item, item.repeat
-                if name in names:
-                    raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
-                names.add(name)
-                line = item.model_dump_json().encode() + b"\n"
-                digest.update(line)
-                file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        for item in items:
+            name = item.task, item.item, item.repeat
+            if name in names:
+                raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
+            names.add(name)
+            line = item.model_dump_json().encode() + b"\n"
+            digest.update(line)
+            file.write(line)
     return digest.hexdigest()
 
 

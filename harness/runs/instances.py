@@ -12,8 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contract.errors import BadInput
+from harness.contract.files import write_whole
 from harness.contract.samples import Named, Role, Sample, sample_of
-from harness.runs.folder import write_whole
 
 SUITE = "swebench"
 RESULT_FILE = "result.json"
