@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
 from harness.contract.files import whole_file
 from harness.contract.samples import Item, PairKey
 
@@ -94,7 +94,5 @@ def _lines(path: Path) -> Iterator[tuple[int, Item]]:
             try:
                 yield offset, Item.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "line"
-                raise BadInput(f"{path}:{number}: not an item ({where}: {first['msg']})") from None
+                raise BadInput(f"{path}:{number}: not an item ({first_error(error, 'line')})") from None
             offset += len(line)

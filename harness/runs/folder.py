@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contract.errors import BadInput, RunFailed
+from harness.contract.errors import BadInput, RunFailed, first_error
 from harness.contract.files import write_whole
 from harness.contract.items import ItemRef, index_items, load_item, sha256_of_file, write_items
 from harness.contract.policy import SealedPolicy, parse_policy
@@ -283,6 +283,4 @@ def _read_model(model: type[M], path: Path) -> M:
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; not a (finished) run folder?") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise BadInput(f"{path}: {where}: {first['msg']}") from None
+        raise BadInput(f"{path}: {first_error(error, 'file')}") from None
