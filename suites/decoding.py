@@ -35,8 +35,6 @@ class DecodingConfig(SuiteConfig):
 
     prompts: int = Field(24, ge=1)
     """Prompts that are answered: the first of those shipped."""
-    limit: int | None = Field(None, ge=1)
-    """At most so many of each task."""
     max_tokens: int = Field(512, ge=1)
     """Longest greedy answer."""
 

@@ -82,8 +82,6 @@ class SpeedConfig(SuiteConfig):
     output_tokens: int = Field(128, ge=2)
     timeout_seconds: float = Field(1800, gt=0)
     """Of one measurement."""
-    limit: int | None = Field(None, ge=1)
-    """First rounds of each concurrency."""
     seed: int = 42
 
     @field_validator("concurrency")

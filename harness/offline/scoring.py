@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 from rich.markup import escape
 from rich.table import Table
@@ -122,9 +121,9 @@ def score_answers(
 
 def _chat_suite(policy: Policy, name: str, folder: Path) -> ChatSuite:
     suite = make_suite(policy, name, folder)
-    if ChatSuite not in type(suite).__mro__:  # isinstance would look at attributes' names alone
+    if not isinstance(suite, ChatSuite):
         raise BadInput(f"suite {name} cannot be scored offline: it measures a server")
-    return cast(ChatSuite, suite)
+    return suite
 
 
 # -- scores ----------------------------------------------------------------------------------------------------------
