@@ -37,8 +37,6 @@ class FootprintConfig(SuiteConfig):
 
     kv_gib: float | None = Field(None, ge=0)
     """KV cache, of all GPUs together, that has to fit beside the weights; that of this run's servers when absent."""
-    limit: int | None = Field(None, ge=1)
-    """As every suite has it; there is one item."""
 
 
 class Footprint(Suite):

@@ -16,9 +16,10 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput
+from harness.contract.files import write_whole
 from harness.contract.items import ItemRef, load_item
 from harness.contract.samples import Item, Role, Sample
-from harness.runs.folder import RunFolder, write_whole
+from harness.runs.folder import RunFolder
 from reports.samples.pairs import PairKey, PairsView, path_of
 from reports.samples.stored import sample_lines
 from reports.text import number, shorten, visible

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.errors import BadInput
+from harness.contract.files import write_whole
 from harness.endpoint.answers import EndpointError, ErrorKind
 from harness.endpoint.client import Endpoint
-from harness.runs.folder import write_whole
 from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, SUBMITTED
 from harness.serving.commands import run_guarded
 
