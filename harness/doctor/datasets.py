@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from huggingface_hub import constants
+
 Source = Literal["file", "hub", "nowhere"]
 
 
@@ -72,14 +74,14 @@ def source_of(file: DataFile, folder: str | None) -> Source:
 
 def _offline() -> bool:
     """Whether the hub's clients are told not to ask it."""
-    names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
-    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in names)
+    datasets = os.environ.get("HF_DATASETS_OFFLINE", "")
+    return constants.HF_HUB_OFFLINE or datasets.upper() in constants.ENV_VARS_TRUE_VALUES
 
 
 def _cached(dataset: str) -> bool:
     """Whether the hub's clients have kept anything of a data set."""
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
-    made = Path(os.environ.get("HF_DATASETS_CACHE") or home / "datasets")
-    names = hub / f"datasets--{dataset.replace('/', '--')}", made / dataset.replace("/", "___")
-    return any(path.exists() for path in (*names, names[1].with_name(names[1].name.lower())))
+    # datasets.config would say where; importing it takes seconds.
+    made = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    hub = Path(constants.HF_HUB_CACHE) / f"datasets--{dataset.replace('/', '--')}"
+    name = dataset.replace("/", "___")
+    return any(path.exists() for path in (hub, made / name, made / name.lower()))

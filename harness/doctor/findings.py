@@ -28,7 +28,7 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Policy
 from harness.doctor.datasets import Source, data_files, source_of
 from harness.serving.hardware import GIB, Hardware, detect
-from harness.serving.servers import SERVER_OVERHEAD_GIB
+from harness.serving.plans import SERVER_OVERHEAD_GIB
 
 State = Literal["ok", "warning", "missing"]
 COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "missing": "bold red"}

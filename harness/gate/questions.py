@@ -28,7 +28,8 @@ from harness.judging.early_stop import EarlyStop
 from harness.parity.steadiness import require_steady, unchecked
 from harness.runs.folder import ServerFacts
 from harness.serving.hardware import detect
-from harness.serving.servers import SERVED_NAME, Server, ServerPlan, plan_servers, serve
+from harness.serving.plans import SERVED_NAME, ServerPlan, plan_servers
+from harness.serving.servers import Server, serve
 from suites.base import Suite
 
 

@@ -17,7 +17,8 @@ from harness.endpoint.client import Endpoint, EndpointError
 from harness.parity.steadiness import SETTLE_SECONDS, read_after, read_counters
 from harness.runs.progress import Meter
 from harness.serving.hardware import detect
-from harness.serving.servers import SERVED_NAME, plan_servers, serve
+from harness.serving.plans import SERVED_NAME, plan_servers
+from harness.serving.servers import serve
 
 pytestmark = pytest.mark.e2e
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import POLICY, Quantgate, last_line
 
-from harness import cli
+from harness import cli, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.gate import pipeline as gate
 from harness.judging.verdict import Verdict
@@ -170,7 +170,7 @@ def test_names_from_a_policy_are_no_markup(quantgate: Quantgate, capsys: pytest.
         sealed_policy_sha256="a",
         checks=[],
     )
-    cli.print_verdict(verdict)
+    terminal.print_verdict(verdict)
     assert "FAIL: [red]x[/red] [/]" in capsys.readouterr().out
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_engine import FakeEngine
+from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from harness.cli import app
@@ -38,10 +39,12 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache" / "of" / "models"))
-    for name in ("QUANTGATE_DATA", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "MODAL_TOKEN_ID"):
+    for name in ("QUANTGATE_DATA", "HF_DATASETS_OFFLINE", "MODAL_TOKEN_ID"):
         monkeypatch.delenv(name, raising=False)
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HOME"):
+    for name in ("HF_DATASETS_CACHE", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def found(asked: Policy | None = None, hardware: Hardware = CPU) -> dict[str, Finding]:
         findings = [finding for check in doctor.CHECKS for finding in check(Asked(asked, hardware))]
@@ -194,7 +197,7 @@ def test_data_in_files_of_the_hub_and_nowhere(look: Look, monkeypatch: pytest.Mo
     found = look(asked)
     assert found["data in files"].detail == "cot gsm8k (gsm8k/test.jsonl), ruler qa_1 (squad/*.json)"
     assert found["data of the hub"].detail == "cot aime24 (aime/aime24.jsonl), ruler qa_2 (hotpotqa/*.json)"
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert look(asked)["data"].state == "missing" and look()["data"].state == "warning"
     (tmp_path / "home" / "datasets--Maxwell-Jia--AIME_2024").mkdir(parents=True)
     (tmp_path / "home" / "hotpotqa___hotpot_qa").mkdir()

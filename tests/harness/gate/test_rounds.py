@@ -16,9 +16,9 @@ from harness.gate import questions as asking
 from harness.gate.job import Job
 from harness.gate.questions import _plans, _rounds, ask_everything
 from harness.parity import steadiness as steady
-from harness.serving import servers as serving
+from harness.serving import plans as serving
 from harness.serving.hardware import Gpu, Hardware
-from harness.serving.servers import ServerPlan
+from harness.serving.plans import ServerPlan
 
 REFERENCE, CANDIDATE, NOISE = "reference", "candidate", "noise"
 CPU = Hardware(processor="test", cpus=[4, 5], memory_gib=64, free_gib=32, gpus=[])

@@ -5,6 +5,7 @@ import inspect
 import socket
 import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Serving
 from harness.contract.samples import Role
-from harness.serving import servers as serving_module
+from harness.endpoint.score_route import ScoreRoute
+from harness.serving import plans as plans_module
 from harness.serving.hardware import Gpu, Hardware
-from harness.serving.servers import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
+from harness.serving.plans import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
 
 CPU = Hardware(processor="test", cpus=[4, 5], memory_gib=64, free_gib=32, gpus=[])
 
@@ -31,7 +33,7 @@ def config(**fields: Any) -> Serving:
 @pytest.fixture(autouse=True)
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """These are tests of plans: no vLLM needs to be installed."""
-    monkeypatch.setattr(serving_module.metadata, "version", lambda name: "0.32.0+cpu")
+    monkeypatch.setattr(plans_module.metadata, "version", lambda name: "0.32.0+cpu")
 
 
 @pytest.fixture
@@ -127,8 +129,14 @@ def test_the_flags_of_a_server_can_be_read_back_and_only_from_this_machine(
 def test_render_is_opened_where_vllm_keeps_it_shut(
     models: dict[Role, Path], monkeypatch: pytest.MonkeyPatch, version: str, given: bool
 ) -> None:
-    monkeypatch.setattr(serving_module.metadata, "version", lambda name: version)
+    monkeypatch.setattr(plans_module.metadata, "version", lambda name: version)
     assert ("--enable-scale-out" in plan(config(), models, CPU)[0].command) is given
+
+
+def test_the_route_of_a_server_is_where_its_flag_says(models: dict[Role, Path]) -> None:
+    for made in plan(config(), models, CPU):
+        module, _, name = value(made.command, "--middleware").rpartition(".")
+        assert getattr(import_module(module), name) is ScoreRoute
 
 
 def test_a_kv_cache_that_vllm_cannot_read_on_a_cpu_is_refused(models: dict[Role, Path]) -> None:

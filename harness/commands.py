@@ -1,0 +1,274 @@
+"""The commands: each says what is wanted, prints what came of it and ends with the designed exit code."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.contract.errors import BadInput
+from harness.contract.policy import load_policy
+from harness.contract.samples import ROLES
+from harness.judging.verdict import EXIT_CODES
+from harness.runs.folder import RunFolder
+from harness.runs.progress import Reporter
+from harness.terminal import console, print_verdict
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Decide whether a quantized model may be published. Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, "
+    "3 not comparable or bad input, 4 the run itself failed.",
+)
+MOST_LOSS = 0.5
+"""From here on --max-loss was meant in points: half of all answers lost is no margin that anybody wants kept."""
+
+SingleFile = Annotated[
+    bool, typer.Option("--single-file", help="The page needs no file beside it, and holds fewer samples' texts.")
+]
+Model = Annotated[str, typer.Argument(help="'demo', a checkpoint folder, or a hub id (owner/name).")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    """quantgate."""
+    if debug:
+        os.environ["QUANTGATE_DEBUG"] = "1"
+
+
+@app.command()
+def gate(
+    model: Model = "demo",
+    reference: Annotated[
+        str | None, typer.Option(help="What to compare with; default: base_model of the card.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="A shipped policy's name or a YAML file; default: demo.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/<time>-<model>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    candidate_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
+    reference_url: Annotated[str | None, typer.Option(help="Attach to this server instead of starting one.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="An earlier run: its reference samples are used again if nothing has changed.")
+    ] = None,
+    single_file: SingleFile = False,
+) -> None:
+    """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
+    reporter = Reporter()
+    with reporter.stage("start"):  # torch, transformers and lm-eval take their time on a cold disk
+        from harness.gate.pipeline import GateOptions, run_gate
+    options = GateOptions(
+        model=model,
+        reference=reference,
+        policy=policy,
+        out=out,
+        resume=resume,
+        candidate_url=candidate_url,
+        reference_url=reference_url,
+        baseline=baseline,
+        single_file=single_file,
+    )
+    run, verdict = run_gate(options, reporter)
+    reporter.print_times()
+    print_verdict(verdict)
+    print(f"report: {run.report_path / 'index.html'}")
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
+
+
+@app.command()
+def quantize(
+    model: Model,
+    recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16) or a YAML file.")] = "w4a16",
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
+) -> None:
+    """Quantize MODEL into a checkpoint that stock vLLM loads. Run again to go on after an interruption."""
+    from harness.checkpoint.models import resolve_model
+    from harness.gate.quantization import quantize_model
+
+    reporter = Reporter()
+    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
+
+
+@app.command("judge")
+def judge_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    policy: Annotated[str | None, typer.Option(help="Another policy; the result is marked as after the fact.")] = None,
+) -> None:
+    """Decide again on a stored run and render its report. No server is needed."""
+    from harness.gate.pipeline import judge_run, render_run
+
+    folder = RunFolder(run)
+    verdict = judge_run(folder, load_policy(policy) if policy else None)
+    index = render_run(folder)
+    print_verdict(verdict)
+    print(f"report: {index}")
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
+
+
+@app.command("compare")
+def compare_command(
+    reference: Annotated[Path, typer.Argument(help="A folder of lm-eval, a report of swebench, or a run folder.")],
+    candidate: Annotated[Path, typer.Argument(help="The same of the other model.")],
+    max_loss: Annotated[float, typer.Option(min=0, help="Largest allowed loss; 0.01 is one point.")],
+    metric: Annotated[str | None, typer.Option(help="A metric of lm-eval; default: exact_match or acc.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Judge results made elsewhere: of lm-eval (--log_samples), of swebench, or the candidates of two runs."""
+    from harness.offline.compare import compare, to_json
+
+    if max_loss >= MOST_LOSS:
+        raise typer.BadParameter(f"--max-loss {max_loss:g} is {100 * max_loss:g} points; write 0.01 for one point")
+    verdict = compare(reference, candidate, max_loss, metric)
+    if as_json:
+        print(to_json(verdict))
+    else:
+        print_verdict(verdict)
+    raise typer.Exit(EXIT_CODES[verdict.verdict])
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")], single_file: SingleFile = False) -> None:
+    """Render the report of a stored run again."""
+    from harness.gate.pipeline import render_run
+
+    RunFolder(run).manifest()
+    print(render_run(RunFolder(run), single_file))
+
+
+@app.command("card")
+def card_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    into: Annotated[Path | None, typer.Option(help="A README.md to lay it into; default: print a whole card.")] = None,
+    source_url: Annotated[str | None, typer.Option(help="Where the report is published: the results' source.")] = None,
+) -> None:
+    """Write what RUN found into a model card. Nothing is uploaded; done twice, nothing changes the second time."""
+    from reports.cards.card_file import merge_into
+    from reports.cards.model_card import render_model_card
+    from reports.render import read_report
+
+    found = read_report(RunFolder(run))
+    if into is None:
+        print(render_model_card(found, source_url), end="")
+        return
+    for line in merge_into(found, into, source_url):
+        print(line)
+    print(into)
+
+
+@app.command("history")
+def history_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
+    out: Annotated[Path, typer.Option(help="The page.")] = Path("history.html"),
+) -> None:
+    """Lay RUNS beside each other: each model's checks over time, and any two runs side by side."""
+    from reports.history.page import write_history
+
+    for name, why in write_history(runs, out).skipped:
+        print(f"not shown: {name}: {why}")
+    print(out)
+
+
+@app.command()
+def serve(
+    model: Model,
+    role: Annotated[str, typer.Option(help="candidate or reference.")] = "reference",
+    policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
+) -> None:
+    """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
+    from harness.checkpoint.models import cache_folder, resolve_model
+    from harness.serving.hardware import detect
+    from harness.serving.plans import plan_servers
+    from harness.serving.servers import serve as start
+
+    _require_role(role)
+    reporter = Reporter()
+    serving, path = load_policy(policy).policy.serving, resolve_model(model, reporter.say)
+    paths = dict.fromkeys(ROLES, path)  # both, so that this role gets its share of the machine and no more
+    plan = next(p for p in plan_servers(serving, paths, detect(), "serve") if p.role == role)
+    logs = cache_folder() / "serve"
+    with ExitStack() as servers:
+        with reporter.stage("server", 1) as meter:
+            (server,) = servers.enter_context(start([plan], logs, serving.ready_timeout_seconds, meter))
+        print(f"{role}: {plan.url}/v1 (log: {server.log}); Ctrl-C ends it", flush=True)
+        while server.alive():
+            time.sleep(0.5)
+        raise server.failure("ended")
+
+
+@app.command("items")
+def items_command(
+    suite: Annotated[str, typer.Argument(help="A suite of the policy.")],
+    out: Annotated[Path, typer.Option(help="File of the items, one JSON line each.")],
+    model: Annotated[
+        str, typer.Option(help="Whose tokenizer counts: 'demo', a checkpoint folder or a hub id.")
+    ] = "demo",
+    policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Write what SUITE would ask, as a gate run would, and say what it costs in tokens. No server is needed."""
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.offline.costs import item_table, make_item_file, to_json
+    made = make_item_file(suite, model, load_policy(policy), out, reporter)
+    if as_json:
+        print(to_json(made))
+        return
+    console().print(item_table(made))
+    print(f"items: {out} (sha256 {made.sha256[:12]})")
+    if made.thinking_opened:
+        print("the chat template opens the thinking: score the answers with --thinking-opened")
+
+
+@app.command("score")
+def score_command(
+    suite: Annotated[str, typer.Argument(help="The suite that made the items.")],
+    items: Annotated[Path, typer.Argument(help="A file of `quantgate items`, or RUN/items/SUITE.jsonl.")],
+    answers: Annotated[Path, typer.Argument(help="One JSON object a line: item, text and what else is known.")],
+    policy: Annotated[str | None, typer.Option(help="Default: the run's own, else demo.")] = None,
+    role: Annotated[str, typer.Option(help="candidate or reference.")] = "candidate",
+    out: Annotated[Path | None, typer.Option(help="File of the samples, one JSON line each.")] = None,
+    thinking_opened: Annotated[
+        bool, typer.Option("--thinking-opened", help="The chat template opens the thinking: texts begin inside it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Score ANSWERS to ITEMS that were made elsewhere, as the gate scores them. No server is needed."""
+    _require_role(role)
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.offline.scoring import score_answers, score_notes, score_table, to_json
+    sealed = load_policy(policy) if policy else None
+    options: dict[str, Any] = {"role": role, "out": out, "thinking_opened": thinking_opened}
+    scores = score_answers(suite, items, answers, reporter, sealed=sealed, **options)
+    if as_json:
+        print(to_json(scores))
+        return
+    console().print(score_table(scores))
+    for note in score_notes(scores):
+        print(note)
+
+
+@app.command("doctor")
+def doctor_command(
+    policy: Annotated[str | None, typer.Option(help="Only what this policy needs: a shipped name or a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+) -> None:
+    """Say what this machine has, what is missing and how to get it; 3 when something is. Nothing is started."""
+    from harness.doctor.findings import examine, finding_table, lacks, to_json
+
+    asked = load_policy(policy).policy if policy else None
+    findings = examine(asked)
+    if as_json:
+        print(to_json(findings, asked))
+    else:
+        console().print(finding_table(findings))
+    raise typer.Exit(BadInput.exit_code if lacks(findings) else 0)
+
+
+def _require_role(role: str) -> None:
+    if role not in ROLES:
+        raise typer.BadParameter(f"--role is {role}; use one of: {', '.join(ROLES)}")
