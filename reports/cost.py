@@ -32,7 +32,7 @@ def fits_on(stored: StoredPairs) -> dict[str, str]:
     """By role the GPUs that weights and KV cache fit on, by the footprint suite: the fewest, then fewer but larger."""
     found: dict[str, str] = {}
     for role in ROLES:
-        samples = [getattr(pair, role) for pair in stored.pairs if pair.key.suite == "footprint"]
+        samples = [getattr(pair, role) for pair in stored.pairs if pair.suite == "footprint"]
         sizes = {
             int(match[1]): count
             for sample in samples
@@ -63,7 +63,7 @@ def _asked(manifest: Manifest, stored: StoredPairs) -> Iterable[Sample]:
     for pair in stored.pairs:
         yield from (sample for role in roles if (sample := getattr(pair, role)) is not None)
     if manifest.baseline is None:
-        yield from stored.noise.values()
+        yield from stored.noise
 
 
 def _tokens(samples: Iterable[Sample]) -> str:

@@ -89,7 +89,7 @@ def suite_views(
 
     `stopped` are the tasks ("suite/task") of which no more was asked once they were decided.
     """
-    known = {name.split("/", 1)[0] for name in planned} | {pair.key.suite for pair in stored.pairs}
+    known = {name.split("/", 1)[0] for name in planned} | {pair.suite for pair in stored.pairs}
     names = dict.fromkeys([*order, *sorted(known), *(["speculative"] if measured.speculative else [])])
     return [_suite(name, stored, planned, measured, stopped) for name in names]
 
@@ -101,12 +101,12 @@ def _suite(
     measured: Measured,
     stopped: Collection[str],
 ) -> SuiteView:
-    pairs = [pair for pair in stored.pairs if pair.key.suite == suite]
+    pairs = [pair for pair in stored.pairs if pair.suite == suite]
     wanted = {name.split("/", 1)[1]: count for name, count in planned.items() if name.startswith(f"{suite}/")}
-    tasks = list(dict.fromkeys([*wanted, *(pair.key.task for pair in pairs)]))
+    tasks = list(dict.fromkeys([*wanted, *(pair.task for pair in pairs)]))
     scored = suite not in WITHOUT_SCORES
     coverage = _sum(
-        _coverage([p for p in pairs if p.key.task == task], wanted.get(task, 0), scored, f"{suite}/{task}" in stopped)
+        _coverage([p for p in pairs if p.task == task], wanted.get(task, 0), scored, f"{suite}/{task}" in stopped)
         for task in tasks
     )
     speculative = measured.speculative if suite == "speculative" else {}
@@ -129,16 +129,16 @@ def _suite(
 
 
 def _coverage(pairs: Sequence[StoredPair], planned: int, scored: bool, stopped: bool) -> Coverage:
-    states = Counter(pair.state for pair in pairs)
-    missing = states["missing"] + max(0, planned - len(pairs))
+    unusable = Counter(pair.unusable for pair in pairs)
+    missing = unusable["missing"] + max(0, planned - len(pairs))
     return Coverage(
         planned=planned,
-        usable=states["usable"],
+        usable=unusable[None],
         missing=0 if stopped else missing,
         not_needed=missing if stopped else 0,
-        errored=states["errored"],
-        unequal=states["unequal"],
-        unscored=sum(pair.usable and pair.difference is None for pair in pairs) if scored else 0,
+        errored=unusable["errored"],
+        unequal=unusable["unequal"],
+        unscored=sum(pair.unusable is None and pair.difference is None for pair in pairs) if scored else 0,
     )
 
 

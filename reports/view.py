@@ -16,7 +16,8 @@ from reports.cost import costs, fits_on
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.rows import RANK, CheckRow, check_rows
-from reports.samples.pairs import PairsView, collect, planned_pairs, show_pairs
+from reports.samples.index import PairsView, show_pairs
+from reports.samples.pairs import collect, planned_pairs
 from reports.suite_view import Measured, SuiteView, suite_views
 from reports.text import date, duration, plural
 
