@@ -41,7 +41,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SuiteExtras:
     """What a run holds of its suites besides samples."""
 
     positions: Mapping[Role, PositionSummary] = field(default_factory=dict)
@@ -82,7 +82,7 @@ def suite_views(
     stored: StoredPairs,
     planned: Mapping[str, int],
     order: Iterable[str],
-    measured: Measured,
+    extras: SuiteExtras,
     stopped: Collection[str] = (),
 ) -> list[SuiteView]:
     """One view for each suite that was planned or has something to show: the policy's order first, then by name.
@@ -90,15 +90,15 @@ def suite_views(
     `stopped` are the tasks ("suite/task") of which no more was asked once they were decided.
     """
     known = {name.split("/", 1)[0] for name in planned} | {pair.suite for pair in stored.pairs}
-    names = dict.fromkeys([*order, *sorted(known), *(["speculative"] if measured.speculative else [])])
-    return [_suite(name, stored, planned, measured, stopped) for name in names]
+    names = dict.fromkeys([*order, *sorted(known), *(["speculative"] if extras.speculative else [])])
+    return [_suite(name, stored, planned, extras, stopped) for name in names]
 
 
 def _suite(
     suite: str,
     stored: StoredPairs,
     planned: Mapping[str, int],
-    measured: Measured,
+    extras: SuiteExtras,
     stopped: Collection[str],
 ) -> SuiteView:
     pairs = [pair for pair in stored.pairs if pair.suite == suite]
@@ -109,20 +109,20 @@ def _suite(
         _coverage([p for p in pairs if p.task == task], wanted.get(task, 0), scored, f"{suite}/{task}" in stopped)
         for task in tasks
     )
-    speculative = measured.speculative if suite == "speculative" else {}
+    speculative = extras.speculative if suite == "speculative" else {}
     if not pairs and not speculative:
         return SuiteView(suite, coverage)
     usable = [pair for stored_pair in pairs if (pair := stored_pair.pair)]
     noise = [pair for pair in stored.noise_pairs if pair.reference.suite == suite]
-    positions = measured.positions if suite == "divergence" else {}
-    run = SuiteRun(usable, tasks, noise, positions, speculative, measured.kl_margin if suite == "divergence" else None)
+    positions = extras.positions if suite == "divergence" else {}
+    run = SuiteRun(usable, tasks, noise, positions, speculative, extras.kl_margin if suite == "divergence" else None)
     return SuiteView(
         suite,
         coverage,
         suite_tables(suite, run),
         figures=suite_figures(suite, run),
         tasks=all_scores(by_task(usable, tasks)) if scored else [],
-        divergence=divergence(usable, measured.kl_margin) if suite == "divergence" else None,
+        divergence=divergence(usable, extras.kl_margin) if suite == "divergence" else None,
         errors=_errors(pairs),
         unscored=_unscored(pairs) if scored else [],
     )

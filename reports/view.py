@@ -18,7 +18,7 @@ from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.rows import RANK, CheckRow, check_rows
 from reports.samples.index import PairsView, show_pairs
 from reports.samples.pairs import collect, planned_pairs
-from reports.suite_view import Measured, SuiteView, suite_views
+from reports.suite_view import SuiteExtras, SuiteView, suite_views
 from reports.text import date, duration, plural
 
 NOT_JUDGED = "NOT JUDGED"
@@ -126,8 +126,8 @@ def build(
     confidences = {check.confidence for check in verdict.checks} if verdict else set()
     results = verdict.checks if verdict else []
     stopped = {task for task in manifest.planned if _stopped(task, results)}
-    measured = Measured(positions, manifest.speculative, kl_margin)
-    suites = suite_views(stored, manifest.planned, policy.suites if policy else (), measured, stopped)
+    extras = SuiteExtras(positions, manifest.speculative, kl_margin)
+    suites = suite_views(stored, manifest.planned, policy.suites if policy else (), extras, stopped)
     checks = check_rows(results)
     sources = provenance(manifest, policy.allow_different if policy else ())
     seconds = sum(stage.seconds for stage in manifest.stages)
