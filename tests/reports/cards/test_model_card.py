@@ -13,9 +13,10 @@ from report_runs import edited, judge_run, make_run, result, verdict_of
 from harness.contract.errors import BadInput
 from harness.runs.folder import RunFolder
 from reports.cards.card_file import BEGIN, END, merge_into
+from reports.cards.datasets import COT, SWEBENCH, of_swebench
 from reports.cards.licence import origin
 from reports.cards.model_card import render_model_card
-from reports.cards.model_index import DATASETS, SWEBENCH, TASK, front_matter
+from reports.cards.model_index import TASK, front_matter
 from reports.render import read_report
 from reports.view import Report
 from suites.cot_tasks import datasets_of
@@ -83,11 +84,13 @@ def test_data_sets_are_those_that_the_suites_read(monkeypatch: pytest.MonkeyPatc
     asked: dict[str, Any] = {}
     monkeypatch.setattr(datasets_of, "load", lambda _, source, __: asked.setdefault("source", source) and [])
     monkeypatch.setattr(datasets_of, "test_split", lambda rows: rows)
-    for task, source in DATASETS.items():
+    for task, source in COT.items():
         asked.clear()
         getattr(datasets_of, task)()
         assert tuple(source) == asked["source"], task
     assert SwebenchConfig().dataset == SWEBENCH.dataset
+    assert of_swebench({}, "instances") == SWEBENCH
+    assert of_swebench(None, "instances") is None  # without its policy nobody knows what was asked
 
 
 def test_the_section_has_tables_and_says_what_they_do_not_show(run: RunFolder) -> None:

@@ -131,6 +131,15 @@ def test_a_chart_places_estimates_bounds_and_a_margin_that_moved(tmp_path: Path)
     assert [label.text for label in drawn.labels] == ["3.0", "0.0"]
 
 
+def test_a_value_of_the_candidate_alone_has_no_line_of_no_loss(tmp_path: Path) -> None:
+    length = {"metric": "accepted_length", "on": "speculative", "unit": "ratio", "margin_kind": "min", "margin": 2.0}
+    judged(tmp_path / "runs" / "r", 1, result(**length, estimate=2.4, lower=2.3, upper=2.5))
+    (drawn,) = charts(tmp_path)
+    assert drawn.equal is None and [label.text for label in drawn.labels] == ["2.000"]
+    shown, text = page(tmp_path)
+    assert shown.all("svg") and 'class="s-rule"' not in text.partition("<main>")[2]
+
+
 def test_checks_without_numbers_ratios_and_endless_bounds_are_drawn(tmp_path: Path) -> None:
     blank = result(estimate=None, lower=None, upper=None, n=0, verdict="INCONCLUSIVE")
     ratio = {"metric": "speed_ratio", "on": "speed", "unit": "ratio", "margin_kind": "min", "margin": 0.9}
@@ -149,7 +158,7 @@ def test_checks_without_numbers_ratios_and_endless_bounds_are_drawn(tmp_path: Pa
     assert [label.text for label in speed.labels] == ["0.900", "1.000"]
     assert (speed.marks[0].high, speed.marks[0].low) == (TOP, HEIGHT - BOTTOM)
     assert [label.text for label in size.labels] == ["1.000"] and size.marks[0].y == size.equal
-    assert wide.equal - wide.labels[0].y > 20  # bounds without end do not flatten the rest
+    assert wide.equal is not None and wide.equal - wide.labels[0].y > 20  # bounds without end do not flatten the rest
     shown, text = page(tmp_path)
     assert "nan" not in text.partition("<main>")[2].partition('<section id="runs"')[0]
     assert shown.all("svg")
