@@ -20,7 +20,11 @@ from harness.endpoint.client import Completion, Endpoint
 from suites.readings.endings import endings
 from suites.readings.thinking import tokens_of
 
-SuiteConfig = Config
+
+class SuiteConfig(Config):
+    """Base of what a policy says of one suite."""
+
+
 """Base of a suite's configuration: frozen, unknown keys refused."""
 
 

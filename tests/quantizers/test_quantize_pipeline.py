@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tiny_llama import folder_bytes, save_tiny_llama
 from quantizers import pipeline
 from quantizers.checkpoint import Checkpoint, open_checkpoint, read_tensor
 from quantizers.errors import QuantizeError
+from quantizers.gptq import HessianError
 from quantizers.int4 import decode
 from quantizers.pipeline import batch_size, quantize
 from quantizers.recipe import Recipe
@@ -62,7 +64,7 @@ def test_transformers_loads_the_very_weights_of_decode(tiny_quantized: Path) -> 
     from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import CompressedTensorsConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         tiny_quantized,
         dtype=torch.bfloat16,
         quantization_config=CompressedTensorsConfig(run_compressed=False),
@@ -97,7 +99,7 @@ def test_layers_see_what_earlier_quantized_layers_give(
     from quantizers.gptq import GPTQArgs, gptq
 
     checkpoint, original = open_checkpoint(tiny_quantized), open_checkpoint(tiny_model)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     first = "model.layers.0."
     for linear in targets(tiny_quantized):
         if linear.startswith(first):
@@ -303,7 +305,7 @@ def test_a_hopeless_hessian_names_the_layer(
     tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise pipeline.HessianError("the Hessian stays singular")
+        raise HessianError("the Hessian stays singular")
 
     monkeypatch.setattr(pipeline, "gptq", broken)
     with pytest.raises(

@@ -3,6 +3,7 @@
 import socket
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Serving
 from harness.contract.samples import Role
-from harness.serving import servers as serving_module
 from harness.serving.hardware import Gpu, Hardware
 from harness.serving.servers import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
 
@@ -29,7 +29,7 @@ def config(**fields: Any) -> Serving:
 @pytest.fixture(autouse=True)
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """These are tests of plans: no vLLM needs to be installed."""
-    monkeypatch.setattr(serving_module.metadata, "version", lambda name: "0.32.0+cpu")
+    monkeypatch.setattr(metadata, "version", lambda name: "0.32.0+cpu")
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_the_flags_of_a_server_can_be_read_back_and_only_from_this_machine(
 def test_render_is_opened_where_vllm_keeps_it_shut(
     models: dict[Role, Path], monkeypatch: pytest.MonkeyPatch, version: str, given: bool
 ) -> None:
-    monkeypatch.setattr(serving_module.metadata, "version", lambda name: version)
+    monkeypatch.setattr(metadata, "version", lambda name: version)
     assert ("--enable-scale-out" in plan(config(), models, CPU)[0].command) is given
 
 
