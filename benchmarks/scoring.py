@@ -71,7 +71,8 @@ async def measure(asked: argparse.Namespace) -> dict[str, Any]:
         again = [
             [pair[0], await ways["plain"](tokens, 1, asked.top)] for pair, tokens in zip(alone, lists[0], strict=False)
         ]
-        turns, apart = [], []
+        turns: list[dict[str, Any]] = []
+        apart = []
         for turn, part in enumerate(lists):
             order = list(ways) if turn % 2 == 0 else list(ways)[::-1]
             found = {name: await timed(ways[name], part, asked.top) for name in order}

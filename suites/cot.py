@@ -129,7 +129,7 @@ class Cot(ChatSuite):
     def context_needed(self) -> int:
         return self.max_tokens + 1
 
-    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Sequence[Item]:
         """Prompts of every task, built by lm-eval with the chat template; few-shot examples are turns of their own.
 
         Raises:

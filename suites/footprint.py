@@ -51,7 +51,7 @@ class Footprint(Suite):
     def context_needed(self) -> int:
         return 1
 
-    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Sequence[Item]:
         return [make_item("checkpoint", "whole", [])]
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:

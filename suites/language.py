@@ -76,7 +76,7 @@ class LanguageSuite(ChatSuite):
     def context_needed(self) -> int:
         return self.max_tokens + PROMPT_TOKENS
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """Questions of each group and language, the first ones of each task where there is a limit."""
         for items in self._tasks():
             yield from islice(items, self._config.limit)

@@ -125,7 +125,7 @@ class Speed(Suite):
                 "suite speed runs `vllm bench serve`, and vLLM is not installed here: run `make`, or leave it out"
             )
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """Loads; the benchmark makes their prompts."""
         config = self._config
         for round_ in range(min(config.rounds, config.limit or config.rounds)):

@@ -67,7 +67,7 @@ class Termination(ChatSuite):
     def context_needed(self) -> int:
         return self.max_tokens + PROMPT_TOKENS
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """The problems, each from the seed, its level and its number alone."""
         config = self._config
         count = min(config.per_task, config.limit or config.per_task)

@@ -177,11 +177,11 @@ class Policy(Config):
     name: str
     recipe: str = "w4a16"
     """How a MODEL that is not quantized yet is quantized."""
-    serving: Serving = Serving()  # type: ignore[call-arg]
+    serving: Serving = Serving()
     allow_different: tuple[str, ...] = ("model", "quantization")
     """Facts read back from the servers that may differ (glob patterns over their names)."""
-    sampling: Sampling = Sampling()  # type: ignore[call-arg]
-    requests: Requests = Requests()  # type: ignore[call-arg]
+    sampling: Sampling = Sampling()
+    requests: Requests = Requests()
     suites: dict[str, dict[str, Any]] = Field(min_length=1)
     """Suite name to its configuration; checked against the suite's own class before anything runs."""
     noise_floor: NoiseFloor | None = None

@@ -183,7 +183,7 @@ async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint])
 
 async def _served_name(url: str) -> str:
     """The one model that an attached server serves."""
-    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:  # type: ignore[call-arg]
+    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:
         try:
             models = (await endpoint.get_json("/v1/models")).get("data")
         except EndpointError as error:

@@ -81,7 +81,7 @@ class SwebenchConfig(AnswerConfig):
     """Of pulling an image and starting a container."""
     retries: int = Field(2, ge=0)
     """Further tries after a failure of the infrastructure."""
-    containers: Limits = Limits()  # type: ignore[call-arg]
+    containers: Limits = Limits()
     """What a container may use; no network unless asked for."""
     modal: bool = False
     """Containers at Modal, for machines that can run no engine (`swebench --modal`); no limits of ours apply there."""
@@ -129,7 +129,7 @@ class Swebench(Suite):
             with suppress(EngineError):  # every try of an instance says so again
                 remove_leftovers(str(self._folder))
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """One item an instance: its problem is the prompt, and all that grading needs is beside it.
 
         Raises:

@@ -14,9 +14,9 @@ from suites.ruler.suite import Ruler
 
 
 def policy(suites: dict[str, dict[str, Any]], max_model_len: int = 65536) -> Policy:
-    check = Check(metric="accuracy", on="cot", max_loss=0.01)  # type: ignore[call-arg]
-    serving = Serving(max_model_len=max_model_len)  # type: ignore[call-arg]
-    return Policy(name="p", suites=suites, checks=[check], serving=serving)  # type: ignore[call-arg]
+    check = Check(metric="accuracy", on="cot", max_loss=0.01)
+    serving = Serving(max_model_len=max_model_len)
+    return Policy(name="p", suites=suites, checks=[check], serving=serving)
 
 
 def test_suites_are_made_in_the_policys_order(tmp_path: Path) -> None:

@@ -74,9 +74,9 @@ def guards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guards]:
     made = Guards(tmp_path)
     yield made
     for process in made.started:
-        for member in [process, *_children(process.pid)]:
+        for pid in [process.pid, *_children(process.pid)]:
             try:
-                os.kill(member.pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         process.wait()
@@ -88,9 +88,9 @@ def guards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guards]:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _children(pid: int) -> list[psutil.Process]:
+def _children(pid: int) -> list[int]:
     try:
-        return psutil.Process(pid).children(recursive=True)
+        return [child.pid for child in psutil.Process(pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         return []
 

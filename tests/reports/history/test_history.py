@@ -117,15 +117,15 @@ def test_a_chart_places_estimates_bounds_and_a_margin_that_moved(tmp_path: Path)
         judged(tmp_path / "runs" / f"r{day}", day, result(estimate=estimate, verdict=verdict, **fields))
     (drawn,) = charts(tmp_path)
     inner = HEIGHT - TOP - BOTTOM
-    ys = [mark.y for mark in drawn.marks]
+    ys = [mark.y for mark in drawn.marks if mark.y is not None]
     assert [mark.verdict for mark in drawn.marks] == ["PASS", "PASS", "FAIL"]
-    assert ys[0] == drawn.equal and ys[0] > ys[1] > ys[2]  # type: ignore[operator]
-    assert (ys[0] - ys[1]) / (ys[1] - ys[2]) == pytest.approx(0.5, abs=0.01)  # type: ignore[operator]
+    assert ys[0] == drawn.equal and ys[0] > ys[1] > ys[2]
+    assert (ys[0] - ys[1]) / (ys[1] - ys[2]) == pytest.approx(0.5, abs=0.01)
     for mark in drawn.marks:
         assert mark.y is not None and TOP <= mark.high < mark.y < mark.low <= TOP + inner
     heights = [float(point.split(",")[1]) for point in drawn.margin.split()]
     assert heights[0] == heights[3] and heights[4] == heights[5] > heights[0]
-    assert heights[0] - ys[2] == pytest.approx(ys[1] - heights[4], abs=0.11)  # type: ignore[operator]
+    assert heights[0] - ys[2] == pytest.approx(ys[1] - heights[4], abs=0.11)
     assert "accuracy on cot/a in 3 runs; the verdict changed 1 time. Latest: 3 May 2025" in drawn.label
     assert drawn.dates == ["1 May 2025", "3 May 2025"]
     assert [label.text for label in drawn.labels] == ["3.0", "0.0"]

@@ -14,7 +14,7 @@ from report_runs import sample
 from suite_runs import compared, every_suite, pair, store
 from suite_runs import footprint as checkpoint
 
-from harness.contract.samples import Pair
+from harness.contract.samples import Pair, Role
 from harness.endpoint import counters
 from harness.endpoint.client import Completion
 from harness.runs.positions import BUCKETS
@@ -87,7 +87,7 @@ def check_shape(tables: list[Table]) -> None:
 @given(pairs=PAIRS, noise=PAIRS, speculative=COUNTERS)
 @settings(max_examples=60, deadline=None)
 def test_nothing_that_is_stored_makes_a_table_fail(
-    suite: str, pairs: list[Pair], noise: list[Pair], speculative: dict[str, dict[str, dict[str, float]]]
+    suite: str, pairs: list[Pair], noise: list[Pair], speculative: dict[str, dict[Role, dict[str, float]]]
 ) -> None:
     tasks = [one.reference.task for one in pairs] + ["planned"]
     check_shape(known_suite(suite).tables(SuiteRun(pairs, tasks, noise, {}, speculative)))
