@@ -135,7 +135,7 @@ def summary(rounds: Sequence[Mapping[str, Figures]]) -> dict[str, Any]:
 
 def sampling_of(max_tokens: int) -> dict[str, Any]:
     """The sampling parameters of every request, in all three ways; ignore_eos is false, the server's default."""
-    return Sampling(temperature=0.0, max_tokens=max_tokens).model_dump(exclude={"max_tokens"})  # type: ignore[call-arg]
+    return Sampling(temperature=0.0, max_tokens=max_tokens).model_dump(exclude={"max_tokens"})
 
 
 def questions(work: Workload) -> list[str]:
@@ -243,7 +243,7 @@ async def ask_bare(work: Workload, url: str, model: str) -> Figures:
 
 async def server_version(url: str) -> str:
     """Raises RunFailed: no vLLM there."""
-    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:  # type: ignore[call-arg]
+    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:
         try:
             return str((await endpoint.get_json("/version")).get("version"))
         except EndpointError as error:

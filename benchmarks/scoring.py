@@ -65,15 +65,14 @@ async def measure(asked: argparse.Namespace) -> dict[str, Any]:
         lists = await make_lists(endpoint, asked.length, asked.positions // asked.turns, asked.turns)
         await endpoint.score(lists[0][0], 1, asked.top)  # warms up, and looks for the route
         if not endpoint.packed_scores:
-            raise SystemExit(
-                f"{asked.url}: no fast way; serve with --middleware harness.endpoint.score_route.ScoreRoute"
-            )
+            raise SystemExit(f"{asked.url}: no fast way: serve it with our --middleware (top of this file)")
         ways: dict[str, Way] = {"plain": endpoint._completion_scores, "fast": endpoint._packed_scores}
         alone = [[await way(tokens, 1, asked.top) for way in ways.values()] for tokens in lists[0][:ALONE]]
         again = [
             [pair[0], await ways["plain"](tokens, 1, asked.top)] for pair, tokens in zip(alone, lists[0], strict=False)
         ]
-        turns, apart = [], []
+        turns: list[dict[str, Any]] = []
+        apart = []
         for turn, part in enumerate(lists):
             order = list(ways) if turn % 2 == 0 else list(ways)[::-1]
             found = {name: await timed(ways[name], part, asked.top) for name in order}

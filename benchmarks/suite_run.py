@@ -89,7 +89,7 @@ def make_workload(task: str, items: int, max_tokens: int, concurrency: int, fold
     sealed = parse_policy(text, "of the benchmark")
     suite = Cot(CotConfig.model_validate(sealed.policy.suites["cot"]), sealed.policy.sampling, folder)
     path = folder / f"{task}.jsonl"
-    write_items(path, suite.items(None))  # type: ignore[arg-type]  # cot's prompts need no tokenizer
+    write_items(path, suite.items(None))  # cot's prompts need no tokenizer
     refs = order_items(suite, index_items(path), sealed)["reference"]
     return Workload(suite, sealed, path, refs)
 

@@ -81,9 +81,9 @@ def log_softmax(logits: Logits) -> Logits:
 
 def top(logprobs: Logits, tokens: NDArray[np.int32]) -> Scores:
     """What a server returns of whole distributions."""
-    ids = np.argpartition(-logprobs, K, axis=1)[:, :K]
-    order = np.argsort(-np.take_along_axis(logprobs, ids, axis=1), axis=1, kind="stable")
-    ids = np.take_along_axis(ids, order, axis=1).astype(np.int32)
+    some = np.argpartition(-logprobs, K, axis=1)[:, :K]
+    order = np.argsort(-np.take_along_axis(logprobs, some, axis=1), axis=1, kind="stable")
+    ids = np.take_along_axis(some, order, axis=1).astype(np.int32)
     return Scores(tokens, logprobs[np.arange(len(ids)), tokens], ids, np.take_along_axis(logprobs, ids, axis=1))
 
 

@@ -49,9 +49,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
-                config, trust_remote_code=False
-            ).eval()
+            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
     except Exception as error:  # whatever a config can do wrong
         reason = " ".join(str(error).split())[:300]
         raise QuantizeError(f"transformers cannot build the model in {folder}: {reason}") from None

@@ -1,8 +1,7 @@
-"""What a run took, and what its models need: time, GPUs, tokens, and the GPUs that a checkpoint fits on."""
+"""What a run took: time, GPUs and tokens."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -10,8 +9,6 @@ from harness.contract.samples import ROLES, Sample
 from harness.runs.folder import Manifest
 from reports.samples.pairs import StoredPairs
 from reports.text import duration, one_line, parameters
-
-_GPUS = re.compile(r"gpus_([0-9]{1,5})gib")
 
 
 def costs(manifest: Manifest, stored: StoredPairs) -> list[tuple[str, str]]:
@@ -28,28 +25,6 @@ def costs(manifest: Manifest, stored: StoredPairs) -> list[tuple[str, str]]:
     return found
 
 
-def fits_on(stored: StoredPairs) -> dict[str, str]:
-    """By role the GPUs that weights and KV cache fit on, by the footprint suite: the fewest, then fewer but larger."""
-    found: dict[str, str] = {}
-    for role in ROLES:
-        samples = [getattr(pair, role) for pair in stored.pairs if pair.key.suite == "footprint"]
-        sizes = {
-            int(match[1]): count
-            for sample in samples
-            if sample is not None
-            for name, count in sample.metrics.items()
-            if (match := _GPUS.fullmatch(name)) and 0 < count < 1e6
-        }
-        said, fewest = [], float("inf")
-        for gib, count in sorted(sizes.items()):
-            if count < fewest:
-                said.append(f"{count:.0f} × {gib} GiB")
-                fewest = count
-        if said:
-            found[role] = " or ".join(said)
-    return found
-
-
 def _gpus(manifest: Manifest) -> dict[str, int]:
     """How many of each name there were."""
     listed = manifest.hardware.get("gpus", [])
@@ -63,7 +38,7 @@ def _asked(manifest: Manifest, stored: StoredPairs) -> Iterable[Sample]:
     for pair in stored.pairs:
         yield from (sample for role in roles if (sample := getattr(pair, role)) is not None)
     if manifest.baseline is None:
-        yield from stored.noise.values()
+        yield from stored.noise
 
 
 def _tokens(samples: Iterable[Sample]) -> str:

@@ -13,7 +13,8 @@ from reports import text
 from reports.drawing import figures
 from reports.drawing.canvas import SuiteFigure
 from reports.samples.files import CALL, FOLDER, Texts, inert_json
-from reports.samples.pairs import KINDS, PairsView
+from reports.samples.index import PairsView
+from reports.samples.pairs import KINDS
 from reports.view import Report
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from harness.contract.samples import ROLES
 from harness.runs.folder import Manifest, ModelFacts, ServerFacts
+from reports.known_suites import known_suite
 from reports.text import hide_secret, hide_secrets, one_line, visible
 
 HIDDEN = "(hidden)"
@@ -16,9 +17,6 @@ OUT, POLICY, RESUME, BASELINE = "--out", "--policy", "--resume", "--baseline"
 DROPPED = (OUT, POLICY, BASELINE)
 """Options with a value that say where and by what a run was made, and would be wrong for the next one."""
 
-
-READ_FILES = frozenset({"cot", "ruler", "needle"})
-"""Suites whose questions or texts may come from files."""
 DATA = (
     "export QUANTGATE_DATA=FOLDER first if questions or texts came from files there: without it the hub's, or this "
     "project's own, are asked, and the items' hashes below differ"
@@ -73,8 +71,10 @@ def _gate(manifest: Manifest) -> Command:
     if manifest.baseline:
         line += [BASELINE, manifest.baseline.path]
     made = _command("The whole run", line)
-    asked = {name.partition("/")[0] for name in manifest.planned}
-    return replace(made, remark="; ".join(filter(None, [made.remark, DATA]))) if asked & READ_FILES else made
+    asked = [known_suite(name.partition("/")[0]) for name in manifest.planned]
+    if not any(suite.reads_files for suite in asked):
+        return made
+    return replace(made, remark="; ".join(filter(None, [made.remark, DATA])))
 
 
 def _kept(words: Iterable[str]) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.contract.metrics import METRICS
 from harness.judging.checks import CheckResult
 from reports.text import bare, number, percent, plural, quantity, unit_word
 
@@ -22,7 +23,7 @@ class Bar:
     estimate: float | None
     """None when it lies outside the range."""
     equal: float | None
-    """Where a candidate like its reference lies; None when that is outside, or the margin itself."""
+    """Where a candidate like its reference lies; None when that is nowhere, outside, or the margin itself."""
     cut_left: bool
     cut_right: bool
 
@@ -70,7 +71,7 @@ def _closeness(result: CheckResult) -> tuple[int, float]:
     if bound is None:
         return RANK[result.verdict], float("-inf")
     room = bound - result.margin if at_least else result.margin - bound
-    return RANK[result.verdict], room / (abs(result.margin - _equal(result)) or 1.0)
+    return RANK[result.verdict], room / (_span(result) or 1.0)
 
 
 def _check_row(result: CheckResult, checks: int) -> CheckRow:
@@ -127,17 +128,23 @@ def _remarks(result: CheckResult, checks: int) -> list[str]:
     return said
 
 
-def _equal(result: CheckResult) -> float:
-    """The value of a candidate that is like its reference."""
-    return 1.0 if result.unit == "ratio" else 0.0
+def no_loss(result: CheckResult) -> float | None:
+    """The value of a candidate that is like its reference; None where there is none, or the metric is not known."""
+    metric = METRICS.get(result.metric)
+    return metric.neutral if metric else None
+
+
+def _span(result: CheckResult) -> float:
+    """How far the margin lies from no loss, or else from zero."""
+    return abs(result.margin - (no_loss(result) or 0.0))
 
 
 def _bar(result: CheckResult) -> Bar | None:
     if result.estimate is None:
         return None
-    margin, equal = result.margin, _equal(result)
+    margin, equal = result.margin, no_loss(result)
     known = [abs(v - margin) for v in (result.estimate, result.lower, result.upper) if v is not None]
-    scale = abs(margin - equal) or max(known) or 1.0
+    scale = _span(result) or max(known) or 1.0
     if result.margin_kind == "min":
         scale *= 2  # what is good lies right of the margin, where there is less room
 
@@ -146,7 +153,7 @@ def _bar(result: CheckResult) -> Bar | None:
         return 100 * (min(max(in_margins, BAR_LOW), BAR_HIGH) - BAR_LOW) / (BAR_HIGH - BAR_LOW)
 
     start, end = place(result.lower, BAR_LOW), place(result.upper, BAR_HIGH)
-    middle, zero = place(result.estimate, 0.0), place(equal, 0.0)
+    middle, zero = place(result.estimate, 0.0), place(equal, BAR_LOW)
     return Bar(
         start=start,
         end=end,

@@ -10,10 +10,9 @@ from harness.contract.samples import Role, Sample
 from harness.runs.positions import PositionSummary
 from reports.drawing.canvas import SuiteFigure
 from reports.kl import Divergence, divergence
+from reports.known_suites import KNOWN_SUITES, KnownSuite, known_suite
 from reports.samples.pairs import StoredPair, StoredPairs
 from reports.scores import TaskScores, all_scores, by_task
-from reports.suite_figures import suite_figures
-from reports.suite_tables import WITHOUT_SCORES, suite_tables
 from reports.suite_tables.table import Speculative, SuiteRun, Table
 
 NO_SCORE = {"null": "null", "tool_calls": "tool call", "unterminated": "thinking not closed"}
@@ -41,7 +40,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Measured:
+class SuiteExtras:
     """What a run holds of its suites besides samples."""
 
     positions: Mapping[Role, PositionSummary] = field(default_factory=dict)
@@ -82,63 +81,63 @@ def suite_views(
     stored: StoredPairs,
     planned: Mapping[str, int],
     order: Iterable[str],
-    measured: Measured,
+    extras: SuiteExtras,
     stopped: Collection[str] = (),
 ) -> list[SuiteView]:
     """One view for each suite that was planned or has something to show: the policy's order first, then by name.
 
     `stopped` are the tasks ("suite/task") of which no more was asked once they were decided.
     """
-    known = {name.split("/", 1)[0] for name in planned} | {pair.key.suite for pair in stored.pairs}
-    names = dict.fromkeys([*order, *sorted(known), *(["speculative"] if measured.speculative else [])])
-    return [_suite(name, stored, planned, measured, stopped) for name in names]
+    known = {name.split("/", 1)[0] for name in planned} | {pair.suite for pair in stored.pairs}
+    counted = [suite.name for suite in KNOWN_SUITES.values() if suite.has_counters and extras.speculative]
+    names = dict.fromkeys([*order, *sorted(known), *counted])
+    return [_suite(known_suite(name), stored, planned, extras, stopped) for name in names]
 
 
 def _suite(
-    suite: str,
+    known: KnownSuite,
     stored: StoredPairs,
     planned: Mapping[str, int],
-    measured: Measured,
+    extras: SuiteExtras,
     stopped: Collection[str],
 ) -> SuiteView:
-    pairs = [pair for pair in stored.pairs if pair.key.suite == suite]
+    suite = known.name
+    pairs = [pair for pair in stored.pairs if pair.suite == suite]
     wanted = {name.split("/", 1)[1]: count for name, count in planned.items() if name.startswith(f"{suite}/")}
-    tasks = list(dict.fromkeys([*wanted, *(pair.key.task for pair in pairs)]))
-    scored = suite not in WITHOUT_SCORES
+    tasks = list(dict.fromkeys([*wanted, *(pair.task for pair in pairs)]))
+    scored = known.has_scores
     coverage = _sum(
-        _coverage([p for p in pairs if p.key.task == task], wanted.get(task, 0), scored, f"{suite}/{task}" in stopped)
+        _coverage([p for p in pairs if p.task == task], wanted.get(task, 0), scored, f"{suite}/{task}" in stopped)
         for task in tasks
     )
-    speculative = measured.speculative if suite == "speculative" else {}
-    if not pairs and not speculative:
+    if not pairs and not (known.has_counters and extras.speculative):
         return SuiteView(suite, coverage)
     usable = [pair for stored_pair in pairs if (pair := stored_pair.pair)]
     noise = [pair for pair in stored.noise_pairs if pair.reference.suite == suite]
-    positions = measured.positions if suite == "divergence" else {}
-    run = SuiteRun(usable, tasks, noise, positions, speculative, measured.kl_margin if suite == "divergence" else None)
+    run = SuiteRun(usable, tasks, noise, extras.positions, extras.speculative, extras.kl_margin)
     return SuiteView(
         suite,
         coverage,
-        suite_tables(suite, run),
-        figures=suite_figures(suite, run),
+        known.tables(run),
+        figures=known.figures(run),
         tasks=all_scores(by_task(usable, tasks)) if scored else [],
-        divergence=divergence(usable, measured.kl_margin) if suite == "divergence" else None,
+        divergence=divergence(usable, extras.kl_margin) if known.has_divergence else None,
         errors=_errors(pairs),
         unscored=_unscored(pairs) if scored else [],
     )
 
 
 def _coverage(pairs: Sequence[StoredPair], planned: int, scored: bool, stopped: bool) -> Coverage:
-    states = Counter(pair.state for pair in pairs)
-    missing = states["missing"] + max(0, planned - len(pairs))
+    unusable = Counter(pair.unusable for pair in pairs)
+    missing = unusable["missing"] + max(0, planned - len(pairs))
     return Coverage(
         planned=planned,
-        usable=states["usable"],
+        usable=unusable[None],
         missing=0 if stopped else missing,
         not_needed=missing if stopped else 0,
-        errored=states["errored"],
-        unequal=states["unequal"],
-        unscored=sum(pair.usable and pair.difference is None for pair in pairs) if scored else 0,
+        errored=unusable["errored"],
+        unequal=unusable["unequal"],
+        unscored=sum(pair.unusable is None and pair.difference is None for pair in pairs) if scored else 0,
     )
 
 

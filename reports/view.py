@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from harness.contract.policy import SealedPolicy
 from harness.contract.samples import Item, Role, Sample
@@ -12,12 +13,14 @@ from harness.judging.checks import CheckResult
 from harness.judging.verdict import EXIT_CODES, Verdict
 from harness.runs.folder import Manifest
 from harness.runs.positions import PositionSummary
-from reports.cost import costs, fits_on
+from reports.cost import costs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.rows import RANK, CheckRow, check_rows
-from reports.samples.pairs import PairsView, collect, planned_pairs, show_pairs
-from reports.suite_view import Measured, SuiteView, suite_views
+from reports.samples.index import PairsView, show_pairs
+from reports.samples.pairs import collect, planned_pairs
+from reports.suite_tables.footprint import fits_on
+from reports.suite_view import SuiteExtras, SuiteView, suite_views
 from reports.text import date, duration, plural
 
 NOT_JUDGED = "NOT JUDGED"
@@ -76,6 +79,8 @@ class Report:
     total_time: str
     seconds: float
     sampling: list[tuple[str, str]]
+    settings: Mapping[str, Mapping[str, Any]]
+    """Of each suite, by the sealed policy; empty where that cannot be read."""
     banners: list[Banner]
     """What changes how the verdict is to be read; before the numbers in every report."""
     remarks: list[str]
@@ -125,8 +130,8 @@ def build(
     confidences = {check.confidence for check in verdict.checks} if verdict else set()
     results = verdict.checks if verdict else []
     stopped = {task for task in manifest.planned if _stopped(task, results)}
-    measured = Measured(positions, manifest.speculative, kl_margin)
-    suites = suite_views(stored, manifest.planned, policy.suites if policy else (), measured, stopped)
+    extras = SuiteExtras(positions, manifest.speculative, kl_margin)
+    suites = suite_views(stored, manifest.planned, policy.suites if policy else (), extras, stopped)
     checks = check_rows(results)
     sources = provenance(manifest, policy.allow_different if policy else ())
     seconds = sum(stage.seconds for stage in manifest.stages)
@@ -159,6 +164,7 @@ def build(
         total_time=duration(seconds) if manifest.stages else "not recorded",
         seconds=seconds,
         sampling=[(k, str(v)) for k, v in policy.sampling.model_dump().items()] if policy else [],
+        settings=policy.suites if policy else {},
         banners=banners(manifest, verdict, verdict.foreign if verdict else stored.foreign, edited),
         remarks=remarks(manifest, policy, stored),
         notes=notes(manifest, policy, verdict, stored, suites, sources),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from jinja2 import TemplateError
+from pydantic import AfterValidator, Field
 
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import Config, Sampling
+from harness.contract.policy import Config, Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.contract.text import quoted
 from harness.endpoint.answers import THINK
@@ -20,11 +21,38 @@ from harness.endpoint.client import Completion, Endpoint
 from suites.readings.endings import endings
 from suites.readings.thinking import tokens_of
 
-SuiteConfig = Config
-"""Base of a suite's configuration: frozen, unknown keys refused."""
+T = TypeVar("T")
 
 
-class Suite(Protocol):
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("a value is there twice")
+    return values
+
+
+Distinct = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_each_once)]
+"""At least one value, each once."""
+
+
+class SuiteConfig(Config):
+    """What a policy may set of every suite: its own subclass has what else there is."""
+
+    limit: int | None = Field(None, ge=1)
+    """Only the first items of each task (each length, level or concurrency, where a suite has these)."""
+
+    def lacking(self, serving: Serving) -> str:
+        """What the suite needs of the servers and `serving` does not give, as a verb and its object; "" for nothing."""
+        return ""
+
+
+class AnswerConfig(SuiteConfig):
+    """Of a suite whose answers have the policy's budget, unless it says otherwise."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    """Budget of one answer, thinking included; the policy's sampling.max_tokens when absent."""
+
+
+class Suite(ABC):
     """One evaluation. Made from its configuration, the policy's sampling and a folder of its own for large data."""
 
     name: ClassVar[str]
@@ -36,7 +64,10 @@ class Suite(Protocol):
     """Whether items are asked in the suite's own order (shared prefixes) and not in the sealed one."""
     at_once: int | None = None
     """Most items of a role at the same time, where it is not the policy's requests.concurrency."""
+    max_tokens: int | None = None
+    """Budget of the one answer that an item is, thinking included; None where an item is something else."""
 
+    @abstractmethod
     def __init__(self, config: Any, sampling: Sampling, folder: Path) -> None: ...
 
     def require(self) -> None:
@@ -48,29 +79,27 @@ class Suite(Protocol):
         return
 
     @property
+    @abstractmethod
     def context_needed(self) -> int:
         """Tokens of context, prompt and answer together, without which no item can be asked."""
-        ...
 
+    @abstractmethod
     def items(self, tokenizer: Tokenizer) -> Iterable[Item]:
         """All items, the same on every machine; large ones one after the other. Raises BadInput: data is missing."""
-        ...
 
+    @abstractmethod
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
         """Ask one role one item. Raises EndpointError when there is no usable answer."""
-        ...
 
 
-class ChatSuite(Suite, Protocol):
+class ChatSuite(Suite):
     """A suite whose items are one chat question each: it scores an answer, wherever that came from."""
 
     max_tokens: int
-    """Budget of one answer, thinking included."""
 
     @abstractmethod
     def score(self, item: Item, role: Role, completion: Completion) -> Sample:
         """The sample of one answer: the only way to a score, of a server or of a file."""
-        ...
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
         return self.score(item, role, await endpoint.chat(item.prompt, self.max_tokens, repeat=item.repeat))

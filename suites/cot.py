@@ -29,7 +29,7 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion, Endpoint
-from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.base import AnswerConfig, ChatSuite, SuiteConfig, make_item, make_sample
 from suites.readings.thinking import with_scores_in_budgets
 
 TASK_FILES = Path(__file__).parent / "cot_tasks"
@@ -40,8 +40,6 @@ FEWSHOT_SEED = 1234
 class CotTask(SuiteConfig):
     """One lm-eval task."""
 
-    limit: int | None = Field(None, ge=1)
-    """First items only; all when absent."""
     repeats: int | None = Field(None, ge=1)
     """Answers to each item, each with a seed of its own (avg@k); the suite's `repeats` when absent."""
     metric: str = "exact_match"
@@ -50,17 +48,13 @@ class CotTask(SuiteConfig):
     """The lm-eval filter that finds the answer; the task's first when absent."""
 
 
-class CotConfig(SuiteConfig):
-    """`cot` in a policy."""
+class CotConfig(AnswerConfig):
+    """`cot` in a policy. A task's own `limit` stands where it is the smaller one."""
 
     tasks: dict[str, CotTask] = Field(min_length=1)
     """lm-eval task names: ours (suites/cot_tasks) first, then lm-eval's own."""
-    limit: int | None = Field(None, ge=1)
-    """First items of each task; a smaller limit of a task stands."""
     repeats: int = Field(1, ge=1)
     """Answers to each item, for the tasks that do not say."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Budget of one answer; the policy's sampling.max_tokens when absent."""
 
 
 class EndpointLM(LM):  # type: ignore[misc]
@@ -135,7 +129,7 @@ class Cot(ChatSuite):
     def context_needed(self) -> int:
         return self.max_tokens + 1
 
-    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Sequence[Item]:
         """Prompts of every task, built by lm-eval with the chat template; few-shot examples are turns of their own.
 
         Raises:

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput, NotComparable
+from harness.contract.files import write_whole
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.endpoint.client import Endpoint, EndpointError
@@ -34,8 +35,6 @@ class DecodingConfig(SuiteConfig):
 
     prompts: int = Field(24, ge=1)
     """Prompts that are answered: the first of those shipped."""
-    limit: int | None = Field(None, ge=1)
-    """At most so many of each task."""
     max_tokens: int = Field(512, ge=1)
     """Longest greedy answer."""
 
@@ -99,10 +98,7 @@ def parting(reference: Sequence[int], candidate: Sequence[int]) -> dict[str, flo
 
 def write_ids(path: Path, prompt_ids: list[int], token_ids: list[int]) -> None:
     """Store an answer's tokens; the file is there whole or not at all. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"prompt_ids": prompt_ids, "token_ids": token_ids}), "utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps({"prompt_ids": prompt_ids, "token_ids": token_ids}))
 
 
 def read_ids(path: Path) -> tuple[list[int], list[int]]:

@@ -37,8 +37,6 @@ class FootprintConfig(SuiteConfig):
 
     kv_gib: float | None = Field(None, ge=0)
     """KV cache, of all GPUs together, that has to fit beside the weights; that of this run's servers when absent."""
-    limit: int | None = Field(None, ge=1)
-    """As every suite has it; there is one item."""
 
 
 class Footprint(Suite):
@@ -53,7 +51,7 @@ class Footprint(Suite):
     def context_needed(self) -> int:
         return 1
 
-    def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Sequence[Item]:
         return [make_item("checkpoint", "whole", [])]
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:

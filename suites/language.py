@@ -14,13 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
-
 from harness.contract.chat import Tokenizer
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import ChatSuite, SuiteConfig, make_sample
+from suites.base import AnswerConfig, ChatSuite, Distinct, make_sample
 from suites.language_items import (
     ARITHMETIC,
     PAIRS,
@@ -55,25 +53,14 @@ LANGUAGE_METRICS = {
 """Metrics of a sample, in addition to those of suites/readings/endings.py."""
 
 
-class LanguageConfig(SuiteConfig):
+class LanguageConfig(AnswerConfig):
     """`language` in a policy."""
 
-    groups: tuple[Group, ...] = Field(GROUPS, min_length=1)
+    groups: Distinct[Group] = GROUPS
     """Leave `thinking` out for a model that does not think: nothing can be said of what is not there."""
-    languages: tuple[Language, ...] = Field(LANGUAGES, min_length=1)
+    languages: Distinct[Language] = LANGUAGES
     """Of questions, answers and thinking."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first items of each task."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Budget of one answer, thinking included; the policy's sampling.max_tokens when absent."""
     seed: int = 0
-
-    @field_validator("groups", "languages")
-    @classmethod
-    def _named_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("a value is there twice")
-        return values
 
 
 class LanguageSuite(ChatSuite):
@@ -89,7 +76,7 @@ class LanguageSuite(ChatSuite):
     def context_needed(self) -> int:
         return self.max_tokens + PROMPT_TOKENS
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """Questions of each group and language, the first ones of each task where there is a limit."""
         for items in self._tasks():
             yield from islice(items, self._config.limit)

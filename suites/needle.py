@@ -22,7 +22,7 @@ from harness.contract.chat import Messages, Tokenizer
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
 from suites.materials.fitting import WITHIN, fit, user
 from suites.materials.haystack import Haystack, Language, noise, running_text, topped_up
 from suites.materials.needle_phrases import PHRASES, draw_other
@@ -35,30 +35,19 @@ NARROWER = (0.992, 0.998)
 is a matter of ten tokens."""
 
 
-class NeedleConfig(SuiteConfig):
-    """`needle` in a policy."""
+class NeedleConfig(AnswerConfig):
+    """`needle` in a policy. `limit` keeps the deepest needles of each length: they are asked first."""
 
-    lengths: tuple[int, ...] = Field(min_length=1)
+    lengths: Distinct[int]
     """Prompt lengths in tokens, chat template included."""
     depths: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
     """Where the needle lies: 0 is the beginning of the haystack, 1 its end."""
     per_cell: int = Field(1, ge=1)
     """Items for each length and depth."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first items of each length, in the order in which they are asked: the deepest ones."""
     language: Language = "en"
     haystack: Literal["noise", "text"] = "noise"
     """Repeated sentences, or running text ($QUANTGATE_DATA/text_<language>, else the essays of this project)."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Budget of one answer; the policy's sampling.max_tokens when absent."""
     seed: int = 42
-
-    @field_validator("lengths")
-    @classmethod
-    def _named_once(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(lengths)) < len(lengths):
-            raise ValueError("a length is there twice")
-        return lengths
 
     @field_validator("depths")
     @classmethod

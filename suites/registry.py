@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Config, Policy, validate
-from suites.base import Suite
+from harness.contract.policy import Policy, validate
+from suites.base import Suite, SuiteConfig
 from suites.cot import Cot, CotConfig
 from suites.decoding import Decoding, DecodingConfig
 from suites.divergence.suite import Divergence, DivergenceConfig
@@ -19,7 +19,7 @@ from suites.speed import Speed, SpeedConfig
 from suites.swebench.suite import Swebench, SwebenchConfig
 from suites.termination import Termination, TerminationConfig
 
-SUITES: dict[str, tuple[type[Suite], type[Config]]] = {
+SUITES: dict[str, tuple[type[Suite], type[SuiteConfig]]] = {
     "divergence": (Divergence, DivergenceConfig),
     "decoding": (Decoding, DecodingConfig),
     "cot": (Cot, CotConfig),
@@ -55,13 +55,8 @@ def make_suite(policy: Policy, name: str, folder: Path) -> Suite:
         raise BadInput(f"policy {policy.name}: suite '{name}' is unknown; known: {', '.join(SUITES)}")
     suite_class, config_class = SUITES[name]
     config = validate(config_class, policy.suites[name] or {}, f"policy {policy.name}: suites.{name}")
-    top, most = getattr(config, "top_logprobs", 0), policy.serving.max_logprobs
-    if 0 <= most < top:  # -1: the server gives all
-        what = f"policy {policy.name}: suite {name} keeps {top} log-probabilities"
-        raise BadInput(f"{what}, serving.max_logprobs is {most}")
-    if getattr(config, "format", None) == "tool_calls" and not policy.serving.tool_call_parser:
-        what = f"policy {policy.name}: suite {name} has format: tool_calls"
-        raise BadInput(f"{what}, which needs serving.tool_call_parser (hermes, glm45, ...); backticks needs none")
+    if lacking := config.lacking(policy.serving):
+        raise BadInput(f"policy {policy.name}: suite {name} {lacking}")
     suite = suite_class(config, policy.sampling, folder)
     if suite.context_needed > policy.serving.max_model_len:
         raise BadInput(

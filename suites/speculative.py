@@ -38,8 +38,6 @@ class SpeculativeConfig(SuiteConfig):
 
     prompts: int = Field(48, ge=1)
     """Prompts that ship with the project: chat, reasoning, code, tools; English, Japanese, Chinese."""
-    limit: int | None = Field(None, ge=1)
-    """First items of each task."""
     max_tokens: int = Field(512, ge=2)
     """Budget of one answer. Acceptance is counted by token, so answers need not end."""
 
@@ -52,7 +50,7 @@ class Speculative(Suite):
 
     def __init__(self, config: SpeculativeConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config
-        self.max_tokens = min(config.max_tokens, sampling.max_tokens)
+        self.max_tokens: int = min(config.max_tokens, sampling.max_tokens)
 
     @property
     def context_needed(self) -> int:

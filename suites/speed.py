@@ -82,8 +82,6 @@ class SpeedConfig(SuiteConfig):
     output_tokens: int = Field(128, ge=2)
     timeout_seconds: float = Field(1800, gt=0)
     """Of one measurement."""
-    limit: int | None = Field(None, ge=1)
-    """First rounds of each concurrency."""
     seed: int = 42
 
     @field_validator("concurrency")
@@ -127,7 +125,7 @@ class Speed(Suite):
                 "suite speed runs `vllm bench serve`, and vLLM is not installed here: run `make`, or leave it out"
             )
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """Loads; the benchmark makes their prompts."""
         config = self._config
         for round_ in range(min(config.rounds, config.limit or config.rounds)):
@@ -260,10 +258,8 @@ def read_result(path: Path) -> dict[str, float]:
 def _count(endpoint: Endpoint, load: Load, metrics: Mapping[str, float]) -> None:
     """Note the benchmark's requests as this endpoint's own, so that its server's counters can be held against them."""
     answered = int(metrics["completed"]) + load.warmups
-    endpoint.asked.requests += answered
-    endpoint.asked.budget += answered * load.output_tokens
     longest = math.ceil(metrics["input_tokens"] / max(1.0, metrics["completed"])) + load.output_tokens
-    endpoint.asked.longest = max(endpoint.asked.longest, longest)
+    endpoint.asked.add(answered, answered * load.output_tokens, longest)
 
 
 def _require_as_asked(endpoint: Endpoint, load: Load, metrics: Mapping[str, float]) -> None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
 from suites.materials.multistep import LEVELS, Level, make_problem
 from suites.readings.accepted import numbers
 from suites.readings.endings import unterminated
@@ -39,29 +39,18 @@ INSTRUCTION: dict[Language, str] = {
 }
 
 
-class TerminationConfig(SuiteConfig):
+class TerminationConfig(AnswerConfig):
     """`termination` in a policy."""
 
-    levels: tuple[Level, ...] = Field(LEVELS, min_length=1)
+    levels: Distinct[Level] = LEVELS
     """How many steps the problems take."""
-    languages: tuple[Language, ...] = Field(LANGUAGES, min_length=1)
+    languages: Distinct[Language] = LANGUAGES
     """The same problems are asked in each."""
     per_task: int = Field(24, ge=1)
     """Problems of each level and language."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first problems of each level and language."""
     repeats: int = Field(1, ge=1)
     """Answers to each problem, with a seed of its own each."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Budget of one answer, thinking included; the policy's sampling.max_tokens when absent."""
     seed: int = 0
-
-    @field_validator("levels", "languages")
-    @classmethod
-    def _named_once(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("a value is there twice")
-        return values
 
 
 class Termination(ChatSuite):
@@ -78,7 +67,7 @@ class Termination(ChatSuite):
     def context_needed(self) -> int:
         return self.max_tokens + PROMPT_TOKENS
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """The problems, each from the seed, its level and its number alone."""
         config = self._config
         count = min(config.per_task, config.limit or config.per_task)

@@ -9,10 +9,10 @@ ROOT = Path(__file__).parents[1]
 OURS = ("harness", "suites", "reports", "quantizers", "quantgate_kernels", "kernels", "benchmarks", "tests")
 FOLDERS = ("harness", "suites", "reports", "quantizers", "kernels/quantgate_kernels", "benchmarks")
 ROOMS = {
-    init.parent: ast.get_docstring(tree).split("May import: ")[1].rstrip(".").split()
+    init.parent: said.split("May import: ")[1].rstrip(".").split()
     for folder in FOLDERS
     for init in (ROOT / folder).rglob("__init__.py")
-    if "May import: " in (ast.get_docstring(tree := ast.parse(init.read_text("utf-8"))) or "")
+    if "May import: " in (said := ast.get_docstring(ast.parse(init.read_text("utf-8"))) or "")
 }
 
 

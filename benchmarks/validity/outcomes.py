@@ -29,13 +29,13 @@ def _samples(scores: Iterable[tuple[str, str, float, float]]) -> list[Sample]:
     made = []
     for task, item, *both in scores:
         for role, score in zip(("reference", "candidate"), both, strict=True):
-            made.append(Sample(suite="cot", task=task, item=item, role=role, prompt_sha256=item, score=score))  # type: ignore[arg-type]
+            made.append(Sample(suite="cot", task=task, item=item, role=role, prompt_sha256=item, score=score))
     return made
 
 
 def _judge(samples: Sequence[Sample], margin: float, on: str = "cot/*") -> Verdict:
-    check = Check(metric="accuracy", on=on, max_loss=margin)  # type: ignore[call-arg]
-    policy = Policy(name="validity", suites={"cot": {}}, checks=[check])  # type: ignore[call-arg]
+    check = Check(metric="accuracy", on=on, max_loss=margin)
+    policy = Policy(name="validity", suites={"cot": {}}, checks=[check])
     planned: dict[PairKey, str | None] = dict.fromkeys(sample.key.pair for sample in samples)
     return judge(policy, samples, planned, "validity")
 

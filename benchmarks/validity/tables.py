@@ -69,10 +69,12 @@ def keeps(b: int, c: int, n: int, threshold: float, side: Side) -> bool:
 def staircase(n: int, threshold: float, side: Side) -> list[int]:
     """As `table_of_grid`, found by walking along the edge: a table never falls with c."""
     table: list[int] = []
-    largest = -1
+
+    def edge(c: int, known: int) -> int:
+        return _climb(lambda b: keeps(b, c, n, threshold, side), min(known, n - c), n - c)
+
     for c in range(most_c(n) + 1):
-        largest = _climb(lambda b, c=c: keeps(b, c, n, threshold, side), min(largest, n - c), n - c)
-        table.append(largest)
+        table.append(edge(c, table[-1] if table else -1))
     return table
 
 

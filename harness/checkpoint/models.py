@@ -22,8 +22,9 @@ from harness.checkpoint.claims import claimed, claims_of, read_card
 from harness.checkpoint.doubts import doubts
 from harness.checkpoint.weights import read_weights
 from harness.contract.errors import BadInput, RunFailed
+from harness.contract.files import read_json
 from harness.contract.text import quoted
-from harness.runs.folder import ModelFacts, read_json
+from harness.runs.folder import ModelFacts
 from quantizers.errors import QuantizeError
 
 DEMO = "demo"

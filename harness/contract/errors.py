@@ -6,6 +6,11 @@ Every message is one line that names the thing and the way out; `quantgate --deb
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # pydantic takes a while to load, and the guard waits for this module
+    from pydantic import ValidationError
+
 
 class GateError(Exception):
     """A command cannot go on. `exit_code` is what the process ends with."""
@@ -34,3 +39,9 @@ class RunFailed(GateError):
     """Server, disk or network failed; the run folder keeps what was there (exit 4)."""
 
     exit_code = 4
+
+
+def first_error(error: ValidationError, whole: str) -> str:
+    """The first thing that pydantic found wrong, as `place: what`; `whole` is the place of what has no smaller one."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or whole}: {first['msg']}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
+from harness.contract.files import whole_file
 from harness.contract.samples import Item, PairKey
 
 
@@ -34,24 +34,16 @@ def write_items(path: Path, items: Iterable[Item]) -> str:
     Raises:
         BadInput: two items of one name, which would be one pair.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     digest, names = hashlib.sha256(), set()
-    try:
-        with temporary.open("wb") as file:
-            for item in items:
-                name = item.task, item.item, item.repeat
-                if name in names:
-                    raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
-                names.add(name)
-                line = item.model_dump_json().encode() + b"\n"
-                digest.update(line)
-                file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        for item in items:
+            name = item.task, item.item, item.repeat
+            if name in names:
+                raise BadInput(f"item {'/'.join(map(str, name))} is there twice; this is a fault of the suite")
+            names.add(name)
+            line = item.model_dump_json().encode() + b"\n"
+            digest.update(line)
+            file.write(line)
     return digest.hexdigest()
 
 
@@ -102,7 +94,5 @@ def _lines(path: Path) -> Iterator[tuple[int, Item]]:
             try:
                 yield offset, Item.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "line"
-                raise BadInput(f"{path}:{number}: not an item ({where}: {first['msg']})") from None
+                raise BadInput(f"{path}:{number}: not an item ({first_error(error, 'line')})") from None
             offset += len(line)

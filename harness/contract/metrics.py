@@ -27,6 +27,11 @@ class Difference:
     def margins(self) -> tuple[Margin, ...]:
         return (self.margin,)
 
+    @property
+    def neutral(self) -> float:
+        """Value of a candidate that is like its reference."""
+        return 0.0
+
 
 class Part(NamedTuple):
     """What one pair adds to a ratio of sums. The two sums differ where a pair only bounds its value."""
@@ -43,14 +48,19 @@ class Ratio:
     part: Callable[[Pair], Part | None]
     margins: tuple[Margin, ...]
     unit: Unit
+    neutral: float | None
+    """Value of a candidate that is like its reference; None where the value is the candidate's alone."""
     signed: bool = False
     """Whether a pair's value may be negative."""
     high: float = float("inf")
     """Largest value that is possible."""
     exact: bool = False
     """Measured without error (a file's size): no interval is needed."""
-    equal: float | None = None
-    """Value of a candidate that is as good as its reference; None where there is no such value."""
+
+    @property
+    def equal(self) -> float | None:
+        """What a check's power is asked at: `neutral`; None where there is no such value, or nothing is uncertain."""
+        return None if self.exact else self.neutral
 
 
 def _score(sample: Sample) -> float | None:
@@ -135,17 +145,17 @@ METRICS: dict[str, Difference | Ratio] = {
     "garbled_rate": Difference(_stored("garbled"), "max_increase", "ceiling"),
     "unsubmitted_rate": Difference(_stored("unsubmitted"), "max_increase", "ceiling"),
     "format_error_rate": Difference(_stored("format_error_rate"), "max_increase", "ceiling"),
-    "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), OVER_NOISE, "nats", equal=0.0),
-    "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), OVER_NOISE, "share", high=1.0, equal=0.0),
+    "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), OVER_NOISE, "nats", 0.0),
+    "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), OVER_NOISE, "share", 0.0, high=1.0),
     "parting_rate": Ratio(
-        _of_candidate("diverged", "diverged", "decode_positions"), OVER_NOISE, "share", high=1.0, equal=0.0
+        _of_candidate("diverged", "diverged", "decode_positions"), OVER_NOISE, "share", 0.0, high=1.0
     ),
-    "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio", equal=1.0),
-    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio", equal=1.0),
-    "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", signed=True, high=1.0, equal=0.0),
-    "accepted_length": Ratio(_accepted_length, ("min",), "ratio"),
-    "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", exact=True),
-    "speed_ratio": Ratio(_candidate_to_reference(_speed), ("min",), "ratio", equal=1.0),
+    "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio", 1.0),
+    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio", 1.0),
+    "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", 0.0, signed=True, high=1.0),
+    "accepted_length": Ratio(_accepted_length, ("min",), "ratio", None),
+    "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", 1.0, exact=True),
+    "speed_ratio": Ratio(_candidate_to_reference(_speed), ("min",), "ratio", 1.0),
 }
 """accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
 that repeat themselves, that are in another language than asked for or whose thinking is, with words of mixed scripts or

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
 from harness.contract.metrics import METRICS, Difference, Margin
 
 M = TypeVar("M", bound=BaseModel)
@@ -177,11 +177,11 @@ class Policy(Config):
     name: str
     recipe: str = "w4a16"
     """How a MODEL that is not quantized yet is quantized."""
-    serving: Serving = Serving()  # type: ignore[call-arg]
+    serving: Serving = Serving()
     allow_different: tuple[str, ...] = ("model", "quantization")
     """Facts read back from the servers that may differ (glob patterns over their names)."""
-    sampling: Sampling = Sampling()  # type: ignore[call-arg]
-    requests: Requests = Requests()  # type: ignore[call-arg]
+    sampling: Sampling = Sampling()
+    requests: Requests = Requests()
     suites: dict[str, dict[str, Any]] = Field(min_length=1)
     """Suite name to its configuration; checked against the suite's own class before anything runs."""
     noise_floor: NoiseFloor | None = None
@@ -257,18 +257,15 @@ def validate(model: type[M], data: Any, what: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as failure:
-        errors = failure.errors()
         # A misspelt key that is required is also missing: its nearest known one says more than "Field required".
-        error = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-        path = ".".join(str(part) for part in error["loc"])
-        if error["type"] != "extra_forbidden":
-            message = error["msg"].removeprefix("Value error, ")
-            raise BadInput(f"{what}: {path or 'value'}: {message}") from None
-        unknown = str(error["loc"][-1])
-        known = _keys_at(model, error["loc"][:-1])
-        near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.5)
+        unknown = next((error["loc"] for error in failure.errors() if error["type"] == "extra_forbidden"), None)
+        if unknown is None:
+            message = first_error(failure, "value").replace(": Value error, ", ": ", 1)
+            raise BadInput(f"{what}: {message}") from None
+        known = _keys_at(model, unknown[:-1])
+        near = difflib.get_close_matches(str(unknown[-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
-        raise BadInput(f"{what}: unknown key '{path}'; {hint}") from None
+        raise BadInput(f"{what}: unknown key '{'.'.join(map(str, unknown))}'; {hint}") from None
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

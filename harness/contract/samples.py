@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
 
 Role = Literal["candidate", "reference", "noise"]
 """`noise` is the reference once more: what it scores against itself is the noise floor."""
@@ -129,9 +129,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
             try:
                 yield Sample.model_validate_json(line)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(str(part) for part in first["loc"]) or "line"
-                raise BadInput(f"{path}:{number}: not a sample ({where}: {first['msg']})") from None
+                raise BadInput(f"{path}:{number}: not a sample ({first_error(error, 'line')})") from None
 
 
 class SampleLog:

@@ -193,7 +193,7 @@ def container_engine(asked: Asked) -> Iterator[Finding]:
     try:
         limits = Limits.model_validate((asked.suite("swebench") or {}).get("containers") or {})
     except ValidationError:  # the gate says what is wrong with it
-        limits = Limits()  # type: ignore[call-arg]
+        limits = Limits()
     try:
         found = engine()
     except BadInput as error:

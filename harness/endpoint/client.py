@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,6 +34,7 @@ from harness.endpoint.answers import (
     unpack_scores,
     valid_text,
 )
+from harness.endpoint.asked import Asked
 from harness.endpoint.connections import SpreadClient
 
 __all__ = ["Asked", "Completion", "Endpoint", "EndpointError", "Scores"]
@@ -43,34 +44,36 @@ MOST_FINGERPRINTS = 8
 """So many distinct ones are kept: one is right, two are a restart, and a server may send a new one each time."""
 
 
-@dataclass
-class Asked:
-    """What was asked for in requests that the server answered with 200: render() and score() too, refusals not."""
-
-    requests: int = 0
-    budget: int = 0
-    """Sum of their max_tokens."""
-    longest: int = 0
-    """Most tokens that one of them needs: prompt and max_tokens together."""
-
-
 class Endpoint:
     """A role's server. Suites know this and nothing of processes."""
 
-    def __init__(self, url: str, model: str, requests: Requests, sampling: Sampling, api_key: str = "none") -> None:
-        """`url` is the server's root (without /v1), `model` the name it is served under."""
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        requests: Requests,
+        sampling: Sampling,
+        api_key: str = "none",
+        *,
+        thinking_opened: bool = False,
+        tokenizer_path: str = "",
+        fingerprints: Iterable[str] = (),
+    ) -> None:
+        """`url` is the server's root (without /v1), `model` the name it is served under.
+
+        `thinking_opened`: the chat template opens the thinking, so that answers begin inside it. `tokenizer_path`: of
+        the tokenizer that items were made with; empty when it is not here. `fingerprints`: of earlier answers.
+        """
         self.url = url.rstrip("/")
         self.model = model
         self.sampling = sampling
+        self.thinking_opened = thinking_opened
+        self.tokenizer_path = tokenizer_path
         self.asked = Asked()
-        self.fingerprints: set[str] = set()
+        self.fingerprints = set(fingerprints)
         """Every distinct system_fingerprint of its answers."""
-        self.thinking_opened = False
-        """Whether the chat template opens the thinking, so that answers begin inside it."""
         self.measured: dict[str, float] = {}
-        """What is known of the role's checkpoint and server without asking a question: bytes, KV room and the like."""
-        self.tokenizer_path = ""
-        """Folder of the tokenizer that items were made with (the reference's); empty when it is not on this machine."""
+        """What is known of checkpoint and server without asking: bytes, KV room. The gate fills it after parity."""
         self.packed_scores: bool | None = None
         """Whether the server has harness/endpoint/score_route.py in it; None: not known yet."""
         self._requests = requests
@@ -84,6 +87,20 @@ class Endpoint:
             max_retries=requests.retries,
             http_client=self._http,
         )
+
+    def with_seed(self, seed: int) -> Endpoint:
+        """Another client of the same server: the two count together what they ask, and know the same of it."""
+        other = Endpoint(
+            self.url,
+            self.model,
+            self._requests,
+            self.sampling.model_copy(update={"seed": seed}),
+            self._client.api_key,
+            thinking_opened=self.thinking_opened,
+            tokenizer_path=self.tokenizer_path,
+        )
+        other.asked, other.fingerprints, other.measured = self.asked, self.fingerprints, self.measured
+        return other
 
     async def __aenter__(self) -> Self:
         return self
@@ -217,8 +234,7 @@ class Endpoint:
 
         So the server's own counters can be held against what was asked.
         """
-        self.asked.requests += 1
-        self.asked.budget += max_tokens
+        self.asked.add(1, max_tokens)
         self._note(fingerprint, prompt_tokens, max_tokens)
 
     # -- reading back ----------------------------------------------------------------------------------------
@@ -317,8 +333,7 @@ class Endpoint:
                 kind: ErrorKind = "server" if error.status_code >= 500 else "refused"
                 raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None
             seconds = time.monotonic() - start
-        self.asked.requests += 1
-        self.asked.budget += max_tokens
+        self.asked.add(1, max_tokens)
         return response, seconds
 
     def _note(self, fingerprint: Any, prompt_tokens: Any, max_tokens: int) -> None:
@@ -326,7 +341,7 @@ class Endpoint:
         if isinstance(fingerprint, str) and len(self.fingerprints) < MOST_FINGERPRINTS:
             self.fingerprints.add(valid_text(fingerprint[:100]))
         if isinstance(prompt_tokens, int):
-            self.asked.longest = max(self.asked.longest, prompt_tokens + max_tokens)
+            self.asked.add(0, 0, prompt_tokens + max_tokens)
 
 
 def _reading(messages: Messages) -> int:

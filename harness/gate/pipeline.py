@@ -15,6 +15,7 @@ from harness.checkpoint.doubts import differences
 from harness.checkpoint.models import base_model_of, describe, quantization_of, resolve_model
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
+from harness.contract.files import write_whole
 from harness.contract.policy import SealedPolicy, load_policy
 from harness.contract.samples import Role
 from harness.gate.baseline import mismatches, reuse
@@ -24,7 +25,7 @@ from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
 from harness.parity.steadiness import require_steady, unchecked
-from harness.runs.folder import Manifest, ModelFacts, RunFolder, write_whole
+from harness.runs.folder import Manifest, ModelFacts, RunFolder
 from harness.runs.progress import Reporter
 from harness.runs.resume import forget_passing_errors
 from harness.serving.hardware import detect

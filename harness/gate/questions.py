@@ -143,22 +143,24 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
         for role in roles:
             facts = job.manifest.servers[role]
             name = SERVED_NAME if facts.command else await _served_name(facts.url)
-            endpoint = Endpoint(facts.url, name, policy.requests, policy.sampling)
-            endpoint.thinking_opened = job.manifest.thinking_opened
-            endpoint.tokenizer_path = job.manifest.models["reference"].path
+            endpoint = Endpoint(
+                facts.url,
+                name,
+                policy.requests,
+                policy.sampling,
+                thinking_opened=job.manifest.thinking_opened,
+                tokenizer_path=job.manifest.models["reference"].path,
+                fingerprints=facts.fingerprints,
+            )
             endpoints[role] = await stack.enter_async_context(endpoint)
         before = {role: await counters(role, endpoint) for role, endpoint in endpoints.items()}
         with job.reporter.stage("parity"):
             await check_parity(job, endpoints)
         asked = dict(endpoints)
         if with_noise:
-            other_seed = policy.sampling.model_copy(update={"seed": policy.sampling.seed + 1})
-            reference = endpoints["reference"]
-            endpoint = Endpoint(reference.url, reference.model, policy.requests, other_seed)
-            endpoint.asked, endpoint.fingerprints = reference.asked, reference.fingerprints  # one server counts both
-            endpoint.thinking_opened, endpoint.tokenizer_path = reference.thinking_opened, reference.tokenizer_path
-            asked["noise"] = await stack.enter_async_context(endpoint)
-        await measure_servers(job, endpoints, asked)
+            other = endpoints["reference"].with_seed(policy.sampling.seed + 1)
+            asked["noise"] = await stack.enter_async_context(other)
+        await measure_servers(job, endpoints)
         for suite in job.suites:
             before_suite = await drafts(endpoints)
             try:
@@ -181,7 +183,7 @@ async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint])
 
 async def _served_name(url: str) -> str:
     """The one model that an attached server serves."""
-    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:  # type: ignore[call-arg]
+    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:
         try:
             models = (await endpoint.get_json("/v1/models")).get("data")
         except EndpointError as error:

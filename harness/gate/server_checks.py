@@ -41,7 +41,6 @@ async def check_parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         if before:
             require_same(before, now, f"the servers of the {role}, then and now,")
         servers[role].readback = begun(now)
-        endpoint.fingerprints.update(servers[role].fingerprints)
     _doubt_untested_draft(job)
     job.save()
     if "noise" in endpoints:
@@ -62,17 +61,15 @@ def _doubt_untested_draft(job: Job) -> None:
         job.reporter.say(f"doubt about the candidate: {UNTESTED_DRAFT}")
 
 
-async def measure_servers(job: Job, endpoints: Mapping[Role, Endpoint], asked: Mapping[Role, Endpoint]) -> None:
+async def measure_servers(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
     """What is known of each role's checkpoint and server goes to its endpoint, where suites find it."""
     for role, endpoint in endpoints.items():
         log = job.run.log_path(role) if job.manifest.servers[role].command else None
         facts = job.manifest.models["reference" if role == "noise" else role]
         try:
-            endpoint.measured = await measure_server(endpoint, facts, log)
+            endpoint.measured.update(await measure_server(endpoint, facts, log))
         except EndpointError as error:
             raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
-    if "noise" in asked and "noise" not in endpoints:  # the reference's server, asked with another seed
-        asked["noise"].measured = endpoints["reference"].measured
 
 
 async def drafts(endpoints: Mapping[Role, Endpoint]) -> dict[Role, dict[str, float]]:

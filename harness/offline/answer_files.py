@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
 from harness.contract.items import ItemRef
 from harness.contract.samples import Item, Sample
 from harness.contract.text import quoted
@@ -118,10 +118,10 @@ def read_answer(line: bytes) -> Answer:
         return Answer.model_validate(json.loads(line.strip()))
     except ValidationError as error:
         first = error.errors()[0]
-        where = quoted(".".join(str(part) for part in first["loc"]) or "line")
         if first["type"] == "extra_forbidden":
-            raise BadInput(f"unknown key '{where}'; known: {', '.join(Answer.model_fields)}") from None
-        raise BadInput(f"not an answer ({where}: {quoted(first['msg'])})") from None
+            key = quoted(str(first["loc"][0]))
+            raise BadInput(f"unknown key '{key}'; known: {', '.join(Answer.model_fields)}") from None
+        raise BadInput(f"not an answer ({quoted(first_error(error, 'line'), 100)})") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"not JSON, or cut off ({quoted(str(error))})") from None
 

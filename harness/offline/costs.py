@@ -90,13 +90,12 @@ def make_item_file(suite_name: str, model: str, sealed: SealedPolicy, out: Path,
 
 def _counted(suite: Suite, tokenizer: Tokenizer, model: str, tasks: dict[str, Cost], meter: Meter) -> Iterator[Item]:
     """The suite's items; each is counted and let go before the next one is made."""
-    budget: int | None = getattr(suite, "max_tokens", None)
     for item in meter.each(made_items(suite, tokenizer, model)):
         tokens = 0
         if item.prompt:  # a suite that measures the server alone has none
             with refusals(model, f"item {quoted(item.task)}/{quoted(item.item)}"):
                 tokens = prompt_tokens(tokenizer, item)
-        tasks[item.task].add(tokens, budget)
+        tasks[item.task].add(tokens, suite.max_tokens)
         yield item
 
 

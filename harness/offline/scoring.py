@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 from rich.markup import escape
 from rich.table import Table
 
 from harness.contract.errors import BadInput
+from harness.contract.files import whole_file
 from harness.contract.items import index_items, load_item
 from harness.contract.policy import Policy, SealedPolicy, load_policy
 from harness.contract.samples import Item, Role, Sample, sample_of
@@ -121,9 +121,9 @@ def score_answers(
 
 def _chat_suite(policy: Policy, name: str, folder: Path) -> ChatSuite:
     suite = make_suite(policy, name, folder)
-    if ChatSuite not in type(suite).__mro__:  # isinstance would look at attributes' names alone
+    if not isinstance(suite, ChatSuite):
         raise BadInput(f"suite {name} cannot be scored offline: it measures a server")
-    return cast(ChatSuite, suite)
+    return suite
 
 
 # -- scores ----------------------------------------------------------------------------------------------------------
@@ -206,14 +206,8 @@ def _whole(path: Path | None) -> Iterator[Callable[[Sample], object]]:
     if path is None:
         yield lambda sample: None
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield lambda sample: file.write(sample.model_dump_json().encode() + b"\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        yield lambda sample: file.write(sample.model_dump_json().encode() + b"\n")
 
 
 # -- shown -----------------------------------------------------------------------------------------------------------

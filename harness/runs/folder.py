@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contract.errors import BadInput, RunFailed
+from harness.contract.errors import BadInput, RunFailed, first_error
+from harness.contract.files import write_whole
 from harness.contract.items import ItemRef, index_items, load_item, sha256_of_file, write_items
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
@@ -278,36 +277,10 @@ class RunFolder:
             yield
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a crash, sees the old one or the new one and nothing between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _read_model(model: type[M], path: Path) -> M:
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; not a (finished) run folder?") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise BadInput(f"{path}: {where}: {first['msg']}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises BadInput when it is absent, broken or not an object."""
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise BadInput(f"{path}: expected an object, found {type(data).__name__}")
-    return data
+        raise BadInput(f"{path}: {first_error(error, 'file')}") from None

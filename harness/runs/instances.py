@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
+from harness.contract.files import write_whole
 from harness.contract.samples import Named, Role, Sample, sample_of
-from harness.runs.folder import write_whole
 
 SUITE = "swebench"
 RESULT_FILE = "result.json"
@@ -85,9 +85,7 @@ def read_result(folder: Path) -> InstanceResult:
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise BadInput(f"{path}: {where}: {first['msg']}") from None
+        raise BadInput(f"{path}: {first_error(error, 'file')}") from None
 
 
 def write_result(folder: Path, result: InstanceResult) -> None:

@@ -7,10 +7,10 @@ budget, garbage, grader) is an answer of a kind and stays.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from harness.contract.files import whole_file
 from harness.contract.samples import Key, Sample, read_samples
 from harness.runs.folder import Manifest, RunFolder
 
@@ -56,11 +56,7 @@ def passing(samples: Iterable[Sample], whole_pairs: bool = False) -> set[Key]:
 
 def _rewrite(path: Path, without: set[Key]) -> None:
     """Write a file of samples anew, the bytes of every other line as they were; it is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with path.open("rb") as old, temporary.open("wb") as new:
+    with path.open("rb") as old, whole_file(path) as new:
         for line, sample in zip(old, read_samples(path), strict=False):  # a half-written last line is no sample
             if sample.key not in without:
                 new.write(line)
-        new.flush()
-        os.fsync(new.fileno())
-    temporary.replace(path)

@@ -120,7 +120,7 @@ def engine() -> Engine:
         raise BadInput(f"no container engine answers: {error}; `quantgate doctor` says how to get one") from None
 
 
-def require_engine(limits: Limits = Limits()) -> Engine:  # type: ignore[call-arg]  # noqa: B008 - it is frozen
+def require_engine(limits: Limits = Limits()) -> Engine:  # noqa: B008 - it is frozen
     """The engine that answers and can hold containers to these limits.
 
     Raises:

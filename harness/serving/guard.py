@@ -21,6 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from harness.contract.files import write_whole
+
 GRACE_SECONDS = 15.0
 
 
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> int:
         os.sched_setaffinity(0, {int(cpu) for cpu in cpus.split(",")})
     server = subprocess.Popen(arguments[split + 1 :], stdin=subprocess.DEVNULL, start_new_session=True)
     record = {"guard": _identity(os.getpid()), "server": _identity(server.pid), "cleanup": json.loads(cleanup)}
-    _write_state(Path(state), json.dumps(record))
+    write_whole(Path(state), json.dumps(record))  # nothing could be ended by a torn file
 
     ended, asked_by_signal = threading.Event(), []
     # Not ended.set(): a handler runs inside ended.wait() and would wait for a lock that this thread holds.
@@ -48,13 +50,6 @@ def main(arguments: list[str]) -> int:
         subprocess.run(record["cleanup"], stdin=subprocess.DEVNULL, check=False)
     Path(state).unlink(missing_ok=True)
     return 0 if asked else status
-
-
-def _write_state(path: Path, text: str) -> None:
-    """Whole or not at all: nothing could be ended by a torn file. (write_whole's module takes a second to load.)"""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
 
 
 def _input_closes() -> None:

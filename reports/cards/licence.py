@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from reports.cards.datasets import HUB_ID
 from reports.provenance import ModelView
 from reports.text import one_line
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 MOST_CARD_BYTES = 1 << 16
 KEYS = ("license", "license_name", "license_link")
 

@@ -7,12 +7,9 @@ from collections import Counter
 from reports.cards.licence import Origin, origin, public_name
 from reports.cards.model_index import front_matter, source_of, to_yaml
 from reports.formats.markdown import MAX_LINES, MAX_ROWS, SIGNS, banner_lines, check_table, escape, model_table
-from reports.suite_tables import TABLES
+from reports.known_suites import KNOWN_SUITES
 from reports.text import one_line, percent, plural, points, short_hash
 from reports.view import Report
-
-SUITES = ("cot", *TABLES)
-"""What could be asked."""
 
 
 def render_model_card(report: Report, source_url: str | None = None) -> str:
@@ -115,7 +112,7 @@ def _limits(report: Report) -> list[str]:
 
 def _not_asked(report: Report) -> list[str]:
     there = {suite.name for suite in report.suites if suite.tables}
-    absent = [name for name in SUITES if name not in there]
+    absent = [name for name in KNOWN_SUITES if name not in there]
     return [f"Not run: {', '.join(absent)}."] if absent and there else []
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import parse_policy
-from reports.cards.licence import HUB_ID, Origin, public_name
+from reports.cards.datasets import Source
+from reports.cards.licence import Origin, public_name
+from reports.known_suites import known_suite
 from reports.rows import CheckRow
 from reports.scores import TaskScores
 from reports.text import one_line
@@ -16,30 +17,6 @@ from reports.view import Report
 
 TASK = "Text generation, compared with its reference by quantgate"
 """Name of the task in every result of ours, by which a later run finds and replaces them."""
-
-
-class Source(NamedTuple):
-    """A public data set."""
-
-    dataset: str
-    config: str | None
-    split: str
-
-
-DATASETS = {
-    "gsm8k": Source("openai/gsm8k", "main", "test"),
-    "math500": Source("HuggingFaceH4/MATH-500", None, "test"),
-    "mmlu_pro": Source("TIGER-Lab/MMLU-Pro", None, "test"),
-    "aime24": Source("Maxwell-Jia/AIME_2024", None, "train"),
-    "aime25": Source("math-ai/aime25", None, "test"),
-    "mgsm_en": Source("jbross-ibm-research/mgsm", "en", "test"),
-    "mgsm_ja": Source("jbross-ibm-research/mgsm", "ja", "test"),
-    "mgsm_zh": Source("jbross-ibm-research/mgsm", "zh", "test"),
-}
-"""What the tasks of the suite cot are made of; every other task is generated, or unknown."""
-BY_TASK = ("cot", "swebench")
-"""Suites whose tasks are results of their own; those of the others (52 of RULER, six items each) are one together."""
-SWEBENCH = Source("SWE-bench/SWE-bench_Verified", None, "test")
 
 
 def front_matter(report: Report, origin: Origin, source_url: str | None = None) -> dict[str, Any]:
@@ -71,29 +48,19 @@ def to_yaml(front: dict[str, Any]) -> str:
 
 def source_of(report: Report, suite: str, task: str) -> Source | None:
     """The public data set that a task is made of, where that is known."""
-    if suite == "swebench":
-        return _swebench(report)
-    return DATASETS.get(task) if suite == "cot" else None
-
-
-def _swebench(report: Report) -> Source | None:
-    try:
-        asked = parse_policy(report.policy_text or "").policy.suites.get("swebench", {})
-    except BadInput:
-        return None
-    dataset, split = asked.get("dataset", SWEBENCH.dataset), asked.get("split", SWEBENCH.split)
-    return Source(dataset, None, str(split)) if isinstance(dataset, str) and HUB_ID.fullmatch(dataset) else None
+    return known_suite(suite).source(report.settings.get(suite), task)
 
 
 def _results(report: Report, source_url: str | None) -> list[EvalResult]:
     found = []
     for suite in report.suites:
         scored = [task for task in suite.tasks if task.candidate.score is not None]
-        for tasks in [[task] for task in scored] if suite.name in BY_TASK else [scored] if scored else []:
+        known = known_suite(suite.name)
+        for tasks in [[task] for task in scored] if known.result_by_task else [scored] if scored else []:
             place, on = _place(report, suite.name, tasks)
-            kind = "resolved" if suite.name == "swebench" else "accuracy"
-            checks = [r for r in report.checks if r.result.metric == kind and r.result.on in on]
-            found += [_result(place, metric, source_url) for metric in [*_scores(kind, tasks), *map(_of_check, checks)]]
+            checks = [r for r in report.checks if r.result.metric == known.score and r.result.on in on]
+            metrics = [*_scores(known.score, tasks), *map(_of_check, checks)]
+            found += [_result(place, metric, source_url) for metric in metrics]
     place = {"dataset_type": "quantgate-divergence", "dataset_name": "answers of the reference"}
     for row in report.checks:
         if row.result.metric == "kl_mean":
@@ -108,8 +75,9 @@ def _result(place: dict[str, Any], metric: dict[str, Any], source_url: str | Non
 
 def _place(report: Report, suite: str, tasks: list[TaskScores]) -> tuple[dict[str, Any], set[str]]:
     """The data set of these tasks, and what a check that speaks of just them is on."""
-    on = {f"{suite}/{tasks[0].task}"} if suite in BY_TASK else {suite}
-    name = one_line(tasks[0].task if suite in BY_TASK else suite, 120)
+    by_task = known_suite(suite).result_by_task
+    on = {f"{suite}/{tasks[0].task}"} if by_task else {suite}
+    name = one_line(tasks[0].task if by_task else suite, 120)
     public = source_of(report, suite, tasks[0].task)
     if public is None:
         # Without a slash: a data set that quantgate makes is nobody's on a hub.

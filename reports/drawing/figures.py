@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 _MARKS = {"PASS": ("o", "pass"), "FAIL": ("s", "fail"), "INCONCLUSIVE": ("D", "open")}
 
 
-def differences(rows: Sequence[CheckRow]) -> list[CheckRow]:
+def forest_rows(rows: Sequence[CheckRow]) -> list[CheckRow]:
     """The checks that can be drawn on one scale, in the order of the table: those closest to failing first."""
     return [row for row in rows if row.result.unit == "points" and row.result.estimate is not None]
 
 
 def drawn(rows: Sequence[CheckRow]) -> str:
     """Which of the differences are drawn, where not all of them are; else empty."""
-    count = len(differences(rows))
+    count = len(forest_rows(rows))
     return f"the {MAX_ROWS} closest to failing of {count} differences" if count > MAX_ROWS else ""
 
 
 def forest(rows: Sequence[CheckRow]) -> str | None:
     """Every difference with its bounds and its own margin, in points; None when no check is a difference."""
-    losses = differences(rows)[:MAX_ROWS]
+    losses = forest_rows(rows)[:MAX_ROWS]
     if not losses:
         return None
     values = [100 * row.result.margin for row in losses]

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from reports.provenance import ModelView
 from reports.remarks import Banner
-from reports.samples.pairs import KINDS, PairRow
+from reports.samples.index import PairRow
+from reports.samples.pairs import KINDS
 from reports.suite_view import SuiteView
 from reports.text import one_line, plural, short_hash
 from reports.view import Report

@@ -55,7 +55,7 @@ def report_json(report: Report, manifest: Manifest) -> ReportJson:
         quantgate_version=one_line(manifest.quantgate_version),
         command=[one_line(word, 2000) for word in hide_secrets(manifest.command)],
         verdict=Decision(
-            outcome=report.outcome,  # type: ignore[arg-type]
+            outcome=report.outcome,
             sentence=one_line(report.sentence, 4000),
             exit_code=report.exit_code,
             after_the_fact=report.after_the_fact,

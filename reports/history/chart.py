@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 from harness.judging.checks import CheckResult
 from reports.history.reading import Line, Run
+from reports.rows import no_loss
 from reports.text import bare, plural, quantity, unit_word
 
 WIDTH, HEIGHT = 360, 150
@@ -56,8 +58,8 @@ class Chart:
     """Points of the line through the estimates."""
     margin: str
     """Points of the margin's line, which has a step where a policy changed it."""
-    equal: float
-    """Height of "no loss"."""
+    equal: float | None
+    """Height of "no loss"; None where the metric has no such value."""
     labels: list[Label]
     dates: list[str]
     """Of the first and of the latest run."""
@@ -74,7 +76,7 @@ def chart(line: Line) -> Chart:
     points = line.points[-MOST_POINTS:]
     checks = [check for _, check in points]
     last = checks[-1]
-    equal = 1.0 if last.unit == "ratio" else 0.0
+    equal = no_loss(last)
     low, high = _range(checks, equal)
 
     def y(value: float) -> float:
@@ -104,16 +106,16 @@ def chart(line: Line) -> Chart:
         marks=marks,
         trend=" ".join(f"{mark.x:g},{mark.y:g}" for mark in marks if mark.y is not None),
         margin=" ".join(f"{start:g},{height:g} {end:g},{height:g}" for start, end, height in edges),
-        equal=y(equal),
-        labels=_labels(last, y(last.margin), y(equal), equal),
+        equal=None if equal is None else y(equal),
+        labels=_labels(last, y, equal),
         dates=list(dict.fromkeys([_day(points[0][0]), _day(points[-1][0])])),
         left_out=len(line.points) - len(points),
     )
 
 
-def _range(checks: list[CheckResult], equal: float) -> tuple[float, float]:
+def _range(checks: list[CheckResult], equal: float | None) -> tuple[float, float]:
     """What the chart spans: everything, but bounds no further than three times what estimates and margins span."""
-    core = [equal, *(c.margin for c in checks), *(c.estimate for c in checks if c.estimate is not None)]
+    core = [v for c in checks for v in (equal, c.margin, c.estimate) if v is not None]
     low, high = min(core), max(core)
     far = (high - low) or abs(high) or 1.0
     low = min([low, *(max(c.lower, low - far) for c in checks if c.lower is not None)])
@@ -122,10 +124,11 @@ def _range(checks: list[CheckResult], equal: float) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _labels(last: CheckResult, margin: float, equal_at: float, equal: float) -> list[Label]:
+def _labels(last: CheckResult, y: Callable[[float], float], equal: float | None) -> list[Label]:
+    margin = y(last.margin)
     found = [Label(margin, bare(last.unit, last.margin), True)]
-    if abs(margin - equal_at) >= ROOM:
-        found.append(Label(equal_at, bare(last.unit, equal), False))
+    if equal is not None and abs(margin - y(equal)) >= ROOM:
+        found.append(Label(y(equal), bare(last.unit, equal), False))
     return found
 
 

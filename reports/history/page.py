@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from harness.contract.files import write_whole
 from harness.judging.checks import CheckResult
-from harness.runs.folder import write_whole
 from reports.history.chart import Chart, chart
 from reports.history.reading import Group, History, Run, facts_of, groups, key_of, read_history
 from reports.html import TEMPLATES, embed_json, environment, source_hash, style_sheet

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contract.errors import BadInput
+from harness.contract.files import read_json
 from harness.contract.samples import ROLES
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import SCHEMA_VERSION, Verdict
-from harness.runs.folder import Manifest, RunFolder, read_json
+from harness.runs.folder import Manifest, RunFolder
 from reports.cards.licence import public_name
 from reports.text import date, hide_secret, one_line
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from harness.contract.samples import ROLES, Role, Sample
 from harness.runs.instances import OUTCOMES, SUITE
@@ -14,7 +15,7 @@ from reports.text import ABSENT, number
 from reports.view import Report
 
 NOT_RUN = "not run"
-BROKEN = "infrastructure error"
+BROKEN: Final = "infrastructure error"
 REFERENCE_ONLY, CANDIDATE_ONLY = "reference only", "candidate only"
 
 

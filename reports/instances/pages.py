@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
+from harness.contract.files import write_whole
 from harness.contract.samples import ROLES, Role
-from harness.runs.folder import RunFolder, write_whole
+from harness.runs.folder import RunFolder
 from harness.runs.instances import SUITE
 from reports.html import environment, source_hash, style_sheet
 from reports.instances.sides import NOTHING, Side, facts, failed_tests, read_side, sentence

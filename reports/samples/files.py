@@ -16,10 +16,11 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput
+from harness.contract.files import write_whole
 from harness.contract.items import ItemRef, load_item
-from harness.contract.samples import Item, Role, Sample
-from harness.runs.folder import RunFolder, write_whole
-from reports.samples.pairs import PairKey, PairsView, path_of
+from harness.contract.samples import Item, PairKey, Role, Sample
+from harness.runs.folder import RunFolder
+from reports.samples.index import PairsView, path_of
 from reports.samples.stored import sample_lines
 from reports.text import number, shorten, visible
 
@@ -158,7 +159,7 @@ class StoredTexts:
         self._offsets: dict[tuple[PairKey, Role], int] = {}
         self._items: dict[PairKey, ItemRef] = {}
         wanted = set(keys)
-        for suite in sorted({key.suite for key in wanted}):
+        for suite in sorted({suite for suite, *_ in wanted}):
             self._find_samples(suite, wanted)
             self._find_items(suite, wanted)
 
@@ -186,7 +187,7 @@ class StoredTexts:
         except (OSError, ValueError):
             return
         for line in sample_lines(file):
-            if line.sample and (key := PairKey(*line.sample.key.pair)) in wanted:
+            if line.sample and (key := line.sample.key.pair) in wanted:
                 self._offsets.setdefault((key, line.sample.role), line.offset)
 
     def _find_items(self, suite: str, wanted: set[PairKey]) -> None:
@@ -195,7 +196,7 @@ class StoredTexts:
         except (BadInput, ValueError):
             return  # said by whoever read the run before
         for ref in refs:
-            key = PairKey(*ref.pair(suite))
+            key = ref.pair(suite)
             if key in wanted:
                 self._items.setdefault(key, ref)
 
@@ -204,7 +205,7 @@ class StoredTexts:
         offset = self._offsets.get((key, role))
         if offset is None:
             return None
-        file = self._samples[key.suite]
+        file = self._samples[key[0]]
         file.seek(offset)
         try:
             found = Sample.model_validate_json(file.readline())
@@ -215,7 +216,7 @@ class StoredTexts:
     def _item(self, key: PairKey) -> Item | None:
         ref = self._items.get(key)
         try:
-            return load_item(self.folder.items_path(key.suite), ref) if ref else None
+            return load_item(self.folder.items_path(key[0]), ref) if ref else None
         except (BadInput, OSError):
             return None
 

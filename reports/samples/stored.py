@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
+from harness.contract.errors import first_error
 from harness.contract.samples import Sample
 from reports.text import one_line, plural
 
@@ -56,7 +57,5 @@ def sample_lines(file: Iterable[bytes]) -> Iterator[Line]:
         try:
             yield Line(number, offset, Sample.model_validate_json(line), "")
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "line"
-            yield Line(number, offset, None, one_line(f"{where}: {first['msg']}", 200))
+            yield Line(number, offset, None, one_line(first_error(error, "line"), 200))
         offset += len(line)

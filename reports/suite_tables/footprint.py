@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from harness.contract.samples import Sample
+from harness.contract.samples import ROLES, Sample
+from reports.samples.pairs import StoredPairs
 from reports.suite_tables.table import NOT_MEASURED, SuiteRun, Table, average, finite, not_measured, quotient, values
 from reports.text import ABSENT, number, parameters, size
 
+SUITE = "footprint"
 _GPUS = re.compile(r"gpus_([0-9]{1,5})gib")
 
 
@@ -46,6 +48,28 @@ def tables(run: SuiteRun) -> list[Table]:
     note = f"Not measured: {missing}." if missing else ""
     columns = ("", "Reference", "Candidate", "Candidate ÷ reference")
     return [Table(title, columns, known, note), *_gpus(reference, candidate)]
+
+
+def fits_on(stored: StoredPairs) -> dict[str, str]:
+    """By role the GPUs that weights and KV cache fit on, by the footprint suite: the fewest, then fewer but larger."""
+    found: dict[str, str] = {}
+    for role in ROLES:
+        samples = [getattr(pair, role) for pair in stored.pairs if pair.suite == SUITE]
+        sizes = {
+            int(match[1]): count
+            for sample in samples
+            if sample is not None
+            for name, count in sample.metrics.items()
+            if (match := _GPUS.fullmatch(name)) and 0 < count < 1e6
+        }
+        said, fewest = [], float("inf")
+        for gib, count in sorted(sizes.items()):
+            if count < fewest:
+                said.append(f"{count:.0f} × {gib} GiB")
+                fewest = count
+        if said:
+            found[role] = " or ".join(said)
+    return found
 
 
 def _mean(samples: list[Sample], name: str) -> float | None:

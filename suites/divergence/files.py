@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.contract.errors import BadInput
+from harness.contract.files import whole_file
 from harness.endpoint.client import Scores
 from harness.runs.positions import COLUMNS
 from suites.divergence.comparison import Comparison
@@ -91,21 +92,21 @@ def write_scores(
     table = pa.table(columns)
     encoding = {_leaf(f): "BYTE_STREAM_SPLIT" for f in table.schema if not pa.types.is_boolean(f.type)}
     encoding[_leaf(table.schema.field("vocabulary"))] = "DELTA_BINARY_PACKED"  # ids that are as frequent ascend
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with pq.ParquetWriter(
-        temporary,
-        table.schema,
-        compression="brotli",
-        compression_level=LEVEL,
-        use_dictionary=False,
-        column_encoding=encoding,
-        write_statistics=False,
-        store_schema=False,  # Arrow's own, which says nothing that is needed
-    ) as writer:
+    with (
+        whole_file(path) as file,
+        pq.ParquetWriter(
+            file,
+            table.schema,
+            compression="brotli",
+            compression_level=LEVEL,
+            use_dictionary=False,
+            column_encoding=encoding,
+            write_statistics=False,
+            store_schema=False,  # Arrow's own, which says nothing that is needed
+        ) as writer,
+    ):
         writer.write_table(table, ROWS)
         writer.add_key_value_metadata({"prompt_ids": json.dumps(prompt_ids), "task": task})
-    temporary.replace(path)
 
 
 def _positions(compared: Comparison) -> dict[str, pa.Array]:

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
+from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.endpoint.client import Completion, Endpoint, EndpointError, Scores
 from suites.base import Suite, SuiteConfig, make_sample
@@ -34,12 +34,15 @@ class DivergenceConfig(SuiteConfig):
 
     trajectories: int = Field(48, ge=1)
     """Answers of the reference that are scored: the first prompts of those shipped."""
-    limit: int | None = Field(None, ge=1)
-    """At most so many of each task."""
     max_tokens: int | None = Field(None, ge=2)
     """Longest trajectory; the policy's sampling.max_tokens when absent."""
     top_logprobs: int = Field(64, ge=1)
     """Tokens whose log-probabilities are kept at each position; the server's --max-logprobs must allow them."""
+
+    def lacking(self, serving: Serving) -> str:
+        if 0 <= serving.max_logprobs < self.top_logprobs:  # -1: the server gives all
+            return f"keeps {self.top_logprobs} log-probabilities, serving.max_logprobs is {serving.max_logprobs}"
+        return ""
 
 
 class Divergence(Suite):

@@ -18,7 +18,7 @@ from harness.contract.chat import Tokenizer
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import ChatSuite, SuiteConfig, make_item, make_sample
+from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
 from suites.materials.fitting import FIRST, TooShort, fit
 from suites.ruler.niah import NIAH, niah
 from suites.ruler.qa import qa
@@ -48,27 +48,16 @@ TRIED = 100
 """Items that must fit the length that a refusal names."""
 
 
-class RulerConfig(SuiteConfig):
+class RulerConfig(AnswerConfig):
     """`ruler` in a policy."""
 
-    lengths: tuple[int, ...] = Field(min_length=1)
+    lengths: Distinct[int]
     """Prompt lengths in tokens, chat template included."""
-    tasks: tuple[str, ...] = Field(tuple(PUBLISHED), min_length=1)
+    tasks: Distinct[str] = tuple(PUBLISHED)
     """The thirteen tasks; also niah_single_, niah_word_ and niah_multikey_ with ja or zh."""
     per_task: int = Field(50, ge=1)
     """Items for each task and length."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first items of each task and length."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Budget of one answer; the policy's sampling.max_tokens when absent."""
     seed: int = 42
-
-    @field_validator("lengths", "tasks")
-    @classmethod
-    def _named_once(cls, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        if len(set(values)) < len(values):
-            raise ValueError("a value is there twice")
-        return values
 
     @field_validator("tasks")
     @classmethod

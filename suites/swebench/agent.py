@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.errors import BadInput
+from harness.contract.files import write_whole
 from harness.endpoint.client import Endpoint
-from harness.runs.folder import write_whole
 from harness.serving.commands import run_guarded
 from suites.swebench.trajectory import (
     InfrastructureError,

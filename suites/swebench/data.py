@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from harness.contract.errors import BadInput
+from harness.contract.errors import BadInput, first_error
 
 
 def _from_json(value: Any) -> Any:
@@ -78,8 +78,7 @@ def _checked(data: Any, where: str) -> Row:
     try:
         return Row.model_validate({field: data[field] for field in Row.model_fields if field in data})
     except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise BadInput(f"{where}: {first_error(error, 'row')}") from None
 
 
 def _file_rows(path: Path) -> Iterator[Any]:

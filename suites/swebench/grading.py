@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.errors import BadInput, RunFailed
-from harness.runs.folder import read_json, write_whole
+from harness.contract.files import read_json, write_whole
 from harness.runs.instances import Outcome
 from harness.serving.commands import run_guarded
 from suites.swebench.trajectory import InfrastructureError

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
+from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
@@ -35,7 +35,7 @@ from harness.serving.containers import (
     run_arguments,
 )
 from harness.serving.guard import end_leftovers
-from suites.base import Suite, SuiteConfig, make_item
+from suites.base import AnswerConfig, Suite, make_item
 from suites.swebench.agent import (
     AgentSettings,
     Format,
@@ -55,7 +55,7 @@ TIMEOUTS = 2
 """Tests that took too long so often, of one patch, are the patch's fault; once may be a busy machine's."""
 
 
-class SwebenchConfig(SuiteConfig):
+class SwebenchConfig(AnswerConfig):
     """`swebench` in a policy."""
 
     dataset: str = "SWE-bench/SWE-bench_Verified"
@@ -63,8 +63,6 @@ class SwebenchConfig(SuiteConfig):
     split: str = "test"
     instances: tuple[str, ...] = ()
     """Only these; all when empty."""
-    limit: int | None = Field(None, ge=1)
-    """Only the first instances."""
     workers: int = Field(4, ge=1)
     """Instances of each role at the same time; each is one container and a few hundred MB besides."""
     format: Format = "tool_calls"
@@ -81,12 +79,16 @@ class SwebenchConfig(SuiteConfig):
     """Of pulling an image and starting a container."""
     retries: int = Field(2, ge=0)
     """Further tries after a failure of the infrastructure."""
-    max_tokens: int | None = Field(None, ge=1)
-    """Budget of one answer; the policy's sampling.max_tokens when absent."""
-    containers: Limits = Limits()  # type: ignore[call-arg]
+    containers: Limits = Limits()
     """What a container may use; no network unless asked for."""
     modal: bool = False
     """Containers at Modal, for machines that can run no engine (`swebench --modal`); no limits of ours apply there."""
+
+    def lacking(self, serving: Serving) -> str:
+        if self.format == "tool_calls" and not serving.tool_call_parser:
+            parsers = "serving.tool_call_parser (hermes, glm45, ...)"
+            return f"has format: tool_calls, which needs {parsers}; backticks needs none"
+        return ""
 
 
 class Swebench(Suite):
@@ -125,7 +127,7 @@ class Swebench(Suite):
             with suppress(EngineError):  # every try of an instance says so again
                 remove_leftovers(str(self._folder))
 
-    def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
+    def items(self, tokenizer: Tokenizer | None) -> Iterator[Item]:
         """One item an instance: its problem is the prompt, and all that grading needs is beside it.
 
         Raises:

@@ -5,6 +5,7 @@ import asyncio
 import json
 import sys
 import threading
+from dataclasses import astuple
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def speed(tokens: int, seconds: float, requests: int = 12, prompt_tokens: int = 
 
 def test_figures_are_over_the_window() -> None:
     found = figures(300, 1000, 4.0, [1.0, 2.0, 3.0, 4.0, 5.0], 0.02)
-    assert found == Figures(5, 300, 1000, 4.0, 250.0, 3.0, pytest.approx(4.96), pytest.approx(4.0))
+    assert astuple(found) == (5, 300, 1000, 4.0, 250.0, 3.0, pytest.approx(4.96), pytest.approx(4.0))
 
 
 def test_a_ratio_is_of_all_tokens_over_all_seconds() -> None:

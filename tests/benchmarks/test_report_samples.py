@@ -12,7 +12,7 @@ from harness.runs.folder import RunFolder
 
 
 def test_what_it_reports_is_what_was_made_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_samples.shutil, "which", lambda name: None)  # tests/browser looks at pages
+    monkeypatch.setattr("shutil.which", lambda name: None)  # tests/browser looks at pages
     run, out = tmp_path / "run", tmp_path / "results" / "found.json"
     asked = ["--pairs", "60", "--keep", str(run), "--out", str(out)]
     assert report_samples.main(asked) == 0

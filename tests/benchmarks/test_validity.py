@@ -57,7 +57,7 @@ def test_tables_say_what_the_interval_says() -> None:
     assert max(tables.inversion(n, bounds).values()) <= 1e-7
     for threshold in (0.0, 0.05, 0.2):
         for side in ("upper", "lower"):
-            table = tables.staircase(n, threshold, side)  # type: ignore[arg-type]
+            table = tables.staircase(n, threshold, side)
             assert table == tables.table_of_grid(bounds[side], threshold)
             for b, c in [(0, 0), (3, 1), (9, 2), (2, 9), (20, 10)]:
                 assert (getattr(paired_interval(b, c, n), side) <= threshold) == (b <= table[c])
@@ -65,7 +65,7 @@ def test_tables_say_what_the_interval_says() -> None:
 
 def test_simulated_rates_are_the_exact_ones() -> None:
     n, margin = 40, 0.05
-    named = {f"{side} {t}": tables.staircase(n, t, side) for t in (0.05, 0.0) for side in ("upper", "lower")}  # type: ignore[arg-type]
+    named = {f"{side} {t}": tables.staircase(n, t, side) for t in (0.05, 0.0) for side in ("upper", "lower")}
     exact = pairs.enumerate_cell(n, 0.1, margin, named, (margin,))
     found = pairs.simulate(n, 0.1, margin, named, 40_000, (margin,))
     assert found["passed"]["0.05"] == pytest.approx(exact["passed"]["0.05"], abs=0.005)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "reports"))  # report_runs.py, in any import mode
-sys.path.insert(0, str(Path(__file__).parent))  # browser_page.py
-
 from browser_page import chromium
 from browser_runs import Reports
+from playwright.sync_api import Browser
 
 HERE = Path(__file__).parent
 

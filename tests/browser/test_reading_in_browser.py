@@ -124,7 +124,7 @@ def test_paper_has_the_decision_and_no_controls(which: str, report: Reports, bro
 
 
 @pytest.mark.parametrize("emulated", [{"forced_colors": "active"}, {"reduced_motion": "reduce"}, {"contrast": "more"}])
-def test_wishes_of_the_reader_take_nothing_away(emulated: dict[str, str], report: Reports, browser: Browser) -> None:
+def test_wishes_of_the_reader_take_nothing_away(emulated: dict[str, Any], report: Reports, browser: Browser) -> None:
     with opened(browser, report("finished")) as page:
         usual = seen(page)
     with opened(browser, report("finished"), **emulated) as page:

@@ -173,7 +173,7 @@ def _build_base(client: Any, say: Callable[[str], None]) -> None:
 
 def _source(recipe: dict[str, Any], cache: Path) -> Path:
     """The source package, downloaded unless it is there."""
-    path = cache / recipe["source"]
+    path = cache / str(recipe["source"])
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=cache) as folder:  # moved when whole
             command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=:all:"]

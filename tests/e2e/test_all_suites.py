@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from browser_page import check_page
 
 from harness.contract.samples import ROLES, Pair, Role, Sample, pair_samples
 from harness.judging.verdict import EXIT_CODES
@@ -18,7 +19,6 @@ from harness.offline.scoring import score_answers
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
 from suites.registry import SUITES
-from tests.browser.browser_page import check_page
 from tests.e2e.conftest import SUITE_SETTINGS
 
 pytestmark = pytest.mark.e2e

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from harness.checkpoint.models import resolve_model
-from harness.contract.samples import ROLES
+from harness.contract.samples import ROLES, Role
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate, wait_for
 from tests.e2e.draft_model import make_model
@@ -41,8 +42,12 @@ def policy(tmp_path: Path) -> Path:
     return path
 
 
+def is_ready(log: Path) -> bool:
+    return "/v1 (log:" in log.read_text()
+
+
 @pytest.fixture
-def served(policy: Path, tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]]:
+def served(policy: Path, tmp_path: Path) -> Iterator[dict[Role, tuple[Path, str]]]:
     """Role -> (checkpoint, URL), served by `quantgate serve`."""
     tokenizer = resolve_model("demo", print)
     vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
@@ -57,7 +62,7 @@ def served(policy: Path, tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]
         models.append(model)
     try:
         for role, model, log, process in zip(ROLES, models, logs, processes, strict=True):
-            wait_for(lambda log=log: "/v1 (log:" in log.read_text(), 240, process, log)  # type: ignore[misc]
+            wait_for(partial(is_ready, log), 240, process, log)
             line = next(line for line in log.read_text().splitlines() if line.startswith(f"{role}: "))
             found[role] = model, line.split()[1].removesuffix("/v1")
         yield found
@@ -69,7 +74,7 @@ def served(policy: Path, tmp_path: Path) -> Iterator[dict[str, tuple[Path, str]]
 
 
 def test_a_draft_head_that_never_helps_is_caught_by_attaching_to_running_servers(
-    served: dict[str, tuple[Path, str]], policy: Path, tmp_path: Path
+    served: dict[Role, tuple[Path, str]], policy: Path, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
     (reference, reference_url), (candidate, candidate_url) = served["reference"], served["candidate"]

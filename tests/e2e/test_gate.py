@@ -60,7 +60,7 @@ def test_a_baseline_spares_the_reference(
     out, policy = tmp_path / "again", tmp_path / "part.yaml"
     suites = ("divergence", "cot", "needle")  # a part of the earlier run's
     policy.write_text(policy_of(suites, recipe))
-    common = ["gate", candidate, "--reference", "demo", "--policy", policy, "--out", out]
+    common: list[str | Path] = ["gate", candidate, "--reference", "demo", "--policy", policy, "--out", out]
     result = quantgate(*common, "--baseline", finished[0].path)
     run = RunFolder(out)
     assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr

@@ -1,12 +1,8 @@
 """Shared fixtures: a tiny model, quantized once per session."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from tiny_llama import CALIBRATION, save_tiny_llama
 
 from quantizers.pipeline import quantize

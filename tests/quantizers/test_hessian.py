@@ -1,5 +1,7 @@
 """Hessians from hooks."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -17,7 +19,8 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         middle = self.q(x) * self.k(x)
         self.inputs.append(middle.detach())
-        return self.o(middle)
+        out: torch.Tensor = self.o(middle)
+        return out
 
 
 def test_sums_over_batches_and_shared_inputs() -> None:
@@ -27,7 +30,7 @@ def test_sums_over_batches_and_shared_inputs() -> None:
     hessians = Hessians(linears)
     batches = [torch.randn(2, 5, 8) for _ in range(3)]
     for batch in batches:
-        hessians.watch(lambda batch=batch: block(batch))
+        hessians.watch(partial(block, batch))
     (qk, shared), (o, own) = hessians.groups()
     assert (qk, o) == (["q", "k"], ["o"])
     for hessian, inputs in ((shared, batches), (own, block.inputs)):

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_transformers_loads_the_very_weights_of_decode(tiny_quantized: Path) -> 
     from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import CompressedTensorsConfig
 
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         tiny_quantized,
         dtype=torch.bfloat16,
         quantization_config=CompressedTensorsConfig(run_compressed=False),
@@ -98,7 +99,7 @@ def test_layers_see_what_earlier_quantized_layers_give(
     from quantizers.gptq import GPTQArgs, gptq
 
     checkpoint, original = open_checkpoint(tiny_quantized), open_checkpoint(tiny_model)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     first = "model.layers.0."
     for linear in targets(tiny_quantized):
         if linear.startswith(first):

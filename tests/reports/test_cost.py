@@ -10,8 +10,9 @@ from suite_runs import footprint, pair, store
 
 from harness.contract.samples import Sample
 from harness.runs.folder import Baseline, Stage
-from reports.cost import costs, fits_on
+from reports.cost import costs
 from reports.samples.pairs import StoredPairs, collect
+from reports.suite_tables.footprint import fits_on
 
 
 def of(*samples: Sample) -> StoredPairs:

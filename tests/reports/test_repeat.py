@@ -9,7 +9,8 @@ import pytest
 from report_page import Page, page_of
 from report_runs import make_run, manifest
 
-from harness.cli import app
+from harness.commands import app
+from harness.contract.samples import Role
 from harness.runs.folder import Baseline, Manifest, ServerFacts
 from reports.provenance import provenance
 from reports.repeat import repeat, started
@@ -19,12 +20,12 @@ def lines(facts: Manifest) -> dict[str, list[str]]:
     return {command.title: shlex.split(command.text) for command in repeat(facts)}
 
 
-def gate(*words: str, **models: tuple[str, str]) -> list[str]:
+def gate(*words: str, models: dict[Role, tuple[str, str]] | None = None) -> list[str]:
     """The words that repeat a gate command; `models` are name and path by role."""
     facts = manifest()
     facts.command = ["quantgate", "gate", *words]
-    for role, (name, path) in models.items():
-        facts.models[role].name, facts.models[role].path = name, path  # type: ignore[index]
+    for role, (name, path) in (models or {}).items():
+        facts.models[role].name, facts.models[role].path = name, path
     return lines(facts)["The whole run"]
 
 
@@ -47,10 +48,16 @@ def test_a_run_is_repeated_with_its_sealed_policy_and_into_a_new_folder(words: l
 
 
 def test_a_folder_is_named_so_that_it_is_found_from_anywhere() -> None:
-    found = gate("./my/model", reference=("./my/model", "/home/me/my/model"), candidate=("./my/model w4a16", "/c/q"))
+    found = gate(
+        "./my/model",
+        models={"reference": ("./my/model", "/home/me/my/model"), "candidate": ("./my/model w4a16", "/c/q")},
+    )
     assert found[2] == "/home/me/my/model"
-    assert gate("demo", reference=("demo", "/cache/SmolLM2"))[2] == "demo"
-    assert gate("owner/name", reference=("owner/name", "/cache/models--owner--name/snapshots/1"))[2] == "owner/name"
+    assert gate("demo", models={"reference": ("demo", "/cache/SmolLM2")})[2] == "demo"
+    assert (
+        gate("owner/name", models={"reference": ("owner/name", "/cache/models--owner--name/snapshots/1")})[2]
+        == "owner/name"
+    )
 
 
 def test_a_baseline_is_used_again() -> None:

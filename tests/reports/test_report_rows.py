@@ -7,6 +7,7 @@ import math
 import pytest
 from report_runs import result
 
+from harness.contract.metrics import Unit
 from harness.judging.checks import CheckResult, NoiseResult, show
 from reports.rows import CheckRow, check_rows
 from reports.text import bare, quantity, unit_word
@@ -80,17 +81,27 @@ def test_at_least_is_good_right_of_the_margin(lower: float, upper: float, side: 
     assert bar.equal > margin  # as fast as the reference is good
 
 
+@pytest.mark.parametrize("metric", ["accepted_length", "of another version"])
+def test_a_value_of_the_candidate_alone_has_no_mark_of_no_loss(metric: str) -> None:
+    length = {"metric": metric, "margin_kind": "min", "margin": 2.0, "unit": "ratio", "estimate": 2.4}
+    bar = row(**length, lower=2.2, upper=2.6).bar  # accepted length 1: a draft head that never helps
+    assert bar is not None and bar.equal is None and bar.start > 200 / 3
+    rows = check_rows([result(**length, name=name, lower=lower) for name, lower in (("far", 2.3), ("near", 2.1))])
+    assert [row.result.name for row in rows] == ["near", "far"]
+
+
 def test_every_unit_is_worded_as_in_the_reasons() -> None:
-    for unit, value, said in (
+    cases: list[tuple[Unit, float, str]] = [
         ("points", -0.012, "−1.2 points"),
         ("points", -0.0001, "0.0 points"),
         ("nats", 0.05, "0.0500 nats"),
         ("share", 0.1, "10.0 %"),
         ("ratio", 0.9, "0.900"),
-    ):
-        assert quantity(unit, value) == said  # type: ignore[arg-type]
-        assert f"{bare(unit, value)} {unit_word(unit)}".strip() == said  # type: ignore[arg-type]
-        assert said.replace("−", "-") in (show(unit, value), show(unit, abs(value)))  # type: ignore[arg-type]
+    ]
+    for unit, value, said in cases:
+        assert quantity(unit, value) == said
+        assert f"{bare(unit, value)} {unit_word(unit)}".strip() == said
+        assert said.replace("−", "-") in (show(unit, value), show(unit, abs(value)))
     assert quantity("nats", None) == show("nats", math.inf) == "unbounded"
 
 

@@ -11,6 +11,7 @@ from report_page import NAMES, plain, reports_of
 from report_runs import SEALED, edited, judge_run, make_run, result, sample, verdict_of
 
 from harness.contract.policy import parse_policy
+from harness.contract.samples import ROLES
 from harness.runs.folder import Baseline, RunFolder, SampleFile, ServerFacts
 from reports.provenance import provenance
 from reports.render import read_report
@@ -105,7 +106,7 @@ def test_foreign_samples_are_named_and_neither_shown_nor_counted(tmp_path: Path)
     before = read_report(folder)
     with folder.samples_path("cot").open("a") as file:
         for role in ("reference", "candidate"):
-            file.write(sample(role, "cot", "word_problems", "9999").model_dump_json() + "\n")  # type: ignore[arg-type]
+            file.write(sample(role, "cot", "word_problems", "9999").model_dump_json() + "\n")
     judge_run(folder)
     after = read_report(folder)
     assert after.suites == before.suites
@@ -229,9 +230,9 @@ def test_many_equal_facts_are_folded_and_differing_ones_are_not(tmp_path: Path) 
     folder = make_run(tmp_path / "run")
     facts = folder.manifest()
     same = {f"config.cache.setting_{i}": f"value {i}" for i in range(80)}
-    for role, budget in (("reference", "1"), ("candidate", "2")):
+    for role, budget in zip(ROLES, "12", strict=True):
         more = same | {"config": "readable", "run.budget": budget}
-        facts.servers[role].readback |= more  # type: ignore[index]
+        facts.servers[role].readback |= more
     facts.servers["candidate"].readback["config.model.dtype"] = "float16"
     folder.write_manifest(facts)
     report = read_report(folder)

@@ -1,12 +1,8 @@
 """Real tokenizers, without a network: one trained here, and the demo model's where the cache has it."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # helper modules of these tests, whatever import mode pytest is run with
 
 from harness.checkpoint.models import DEMO_NAME, cache_folder
 

@@ -9,7 +9,7 @@ from suites.base import make_item, make_sample, opens_thinking
 
 ITEM = make_item("t", "1", [{"role": "user", "content": "4 + 3?"}], repeat=2)
 CALL = {"function": {"name": "add"}}
-NO_ANSWERS = {
+NO_ANSWERS: dict[str, tuple[dict[str, Any], str]] = {
     "null": ({"null": True}, "null"),
     "a call of a tool": ({"tool_calls": [CALL]}, "tool_calls"),
     "thinking that stopped without an end": ({"reasoning": "4 + 3 is"}, "unterminated"),

@@ -18,12 +18,12 @@ from suites.materials.word_problems import word_problems
 
 
 def suite(tasks: dict[str, Any], temperature: float = 0.6, **config: Any) -> Cot:
-    sampling = Sampling(max_tokens=512, temperature=temperature)  # type: ignore[call-arg]
+    sampling = Sampling(max_tokens=512, temperature=temperature)
     return Cot(CotConfig(tasks=tasks, **config), sampling, Path())
 
 
 def items(tasks: dict[str, Any], **config: Any) -> list[Item]:
-    return list(suite(tasks, **config).items(None))  # type: ignore[arg-type]
+    return list(suite(tasks, **config).items(None))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_repeats_of_greedy_answers_are_refused() -> None:
 def test_each_repeat_has_a_seed_of_its_own(server: FakeServer) -> None:
     server.script(chat_reply("18"))
     made = suite({"word_problems": {"limit": 1}}, repeats=3)
-    samples = [answer(server, made, item) for item in made.items(None)]  # type: ignore[arg-type]
+    samples = [answer(server, made, item) for item in made.items(None)]
     assert [body["seed"] for _, body in server.posts] == [0, 1, 2]
     assert [sample.key.repeat for sample in samples] == [0, 1, 2]
 

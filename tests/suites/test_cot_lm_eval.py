@@ -51,11 +51,11 @@ def few_shot(folder: Path) -> None:
 
 
 def cot(name: str, **settings: Any) -> Cot:
-    return Cot(CotConfig(tasks={name: settings}), Sampling(max_tokens=512), Path())  # type: ignore[call-arg,arg-type]
+    return Cot(CotConfig(tasks={name: settings}), Sampling(max_tokens=512), Path())
 
 
 def items(name: str, **settings: Any) -> list[Item]:
-    return list(cot(name, **settings).items(None))  # type: ignore[arg-type]
+    return list(cot(name, **settings).items(None))
 
 
 def answer(server: FakeServer, suite: Cot, item: Item) -> Sample:

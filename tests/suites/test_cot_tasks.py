@@ -47,7 +47,7 @@ WIDE = str.maketrans("0123456789,-", "０１２３４５６７８９，－")
 
 
 def cot(task: str, **settings: Any) -> Cot:
-    return Cot(CotConfig(tasks={task: settings}), Sampling(), Path())  # type: ignore[call-arg,arg-type]
+    return Cot(CotConfig(tasks={task: settings}), Sampling(), Path())
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def made() -> dict[str, list[Item]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QUANTGATE_DATA", str(DATA))
         patch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("the hub was asked"))
-        return {task: list(cot(task).items(None)) for task in FILES}  # type: ignore[arg-type]
+        return {task: list(cot(task).items(None)) for task in FILES}
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_every_row_is_asked_once_with_its_question(made: dict[str, list[Item]], 
 @real_rows
 def test_a_limit_changes_no_prompt(made: dict[str, list[Item]]) -> None:
     for task in FILES:
-        assert list(cot(task, limit=5).items(None)) == made[task][:5]  # type: ignore[arg-type]
+        assert list(cot(task, limit=5).items(None)) == made[task][:5]
 
 
 @real_rows
@@ -158,7 +158,7 @@ def test_an_answer_that_takes_long_to_compare_holds_up_no_other(
     monkeypatch.setattr(math_grader, "SECONDS", 1)
     server.script(chat_reply(r"It is \boxed{9^{9^{9^9}}}."))
     suite = cot("aime24")
-    (item,) = suite.items(None)  # type: ignore[arg-type]
+    (item,) = suite.items(None)
 
     async def run(endpoint: Endpoint) -> tuple[Sample, int]:
         asking = asyncio.create_task(suite.answer(item, "candidate", endpoint))
@@ -199,7 +199,7 @@ def test_a_broken_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\n" + line + b"\n")
     monkeypatch.setenv("QUANTGATE_DATA", str(tmp_path))
     with pytest.raises(BadInput) as error:
-        cot("gsm8k").items(None)  # type: ignore[arg-type]
+        cot("gsm8k").items(None)
     message = str(error.value)
     assert message.startswith(f"cot task gsm8k: {path}:3: ") and reason in message and "\n" not in message
 
@@ -209,7 +209,7 @@ def test_a_file_without_rows_is_bad_input(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "gsm8k" / "test.jsonl").write_text("\n")
     monkeypatch.setenv("QUANTGATE_DATA", str(tmp_path))
     with pytest.raises(BadInput, match=r"gsm8k/test\.jsonl has no rows"):
-        cot("gsm8k").items(None)  # type: ignore[arg-type]
+        cot("gsm8k").items(None)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_the_hub_is_asked_where_there_is_no_file(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(datasets, "load_dataset", hub)
     for folder in (str(tmp_path), ""):
         monkeypatch.setenv("QUANTGATE_DATA", folder)
-        assert [item.target for item in cot("gsm8k").items(None)] == ["7"]  # type: ignore[arg-type]
+        assert [item.target for item in cot("gsm8k").items(None)] == ["7"]
     assert asked == [(("openai/gsm8k", "main"), {"split": "test"})] * 2
 
 
@@ -261,5 +261,5 @@ def test_neither_file_nor_hub_is_one_clear_line(tmp_path: Path, monkeypatch: pyt
         "and no jbross-ibm-research/mgsm on the hub: Couldn't reach it on the hub"
     )
     with pytest.raises(BadInput) as error:
-        cot("mgsm_ja").items(None)  # type: ignore[arg-type]
+        cot("mgsm_ja").items(None)
     assert str(error.value) == message

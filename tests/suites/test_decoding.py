@@ -20,7 +20,7 @@ TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {"type": "
 
 
 def suite(tmp_path: Path, **config: Any) -> Decoding:
-    sampling = Sampling(temperature=0.6, max_tokens=99)  # type: ignore[call-arg]
+    sampling = Sampling(temperature=0.6, max_tokens=99)
     return Decoding(DecodingConfig(max_tokens=8, **config), sampling, tmp_path / "decoding")
 
 

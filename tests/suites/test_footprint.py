@@ -23,7 +23,7 @@ def footprint(**config: Any) -> Footprint:
 
 def answer(server: FakeServer, measured: dict[str, float], role: Role = "candidate", **config: Any) -> Sample:
     suite = footprint(**config)
-    (item,) = suite.items(None)  # type: ignore[arg-type]
+    (item,) = suite.items(None)
 
     async def run(endpoint: Endpoint) -> Sample:
         endpoint.measured = measured
@@ -78,7 +78,7 @@ def test_a_larger_model_or_a_smaller_gpu_never_needs_fewer(weights: float, more:
 
 
 def test_there_is_one_item_and_it_asks_nothing(server: FakeServer) -> None:
-    (item,) = footprint().items(None)  # type: ignore[arg-type]
+    (item,) = footprint().items(None)
     assert (item.task, item.item, item.prompt) == ("checkpoint", "whole", [])
     sample = answer(server, MEASURED)
     assert server.posts == [] and (sample.score, sample.error, sample.finish_reason) == (None, None, None)

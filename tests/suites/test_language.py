@@ -25,18 +25,19 @@ from suites.language_items import (
     facts,
     thinking_prompt,
 )
+from suites.materials.haystack import Language
 from suites.readings.accepted import first_accepted
 from suites.readings.endings import endings
 from suites.readings.scripts import LANGUAGES, SCRIPTS, fits
 
 
 def make(**settings: Any) -> LanguageSuite:
-    sampling = Sampling(max_tokens=1000)  # type: ignore[call-arg]
+    sampling = Sampling(max_tokens=1000)
     return LanguageSuite(validate(LanguageConfig, settings, "language"), sampling, Path())
 
 
 def items(**settings: Any) -> list[Item]:
-    return list(make(**settings).items(None))  # type: ignore[arg-type]
+    return list(make(**settings).items(None))
 
 
 ALL = items()
@@ -61,10 +62,10 @@ def test_facts_are_whole_and_named_once() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_question_tells_its_answer(language: str) -> None:
+def test_no_question_tells_its_answer(language: Language) -> None:
     for q in QUESTIONS:
-        assert first_accepted(q.text[language], q.accepted) is None, q  # type: ignore[index]
-        assert fits(q.text[language], language) is not False  # type: ignore[arg-type,index]
+        assert first_accepted(q.text[language], q.accepted) is None, q
+        assert fits(q.text[language], language) is not False
 
 
 def test_no_question_is_asked_twice() -> None:
@@ -273,7 +274,7 @@ def test_garbled_text_is_counted(text: str, finish: str, expected: tuple[int, in
 
 KNOWN = {name for name in LANGUAGE_METRICS if "_kana" not in name}
 KNOWN |= {f"{part}_{script}" for part in ("answer", "reasoning") for script in SCRIPTS}
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 @given(TEXT, TEXT, st.sampled_from(["stop", "length", "tool_calls", "repetition"]), st.sampled_from(ALL))

@@ -14,9 +14,9 @@ from suites.ruler.suite import Ruler
 
 
 def policy(suites: dict[str, dict[str, Any]], max_model_len: int = 65536) -> Policy:
-    check = Check(metric="accuracy", on="cot", max_loss=0.01)  # type: ignore[call-arg]
-    serving = Serving(max_model_len=max_model_len)  # type: ignore[call-arg]
-    return Policy(name="p", suites=suites, checks=[check], serving=serving)  # type: ignore[call-arg]
+    check = Check(metric="accuracy", on="cot", max_loss=0.01)
+    serving = Serving(max_model_len=max_model_len)
+    return Policy(name="p", suites=suites, checks=[check], serving=serving)
 
 
 def test_suites_are_made_in_the_policys_order(tmp_path: Path) -> None:
@@ -40,6 +40,9 @@ def test_a_suite_is_called_what_the_policy_calls_it(name: str) -> None:
         ({"cot": {"tasks": {"gsm8k": {"limit": 0}}}}, "suites.cot: tasks.gsm8k.limit: "),
         ({"cot": {"tasks": {"gsm8k": {"limt": 1}}}}, "did you mean 'limit'?"),
         ({"ruler": {"lengths": []}}, "suites.ruler: lengths: "),
+        ({"ruler": {"lengths": [2048, 2048]}}, "suites.ruler: lengths: a value is there twice"),
+        ({"needle": {"lengths": [2048, 2048]}}, "suites.needle: lengths: a value is there twice"),
+        ({"footprint": {"limit": 0}}, "suites.footprint: limit: "),
         ({"ruler": {"lengths": ["long"]}}, "suites.ruler: lengths.0: "),
         ({"ruler": {"lengts": [1]}}, "unknown key 'lengts'; did you mean 'lengths'?"),
         ({"divergence": {"trajectories": 0}}, "suites.divergence: trajectories: "),

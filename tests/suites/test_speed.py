@@ -1,6 +1,7 @@
 """Speed: loads that are the same for both roles, a benchmark that is not believed, and counters that stay true."""
 
 import asyncio
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -29,7 +30,7 @@ def suite(folder: Path = Path("unused"), **config: Any) -> Speed:
 
 
 def items(**config: Any) -> list[Item]:
-    return list(suite(**config).items(None))  # type: ignore[arg-type]
+    return list(suite(**config).items(None))
 
 
 class Stubbed:
@@ -48,7 +49,7 @@ class Stubbed:
     def answer(self, how: dict[str, Any] | None = None, **config: Any) -> Sample:
         self._patch.setattr(speed, "BENCH", (sys.executable, bench_stub.__file__, json.dumps(how or {})))
         made = suite(self.folder, **SMALL | config)
-        (item,) = made.items(None)  # type: ignore[arg-type]
+        (item,) = made.items(None)
 
         async def run(endpoint: Endpoint) -> Sample:
             self.endpoint_ready(endpoint)
@@ -94,7 +95,7 @@ def test_numbers_of_requests_that_cannot_be_are_refused(broken: tuple[int, ...])
 
 def test_without_vllm_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     suite().require()
-    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match="vLLM is not installed here"):
         suite().require()
 
@@ -264,7 +265,7 @@ def test_a_benchmark_that_hangs_is_ended(bench: Stubbed) -> None:
 def test_a_cancelled_measurement_leaves_no_child(bench: Stubbed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "BENCH", (sys.executable, bench_stub.__file__, '{"sleeps": 60}'))
     made = suite(bench.folder, **SMALL)
-    (item,) = made.items(None)  # type: ignore[arg-type]
+    (item,) = made.items(None)
 
     async def cancel(endpoint: Endpoint) -> None:
         bench.endpoint_ready(endpoint)

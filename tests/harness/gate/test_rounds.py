@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from harness.gate import questions as asking
 from harness.gate.job import Job
 from harness.gate.questions import _plans, _rounds, ask_everything
 from harness.parity import steadiness as steady
-from harness.serving import plans as serving
 from harness.serving.hardware import Gpu, Hardware
 from harness.serving.plans import ServerPlan
 
-REFERENCE, CANDIDATE, NOISE = "reference", "candidate", "noise"
+REFERENCE: Role = "reference"
+CANDIDATE: Role = "candidate"
+NOISE: Role = "noise"
 CPU = Hardware(processor="test", cpus=[4, 5], memory_gib=64, free_gib=32, gpus=[])
 ONE_GPU = replace(CPU, gpus=[Gpu("0", "H100", 80.0, 79.0)])
 TWO_GPUS = replace(CPU, gpus=[Gpu("0", "H100", 80.0, 79.0), Gpu("1", "H100", 80.0, 79.0)])
@@ -31,7 +33,7 @@ def job_of(tmp_path: Path, policy: str, noise_by: Any = None) -> Job:
     job.manifest.noise_by = noise_by
     for role in ("reference", "candidate"):
         (tmp_path / role).mkdir(exist_ok=True)
-        job.manifest.models[role].path = str(tmp_path / role)  # type: ignore[index]
+        job.manifest.models[role].path = str(tmp_path / role)
     return job
 
 
@@ -74,7 +76,7 @@ def test_rounds(
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Say what machine it is; no vLLM needs to be installed."""
-    monkeypatch.setattr(serving.metadata, "version", lambda name: "0.32.0")
+    monkeypatch.setattr(metadata, "version", lambda name: "0.32.0")
     return lambda hardware: monkeypatch.setattr(asking, "detect", lambda: hardware)
 
 
@@ -217,11 +219,11 @@ def test_one_after_the_other_parity_is_decided_before_the_second_is_asked(fleet:
 
 def test_a_resumed_run_serves_only_what_has_something_to_answer(fleet: Fleet, tmp_path: Path) -> None:
     whole = stored(finish(job_of(tmp_path, BY_SERVER)).run)
-    for missing, served in ((["candidate"], [CANDIDATE]), (["noise"], [NOISE]), (["reference"], [REFERENCE])):
+    for role in (CANDIDATE, NOISE, REFERENCE):
         fleet.rounds.clear()
-        forget(make_job(tmp_path / "run").run, *missing, keep=1)  # type: ignore[arg-type]
+        forget(make_job(tmp_path / "run").run, role, keep=1)
         assert stored(finish(make_job(tmp_path / "run", BY_SERVER)).run) == whole
-        assert fleet.rounds == [served]
+        assert fleet.rounds == [[role]]
     fleet.model("candidate").version = "0.33.0"  # and compares it with what was read back of the other
     forget(make_job(tmp_path / "run").run, "candidate")
     with pytest.raises(NotComparable, match="version: reference"):

@@ -24,7 +24,7 @@ from jobs import (
 )
 
 from harness.contract.errors import NotComparable, RunFailed
-from harness.contract.samples import Role
+from harness.contract.samples import ROLES, Role
 from harness.gate.job import Job
 from harness.gate.pipeline import judge_run
 from harness.gate.questions import ask_everything
@@ -158,10 +158,10 @@ def test_a_change_that_only_the_noise_floor_sees_is_seen(servers: Servers, tmp_p
 
 def test_every_budget_of_a_run_with_noise_floor_is_accounted_for(servers: Servers, tmp_path: Path) -> None:
     found = finish(make_job(tmp_path / "run", BY_SEED), servers).run.manifest().servers
-    for role, requests in (("reference", 8), ("candidate", 6)):
+    for role, requests in zip(ROLES, (8, 6), strict=True):
         # Reading back asks six prompts for one token each.
         said = f"arrives as asked ({32 * requests + 6} tokens in {requests + 6} requests)"
-        assert found[role].readback["run.budget"] == said  # type: ignore[index]
+        assert found[role].readback["run.budget"] == said
 
 
 def test_an_unsteady_run_is_asked_nothing_more(servers: Servers, tmp_path: Path) -> None:

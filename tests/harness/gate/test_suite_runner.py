@@ -131,10 +131,10 @@ def test_samples_keep_what_the_server_said(server: FakeServer, tmp_path: Path) -
 
     server.handler = handler
     items = make_items(5)
-    requests, log = Requests(retries=0, concurrency=2), SampleLog(tmp_path / "stub.jsonl")  # type: ignore[call-arg]
+    requests, log = Requests(retries=0, concurrency=2), SampleLog(tmp_path / "stub.jsonl")
 
     async def both() -> None:
-        async with Endpoint(server.url, "m", requests, Sampling()) as endpoint:  # type: ignore[call-arg]
+        async with Endpoint(server.url, "m", requests, Sampling()) as endpoint:
             roles: dict[Role, Endpoint] = {"reference": endpoint, "candidate": endpoint}
             asked: dict[Role, list[Item]] = {"reference": items, "candidate": items}
             await run_suite(ChatSuite(), asked, same, roles, log, NeverStop(), 2, Meter("stub", None))  # type: ignore[arg-type]

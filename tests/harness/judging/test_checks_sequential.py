@@ -103,7 +103,7 @@ def test_a_ceiling_that_no_item_settles_is_no_pass_and_a_broken_one_fails_early(
 
 def test_looking_at_a_ceiling_after_every_item_keeps_its_level() -> None:
     """Streams at exactly the ceiling: passing is an error, and optional stopping must not make it more likely."""
-    check = Check(metric="truncated_rate", on="cot", max_increase=0.5, ceiling=0.1, stop="sequential")  # type: ignore[call-arg]
+    check = Check(metric="truncated_rate", on="cot", max_increase=0.5, ceiling=0.1, stop="sequential")
     rng, wrong, streams = Random(7), 0, 150
     for _ in range(streams):
         rule = StopRule(check, 0.95)

@@ -110,7 +110,8 @@ def test_it_stops_with_the_very_item_that_decides(samples: list[Sample]) -> None
     test, needed = SequentialTest(0.2), 0
     for found in samples[::2]:
         needed += 1
-        if test.update(found.score - samples[1].score):  # type: ignore[operator]
+        assert found.score is not None and samples[1].score is not None
+        if test.update(found.score - samples[1].score):
             break
     assert 1 < needed < 60
     stop, last = EarlyStop(policy(EACH), plan(samples), "seal"), ("cot", "gsm8k", "59", 0)

@@ -9,7 +9,8 @@ import pytest
 from elsewhere import DATA, Both, Record, only, record, records, write
 
 from harness.contract.errors import BadInput
-from harness.judging.verdict import CheckResult, Verdict
+from harness.judging.checks import CheckResult
+from harness.judging.verdict import Verdict
 from harness.offline.compare import compare
 
 

@@ -12,7 +12,9 @@ from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion, EndpointError
 from harness.offline.scoring import score_answers, score_notes
 from harness.runs.progress import Reporter
+from suites.cot import Cot
 from suites.registry import make_suite
+from suites.ruler.suite import Ruler
 
 
 @pytest.mark.parametrize("suite", ["cot", "ruler"])
@@ -65,7 +67,8 @@ def test_a_sample_is_the_one_of_the_live_path(made: Path, tmp_path: Path, suite:
         text = ""
     fields.pop("text", None)
     if "completion_tokens" in fields:
-        fields["completion_tokens"] = live_suite.max_tokens  # type: ignore[attr-defined]
+        assert isinstance(live_suite, Cot | Ruler)
+        fields["completion_tokens"] = live_suite.max_tokens
 
     async def live(endpoint: Any) -> Sample:
         endpoint.thinking_opened = opened
@@ -173,8 +176,6 @@ def test_without_out_the_same_is_counted_and_nothing_written(made: Path, tmp_pat
 
 def test_the_scorer_is_the_suites_own(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file's answer reaches `score` as a Completion; what `score` returns is what is stored."""
-    from suites.ruler.suite import Ruler
-
     seen: list[Completion] = []
     real = Ruler.score
 
@@ -192,8 +193,6 @@ def test_the_scorer_is_the_suites_own(made: Path, tmp_path: Path, monkeypatch: p
 def test_an_answer_that_the_scorer_calls_unusable_is_an_error(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from suites.ruler.suite import Ruler
-
     def refuse(*_: object) -> Sample:
         raise EndpointError("garbage", "no \x1b[31muse")
 

@@ -16,7 +16,7 @@ from harness.parity.readback import PROBES, UNSET, read_back
 
 
 def test_the_policys_sampling_is_sent_whole_and_compared(server: FakeServer) -> None:
-    asked = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+    asked: dict[str, Any] = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
     asked |= {"presence_penalty": 0.2, "frequency_penalty": 0.3, "seed": 7, "max_tokens": 256}
     assert read(server, FakeVllm(), **asked)["sampling"] == "arrives as asked"
     silent, full = [body for path, body in server.posts if path.endswith("/render")]

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import SealedPolicy, load_policy, parse_policy
 from harness.contract.samples import Item, Sample, sha256_of
 from harness.judging.verdict import Verdict
-from harness.runs.folder import Manifest, ModelFacts, RunFolder, Stage, read_json, write_whole
+from harness.runs.folder import Manifest, ModelFacts, RunFolder, Stage
 
 POLICY = """\
 name: test  # ü 日本
@@ -162,20 +161,6 @@ def test_samples_are_read_suite_by_suite(run: RunFolder) -> None:
     assert [(s.suite, s.item) for s in run.samples()] == [("cot", "0"), ("cot", "1"), ("ruler", "0"), ("ruler", "1")]
 
 
-def test_writing_replaces_the_whole_file_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "deep" / "f.json"
-    write_whole(path, "old")
-    assert path.read_text("utf-8") == "old"
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_whole(path, "new" * 100_000)
-    assert path.read_text("utf-8") == "old"
-
-
 HOLD = """
 import sys
 from pathlib import Path
@@ -198,17 +183,3 @@ def test_only_one_process_works_on_a_run_and_the_lock_ends_with_it(run: RunFolde
             pass
     with run.lock():
         pass
-
-
-@pytest.mark.parametrize(
-    ("data", "says"),
-    [(None, "No such file"), (b"{", "not JSON"), (b"\xff", "not JSON"), (b"[1]", "expected an object, found list")],
-)
-def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, data: bytes | None, says: str) -> None:
-    path = tmp_path / "config.json"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(BadInput, match=rf"config\.json: {says}"):
-        read_json(path)
-    path.write_text('{"a": 1}', "utf-8")
-    assert read_json(path) == {"a": 1}

@@ -36,7 +36,7 @@ def test_a_clock_can_be_read_back(seconds: int) -> None:
 
 def test_a_line_tells_what_is_done_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     meter = Meter("cot", 10)
     assert meter.line() == "cot: 0/10 0:00"
     now[0] += 60
@@ -49,7 +49,7 @@ def test_a_line_tells_what_is_done_and_what_is_left(monkeypatch: pytest.MonkeyPa
 
 def test_things_that_go_by_are_counted_and_the_rate_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     meter = Meter("items", None)
     assert list(meter.each(range(5))) == [0, 1, 2, 3, 4]
     assert meter.line() == "items: 5 0:00"

@@ -22,13 +22,17 @@ from suites.decoding import Decoding, DecodingConfig, read_ids
 Servers = dict[Role, FakeServer]
 
 
+class InTurn(StubSuite):
+    alternates = True
+
+
 def failing(server: FakeServer, status: dict[str, int]) -> None:
     """Answer these prompts with these statuses."""
     inner = server.handler
 
     def handler(path: str, body: dict[str, Any]) -> Any:
         code = status.get(prompt_of(body)) if path == "/v1/chat/completions" else None
-        return Reply({"error": "not now"}, code) if code else inner(path, body)  # type: ignore[misc]
+        return Reply({"error": "not now"}, code) if code else inner(path, body)
 
     server.handler = handler
 
@@ -93,7 +97,7 @@ def test_the_other_lines_are_kept_to_the_byte(servers: Servers, tmp_path: Path) 
 
 def test_trajectories_of_the_reference_are_made_again_with_what_hangs_on_them(servers: Servers, tmp_path: Path) -> None:
     folder = tmp_path / "run" / "decoding"
-    suite = Decoding(DecodingConfig(), Sampling(), folder)  # type: ignore[call-arg]
+    suite = Decoding(DecodingConfig(), Sampling(), folder)
     failing(servers["reference"], {"ask t 1": 500, "ask t 2": 400})
     job = finish(make_job(tmp_path / "run", items=make_items(4), suite=suite), servers)
     want = {("reference", "001"): "server", ("reference", "002"): "refused"}
@@ -132,9 +136,8 @@ def test_what_wanted_the_references_answer_goes_with_its_error() -> None:
 
 def test_where_servers_are_measured_a_pair_is_asked_again_as_a_whole(servers: Servers, tmp_path: Path) -> None:
     failing(servers["candidate"], {"ask t 2": 503, "ask t 3": 400})
-    suite = StubSuite()
-    suite.alternates = True
-    finish(make_job(tmp_path / "run", suite=suite), servers)  # type: ignore[arg-type]
+    suite = InTurn()
+    finish(make_job(tmp_path / "run", suite=suite), servers)
     mended(servers)
     job, forgotten = resumed(tmp_path / "run", in_turn=["stub"], suite=suite)
     assert forgotten == 2

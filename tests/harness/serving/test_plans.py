@@ -3,7 +3,7 @@
 import socket
 import sys
 from dataclasses import replace
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Serving
 from harness.contract.samples import Role
 from harness.endpoint.score_route import ScoreRoute
-from harness.serving import plans as plans_module
 from harness.serving.hardware import Gpu, Hardware
 from harness.serving.plans import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
 
@@ -31,7 +30,7 @@ def config(**fields: Any) -> Serving:
 @pytest.fixture(autouse=True)
 def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """These are tests of plans: no vLLM needs to be installed."""
-    monkeypatch.setattr(plans_module.metadata, "version", lambda name: "0.32.0+cpu")
+    monkeypatch.setattr(metadata, "version", lambda name: "0.32.0+cpu")
 
 
 @pytest.fixture
@@ -121,7 +120,7 @@ def test_the_flags_of_a_server_can_be_read_back_and_only_from_this_machine(
 def test_render_is_opened_where_vllm_keeps_it_shut(
     models: dict[Role, Path], monkeypatch: pytest.MonkeyPatch, version: str, given: bool
 ) -> None:
-    monkeypatch.setattr(plans_module.metadata, "version", lambda name: version)
+    monkeypatch.setattr(metadata, "version", lambda name: version)
     assert ("--enable-scale-out" in plan(config(), models, CPU)[0].command) is given
 
 

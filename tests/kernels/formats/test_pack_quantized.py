@@ -62,7 +62,7 @@ def test_same_words_as_compressed_tensors() -> None:
 
 def test_lowest_nibble_comes_first_and_the_sign_bit_is_used() -> None:
     codes = torch.tensor([[-8, -7, -6, -5, -4, -3, -2, 7]])
-    assert pack_int4(codes).item() & 0xFFFFFFFF == 0xF6543210
+    assert int(pack_int4(codes).item()) & 0xFFFFFFFF == 0xF6543210
     assert torch.equal(unpack_int4(torch.tensor([[-1]], dtype=torch.int32)), torch.full((1, 8), 7, dtype=torch.int8))
 
 

@@ -11,11 +11,13 @@ from huggingface_hub import ModelCard
 from report_runs import edited, judge_run, make_run, result, verdict_of
 
 from harness.contract.errors import BadInput
+from harness.contract.samples import Role
 from harness.runs.folder import RunFolder
 from reports.cards.card_file import BEGIN, END, merge_into
+from reports.cards.datasets import COT, SWEBENCH, of_swebench
 from reports.cards.licence import origin
 from reports.cards.model_card import render_model_card
-from reports.cards.model_index import DATASETS, SWEBENCH, TASK, front_matter
+from reports.cards.model_index import TASK, front_matter
 from reports.render import read_report
 from reports.view import Report
 from suites.cot_tasks import datasets_of
@@ -45,8 +47,13 @@ def run(tmp_path: Path) -> RunFolder:
     return make_run(tmp_path / "run", planned={"cot/word_problems": 48, "ruler/vt@2048": 8, "ruler/cwe@2048": 8})
 
 
-def card(report: Report) -> ModelCard:
+def card(report: Report) -> Any:
     return ModelCard(render_model_card(report))
+
+
+def data_of(text: str) -> Any:
+    """The metadata, as the hub's library reads them: attributes by the names of the keys."""
+    return ModelCard(text).data
 
 
 def test_the_hub_reads_back_what_the_run_holds(run: RunFolder) -> None:
@@ -73,7 +80,7 @@ def test_the_hub_reads_back_what_the_run_holds(run: RunFolder) -> None:
 
 def test_a_source_is_named_where_the_report_is_published(run: RunFolder) -> None:
     report = read_report(run)
-    found = ModelCard(render_model_card(report, "https://example.org/report/")).data.eval_results
+    found = data_of(render_model_card(report, "https://example.org/report/")).eval_results
     assert {result.source_url for result in found} == {"https://example.org/report/"}
     with pytest.raises(BadInput, match="give the http"):
         render_model_card(report, "javascript:alert(1)")
@@ -83,11 +90,13 @@ def test_data_sets_are_those_that_the_suites_read(monkeypatch: pytest.MonkeyPatc
     asked: dict[str, Any] = {}
     monkeypatch.setattr(datasets_of, "load", lambda _, source, __: asked.setdefault("source", source) and [])
     monkeypatch.setattr(datasets_of, "test_split", lambda rows: rows)
-    for task, source in DATASETS.items():
+    for task, source in COT.items():
         asked.clear()
         getattr(datasets_of, task)()
         assert tuple(source) == asked["source"], task
     assert SwebenchConfig().dataset == SWEBENCH.dataset
+    assert of_swebench({}, "instances") == SWEBENCH
+    assert of_swebench(None, "instances") is None  # without its policy nobody knows what was asked
 
 
 def test_the_section_has_tables_and_says_what_they_do_not_show(run: RunFolder) -> None:
@@ -129,14 +138,14 @@ def test_a_model_that_did_not_pass_says_so_and_so_does_one_judged_after_the_fact
 # -- base model and licence ------------------------------------------------------------------------------------
 
 
-def with_cards(run: RunFolder, tmp_path: Path, **cards: str) -> Report:
+def with_cards(run: RunFolder, tmp_path: Path, cards: dict[Role, str]) -> Report:
     """The run with checkpoints that are here, and have these front matters."""
     facts = run.manifest()
     for role, front in cards.items():
         folder = tmp_path / role
         folder.mkdir(exist_ok=True)
         (folder / "README.md").write_text(f"---\n{front}\n---\n# x\nlicense: not-this\n", "utf-8")
-        facts.models[role].path = str(folder)  # type: ignore[index]
+        facts.models[role].path = str(folder)
     run.write_manifest(facts)
     return read_report(run)
 
@@ -149,7 +158,7 @@ def test_an_unknown_licence_is_said_to_be_unknown(run: RunFolder) -> None:
 
 def test_a_licence_comes_from_the_cards_of_the_checkpoints(run: RunFolder, tmp_path: Path) -> None:
     front = "license: other\nlicense_name: 'tongyi qianwen'\nlicense_link: https://example.org/LICENSE\nlanguage: [en]"
-    report = with_cards(run, tmp_path, reference=front)
+    report = with_cards(run, tmp_path, {"reference": front})
     (tmp_path / "reference" / "NOTICE.txt").write_text("n")
     found = card(report)
     assert (found.data.license, found.data.license_name) == ("other", "tongyi qianwen")
@@ -159,7 +168,7 @@ def test_a_licence_comes_from_the_cards_of_the_checkpoints(run: RunFolder, tmp_p
 
 
 def test_cards_that_disagree_leave_the_licence_open(run: RunFolder, tmp_path: Path) -> None:
-    report = with_cards(run, tmp_path, reference="license: apache-2.0", candidate="license: mit")
+    report = with_cards(run, tmp_path, {"reference": "license: apache-2.0", "candidate": "license: mit"})
     found = card(report)
     assert found.data.license is None
     assert "disagree about the licence: apache-2.0 (reference), mit (candidate)" in found.text
@@ -169,7 +178,7 @@ def test_cards_that_disagree_leave_the_licence_open(run: RunFolder, tmp_path: Pa
     "front", ["license: &a [mit]", "license: {x: y}", "license: |\n  mit", "license: <script>\n  x: [" + "[" * 9999, ""]
 )
 def test_a_strange_card_says_nothing(run: RunFolder, tmp_path: Path, front: str) -> None:
-    licence = origin(with_cards(run, tmp_path, reference=front).models).licence
+    licence = origin(with_cards(run, tmp_path, {"reference": front}).models).licence
     assert licence in ({}, {"license": "<script>"})
     assert "<script>" not in card(read_report(run)).text
 
@@ -214,7 +223,7 @@ def test_a_card_keeps_everything_that_is_not_ours(run: RunFolder, tmp_path: Path
         assert line in text.splitlines(), line
     assert text.index("# how it is found\npipeline_tag") > text.index("model-index:")
     assert stayed == []
-    data = ModelCard(text).data
+    data = data_of(text)
     assert data.tags == ["llama", "ours", "quantized", "quantgate"] and data.license == "apache-2.0"
     assert [r.dataset_type for r in data.eval_results][:2] == ["x/y", "quantgate-word_problems"]
     assert text.count(BEGIN) == text.count(END) == 1 and text.endswith(f"{END}\n")
@@ -230,15 +239,15 @@ def test_a_second_time_changes_nothing_and_another_run_replaces_ours_alone(run: 
     verdict_of(run, result(on="cot/word_problems", estimate=0.25))
     second, _ = merged(run, path, None)
     assert second.endswith(f"{END}\n\nAfter it.\n") and second.count("## Evaluation of the quantized model") == 1
-    losses = [r.metric_value for r in ModelCard(second).data.eval_results if r.metric_type == "accuracy_loss"]
+    losses = [r.metric_value for r in data_of(second).eval_results if r.metric_type == "accuracy_loss"]
     assert losses == [0.25]
-    assert [r.dataset_type for r in ModelCard(second).data.eval_results].count("x/y") == 1
+    assert [r.dataset_type for r in data_of(second).eval_results].count("x/y") == 1
 
 
 def test_the_owner_of_a_card_has_the_last_word(run: RunFolder, tmp_path: Path) -> None:
     text, stayed = merged(run, tmp_path / "README.md", "---\nbase_model: other/base\n---\nx\n")
     assert stayed == ["base_model stays 'other/base'; the report says 'Qwen/Qwen2.5-0.5B-Instruct'"]
-    data = ModelCard(text).data
+    data = data_of(text)
     assert data.base_model == "other/base" and data.get("base_model_relation") is None
 
 
@@ -248,7 +257,7 @@ def test_the_owner_of_a_card_has_the_last_word(run: RunFolder, tmp_path: Path) -
 def test_cards_without_metadata_get_some(run: RunFolder, tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "README.md"
     made, _ = merged(run, path, text)
-    assert made.startswith("---\n") and ModelCard(made).data.eval_results and BEGIN in made
+    assert made.startswith("---\n") and data_of(made).eval_results and BEGIN in made
     assert ("# Only words" in made) == (text == "# Only words\n") and ("# Body" in made) == (text == "---\n---\n# Body")
     assert merged(run, path, None)[0] == made
 
@@ -300,4 +309,4 @@ def test_a_hostile_name_stays_inside_the_section(run: RunFolder, tmp_path: Path)
     path = tmp_path / "README.md"
     made, _ = merged(run, path, OWN)
     assert made.count(END) == 1 and "<script>" not in made.split("---\n", 2)[2]
-    assert ModelCard(made).data.license == "apache-2.0" and merged(run, path, None)[0] == made
+    assert data_of(made).license == "apache-2.0" and merged(run, path, None)[0] == made

@@ -16,8 +16,7 @@ from harness.endpoint.answers import Completion
 from reports.drawing.canvas import SuiteFigure
 from reports.drawing.svg import INKS
 from reports.html import STYLES, TEMPLATES
-from reports.suite_figures import FIGURES, suite_figures
-from reports.suite_tables import TABLES
+from reports.known_suites import KNOWN_SUITES, known_suite
 from reports.suite_tables.table import SuiteRun
 from suites.base import make_item, make_sample
 from suites.readings.thinking import with_scores_in_budgets
@@ -53,9 +52,9 @@ def drawn(figure: SuiteFigure, name: str = "suite-0-0") -> list[ET.Element]:
     return list(ET.fromstring(f"<figure>{figure.draw(name)}</figure>"))
 
 
-@pytest.mark.parametrize("suite", [*TABLES])
+@pytest.mark.parametrize("suite", sorted(DRAWN))
 def test_every_suite_draws_its_figures_as_labelled_images_in_the_pages_colours(suite: str) -> None:
-    found = suite_figures(suite, RUNS[suite])
+    found = known_suite(suite).figures(RUNS[suite])
     assert [figure.title for figure in found] == DRAWN[suite]
     for figure in found:
         images = drawn(figure)
@@ -73,12 +72,12 @@ def test_every_suite_draws_its_figures_as_labelled_images_in_the_pages_colours(s
         assert len(ids) == len(set(ids)) and all(i.startswith("suite-0-0") for i in ids if i)
 
 
-@pytest.mark.parametrize("suite", [*TABLES, "cot", "unknown"])
+@pytest.mark.parametrize("suite", [*KNOWN_SUITES, "unknown"])
 def test_nothing_is_drawn_of_nothing(suite: str) -> None:
-    assert suite_figures(suite, SuiteRun([])) == []
-    assert suite_figures(suite, SuiteRun([], tasks=("a", "b"))) == []
+    assert known_suite(suite).figures(SuiteRun([])) == []
+    assert known_suite(suite).figures(SuiteRun([], tasks=("a", "b"))) == []
     bare = [pair(suite, task, scores=(None, None)) for task in ("a", "b@4096", "c1", "c2")]
-    assert suite_figures(suite, SuiteRun(bare)) == []
+    assert known_suite(suite).figures(SuiteRun(bare)) == []
 
 
 def test_cot_draws_budgets_and_thinking_of_the_samples_that_the_suite_makes() -> None:
@@ -89,7 +88,7 @@ def test_cot_draws_budgets_and_thinking_of_the_samples_that_the_suite_makes() ->
         return with_scores_in_budgets(made, completion, 16384)
 
     made = [Pair(answered("reference", n, 10 + 5 * n), answered("candidate", n, 10 + 8 * n)) for n in range(20)]
-    budget, thinking = suite_figures("cot", SuiteRun(made))
+    budget, thinking = known_suite("cot").figures(SuiteRun(made))
     assert (budget.title, thinking.title) == ("Score within a budget", "How much is thought")
     assert budget.finding.startswith("They differ most within 8,192 tokens: 75.0 % with the reference, 45.0 %")
     assert thinking.finding.startswith("Half of 20 answers think more than 5,")
@@ -99,21 +98,21 @@ def test_cot_draws_budgets_and_thinking_of_the_samples_that_the_suite_makes() ->
     said = "".join("".join(image.itertext()) for image in drawn(budget))
     assert "budget of an answer, tokens" in said and "16k" in said
     silent = [Pair(p[0], p[1].model_copy(update={"metrics": {}})) for p in made]  # the candidate does not think at all
-    assert ", 0 with the candidate;" in suite_figures("cot", SuiteRun(silent))[-1].finding
+    assert ", 0 with the candidate;" in known_suite("cot").figures(SuiteRun(silent))[-1].finding
 
 
 def test_two_numbers_are_no_figure() -> None:
     cot = [pair("cot", "gsm8k", str(n), scores=(1.0, 0.0)) for n in range(20)]
-    assert suite_figures("cot", SuiteRun(cot)) == []
+    assert known_suite("cot").figures(SuiteRun(cot)) == []
     one_speed = pair("speed", "c8", metrics=({"tokens_per_second": 9.0}, {"tokens_per_second": 8.0}))
-    assert suite_figures("speed", SuiteRun([one_speed])) == []
+    assert known_suite("speed").figures(SuiteRun([one_speed])) == []
     one_end = [pair("swebench", "t", str(n), scores=(1.0, 1.0), metrics=({"exit S": 1.0},) * 2) for n in range(9)]
-    assert suite_figures("swebench", SuiteRun(one_end)) == []
+    assert known_suite("swebench").figures(SuiteRun(one_end)) == []
     one_budget = [pair("termination", "t", str(n), metrics=({"score@4096": 1.0},) * 2) for n in range(9)]
-    assert suite_figures("termination", SuiteRun(one_budget)) == []
+    assert known_suite("termination").figures(SuiteRun(one_budget)) == []
 
 
-@pytest.mark.parametrize("suite", sorted({*FIGURES, "termination"} - {"ruler", "needle"}))
+@pytest.mark.parametrize("suite", sorted(KNOWN_SUITES.keys() - {"ruler", "needle", "cot", "decoding"}))
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e308, -1e308, -1.0, 0.0])
 def test_a_metric_that_is_no_sensible_number_never_stops_a_report(suite: str, value: float) -> None:
     def spoiled(one: Pair) -> Pair:
@@ -121,7 +120,7 @@ def test_a_metric_that_is_no_sensible_number_never_stops_a_report(suite: str, va
 
     good = list(RUNS[suite].pairs)
     for pairs in ([spoiled(p) for p in good], [spoiled(good[0]), *good[1:]]):
-        for figure in suite_figures(suite, SuiteRun(pairs, noise=RUNS[suite].noise, kl_margin=0.05)):
+        for figure in known_suite(suite).figures(SuiteRun(pairs, noise=RUNS[suite].noise, kl_margin=0.05)):
             for image in drawn(figure):
                 assert "nan" not in ET.tostring(image, encoding="unicode").replace("finance", "")
 
@@ -133,7 +132,7 @@ def test_names_in_figures_are_text() -> None:
     ]
     made += [pair("ruler", f"{HOSTILE}{n}@{4096 * n}", str(n), scores=(1.0, 0.0)) for n in (1, 2, 3)]
     for suite, run in runs(made).items():
-        figures = suite_figures(suite, run)
+        figures = known_suite(suite).figures(run)
         assert figures
         for figure in figures:
             markup = figure.draw("x")
@@ -144,14 +143,14 @@ def test_names_in_figures_are_text() -> None:
 
 def test_many_tasks_are_cut_and_the_caption_says_so() -> None:
     made = [pair("cot", f"task-{n:03d}", scores=(1.0, 0.0)) for n in range(60)]
-    (figure,) = suite_figures("cot", SuiteRun(made))
+    (figure,) = known_suite("cot").figures(SuiteRun(made))
     assert figure.finding.startswith("The first 40 of 60 tasks. The candidate is lower on 60 of 60 tasks")
-    text = "".join(image.itertext() and "".join(image.itertext()) for image in drawn(figure))
+    text = "".join(part for image in drawn(figure) for part in image.itertext())
     assert "task-039" in text and "task-040" not in text
 
 
 def test_a_figure_is_the_same_bytes_each_time_and_small() -> None:
-    (figure,) = suite_figures("ruler", RUNS["ruler"])
+    (figure,) = known_suite("ruler").figures(RUNS["ruler"])
     first = figure.draw("a")
     assert figure.draw("a") == first
     assert len(first) < 60_000

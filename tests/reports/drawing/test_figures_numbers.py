@@ -12,6 +12,7 @@ from harness.contract.samples import Pair
 from reports.drawing import heatmap
 from reports.drawing.charts import Row, most_changed, places_of, scale
 from reports.drawing.heatmap import Grid, change_tone, tone, worth_drawing
+from reports.known_suites import known_suite
 from reports.scores import all_scores, by_task
 from reports.suite_figures import (
     divergence,
@@ -20,7 +21,6 @@ from reports.suite_figures import (
     needle,
     speculative,
     speed,
-    suite_figures,
     termination,
 )
 from reports.suite_figures.ruler import finding, short
@@ -55,7 +55,7 @@ def test_the_ruler_map_prints_both_scores_and_the_difference_of_every_cell() -> 
             "cwe@4096": [(0.5, 0.75)],
         }
     )
-    (figure,) = suite_figures("ruler", run)
+    (figure,) = known_suite("ruler").figures(run)
     assert figure.finding == "The largest drop is vt at 8k tokens: 100.0 % to 0.0 %."
     words = printed(figure.draw("x"))
     reference, candidate, change = (
@@ -94,7 +94,7 @@ def test_the_ruler_map_prints_both_scores_and_the_difference_of_every_cell() -> 
 
 def test_the_ruler_map_has_the_numbers_of_its_table() -> None:
     run = SuiteRun(list(ruler(random.Random(3))))
-    (figure,) = suite_figures("ruler", run)
+    (figure,) = known_suite("ruler").figures(run)
     words = printed(figure.draw("x"))
     for task in all_scores(by_task(run.pairs)):
         for score in (task.reference.score, task.candidate.score):
@@ -102,18 +102,18 @@ def test_the_ruler_map_has_the_numbers_of_its_table() -> None:
 
 
 def test_one_length_or_one_task_is_no_map_but_rows() -> None:
-    (rows,) = suite_figures("ruler", of_ruler({"vt@4096": [(1, 0)], "cwe@4096": [(1, 1)]}))
+    (rows,) = known_suite("ruler").figures(of_ruler({"vt@4096": [(1, 0)], "cwe@4096": [(1, 1)]}))
     assert rows.title == "Score by task"
     assert rows.finding == "The candidate is lower on 1 of 2 tasks, most on vt@4096: 100.0 % to 0.0 % (−100.0 points)."
-    (rows,) = suite_figures("ruler", of_ruler({"vt@4096": [(1, 1)], "vt@8192": [(1, 1)]}))
+    (rows,) = known_suite("ruler").figures(of_ruler({"vt@4096": [(1, 1)], "vt@8192": [(1, 1)]}))
     assert (rows.title, rows.finding) == ("Score by task", "The candidate is lower on no task.")
-    assert suite_figures("needle", SuiteRun([pair("needle", "4096", "d0000-00", scores=(1.0, 1.0))])) == []
+    assert known_suite("needle").figures(SuiteRun([pair("needle", "4096", "d0000-00", scores=(1.0, 1.0))])) == []
 
 
 def test_more_lengths_than_fit_are_said_and_the_longest_stay() -> None:
     lengths = [1024 * 2**n for n in range(12)]
     run = of_ruler({f"{task}@{length}": [(1, 1)] for task in ("vt", "cwe") for length in lengths})
-    (figure,) = suite_figures("ruler", run)
+    (figure,) = known_suite("ruler").figures(run)
     assert figure.finding == "The 10 longest of 12 lengths. The candidate is lower in none of 24 cells."
     words = printed(figure.draw("x"))
     assert "2M" in words and "4k" in words and "2k" not in words
@@ -150,8 +150,8 @@ def test_lengths_are_short(length: int, said: str) -> None:
 
 
 def test_two_lengths_that_would_be_called_the_same_keep_their_own_columns() -> None:
-    (figure,) = suite_figures(
-        "ruler", of_ruler({f"{t}@{n}": [(1, n % 2)] for t in ("vt", "cwe") for n in (4096, 4097)})
+    (figure,) = known_suite("ruler").figures(
+        of_ruler({f"{t}@{n}": [(1, n % 2)] for t in ("vt", "cwe") for n in (4096, 4097)})
     )
     assert figure.finding == "The largest drop is cwe at 4,096 tokens: 100.0 % to 0.0 %."
     assert {"4,096", "4,097"} < {*printed(figure.draw("x"))}
@@ -292,14 +292,14 @@ def test_exit_statuses_are_shares_of_the_graded_pairs() -> None:
         for n, (r, c) in enumerate(ends)
     ]
     made.append(pair("swebench", "t", "ungraded", scores=(None, 1.0), metrics=({"exit y": 1.0}, {"exit y": 1.0})))
-    (figure,) = suite_figures("swebench", SuiteRun(made))
+    (figure,) = known_suite("swebench").figures(SuiteRun(made))
     assert figure.finding == (
         "Most changed: LimitsExceeded, 0.0 % of trajectories with the reference and 50.0 % with the candidate."
     )
     words = printed(figure.draw("x"))
     assert [w for w in words if not w.isdigit()] == ["share of the trajectories, %", "Submitted", "LimitsExceeded", "x"]
     same = [made[0], pair("swebench", "t", "z", scores=(0.0, 0.0), metrics=({"exit x": 1.0},) * 2)]
-    assert suite_figures("swebench", SuiteRun(same))[0].finding == "Both roles' trajectories ended alike."
+    assert known_suite("swebench").figures(SuiteRun(same))[0].finding == "Both roles' trajectories ended alike."
 
 
 def test_acceptance_is_summed_over_answers() -> None:

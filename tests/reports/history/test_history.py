@@ -117,18 +117,27 @@ def test_a_chart_places_estimates_bounds_and_a_margin_that_moved(tmp_path: Path)
         judged(tmp_path / "runs" / f"r{day}", day, result(estimate=estimate, verdict=verdict, **fields))
     (drawn,) = charts(tmp_path)
     inner = HEIGHT - TOP - BOTTOM
-    ys = [mark.y for mark in drawn.marks]
+    ys = [mark.y for mark in drawn.marks if mark.y is not None]
     assert [mark.verdict for mark in drawn.marks] == ["PASS", "PASS", "FAIL"]
-    assert ys[0] == drawn.equal and ys[0] > ys[1] > ys[2]  # type: ignore[operator]
-    assert (ys[0] - ys[1]) / (ys[1] - ys[2]) == pytest.approx(0.5, abs=0.01)  # type: ignore[operator]
+    assert ys[0] == drawn.equal and ys[0] > ys[1] > ys[2]
+    assert (ys[0] - ys[1]) / (ys[1] - ys[2]) == pytest.approx(0.5, abs=0.01)
     for mark in drawn.marks:
         assert mark.y is not None and TOP <= mark.high < mark.y < mark.low <= TOP + inner
     heights = [float(point.split(",")[1]) for point in drawn.margin.split()]
     assert heights[0] == heights[3] and heights[4] == heights[5] > heights[0]
-    assert heights[0] - ys[2] == pytest.approx(ys[1] - heights[4], abs=0.11)  # type: ignore[operator]
+    assert heights[0] - ys[2] == pytest.approx(ys[1] - heights[4], abs=0.11)
     assert "accuracy on cot/a in 3 runs; the verdict changed 1 time. Latest: 3 May 2025" in drawn.label
     assert drawn.dates == ["1 May 2025", "3 May 2025"]
     assert [label.text for label in drawn.labels] == ["3.0", "0.0"]
+
+
+def test_a_value_of_the_candidate_alone_has_no_line_of_no_loss(tmp_path: Path) -> None:
+    length = {"metric": "accepted_length", "on": "speculative", "unit": "ratio", "margin_kind": "min", "margin": 2.0}
+    judged(tmp_path / "runs" / "r", 1, result(**length, estimate=2.4, lower=2.3, upper=2.5))
+    (drawn,) = charts(tmp_path)
+    assert drawn.equal is None and [label.text for label in drawn.labels] == ["2.000"]
+    shown, text = page(tmp_path)
+    assert shown.all("svg") and 'class="s-rule"' not in text.partition("<main>")[2]
 
 
 def test_checks_without_numbers_ratios_and_endless_bounds_are_drawn(tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_checks_without_numbers_ratios_and_endless_bounds_are_drawn(tmp_path: Pa
     assert [label.text for label in speed.labels] == ["0.900", "1.000"]
     assert (speed.marks[0].high, speed.marks[0].low) == (TOP, HEIGHT - BOTTOM)
     assert [label.text for label in size.labels] == ["1.000"] and size.marks[0].y == size.equal
-    assert wide.equal - wide.labels[0].y > 20  # bounds without end do not flatten the rest
+    assert wide.equal is not None and wide.equal - wide.labels[0].y > 20  # bounds without end do not flatten the rest
     shown, text = page(tmp_path)
     assert "nan" not in text.partition("<main>")[2].partition('<section id="runs"')[0]
     assert shown.all("svg")

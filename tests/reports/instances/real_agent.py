@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from minisweagent.agents.default import DefaultAgent
 from minisweagent.environments.local import LocalEnvironment
@@ -39,13 +39,19 @@ class Scripted:
     def query(self, messages: list[dict[str, Any]], **_: Any) -> dict[str, Any]:
         said, command = SAID[self.asked]
         self.asked += 1
-        calls, content = None, said
+        calls: list[dict[str, Any]] = []
+        content = said
         if command and self.as_text:
             content = f"{said}\n\n```mswea_bash_command\n{command}\n```\n"
         elif command:
             function = {"name": "bash", "arguments": json.dumps({"command": command})}
             calls = [{"id": f"c{self.asked}", "type": "function", "function": function}]
-        answer = {"role": "assistant", "content": content, "tool_calls": calls, "reasoning_content": "Let me think."}
+        answer = {
+            "role": "assistant",
+            "content": content,
+            "tool_calls": calls or None,
+            "reasoning_content": "Let me think.",
+        }
         finish = "stop" if command else "length"
         usage = {"prompt_tokens": 10, "completion_tokens": 5}
         extra = {"response": {"choices": [{"finish_reason": finish, "message": answer}], "usage": usage}, "cost": 0.0}
@@ -53,7 +59,7 @@ class Scripted:
             if self.as_text:
                 actions = parse_regex_actions(content, action_regex=FENCED, format_error_template="{{ error }}")
             else:
-                named = [SimpleNamespace(id=c["id"], function=SimpleNamespace(**c["function"])) for c in calls or ()]
+                named = [SimpleNamespace(id=c["id"], function=SimpleNamespace(**c["function"])) for c in calls]
                 actions = parse_toolcall_actions(named, format_error_template="{{ error }}")
         except FormatError as error:
             error.messages[0]["extra"] |= extra
@@ -79,7 +85,7 @@ class Scripted:
 if __name__ == "__main__":
     for kind in ("backticks", "tool_calls"):
         agent = DefaultAgent(
-            Scripted(kind == "backticks"),
+            cast(Any, Scripted(kind == "backticks")),
             LocalEnvironment(),
             system_template="You have a shell.",
             instance_template="Mend this: {{ task }}",

@@ -13,9 +13,10 @@ from report_page import Page, page_of, reports_of
 from harness.contract.samples import ROLES, Pair, Sample
 from harness.runs.instances import InstanceResult, Outcome, sample_of_result
 from reports.instances.outcomes import BROKEN, NOT_RUN, instances, listed, outcomes
+from reports.known_suites import known_suite
 from reports.render import render
 from reports.scores import task_scores
-from reports.suite_tables import suite_tables, swebench
+from reports.suite_tables import swebench
 from reports.suite_tables.table import SuiteRun, Table
 from suites.base import make_item
 
@@ -49,7 +50,7 @@ def test_resolved_counts_both_roles_and_what_only_one_resolved() -> None:
         ran("sympy__sympy-4", "empty patch", "resolved"),
         ran("sympy__sympy-5", "unresolved", "empty patch"),
     ]
-    first, *_, last = suite_tables("swebench", SuiteRun(pairs, ["instances"]))
+    first, *_, last = known_suite("swebench").tables(SuiteRun(pairs, ["instances"]))
     assert first.columns[-4:] == ("Difference, points", "b", "c", "D")
     assert first.rows == [("instances", "5", "60.0 %", "40.0 %", "20.0 %", "−20.0", "2", "1", "3")]
     assert last.title == "Resolved by repository" and last.total
@@ -63,10 +64,10 @@ def test_resolved_counts_both_roles_and_what_only_one_resolved() -> None:
 def test_a_step_or_time_limit_is_no_token_cap() -> None:
     pairs = [ran(f"a__b-{n}", "resolved", "unresolved") for n in range(3)]
     pairs.append(Pair(*(s.model_copy(update={"finish_reason": "limit"}) for s in ran("a__b-3", "resolved", BROKEN))))
-    (first, *_) = suite_tables("swebench", SuiteRun(pairs))
+    (first, *_) = known_suite("swebench").tables(SuiteRun(pairs))
     assert first.columns[-1] == "D"  # the pair at a limit was not graded for both
     limited = pairs[0].candidate.model_copy(update={"finish_reason": "limit"})
-    (first, *_) = suite_tables("swebench", SuiteRun([Pair(pairs[0].reference, limited), *pairs[1:3]]))
+    (first, *_) = known_suite("swebench").tables(SuiteRun([Pair(pairs[0].reference, limited), *pairs[1:3]]))
     name = "Hit a step or time limit"
     assert first.columns[-2:] == (f"{name}: reference", f"{name}: candidate")
     assert first.rows[0][-2:] == ("0.0 %", "33.3 %")

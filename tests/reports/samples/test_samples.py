@@ -17,16 +17,14 @@ from harness.contract.samples import ROLES, Item, Key, Sample
 from harness.runs.folder import RunFolder
 from reports.render import read_report, render
 from reports.samples.files import FILE_PAIRS, write_texts
-from reports.samples.pairs import KINDS, PairKey, PairRow, StoredPair, collect, path_of, planned_pairs, show_pairs
+from reports.samples.index import PairRow, path_of, show_pairs
+from reports.samples.pairs import KINDS, StoredPair, collect, planned_pairs
 
 
 def pair(number: int, reference: dict[str, object], candidate: dict[str, object], task: str = "gsm8k") -> StoredPair:
     name = f"{number:03d}"
-    return StoredPair(
-        PairKey("cot", task, name, 0),
-        sample("reference", "cot", task, name, **reference),
-        sample("candidate", "cot", task, name, **candidate),
-    )
+    both = sample("reference", "cot", task, name, **reference), sample("candidate", "cot", task, name, **candidate)
+    return collect(both).pairs[0]
 
 
 def log_samples(folder: RunFolder, *samples: Sample, suite: str = "cot") -> None:
@@ -49,7 +47,7 @@ def test_the_index_has_kinds_flags_scores_lengths_languages_and_answers() -> Non
             pair(5, {}, {"score": None, "error": "timeout: 120 s"}),
         ]
     )
-    assert [key.item for key in view.keys] == ["002", "005", "003", "001", "004"]
+    assert [item for _, _, item, _ in view.keys] == ["002", "005", "003", "001", "004"]
     assert (view.tasks, view.languages, view.total) == ([("cot", "gsm8k"), ("cot", "hard-ja")], ["ja"], 5)
     kinds = list(KINDS)
     assert view.rows[0] == PairRow(1, "002", 0, kinds.index("worse"), 2, 0, "1 → 0", ("72", "96"), (120, 400))
@@ -92,10 +90,10 @@ def test_items_and_policy_tell_the_language_that_no_name_does() -> None:
 
     items = {"needle": [item("4096")], "x": [item("fetch-it", language="it"), item("a-de", language=["no code"])]}
     plan = planned_pairs(items, lambda suite: items[suite], {"needle": "ja", "x": ""})
-    assert {key.task: of.language for key, of in plan.items()} == {"4096": "ja", "fetch-it": "it", "a-de": ""}
-    made = [sample(role, key.suite, key.task, "1", prompt_sha256="h") for key in plan for role in ROLES]
+    assert {key[1]: of.language for key, of in plan.items()} == {"4096": "ja", "fetch-it": "it", "a-de": ""}
+    made = [sample(role, *key[:2], "1", prompt_sha256="h") for key in plan for role in ROLES]
     view = show_pairs(collect(made, plan).pairs)
-    assert {key.task: view.languages[row.language] for key, row in zip(view.keys, view.rows, strict=True)} == (
+    assert {key[1]: view.languages[row.language] for key, row in zip(view.keys, view.rows, strict=True)} == (
         {"4096": "ja", "fetch-it": "it", "a-de": "de"}
     )
 
@@ -116,12 +114,10 @@ def test_an_agent_at_its_step_or_time_limit_did_not_hit_the_token_cap() -> None:
 
 
 def test_a_permalink_names_the_pair_whatever_its_name_is() -> None:
-    assert path_of(PairKey("cot", "gsm8k", "0017", 2)) == "cot/gsm8k/0017/2"
-    hostile = PairKey("a/b", "#?&%2F", "<i> é\u202e", 0)
+    assert path_of(("cot", "gsm8k", "0017", 2)) == "cot/gsm8k/0017/2"
+    hostile = ("a/b", "#?&%2F", "<i> é\u202e", 0)
     assert [unquote(part) for part in path_of(hostile).split("/")] == ["a/b", "#?&%2F", "<i> é⟨U+202E⟩", "0"]
-    assert path_of(PairKey("it's", "f(x)*~!@8", "\ud800", 0)).startswith(
-        "it's/f(x)*~!@8/"
-    )  # as encodeURIComponent does
+    assert path_of(("it's", "f(x)*~!@8", "\ud800", 0)).startswith("it's/f(x)*~!@8/")  # as encodeURIComponent does
 
 
 def test_every_text_is_beside_the_page_with_its_prompt(tmp_path: Path) -> None:

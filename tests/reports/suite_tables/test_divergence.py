@@ -59,7 +59,7 @@ def cells(table: Table, column: int = 1) -> dict[str, str]:
 def test_every_figure_is_that_of_all_positions(tmp_path: Path) -> None:
     pairs, found = stored_run(tmp_path, "candidate", 0.3)
     noise, _ = stored_run(tmp_path, "noise", 0.01)
-    positions = {role: summary for role in ("candidate", "noise") if (summary := position_summary(tmp_path, role))}  # type: ignore[arg-type]
+    positions = {role: summary for role in ("candidate", "noise") if (summary := position_summary(tmp_path, role))}
     tables = divergence.tables(SuiteRun(pairs, (), noise, positions))  # type: ignore[arg-type]
     whole = cells(tables[0])
     lower, upper = (np.concatenate([getattr(one, f"kl_{side}") for one in found]) for side in ("lower", "upper"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from suite_runs import drafted, footprint, pair
 
+from harness.contract.samples import Role
 from reports.suite_tables import footprint as footprint_tables
 from reports.suite_tables import language, speculative, speed, termination
 from reports.suite_tables.table import SuiteRun, Table
@@ -145,7 +147,7 @@ def test_a_server_that_drafts_nothing_has_no_acceptance() -> None:
 
 def test_acceptance_of_every_suite_comes_from_the_manifest() -> None:
     counted = {"drafts": 100.0, "draft_tokens": 100.0, "accepted_tokens": 75.0}
-    found = {
+    found: dict[str, dict[Role, dict[str, float]]] = {
         "cot": {"reference": counted, "candidate": counted | {"accepted_tokens": 50.0}},
         "ruler": {},
         "needle": {"candidate": counted},
@@ -195,6 +197,6 @@ def test_speed_has_the_ratio_of_means_and_the_range_of_the_rounds() -> None:
 
 
 @pytest.mark.parametrize("suite", [termination, language, speculative, footprint_tables, speed])
-def test_samples_without_metrics_are_not_measured(suite: object) -> None:
-    tables = suite.tables(SuiteRun([pair("x", "a-en")]))  # type: ignore[attr-defined]
+def test_samples_without_metrics_are_not_measured(suite: Any) -> None:
+    tables = suite.tables(SuiteRun([pair("x", "a-en")]))
     assert all(not table.rows and table.note.startswith("Not measured: ") for table in tables)

@@ -14,20 +14,18 @@ from report_runs import sample
 from suite_runs import compared, every_suite, pair, store
 from suite_runs import footprint as checkpoint
 
-from harness.contract.samples import Pair
+from harness.contract.samples import Pair, Role
 from harness.endpoint import counters
 from harness.endpoint.client import Completion
 from harness.runs.positions import BUCKETS
+from reports.known_suites import KNOWN_SUITES, known_suite
 from reports.render import read_report, render
 from reports.suite_tables import (
-    TABLES,
-    WITHOUT_SCORES,
     decoding,
     footprint,
     language,
     scores,
     speed,
-    suite_tables,
     termination,
 )
 from reports.suite_tables.table import SuiteRun, Table
@@ -85,26 +83,26 @@ def check_shape(tables: list[Table]) -> None:
         assert not any("nan" in cell or "inf" in cell for row in table.rows for cell in row[1:])
 
 
-@pytest.mark.parametrize("suite", [*TABLES, "cot"])
+@pytest.mark.parametrize("suite", [*KNOWN_SUITES])
 @given(pairs=PAIRS, noise=PAIRS, speculative=COUNTERS)
 @settings(max_examples=60, deadline=None)
 def test_nothing_that_is_stored_makes_a_table_fail(
-    suite: str, pairs: list[Pair], noise: list[Pair], speculative: dict[str, dict[str, dict[str, float]]]
+    suite: str, pairs: list[Pair], noise: list[Pair], speculative: dict[str, dict[Role, dict[str, float]]]
 ) -> None:
     tasks = [one.reference.task for one in pairs] + ["planned"]
-    check_shape(suite_tables(suite, SuiteRun(pairs, tasks, noise, {}, speculative)))
+    check_shape(known_suite(suite).tables(SuiteRun(pairs, tasks, noise, {}, speculative)))
 
 
-@pytest.mark.parametrize("suite", [*TABLES, "cot", "another"])
+@pytest.mark.parametrize("suite", [*KNOWN_SUITES, "another"])
 def test_a_suite_without_usable_pairs_says_that_nothing_was_measured(suite: str) -> None:
-    for table in suite_tables(suite, SuiteRun([])):
+    for table in known_suite(suite).tables(SuiteRun([])):
         assert not table.rows and table.note.startswith("Not measured: ")
 
 
 def test_every_suite_has_tables_and_an_unknown_one_shows_its_scores() -> None:
-    assert set(SUITES) <= {*TABLES, "cot"}
+    assert set(SUITES) == set(KNOWN_SUITES)
     run = SuiteRun([pair("another", "a", scores=(1.0, 0.5))])
-    assert suite_tables("another", run) == scores.tables(run)
+    assert known_suite("another").tables(run) == scores.tables(run)
 
 
 def test_names_of_metrics_are_those_that_the_suites_write() -> None:
@@ -146,7 +144,7 @@ def test_the_page_has_every_table_and_the_summary_the_first_of_each_suite(tmp_pa
     made = reports_of(folder)
     page = Page((folder.report_path / "index.html").read_text("utf-8"))
     shown = {view.name for view in report.suites if view.tables}
-    assert shown == {*TABLES}
+    assert shown == KNOWN_SUITES.keys() - {"cot"}
     for view in report.suites:
         for place, table in enumerate(view.tables):
             assert table.title in page.words
@@ -159,7 +157,7 @@ def test_the_page_has_every_table_and_the_summary_the_first_of_each_suite(tmp_pa
     assert not any("without a score" in note for note in report.notes)
     for line in made["summary.md"].splitlines():
         assert not line.startswith("|") or line.replace("\\|", "").count("|") > 2
-    for name in WITHOUT_SCORES:
+    for name in [suite.name for suite in KNOWN_SUITES.values() if not suite.has_scores]:
         assert f"{name}: " not in " ".join(report.notes)
         assert f"| {name}/" not in made["model_card.md"]
     assert "ruler/vt@4096" in made["model_card.md"].replace("\\", "")
@@ -230,7 +228,7 @@ def test_suites_that_have_no_scores_miss_none(tmp_path: Path) -> None:
 def test_a_page_of_absurd_numbers_is_rendered(
     tmp_path_factory: pytest.TempPathFactory, found: list[dict[str, float]]
 ) -> None:
-    made = [pair(suite, "a-b", metrics=(found[0], found[1])) for suite in TABLES]
+    made = [pair(suite, "a-b", metrics=(found[0], found[1])) for suite in KNOWN_SUITES]
     made += [pair(suite, "a-b", metrics=(found[2], found[3]), role="noise") for suite in ("divergence", "decoding")]
     Page(render(store(tmp_path_factory.mktemp("odd") / "run", made).path).read_text("utf-8"))
 

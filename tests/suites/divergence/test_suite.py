@@ -41,7 +41,7 @@ class Model:
 @pytest.fixture
 def suite(tmp_path: Path) -> Divergence:
     config = DivergenceConfig(trajectories=1, max_tokens=16, top_logprobs=K)
-    return Divergence(config, Sampling(max_tokens=99), tmp_path / "divergence")  # type: ignore[call-arg]
+    return Divergence(config, Sampling(max_tokens=99), tmp_path / "divergence")
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_items_are_the_shipped_prompts(tmp_path: Path) -> None:
             return ""
 
     def items(**config: Any) -> list[Item]:
-        return list(Divergence(DivergenceConfig(**config), Sampling(), tmp_path).items(Template()))  # type: ignore[call-arg]
+        return list(Divergence(DivergenceConfig(**config), Sampling(), tmp_path).items(Template()))
 
-    default = DivergenceConfig().trajectories  # type: ignore[call-arg]
+    default = DivergenceConfig().trajectories
     assert len(items()) == default == 48
     assert {item.task.split("-")[0] for item in items(trajectories=16)} == {"chat", "reasoning", "code", "tools"}
     assert len(items(trajectories=96, limit=3)) == 36

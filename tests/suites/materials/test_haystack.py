@@ -65,8 +65,9 @@ def test_text_starts_over_where_there_is_no_more(language: Language) -> None:
 
 
 def test_the_essays_are_text_of_some_length_with_no_number_that_could_be_a_needle() -> None:
-    for language, least in (("en", 1500), ("ja", 2000), ("zh", 1800)):
-        haystack = running_text(language)  # type: ignore[arg-type]
+    sizes: dict[Language, int] = {"en": 1500, "ja": 2000, "zh": 1800}
+    for language, least in sizes.items():
+        haystack = running_text(language)
         whole = haystack.text(len(haystack.pieces))
         assert len(haystack.pieces) > least and len(haystack.starts) > 60
         assert not any(c.isdigit() for c in whole) and "\n" not in whole and "\ufffd" not in whole
@@ -116,12 +117,13 @@ def test_a_data_folder_without_text_is_refused(content: bytes, tmp_path: Path, m
 def test_the_regular_expressions_take_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    for language, line in (("zh", "没有句号" * 200_000), ("en", "word" * 200_000)):
+    lines: dict[Language, str] = {"zh": "没有句号" * 200_000, "en": "word" * 200_000}
+    for language, line in lines.items():
         (tmp_path / f"text_{language}").mkdir()
         (tmp_path / f"text_{language}" / "a.txt").write_text(
             "\n".join([line, *["句。 x." for _ in range(20)]]), "utf-8"
         )
         monkeypatch.setenv("QUANTGATE_DATA", str(tmp_path))
         begun = time.process_time()
-        running_text(language)  # type: ignore[arg-type]
+        running_text(language)
         assert time.process_time() - begun < 5

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import HOSTILE
 
+from suites.materials.haystack import Language
 from suites.readings.scripts import (
     LANGUAGES,
     SCRIPTS,
@@ -174,8 +175,8 @@ def test_a_text_fits_its_own_language_and_no_other(language: str | None, texts: 
         ("(The answer is one thousand.)", "zh", False),
     ],
 )
-def test_what_a_text_says_of_its_language(text: str, asked: str, expected: bool | None) -> None:
-    assert fits(text, asked) is expected  # type: ignore[arg-type]
+def test_what_a_text_says_of_its_language(text: str, asked: Language, expected: bool | None) -> None:
+    assert fits(text, asked) is expected
 
 
 # -- letters that do not belong together ---------------------------------------------------------------------

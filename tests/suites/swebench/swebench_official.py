@@ -12,6 +12,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from swebench.harness.constants import APPLY_PATCH_FAIL, RUN_EVALUATION_LOG_DIR
 from swebench.harness.grading import get_eval_report
@@ -32,7 +33,7 @@ def main(path: str) -> None:
     make_run_report(predictions, rows, asked["run"])
 
 
-def _write(folder: Path, case: dict, prediction: dict) -> None:
+def _write(folder: Path, case: dict[str, Any], prediction: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     logger = setup_logger(prediction["instance_id"], folder / "run_instance.log")
     output = folder / "test_output.txt"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_engine import FakeEngine
@@ -176,7 +177,7 @@ def test_the_official_grader_with_real_containers(tmp_path: Path) -> None:
     if no_engine():
         pytest.skip(no_engine())
     tests = {"FAIL_TO_PASS": ["t.py::test_value"], "PASS_TO_PASS": ["t.py::test_other"]}
-    row = {"repo": "team/tiny", "version": "1", "image": tiny_image(), "log_parser": "parse_log_flask"}
+    row: dict[str, Any] = {"repo": "team/tiny", "version": "1", "image": tiny_image(), "log_parser": "parse_log_flask"}
     row |= {"eval_type": "pass_and_fail", "eval_script": LOOK, **tests}
     mended, other = {"instance_id": "tiny__tiny-1", **row}, {"instance_id": "tiny__tiny-2", **row}
     patches = {"tiny__tiny-1": PATCH, "tiny__tiny-2": PATCH.replace("+new", "+other")}

@@ -87,7 +87,7 @@ def test_a_container_that_dies_in_a_trajectory_is_not_blamed_on_the_model(
     folder = tmp_path / "agent"
 
     async def run() -> Any:
-        async with Endpoint(server.url, "m", Requests(), Sampling()) as endpoint:  # type: ignore[call-arg]
+        async with Endpoint(server.url, "m", Requests(), Sampling()) as endpoint:
             return await solve(folder, "a__a-1", "Mend it.", tiny_image(), endpoint, settings, cleanup_command(label))
 
     with pytest.raises(InfrastructureError, match="agent: ContainerGoneError: the container ended"):

@@ -60,7 +60,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sampl
         if agents is not None:
             monkeypatch.setattr(swebench, "solve", next_of("agent"))
         monkeypatch.setattr(swebench, "grade", next_of("grader"))
-        (item,) = made.items(None)  # type: ignore[arg-type]
+        (item,) = made.items(None)
         endpoint = Endpoint("http://127.0.0.1:9", "m", Requests(), SAMPLING)
         sample = asyncio.run(made.answer(item, "candidate", endpoint))
         assert not any(list(left) for left in steps.values()), "not everything was tried"
@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_item_has_the_problem_as_its_prompt_and_no_gold_patch(tmp_path: Path) -> None:
-    (item,) = suite(tmp_path).items(None)  # type: ignore[arg-type]
+    (item,) = suite(tmp_path).items(None)
     assert (item.task, item.item) == ("instances", "pallets__flask-1")
     assert item.prompt == [{"role": "user", "content": "It does not work."}]
     assert "gold" not in json.dumps(item.model_dump()) and item.data["row"]["eval_script"] == "true"
@@ -89,7 +89,7 @@ def test_instances_and_limit_choose(tmp_path: Path) -> None:
     rows = [row(f"a__a-{n}") for n in range(5)]
 
     def names(**config: Any) -> list[str]:
-        return [item.item for item in suite(tmp_path, *rows, **config).items(None)]  # type: ignore[arg-type]
+        return [item.item for item in suite(tmp_path, *rows, **config).items(None)]
 
     assert names(limit=2) == ["a__a-0", "a__a-1"]
     assert names(instances=("a__a-3", "a__a-1")) == ["a__a-1", "a__a-3"]

@@ -77,6 +77,6 @@ def score(made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: A
     """Score these answer lines: the scores, and the samples that were written."""
     answers = write_lines(tmp_path / "answers.jsonl", lines)
     out = tmp_path / "samples.jsonl"
-    options = {"sealed": SEALED, "out": out} | options
+    options = {"sealed": SEALED, "out": out, **options}
     scores = score_answers(suite, made / f"{suite}.jsonl", answers, Reporter(), **options)
     return scores, list(read_samples(out))

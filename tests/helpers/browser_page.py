@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page, Route, sync_playwright
 
 WIDTHS = (400, 1280, 2560)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -71,6 +71,10 @@ class Watch:
         else:
             route.abort()
 
+    def dialog(self, dialog: Dialog) -> None:
+        self.faults.append(f"dialog: {dialog.message}")
+        dialog.dismiss()
+
     def of_devtools(self, event: dict[str, Any]) -> None:
         """Requests that no route sees, such as sockets, besides those that one does."""
         self.see(event.get("request", event).get("url", ""))
@@ -100,7 +104,7 @@ def opened(
     page.route("**", watch.route)
     page.on("console", lambda said: watch.faults.append(f"{said.type}: {said.text}") if said.type in LOUD else None)
     page.on("pageerror", lambda error: watch.faults.append(f"exception: {error}"))
-    page.on("dialog", lambda dialog: (watch.faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("dialog", watch.dialog)
     page.on("popup", lambda other: watch.faults.append(f"opens a window: {other.url}"))
     page.add_init_script("globalThis.owned = () => { globalThis.wasOwned = true; };")
     devtools = context.new_cdp_session(page)

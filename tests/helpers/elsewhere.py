@@ -8,7 +8,8 @@ from typing import Any
 
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, Sample
-from harness.judging.verdict import CheckResult, Verdict
+from harness.judging.checks import CheckResult
+from harness.judging.verdict import Verdict
 from harness.runs.folder import Manifest, RunFolder, ServerFacts
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")

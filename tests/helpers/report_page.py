@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.runs.folder import RunFolder
 from reports.render import render
-from reports.samples.pairs import PairRow
+from reports.samples.index import PairRow
 
 NAMES = ("index.html", "junit.xml", "summary.md", "model_card.md", "badge.svg")
 VOID = {"meta", "link", "br", "input", "wbr", "img", "hr"}

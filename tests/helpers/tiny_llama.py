@@ -22,7 +22,8 @@ def save_tiny_llama(folder: Path, *, shards: bool = False, **overrides: Any) -> 
         "bos_token_id": 256, "eos_token_id": 256, "tie_word_embeddings": False,
     }  # fmt: skip
     torch.manual_seed(7)
-    model = LlamaForCausalLM(LlamaConfig(**(settings | overrides))).to(torch.bfloat16)
+    model: Any = LlamaForCausalLM(LlamaConfig(**(settings | overrides)))
+    model = model.to(torch.bfloat16)
     with torch.no_grad():
         for parameter in model.parameters():
             # Larger than transformers' start values, so that activations have some contrast.

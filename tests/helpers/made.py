@@ -14,7 +14,7 @@ Plan = dict[PairKey, str | None]
 def sample(item: int | str, role: str, score: float | None = None, *, on: str = "cot/gsm8k", **fields: Any) -> Sample:
     suite, task = on.split("/", 1)
     all_fields = {"prompt_sha256": f"p{item}", "finish_reason": "stop", "score": score} | fields
-    return Sample(suite=suite, task=task, item=str(item), role=role, **all_fields)  # type: ignore[arg-type]
+    return Sample(suite=suite, task=task, item=str(item), role=role, **all_fields)
 
 
 def pairs(scores: Scores, on: str = "cot/gsm8k", roles: Sequence[Role] = ROLES, **fields: Any) -> list[Sample]:

@@ -32,18 +32,27 @@ ROLES_AND_NOISE: tuple[Role, ...] = (*ROLES, "noise")
 SEQUENTIAL = "serving: {placement: sequential}\n"
 ITEMS = {f"{i:03d}" for i in range(6)}
 """Names of the items that a job has unless it is told otherwise."""
-HARDWARE = {"processor": "test", "cpus": [0, 1], "free_gib": 9.0, "gpus": [{"name": "H100", "memory_gib": 80.0}]}
+HARDWARE: dict[str, Any] = {
+    "processor": "test",
+    "cpus": [0, 1],
+    "free_gib": 9.0,
+    "gpus": [{"name": "H100", "memory_gib": 80.0}],
+}
 
 Servers = dict[Role, FakeServer]
 
 
-class StubSuite:
+class StubSuite(Suite):
     """One chat an item; an answer that says "right" is right."""
 
     name = "stub"
-    reference_first = alternates = keeps_order = False
-    at_once = None
     context_needed = 33
+
+    def __init__(self) -> None:
+        pass
+
+    def items(self, tokenizer: object) -> list[Item]:
+        return make_items(6)
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
         completion = await endpoint.chat(item.prompt)
@@ -125,7 +134,7 @@ def make_job(
         run.create(manifest, sealed)
         manifest.items_sha256[chosen.name] = run.write_items(chosen.name, items or make_items(6))
         run.write_manifest(manifest)
-    job = Job(run, sealed, manifest, [chosen], {}, Reporter())  # type: ignore[list-item]
+    job = Job(run, sealed, manifest, [chosen], {}, Reporter())
     job.items[chosen.name] = order_items(chosen, run.items(chosen.name), sealed)
     return job
 

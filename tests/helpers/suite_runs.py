@@ -26,7 +26,7 @@ def pair(
 ) -> Pair:
     """Two samples that can be compared; what is a tuple is the reference's and the candidate's."""
     made = [
-        sample(name, suite, task, item, score=score, metrics=dict(found), **both)  # type: ignore[arg-type]
+        sample(name, suite, task, item, score=score, metrics=dict(found), **both)
         for name, score, found in zip(("reference", role), scores, metrics, strict=True)
     ]
     return Pair(*made)
@@ -83,8 +83,8 @@ def divergence(rng: random.Random, role: Role = "candidate", scale: float = 1.0)
     for kind in ("chat", "code", "reasoning", "tools"):
         for language in ("en", "ja", "zh"):
             name = f"{kind}-{language}"
-            found = {}, compared(rng, rng.randint(100, 300), scale)
-            yield pair("divergence", name, f"{name}-01", metrics=found, role=role)
+            found = compared(rng, rng.randint(100, 300), scale)
+            yield pair("divergence", name, f"{name}-01", metrics=({}, found), role=role)
 
 
 def decoding(rng: random.Random, role: Role = "candidate", chance: float = 0.01) -> Iterator[Pair]:

@@ -13,7 +13,7 @@ from suites.ruler.task import Made, Place
 
 
 def ruler(**config: Any) -> Ruler:
-    return Ruler(RulerConfig(**config), Sampling(max_tokens=64), Path())  # type: ignore[call-arg]
+    return Ruler(RulerConfig(**config), Sampling(max_tokens=64), Path())
 
 
 def made(task: str, length: int = 4096, index: int = 0, seed: int = 42) -> Made:
@@ -51,17 +51,17 @@ def write_data(folder: Path, articles: int = 4, questions: int = 12) -> Path:
     for a in range(articles):
         paragraphs = []
         for p in range(5):
-            asked = [
+            asked: list[dict[str, Any]] = [
                 {"id": f"q{a}{p}", "question": f"What is it in {a}{p}?", "is_impossible": False},
                 {"id": f"n{a}{p}", "question": "Nothing?", "is_impossible": True, "answers": []},
             ]
             asked[0]["answers"] = [{"text": f"Answer{a}{p}"}, {"text": f"the Answer{a}{p}"}, {"text": f"Answer{a}{p}"}]
             paragraphs.append({"context": f"{prose(rng, 60)} It is the Answer{a}{p}. {prose(rng, 40)}", "qas": asked})
         data.append({"title": f"Article {a}", "paragraphs": paragraphs})
-    rows = []
+    rows: list[dict[str, Any]] = []
     for q in range(questions):
         titles = [f"Title {q}-{i}" for i in range(10)]
-        context = [[title, [f"About {title}. ", prose(rng, 50)]] for title in titles]
+        context: list[tuple[str, list[str]]] = [(title, [f"About {title}. ", prose(rng, 50)]) for title in titles]
         context[3][1].append(f" Of value{q}.")
         facts = [[titles[3], 2], [titles[7], 0]]
         rows.append({"_id": f"h{q}", "question": f"Which value {q}?", "answer": f"value{q}"})
