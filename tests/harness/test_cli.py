@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import POLICY, Quantgate, last_line
 
-from harness import cli, commands, terminal
+from harness import commands, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.gate import pipeline as gate
 from harness.judging.verdict import Verdict
