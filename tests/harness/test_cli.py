@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import POLICY, Quantgate, last_line
 
-from harness import cli, terminal
+from harness import commands, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.gate import pipeline as gate
 from harness.judging.verdict import Verdict
@@ -214,4 +214,4 @@ def test_a_cancelled_job_cleans_up_and_fails(number: signal.Signals) -> None:
 
 def test_exit_codes_are_those_of_the_help() -> None:
     assert json.dumps([e.exit_code for e in (BadInput, NotComparable, RunFailed, GateError)]) == "[3, 3, 4, 4]"
-    assert "0 PASS, 1 FAIL, 2 INCONCLUSIVE" in str(cli.app.info.help)
+    assert "0 PASS, 1 FAIL, 2 INCONCLUSIVE" in str(commands.app.info.help)

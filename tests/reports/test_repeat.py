@@ -9,7 +9,7 @@ import pytest
 from report_page import Page, page_of
 from report_runs import make_run, manifest
 
-from harness.cli import app
+from harness.commands import app
 from harness.contract.samples import Role
 from harness.runs.folder import Baseline, Manifest, ServerFacts
 from reports.provenance import provenance

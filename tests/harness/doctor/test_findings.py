@@ -14,7 +14,7 @@ from fake_engine import FakeEngine
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from harness.cli import app
+from harness.commands import app
 from harness.contract.policy import Policy, parse_policy
 from harness.doctor import findings as doctor
 from harness.doctor.datasets import FILES, data_files, source_of
