@@ -48,7 +48,7 @@ def doubts(facts: ModelFacts, claims: Sequence[Claim]) -> list[str]:
     return found + _draft_doubts(facts, claims)
 
 
-def differences(reference: ModelFacts, candidate: ModelFacts) -> list[str]:
+def pair_doubts(reference: ModelFacts, candidate: ModelFacts) -> list[str]:
     """Doubts about a pair: what quantizing must not change, and did. Empty when one of them was not described."""
     if not reference.parameters or not candidate.parameters:
         return []

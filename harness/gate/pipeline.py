@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
-from harness.checkpoint.doubts import differences
+from harness.checkpoint.doubts import pair_doubts
 from harness.checkpoint.models import base_model_of, describe, quantization_of, resolve_model
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
@@ -166,7 +166,7 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
         }
     if facts["reference"].sha256 == facts["candidate"].sha256:
         raise NotComparable(f"both roles are the same checkpoint ({reference}): there is nothing to compare")
-    facts["candidate"].doubts += differences(facts["reference"], facts["candidate"])
+    facts["candidate"].doubts += pair_doubts(facts["reference"], facts["candidate"])
     for role, found in facts.items():
         for doubt in found.doubts:
             reporter.say(f"doubt about the {role}: {doubt}")

@@ -16,7 +16,7 @@ from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, Role, Sample, read_samples, sha256_of
 from harness.endpoint.client import Completion, EndpointError
 from harness.offline.costs import make_item_file
-from harness.offline.scoring import Scores, score_answers, score_notes, score_table, to_json
+from harness.offline.scoring import OfflineScores, score_answers, score_notes, score_table, to_json
 from harness.runs.folder import Manifest, RunFolder
 from harness.runs.progress import Reporter
 from suites.registry import make_suite
@@ -36,7 +36,9 @@ def items_of(made: Path, suite: str) -> list[Item]:
     return list(read_items(made / f"{suite}.jsonl"))
 
 
-def score(made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: Any) -> tuple[Scores, list[Sample]]:
+def score(
+    made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: Any
+) -> tuple[OfflineScores, list[Sample]]:
     answers = write_lines(tmp_path / "answers.jsonl", lines)
     out = tmp_path / "samples.jsonl"
     options = {"sealed": SEALED, "out": out} | options
