@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.contract.metrics import METRICS, Difference, Margin, Unit
+from harness.contract.pairs import Pairing
 from harness.contract.policy import Check
-from harness.contract.samples import Pairing
 from harness.judging.estimates import (
     Estimate,
     measure,

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Literal
 
 from harness.contract.metrics import METRICS, Difference, Part, Ratio
+from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check
-from harness.contract.samples import Pair, Pairing, PairKey, sealed_order
+from harness.contract.samples import PairKey
 from harness.judging.sequential import SequentialTest, run_test
 from harness.judging.statistics import (
     Interval,

@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 from urllib.parse import quote
 
-from harness.contract.samples import Item, Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Item, Sample
 from reports.text import one_line, shorten, visible
 
 Kind = Literal[
