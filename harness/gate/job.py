@@ -9,7 +9,8 @@ from harness.contract.items import ItemRef
 from harness.contract.pairs import noise_keys, sealed_order
 from harness.contract.policy import SealedPolicy
 from harness.contract.samples import PairKey, Role
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 from suites.base import Suite
 

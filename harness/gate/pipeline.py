@@ -25,7 +25,8 @@ from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
 from harness.parity.steadiness import require_steady, unchecked
-from harness.runs.folder import Manifest, ModelFacts, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest, ModelFacts
 from harness.runs.progress import Reporter
 from harness.runs.resume import forget_passing_errors
 from harness.serving.hardware import detect

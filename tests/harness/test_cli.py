@@ -16,7 +16,8 @@ from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES, Item, Sample
 from harness.gate import pipeline as gate
 from harness.judging.verdict import Verdict
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 
 POLICY = """\

@@ -10,7 +10,7 @@ from report_page import Page, page_of
 from report_runs import make_run, manifest
 
 from harness.cli import app
-from harness.runs.folder import Baseline, Manifest, ServerFacts
+from harness.runs.manifest import Baseline, Manifest, ServerFacts
 from reports.provenance import provenance
 from reports.repeat import repeat, started
 

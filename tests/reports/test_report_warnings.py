@@ -11,7 +11,8 @@ from report_page import NAMES, plain, reports_of
 from report_runs import SEALED, edited, judge_run, make_run, result, sample, verdict_of
 
 from harness.contract.policy import parse_policy
-from harness.runs.folder import Baseline, RunFolder, SampleFile, ServerFacts
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Baseline, SampleFile, ServerFacts
 from reports.provenance import provenance
 from reports.render import read_report
 

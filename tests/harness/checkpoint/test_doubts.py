@@ -6,7 +6,7 @@ import pytest
 
 from harness.checkpoint.claims import Claim
 from harness.checkpoint.doubts import doubts, pair_doubts
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 GLM = ModelFacts(
     name="glm",

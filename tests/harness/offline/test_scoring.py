@@ -17,7 +17,8 @@ from harness.contract.samples import Item, Role, Sample, read_samples, sha256_of
 from harness.endpoint.client import Completion, EndpointError
 from harness.offline.costs import make_item_file
 from harness.offline.scoring import OfflineScores, score_answers, score_notes, score_table, to_json
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 from suites.registry import make_suite
 

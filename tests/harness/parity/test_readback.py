@@ -14,7 +14,7 @@ from harness.endpoint.client import EndpointError
 from harness.parity.comparison import differences
 from harness.parity.readback import DEFAULTS, GENERATION_CONFIG, PROBES, TOOLS, UNSET, read_back
 from harness.parity.server_config import READABLE, UNKNOWN
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 
 def facts(path: Path | None = None, **more: Any) -> ModelFacts:
