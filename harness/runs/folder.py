@@ -138,18 +138,22 @@ class RunFolder:
             found[path.stem] = SampleFile(lines=lines, sha256=sha256_of_file(path))
         return found
 
+    def edited_samples(self) -> list[tuple[str, int, int]]:
+        """Suites whose samples are not what the finished run wrote: (name, lines then, lines now)."""
+        sealed, now = self.manifest().samples, self.sample_files()
+        suites = [s for s in sorted(sealed.keys() | now.keys()) if sealed.get(s) != now.get(s)] if sealed else []
+        gone = SampleFile(lines=0, sha256="")
+        return [(suite, sealed.get(suite, gone).lines, now.get(suite, gone).lines) for suite in suites]
+
     def require_untouched(self) -> None:
         """Check that a finished run's samples are those that it wrote.
 
         Raises:
             BadInput: naming the file that was edited, or into which samples of another run were mixed.
         """
-        sealed, now = self.manifest().samples, self.sample_files()
-        for suite in sorted(sealed.keys() | now.keys()) if sealed else ():
-            before, after = sealed.get(suite), now.get(suite)
-            if before != after:
-                counts = f"{before.lines if before else 0} lines then, {after.lines if after else 0} now"
-                raise BadInput(f"{self.samples_path(suite)} is not what the run wrote ({counts}); it cannot be judged")
+        for suite, then, now in self.edited_samples():
+            counts = f"{then} lines then, {now} now"
+            raise BadInput(f"{self.samples_path(suite)} is not what the run wrote ({counts}); it cannot be judged")
 
     def log(self, suite: str) -> SampleLog:
         return SampleLog(self.samples_path(suite))
