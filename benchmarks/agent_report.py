@@ -27,8 +27,9 @@ from harness import __version__
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES
 from harness.gate.pipeline import judge_run, render_run
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
 from harness.runs.instances import SUITE, Outcome, read_result, sample_of_result
+from harness.runs.manifest import Manifest
 from harness.serving.hardware import detect
 from suites.base import make_item
 

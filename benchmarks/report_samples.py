@@ -28,7 +28,8 @@ from benchmarks.memory import peak_memory
 from harness import __version__
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES, Item, Sample, sha256_of
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.serving.hardware import detect
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from harness.contract.samples import ROLES, Sample
-from harness.runs.folder import Manifest
+from harness.runs.manifest import Manifest
 from reports.samples.pairs import StoredPairs
 from reports.text import duration, one_line, parameters
 

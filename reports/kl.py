@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.contract.samples import Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Sample
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness.contract.policy import Policy
 from harness.contract.samples import ROLES
 from harness.judging.verdict import SAME_MODEL, Verdict
-from harness.runs.folder import Manifest
+from harness.runs.manifest import Manifest
 from reports.provenance import Provenance, reused
 from reports.samples.pairs import StoredPairs
 from reports.suite_view import SuiteView

@@ -141,17 +141,15 @@ class _Stored:
     def edited(self) -> list[str]:
         """The files of samples that are not what the finished run wrote, in words; the same test as before judging."""
         try:
-            sealed, now = self.folder.manifest().samples, self.folder.sample_files()
+            found = self.folder.edited_samples()
         except (BadInput, OSError) as error:
             self._note(error)
             return []
-        found = []
-        for suite in sorted(sealed.keys() | now.keys()) if sealed else ():
-            before, after = sealed.get(suite), now.get(suite)
-            if before != after:
-                counts = f"{plural(before.lines if before else 0, 'line')} then, {after.lines if after else 0:,} now"
-                found.append(f"samples/{one_line(suite, 120)}.jsonl is not what the run wrote: {counts}.")
-        return found
+        what = "is not what the run wrote"
+        return [
+            f"samples/{one_line(suite, 120)}.jsonl {what}: {plural(then, 'line')} then, {now:,} now."
+            for suite, then, now in found
+        ]
 
     def items(self, suite: str) -> Iterator[Item]:
         """A suite's items, one in memory at a time; none where the file is not the one that the manifest names."""

@@ -11,7 +11,7 @@ from harness.contract.policy import SealedPolicy
 from harness.contract.samples import Item, Role, Sample
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import EXIT_CODES, Verdict
-from harness.runs.folder import Manifest
+from harness.runs.manifest import Manifest
 from harness.runs.positions import PositionSummary
 from reports.cost import costs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Job(NamedTuple):
+class Call(NamedTuple):
     """A function of the top level of a module with arguments that JSON can hold: what is computed in one cell."""
 
     function: Callable[..., Any]
@@ -49,30 +49,30 @@ class Cells:
         self._done[cell["key"]] = cell["value"]
         self.seconds[cell["key"]] = cell["seconds"]
 
-    def run(self, jobs: Iterable[Job], workers: int = 1) -> list[Any]:
-        """The results of all jobs in their order; those that are stored are not computed again."""
-        wanted = list(jobs)
-        todo = list({job.key: job for job in wanted if job.key not in self._done}.values())
-        for number, (job, value, seconds) in enumerate(_computed(todo, workers), start=1):
-            cell = {"key": job.key, "seconds": round(seconds, 2), "value": value}
+    def run(self, calls: Iterable[Call], workers: int = 1) -> list[Any]:
+        """The results of all calls in their order; those that are stored are not computed again."""
+        wanted = list(calls)
+        todo = list({call.key: call for call in wanted if call.key not in self._done}.values())
+        for number, (call, value, seconds) in enumerate(_computed(todo, workers), start=1):
+            cell = {"key": call.key, "seconds": round(seconds, 2), "value": value}
             with self.path.open("a") as file:
                 file.write(json.dumps(cell) + "\n")
             self._store(json.loads(json.dumps(cell)))  # the same types, whether just computed or read again
-            print(f"[{number}/{len(todo)}] {seconds:6.1f} s  {job.key}", file=sys.stderr, flush=True)
-        return [self._done[job.key] for job in wanted]
+            print(f"[{number}/{len(todo)}] {seconds:6.1f} s  {call.key}", file=sys.stderr, flush=True)
+        return [self._done[call.key] for call in wanted]
 
 
-def _computed(jobs: list[Job], workers: int) -> Iterable[tuple[Job, Any, float]]:
+def _computed(calls: list[Call], workers: int) -> Iterable[tuple[Call, Any, float]]:
     if workers <= 1:
-        for job in jobs:
-            yield job, *_timed(job)
+        for call in calls:
+            yield call, *_timed(call)
         return
     with ProcessPoolExecutor(workers) as pool:
-        running = {pool.submit(_timed, job): job for job in jobs}
+        running = {pool.submit(_timed, call): call for call in calls}
         for future in as_completed(running):
             yield running[future], *future.result()
 
 
-def _timed(job: Job) -> tuple[Any, float]:
+def _timed(call: Call) -> tuple[Any, float]:
     start = time.monotonic()
-    return job.function(*job.args), time.monotonic() - start
+    return call.function(*call.args), time.monotonic() - start

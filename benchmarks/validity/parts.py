@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.validity import outcomes, pairs, scores, sequential, tables
-from benchmarks.validity.cells import Cells, Job
+from benchmarks.validity.cells import Call, Cells
 
 SIDES = ("upper", "lower")
 
@@ -80,7 +80,7 @@ def evidence(plan: Plan, cells: Cells, data: Path | None, workers: int) -> dict[
         "sequential": sequential_test(plan, cells, workers),
         "graded": graded_scores(plan, cells, workers),
         "ratios": ratios(plan, cells, workers),
-        "cases": cells.run([Job(outcomes.cases, ())])[0],
+        "cases": cells.run([Call(outcomes.cases, ())])[0],
         "outcomes": real_outcomes(plan, cells, data, made, workers),
     }
 
@@ -96,22 +96,22 @@ class Tables:
         wanted += [(n, t, "upper") for n in plan.method_items if n > tables.EXHAUSTIVE for t in plan.method_margins]
         wanted += [(n, t, s) for n in plan.part_items if n > tables.EXHAUSTIVE for t in (0.01, 0.03) for s in SIDES]
         self.wanted = list(dict.fromkeys(wanted))
-        grids = cells.run([Job(tables.grid, (n,)) for n in sorted(self.small)], workers)
+        grids = cells.run([Call(tables.grid, (n,)) for n in sorted(self.small)], workers)
         self.grids = dict(zip(sorted(self.small), grids, strict=True))
-        cells.run([Job(tables.staircase, key) for key in self.wanted], workers)
+        cells.run([Call(tables.staircase, key) for key in self.wanted], workers)
 
     def __call__(self, n: int, threshold: float, side: str) -> list[int]:
         if n in self.grids:
             return tables.table_of_grid(self.grids[n][side], threshold)
-        return list(self.cells.run([Job(tables.staircase, (n, threshold, side))])[0])
+        return list(self.cells.run([Call(tables.staircase, (n, threshold, side))])[0])
 
     def named(self, n: int) -> dict[str, list[int]]:
         return {f"{side} {t}": self(n, t, side) for t in self.plan.losses for side in SIDES}
 
     def checks(self) -> dict[str, Any]:
         """How well the tables stand for the product's interval."""
-        edges = self.cells.run([Job(tables.edges, (*key, self.plan.edge_every)) for key in self.wanted], self.workers)
-        spots = self.cells.run([Job(tables.spots, (n, self.plan.spots)) for n in self.large], self.workers)
+        edges = self.cells.run([Call(tables.edges, (*key, self.plan.edge_every)) for key in self.wanted], self.workers)
+        spots = self.cells.run([Call(tables.spots, (n, self.plan.spots)) for n in self.large], self.workers)
         wrong = dict.fromkeys(SIDES, 0)
         for n, found in zip(self.large, spots, strict=True):
             for t in self.plan.losses:
@@ -177,9 +177,9 @@ def sequential_test(plan: Plan, cells: Cells, workers: int) -> dict[str, Any]:
         if d >= loss and abs(loss - margin) > 1e-9
     ]
     errors, used = list(dict.fromkeys(errors)), list(dict.fromkeys(used))
-    found = cells.run([Job(sequential.error_rates, (*key, plan.items, plan.trials)) for key in errors], workers)
+    found = cells.run([Call(sequential.error_rates, (*key, plan.items, plan.trials)) for key in errors], workers)
     counts = cells.run(
-        [Job(sequential.items_used, (*key, plan.times_fixed, plan.long_trials)) for key in used], workers
+        [Call(sequential.items_used, (*key, plan.times_fixed, plan.long_trials)) for key in used], workers
     )
     names = ("discordance", "loss", "margin")
 
@@ -191,14 +191,14 @@ def sequential_test(plan: Plan, cells: Cells, workers: int) -> dict[str, Any]:
 
 def graded_scores(plan: Plan, cells: Cells, workers: int) -> list[dict[str, Any]]:
     keys = [(shape, n) for shape in (*scores.SHAPES, "fractions") for n in plan.score_items]
-    jobs = [Job(scores.graded, (*key, plan.trials, plan.most_multisets)) for key in keys]
-    found = cells.run(jobs, workers)
+    calls = [Call(scores.graded, (*key, plan.trials, plan.most_multisets)) for key in keys]
+    found = cells.run(calls, workers)
     return [{"shape": shape, "n": n, "mean": scores.MEAN} | v for (shape, n), v in zip(keys, found, strict=True)]
 
 
 def ratios(plan: Plan, cells: Cells, workers: int) -> list[dict[str, Any]]:
     keys = [(sigma, n) for sigma in plan.sigmas for n in plan.ratio_items]
-    found = cells.run([Job(scores.ratio, (*key, plan.ratio_trials, plan.resamples)) for key in keys], workers)
+    found = cells.run([Call(scores.ratio, (*key, plan.ratio_trials, plan.resamples)) for key in keys], workers)
     return [{"sigma": s, "n": n, "trials": plan.ratio_trials} | v for (s, n), v in zip(keys, found, strict=True)]
 
 
@@ -207,14 +207,14 @@ def real_outcomes(plan: Plan, cells: Cells, data: Path | None, made: Tables, wor
     if data is None or not (data / outcomes.SWEBENCH).is_dir():
         return {"skipped": "no folder of real outcomes was given (--data or QUANTGATE_DATA)"}
     folder = str(data)
-    jobs = [
-        Job(outcomes.swebench, (folder, "per_instance_resolved")),
-        Job(outcomes.swebench, (folder, "verified_2024_even")),
-        Job(outcomes.published_pairs, (folder,)),
-        Job(outcomes.quantized_llama, (folder,)),
-        Job(outcomes.mmlu_pro, (folder,)),
+    calls = [
+        Call(outcomes.swebench, (folder, "per_instance_resolved")),
+        Call(outcomes.swebench, (folder, "verified_2024_even")),
+        Call(outcomes.published_pairs, (folder,)),
+        Call(outcomes.quantized_llama, (folder,)),
+        Call(outcomes.mmlu_pro, (folder,)),
     ]
     names = ("swebench", "swebench_2024", "published_pairs", "quantized_llama", "mmlu_pro")
-    found = dict(zip(names, cells.run(jobs, workers), strict=True))
+    found = dict(zip(names, cells.run(calls, workers), strict=True))
     parts = [outcomes.subsamples(folder, n, plan.part_draws, made) for n in plan.part_items]
     return found | {"subsamples": [row for part in parts for row in part]}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.checkpoint.claims import CONFIG, NAME, RELATION, TAGS, TEXT, TITLE, Claim
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 # A claim of B bits a weight is believed up to 1.10 (B + overhead) + 0.3 and down to 0.90 B - 0.3, where overhead is
 # what the config's own group size costs in scales and zero points. 0.3 covers scales that nobody mentions (16 bits for
@@ -48,7 +48,7 @@ def doubts(facts: ModelFacts, claims: Sequence[Claim]) -> list[str]:
     return found + _draft_doubts(facts, claims)
 
 
-def differences(reference: ModelFacts, candidate: ModelFacts) -> list[str]:
+def pair_doubts(reference: ModelFacts, candidate: ModelFacts) -> list[str]:
     """Doubts about a pair: what quantizing must not change, and did. Empty when one of them was not described."""
     if not reference.parameters or not candidate.parameters:
         return []

@@ -24,7 +24,7 @@ from harness.checkpoint.weights import read_weights
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.files import read_json
 from harness.contract.text import quoted
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 from quantizers.errors import QuantizeError
 
 DEMO = "demo"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from harness.contract.samples import Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Sample
 
 Margin = Literal["max_loss", "max_increase", "max", "min", "max_over_noise"]
 Unit = Literal["points", "nats", "share", "ratio"]

@@ -15,14 +15,20 @@ Source = Literal["file", "hub", "nowhere"]
 
 @dataclass(frozen=True)
 class DataFile:
-    """One entry of QUANTGATE_DATA."""
+    """One entry of QUANTGATE_DATA, or a data set that a policy names."""
 
     suite: str
     task: str
     name: str
-    """Its path in QUANTGATE_DATA, with wildcards."""
+    """Its path in QUANTGATE_DATA, with wildcards; of a policy's own: a .jsonl file anywhere, or as in `hub`."""
     hub: str
     """The data set that is loaded where it is not there."""
+    by_default: bool = False
+    """Whether it is asked for by a policy whose suite names no tasks."""
+
+    @property
+    def of_policy(self) -> bool:
+        return self.name == self.hub
 
     @property
     def what(self) -> str:
@@ -39,10 +45,12 @@ FILES = [
         DataFile("cot", f"mgsm_{language}", f"mgsm/mgsm_{language}.jsonl", "jbross-ibm-research/mgsm")
         for language in ("en", "ja", "zh")
     ),
-    DataFile("ruler", "qa_1", "squad/*.json", "rajpurkar/squad_v2"),
-    DataFile("ruler", "qa_2", "hotpotqa/*.json", "hotpotqa/hotpot_qa"),
+    DataFile("ruler", "qa_1", "squad/*.json", "rajpurkar/squad_v2", by_default=True),
+    DataFile("ruler", "qa_2", "hotpotqa/*.json", "hotpotqa/hotpot_qa", by_default=True),
 ]
 """Running text (text_en and its like) is not among them: the project ships essays in its place."""
+NAMED = {"swebench": "SWE-bench/SWE-bench_Verified"}
+"""Suites whose `dataset` a policy names, and which one it is where it does not."""
 
 
 def data_files(suites: Mapping[str, Any] | None) -> list[DataFile]:
@@ -50,24 +58,24 @@ def data_files(suites: Mapping[str, Any] | None) -> list[DataFile]:
     if suites is None:
         return FILES
     found = [file for file in FILES if file.suite in suites and _asks(suites[file.suite] or {}, file)]
-    if "swebench" in suites:
-        dataset = str((suites["swebench"] or {}).get("dataset", "SWE-bench/SWE-bench_Verified"))
-        found.append(DataFile("swebench", "", dataset, dataset))
+    for suite in NAMED.keys() & suites.keys():
+        dataset = str((suites[suite] or {}).get("dataset", NAMED[suite]))
+        found.append(DataFile(suite, "", dataset, dataset))
     return found
 
 
 def _asks(config: Mapping[str, Any], file: DataFile) -> bool:
     tasks = config.get("tasks")
-    if file.suite == "ruler" and tasks is None:  # the thirteen
-        return True
+    if tasks is None:
+        return file.by_default
     return isinstance(tasks, dict | list | tuple) and file.task in tasks
 
 
 def source_of(file: DataFile, folder: str | None) -> Source:
     """Where an entry comes from; `nowhere`: there is no such file, and no hub to ask."""
-    if file.suite == "swebench" and file.name.endswith(".jsonl"):
+    if file.of_policy and file.name.endswith(".jsonl"):
         return "file" if Path(file.name).is_file() else "nowhere"
-    if folder and file.suite != "swebench" and any(Path(folder).glob(file.name)):
+    if folder and not file.of_policy and any(Path(folder).glob(file.name)):
         return "file"
     return "nowhere" if _offline() and not _cached(file.hub) else "hub"
 

@@ -73,12 +73,17 @@ class Asked:
         return self.policy is not None and self.policy.serving.image is not None
 
     @property
+    def agent(self) -> dict[str, Any] | None:
+        """Configuration of the suite whose agent works in containers."""
+        return self.suite("swebench")
+
+    @property
     def swebench(self) -> bool:
-        return self.suite("swebench") is not None
+        return self.agent is not None
 
     @property
     def modal(self) -> bool:
-        return bool((self.suite("swebench") or {}).get("modal"))
+        return bool((self.agent or {}).get("modal"))
 
     @property
     def lacking(self) -> State:
@@ -191,7 +196,7 @@ def container_engine(asked: Asked) -> Iterator[Finding]:
     from harness.serving.containers import Limits, cli, engine, require_engine
 
     try:
-        limits = Limits.model_validate((asked.suite("swebench") or {}).get("containers") or {})
+        limits = Limits.model_validate((asked.agent or {}).get("containers") or {})
     except ValidationError:  # the gate says what is wrong with it
         limits = Limits()
     try:

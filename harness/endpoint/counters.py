@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 
 from harness.endpoint.client import Endpoint
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 Metrics = Mapping[str, list[tuple[dict[str, str], float]]]
 """Samples of /metrics by name: (labels, value)."""

@@ -13,7 +13,8 @@ from harness.contract.items import ItemRef
 from harness.contract.policy import Policy
 from harness.contract.samples import Role, read_samples
 from harness.parity.steadiness import require_steady
-from harness.runs.folder import Baseline, Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Baseline, Manifest
 
 OF_NO_MATTER = {"ports", "ready_timeout_seconds"}
 """Settings of `serving` that no answer depends on."""

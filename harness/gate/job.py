@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.contract.items import ItemRef
+from harness.contract.pairs import noise_keys, sealed_order
 from harness.contract.policy import SealedPolicy
-from harness.contract.samples import PairKey, Role, noise_keys, sealed_order
-from harness.runs.folder import Manifest, RunFolder
+from harness.contract.samples import PairKey, Role
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 from suites.base import Suite
 

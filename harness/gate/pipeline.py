@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness import __version__
-from harness.checkpoint.doubts import differences
+from harness.checkpoint.doubts import pair_doubts
 from harness.checkpoint.models import base_model_of, describe, quantization_of, resolve_model
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
@@ -25,7 +25,8 @@ from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
 from harness.parity.steadiness import require_steady, unchecked
-from harness.runs.folder import Manifest, ModelFacts, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest, ModelFacts
 from harness.runs.progress import Reporter
 from harness.runs.resume import forget_passing_errors
 from harness.serving.hardware import detect
@@ -166,7 +167,7 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
         }
     if facts["reference"].sha256 == facts["candidate"].sha256:
         raise NotComparable(f"both roles are the same checkpoint ({reference}): there is nothing to compare")
-    facts["candidate"].doubts += differences(facts["reference"], facts["candidate"])
+    facts["candidate"].doubts += pair_doubts(facts["reference"], facts["candidate"])
     for role, found in facts.items():
         for doubt in found.doubts:
             reporter.say(f"doubt about the {role}: {doubt}")

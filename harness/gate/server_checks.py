@@ -12,7 +12,7 @@ from harness.gate.job import Job
 from harness.parity.comparison import require_parity, require_same
 from harness.parity.readback import read_back
 from harness.parity.steadiness import Counters, begun, read_after, read_counters, require_steady
-from harness.runs.folder import Manifest
+from harness.runs.manifest import Manifest
 
 UNTESTED_DRAFT = (
     "it has a draft head and was served without drafts, so whether the head works is not known "

@@ -23,7 +23,7 @@ INFRASTRUCTURE = "infrastructure"
 
 
 @dataclass
-class Work:
+class Ledger:
     """What the workers of a suite share."""
 
     suite: Suite
@@ -37,7 +37,7 @@ class Work:
 
 
 @dataclass
-class RoleWork:
+class RoleQueue:
     """What the workers of one role share."""
 
     role: Role
@@ -71,98 +71,98 @@ async def run_suite(
     for pair, event in answered.items():
         if Key(*pair, "reference") in log or "reference" not in endpoints:
             event.set()
-    work = Work(suite, load, log, stop, meter, answered)
+    ledger = Ledger(suite, load, log, stop, meter, answered)
     meter.update(done=sum(_key(suite, i, role) in log for role in endpoints for i in items[role]))
     roles = [
-        RoleWork(role, endpoint, deque(item for item in items[role] if _key(suite, item, role) not in log))
+        RoleQueue(role, endpoint, deque(item for item in items[role] if _key(suite, item, role) not in log))
         for role, endpoint in endpoints.items()
     ]
     if suite.alternates:
-        await _take_turns(work, roles)
+        await _take_turns(ledger, roles)
         return
     try:
         async with asyncio.TaskGroup() as group:
             for mine in roles:
                 for _ in range(min(suite.at_once or concurrency, len(mine.queue))):
-                    group.create_task(_work(work, mine))
+                    group.create_task(_work(ledger, mine))
     except ExceptionGroup as group_of_errors:
         raise group_of_errors.exceptions[0] from None
 
 
-async def _take_turns(work: Work, roles: list[RoleWork]) -> None:
+async def _take_turns(ledger: Ledger, roles: list[RoleQueue]) -> None:
     """One item at a time, one role after the other; who begins changes each round."""
     while any(mine.queue for mine in roles):
         for mine in roles:
             if mine.queue:
-                await _step(work, mine)
+                await _step(ledger, mine)
         roles = [*roles[1:], *roles[:1]]
 
 
-async def _work(work: Work, mine: RoleWork) -> None:
+async def _work(ledger: Ledger, mine: RoleQueue) -> None:
     """One worker of a role."""
     while mine.queue:
-        await _step(work, mine)
+        await _step(ledger, mine)
 
 
-async def _step(work: Work, mine: RoleWork) -> None:
+async def _step(ledger: Ledger, mine: RoleQueue) -> None:
     """The next item of a role."""
     item = mine.queue.popleft()
-    pair = _key(work.suite, item, mine.role).pair
-    if work.suite.reference_first and mine.role != "reference":
-        await work.answered[pair].wait()
-    if mine.role != "noise" and work.stop.needless(pair):
-        work.answered[pair].set()
+    pair = _key(ledger.suite, item, mine.role).pair
+    if ledger.suite.reference_first and mine.role != "reference":
+        await ledger.answered[pair].wait()
+    if mine.role != "noise" and ledger.stop.needless(pair):
+        ledger.answered[pair].set()
     else:
-        await _answer(work, mine, item)
+        await _answer(ledger, mine, item)
     if not mine.queue and mine.held:
-        _write(work, mine.held)
+        _write(ledger, mine.held)
         mine.held.clear()
-    work.meter.advance()
+    ledger.meter.advance()
 
 
-async def _answer(work: Work, mine: RoleWork, item: ItemRef) -> None:
+async def _answer(ledger: Ledger, mine: RoleQueue, item: ItemRef) -> None:
     """Ask one item and write or hold its sample. Raises RunFailed when the server fails."""
-    sample = await _ask(work, mine, item)
+    sample = await _ask(ledger, mine, item)
     if sample.error is None or sample.error.startswith(("refused", "budget", "grader")):
-        _write(work, [*mine.held, sample])
+        _write(ledger, [*mine.held, sample])
         mine.held.clear()
     elif sample.error.startswith("reference"):  # says nothing of this role's server
-        _write(work, [sample])
+        _write(ledger, [sample])
     else:
         mine.held.append(sample)
         healthy = await mine.endpoint.healthy()
         if len(mine.held) >= ERRORS_IN_A_ROW or not healthy:
             raise RunFailed(
-                f"{_culprit(work, mine, sample.error, healthy)}: {sample.error}; --resume goes on from here"
+                f"{_culprit(ledger, mine, sample.error, healthy)}: {sample.error}; --resume goes on from here"
             )
 
 
-def _culprit(work: Work, mine: RoleWork, error: str, healthy: bool) -> str:
+def _culprit(ledger: Ledger, mine: RoleQueue, error: str, healthy: bool) -> str:
     """Who failed so often: the server, unless it is well and what a suite runs beside it is not."""
     if healthy and error.startswith(INFRASTRUCTURE):
-        return f"{len(mine.held)} {work.suite.name} items of the {mine.role} in a row failed, its server is well"
+        return f"{len(mine.held)} {ledger.suite.name} items of the {mine.role} in a row failed, its server is well"
     return f"the {mine.role} server at {mine.endpoint.url} fails"
 
 
-def _write(work: Work, samples: Sequence[Sample]) -> None:
+def _write(ledger: Ledger, samples: Sequence[Sample]) -> None:
     """Append samples; other roles may go on with an item once the reference's sample of it is written."""
     for sample in samples:
-        work.log.append(sample)
-        work.stop.record(sample)
+        ledger.log.append(sample)
+        ledger.stop.record(sample)
         if sample.role == "reference":
-            work.answered[sample.key.pair].set()
+            ledger.answered[sample.key.pair].set()
 
 
-async def _ask(work: Work, mine: RoleWork, item: ItemRef) -> Sample:
+async def _ask(ledger: Ledger, mine: RoleQueue, item: ItemRef) -> Sample:
     """The sample of one item; a failed request becomes a sample with an error and no score."""
-    if work.suite.reference_first and mine.role != "reference":
-        reference = work.log.get(_key(work.suite, item, "reference"))
+    if ledger.suite.reference_first and mine.role != "reference":
+        reference = ledger.log.get(_key(ledger.suite, item, "reference"))
         if reference is None or reference.error:
-            return sample_of(work.suite.name, item, mine.role, error="reference: gave no answer to compare with")
+            return sample_of(ledger.suite.name, item, mine.role, error="reference: gave no answer to compare with")
     try:
-        return await work.suite.answer(work.load(item), mine.role, mine.endpoint)
+        return await ledger.suite.answer(ledger.load(item), mine.role, mine.endpoint)
     except EndpointError as error:
-        return sample_of(work.suite.name, item, mine.role, error=str(error))
+        return sample_of(ledger.suite.name, item, mine.role, error=str(error))
 
 
 def _key(suite: Suite, item: ItemRef, role: Role) -> Key:

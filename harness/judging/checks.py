@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.contract.metrics import METRICS, Difference, Margin, Unit
+from harness.contract.pairs import Pairing
 from harness.contract.policy import Check
-from harness.contract.samples import Pairing
 from harness.judging.estimates import (
-    Measured,
+    Estimate,
     measure,
     sequence_interval,
     share,
@@ -158,7 +158,7 @@ def _blank(check: Check, on: str, pairing: Pairing, confidence: float) -> CheckR
     )
 
 
-def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResult:
+def _judged(check: Check, result: CheckResult, measured: Estimate) -> CheckResult:
     """PASS when the bound on the margin's side keeps it, FAIL when the other one does not, else INCONCLUSIVE."""
     interval, margin, unit = measured.interval, check.margin, result.unit
     keeps, breaks = interval.upper <= margin, interval.lower > margin
@@ -205,7 +205,7 @@ def _judged(check: Check, result: CheckResult, measured: Measured) -> CheckResul
     return result.model_copy(update=update)
 
 
-def _power(check: Check, measured: Measured, error: float, result: CheckResult) -> float | None:
+def _power(check: Check, measured: Estimate, error: float, result: CheckResult) -> float | None:
     """Chance of a PASS for a candidate as good as its reference; of a sequential check within all planned items."""
     metric = METRICS[check.metric]
     if check.stop:
@@ -226,7 +226,7 @@ def _without_a_case(check: Check, limit: float, confidence: float) -> int | None
     return math.ceil(math.log(1 - confidence) / math.log1p(-limit))
 
 
-def _undecided(measured: Measured, result: CheckResult, needed: int | None) -> str:
+def _undecided(measured: Estimate, result: CheckResult, needed: int | None) -> str:
     interval, unit = measured.interval, result.unit
     if not math.isfinite(interval.upper):
         return f"{measured.n} documents are too few for an interval, {MIN_DOCUMENTS} are the least"
@@ -237,7 +237,7 @@ def _undecided(measured: Measured, result: CheckResult, needed: int | None) -> s
     )
 
 
-def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResult:
+def _guarded(check: Check, result: CheckResult, measured: Estimate) -> CheckResult:
     """Floor and ceiling: a reference that cannot show damage, a candidate that is bad whatever the reference is."""
     if check.ceiling is not None and measured.alone is not None:
         at = partial(sequence_interval if check.stop else share, measured.alone)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.contract.metrics import METRICS, Difference
+from harness.contract.pairs import Pairing, pair_samples, sealed_order
 from harness.contract.policy import Check, Policy
-from harness.contract.samples import Pairing, PairKey, Sample, pair_samples, sealed_order
+from harness.contract.samples import PairKey, Sample
 from harness.judging.estimates import StopRule, alone_by_item, losses_by_item
 from harness.judging.usable_pairs import usable_enough, with_values
 from harness.judging.verdict import targets_of

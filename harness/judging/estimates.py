@@ -9,8 +9,9 @@ from functools import partial
 from typing import Literal
 
 from harness.contract.metrics import METRICS, Difference, Part, Ratio
+from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check
-from harness.contract.samples import Pair, Pairing, PairKey, sealed_order
+from harness.contract.samples import PairKey
 from harness.judging.sequential import SequentialTest, run_test
 from harness.judging.statistics import (
     Interval,
@@ -24,7 +25,7 @@ from harness.judging.statistics import (
 
 
 @dataclass(frozen=True)
-class Measured:
+class Estimate:
     """A statistic with its bounds, before any margin is looked at."""
 
     interval: Interval
@@ -75,7 +76,7 @@ def sequence_interval(values: Sequence[float], confidence: float) -> Interval:
     return test.interval()
 
 
-def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Measured:
+def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Estimate:
     """The statistic of a check on pairs that all have its value. Raises ValueError when there are none."""
     metric = METRICS[check.metric]
     if isinstance(metric, Ratio):
@@ -83,7 +84,7 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
     losses = losses_by_item(metric, pairing.pairs)
     values = [(metric.value(p.reference) or 0.0, metric.value(p.candidate) or 0.0) for p in pairing.pairs.values()]
     b, c, n = sum(x > 0 for x in losses.values()), sum(x < 0 for x in losses.values()), len(losses)
-    measured = Measured(
+    measured = Estimate(
         interval=Interval(math.nan, math.nan, math.nan),
         n=n,
         method="",
@@ -141,7 +142,7 @@ def share(values: Sequence[float], confidence: float) -> Interval:
     return Interval(*((v + 1) / 2 for v in mean_interval([2 * v - 1 for v in values], confidence)))
 
 
-def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Measured:
+def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Estimate:
     over_noise = check.margin_kind == "max_over_noise"
     by_item: dict[tuple[str, str, str], Part] = {}
     for key, pair in pairing.pairs.items():
@@ -168,4 +169,4 @@ def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noi
 
     method = "exact" if metric.exact else "Bayesian bootstrap by document"
     p_fail = partial(p_value, at, least=check.margin_kind == "min")
-    return Measured(at(confidence), len(parts), method, p_fail)
+    return Estimate(at(confidence), len(parts), method, p_fail)

@@ -6,8 +6,9 @@ Nothing is dropped uncounted: what cannot be used is counted against the policy'
 from __future__ import annotations
 
 from harness.contract.metrics import METRICS, Difference
+from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check
-from harness.contract.samples import Pair, Pairing, PairKey, sealed_order
+from harness.contract.samples import PairKey
 from harness.judging.estimates import StopRule, alone_by_item, losses_by_item
 
 

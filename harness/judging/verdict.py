@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.contract.pairs import Pairing, noise_keys, pair_samples
 from harness.contract.policy import Check, Policy, SealedPolicy, weakened
-from harness.contract.samples import Pairing, PairKey, Sample, noise_keys, pair_samples
+from harness.contract.samples import PairKey, Sample
 from harness.judging.checks import CheckResult, Context, Outcome, decide, named_by_holm, undecided
 from harness.judging.statistics import holm
 

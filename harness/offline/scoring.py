@@ -30,7 +30,7 @@ CANNOT_SCORE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueEr
 
 
 @dataclass(frozen=True)
-class TaskScores:
+class TaskSummary:
     """What came of a task's answers. A mean is None when there is nothing to average."""
 
     answers: int
@@ -51,15 +51,15 @@ class TaskScores:
 
 
 @dataclass(frozen=True)
-class Scores:
+class OfflineScores:
     """What came of an answers file."""
 
     suite: str
     role: str
     policy: str
     policy_sha256: str
-    tasks: dict[str, TaskScores]
-    all_tasks: TaskScores
+    tasks: dict[str, TaskSummary]
+    all_tasks: TaskSummary
     missing: list[str]
     """Items without an answer: task/id, or task/id/repeat."""
     errors: list[str]
@@ -76,7 +76,7 @@ def score_answers(
     role: Role = "candidate",
     out: Path | None = None,
     thinking_opened: bool = False,
-) -> Scores:
+) -> OfflineScores:
     """Score answers by the suite's own `score`; the samples go to `out`, whole or not at all.
 
     `items` is what `quantgate items` wrote, or a run's items/<suite>.jsonl, whose sealed policy is then the default.
@@ -107,13 +107,13 @@ def score_answers(
     missing = [ref for ref in refs if ref not in offsets]
     lacking = Counter(ref.task for ref in missing)
     everything = [sample for samples in kept.values() for sample in samples]
-    return Scores(
+    return OfflineScores(
         suite=suite_name,
         role=role,
         policy=sealed.policy.name,
         policy_sha256=sealed.sha256,
-        tasks={task: _task_scores(samples, lacking[task]) for task, samples in kept.items()},
-        all_tasks=_task_scores(everything, len(missing)),
+        tasks={task: _summary(samples, lacking[task]) for task, samples in kept.items()},
+        all_tasks=_summary(everything, len(missing)),
         missing=[name_of(ref) for ref in missing],
         errors=[f"{name_of(sample)}: {sample.error}" for sample in everything if sample.error],
     )
@@ -176,10 +176,10 @@ def _check_budget(answer: Answer, budget: int) -> None:
         raise EndpointError("budget", f"the answer has {used} tokens, more than max_tokens {budget} of the policy")
 
 
-def _task_scores(samples: Sequence[Sample], missing: int) -> TaskScores:
+def _summary(samples: Sequence[Sample], missing: int) -> TaskSummary:
     usable = [sample for sample in samples if sample.error is None]
     finished = [sample for sample in usable if sample.finish_reason is not None]
-    return TaskScores(
+    return TaskSummary(
         answers=len(samples),
         score=_mean(sample.score for sample in usable),
         score_completed=_mean(sample.score for sample in finished if sample.finish_reason == "stop"),
@@ -213,12 +213,12 @@ def _whole(path: Path | None) -> Iterator[Callable[[Sample], object]]:
 # -- shown -----------------------------------------------------------------------------------------------------------
 
 
-def to_json(scores: Scores) -> str:
+def to_json(scores: OfflineScores) -> str:
     """All of it as one JSON object in ASCII."""
     return json.dumps(asdict(scores), indent=2)
 
 
-def score_table(scores: Scores) -> Table:
+def score_table(scores: OfflineScores) -> Table:
     """One row a task, and one for all. Score, score of the completed and cap-hit rate stand together."""
     table = Table("task", box=None, header_style="bold")
     columns = ("answers", "score", "completed", "cap hit", "unterminated", "looped", "null", "tool calls")
@@ -233,7 +233,7 @@ def score_table(scores: Scores) -> Table:
     return table
 
 
-def score_notes(scores: Scores) -> list[str]:
+def score_notes(scores: OfflineScores) -> list[str]:
     """What the table's counts mean, a line each: safe to print."""
     unknown = scores.all_tasks.finish_unknown
     notes = [f"{unknown} answers have no finish_reason: whether their budget cut them is not known"] if unknown else []

@@ -10,7 +10,8 @@ from harness.contract.errors import BadInput, NotComparable
 from harness.contract.items import read_items
 from harness.contract.samples import ROLES, PairKey, Sample
 from harness.offline.results import Results, plain_name, shown
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 
 Task = tuple[str, str]
 

@@ -12,7 +12,7 @@ from harness.contract.files import read_json
 from harness.contract.samples import sha256_of
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.parity.server_config import UNKNOWN, config_facts, served_quantization, short
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 PROBES: dict[str, Messages] = {
     "english": [{"role": "user", "content": "How many legs do 3 spiders have? Answer step by step."}],

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from harness.runs.folder import Stage
+from harness.runs.manifest import Stage
 
 LINE_SECONDS = 4.0
 T = TypeVar("T")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from harness.contract.files import whole_file
 from harness.contract.samples import Key, Sample, read_samples
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 
 PASSING = ("unreachable", "timeout", "server", "infrastructure")
 """Kinds of errors, the first word of a sample's `error`, that another time may not have."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from harness.judging.checks import CheckResult
-from harness.runs.folder import Manifest, ModelFacts
+from harness.runs.manifest import Manifest, ModelFacts
 from reports.formats.report_schema import (
     SCHEMA_VERSION,
     Check,

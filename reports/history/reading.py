@@ -11,7 +11,8 @@ from harness.contract.files import read_json
 from harness.contract.samples import ROLES
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import SCHEMA_VERSION, Verdict
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from reports.cards.licence import public_name
 from reports.text import date, hide_secret, one_line
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from harness.contract.samples import ROLES, Item, Key, Pair, PairKey, Sample, Unusable, pair_samples
+from harness.contract.pairs import Pair, Unusable, pair_samples
+from harness.contract.samples import ROLES, Item, Key, PairKey, Sample
 
 Kind = Literal[
     "worse", "better", "error", "unequal", "missing", "truncated", "limited", "diverging", "unscored", "same"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from harness.contract.samples import Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Sample
 from harness.runs.positions import BUCKETS
 from reports.drawing.canvas import SMALL, SuiteFigure, Svg, small
 from reports.drawing.charts import beside, finite, named, places_of

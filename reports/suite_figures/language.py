@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.drawing.canvas import MAX_ROWS, SuiteFigure
 from reports.drawing.charts import Row, finite, grouped_rows, most_changed
 from reports.suite_figures import scores, termination

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.drawing.canvas import SuiteFigure
 from reports.drawing.heatmap import MAX_COLUMNS, Grid, Scores, heat_map, worth_drawing
 from reports.scores import by_task, task_scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.drawing.canvas import ROLES, SuiteFigure
 from reports.drawing.charts import Curve, curves, finite
 from reports.scores import by_task

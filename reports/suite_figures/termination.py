@@ -9,7 +9,7 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.drawing.canvas import SuiteFigure, Svg, small
 from reports.drawing.charts import Curve, curves, finite, named
 from reports.drawing.svg import INKS

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from harness.contract.samples import Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Sample
 from harness.runs.positions import BUCKETS, PositionStats, PositionSummary
 from reports.kl import per_position
 from reports.suite_tables.table import (

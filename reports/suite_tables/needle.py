@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.scores import TaskScores, by_task, task_scores
 from reports.suite_tables.scores import endings_tables, score_table
 from reports.suite_tables.table import SuiteRun, Table, both

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.scores import by_task
 from reports.suite_tables.table import SuiteRun, Table, average, both, not_measured, quotient, values
 from reports.text import ABSENT, number

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import median
 
-from harness.contract.samples import Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Sample
 from reports.scores import by_task
 from reports.suite_tables.table import (
     Groups,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from harness.contract.samples import Pair, Role, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Role, Sample
 from harness.runs.positions import PositionSummary
 from reports.text import ABSENT, number, percent, points
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from harness.contract.samples import Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Sample
 from reports.scores import by_task
 from reports.suite_tables.scores import endings_tables, score_table
 from reports.suite_tables.table import (

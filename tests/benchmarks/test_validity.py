@@ -12,7 +12,7 @@ from scipy import stats
 
 from benchmarks.validity import figure, outcomes, page, pairs, scores, sequential, tables
 from benchmarks.validity.__main__ import DOCS, RESULTS, main
-from benchmarks.validity.cells import Cells, Job, seeded
+from benchmarks.validity.cells import Call, Cells, seeded
 from harness.judging.sequential import run_test
 from harness.judging.statistics import paired_interval, ratio_interval, tango_interval
 
@@ -119,12 +119,12 @@ def test_no_case_that_another_gate_let_through_passes() -> None:
 
 def test_a_run_that_was_ended_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
-    jobs = [Job(tables.staircase, (20, t, "upper")) for t in (0.1, 0.2)]
-    first = Cells(path).run(jobs[:1])
+    calls = [Call(tables.staircase, (20, t, "upper")) for t in (0.1, 0.2)]
+    first = Cells(path).run(calls[:1])
     path.write_text(path.read_text() + '{"key": "tables.sta')  # cut off
     again = Cells(path)
     before = dict(again.seconds)
-    assert again.run(jobs)[:1] == first and again.seconds[jobs[0].key] == before[jobs[0].key]
+    assert again.run(calls)[:1] == first and again.seconds[calls[0].key] == before[calls[0].key]
 
 
 def test_seeds_are_those_of_the_cell() -> None:

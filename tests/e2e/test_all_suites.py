@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from browser_page import check_page
 
-from harness.contract.samples import ROLES, Pair, Role, Sample, pair_samples
+from harness.contract.pairs import Pair, pair_samples
+from harness.contract.samples import ROLES, Role, Sample
 from harness.judging.verdict import EXIT_CODES
 from harness.offline.answer_files import Answer
 from harness.offline.scoring import score_answers

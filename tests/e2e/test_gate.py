@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint.models import resolve_model
-from harness.contract.samples import pair_samples
+from harness.contract.pairs import pair_samples
 from harness.judging.verdict import EXIT_CODES
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import policy_of, quantgate, servers_of

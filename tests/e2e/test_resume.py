@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.contract.samples import pair_samples
+from harness.contract.pairs import pair_samples
 from harness.judging.verdict import EXIT_CODES
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import FEW_PAIRS, quantgate, servers_of, wait_for

@@ -10,7 +10,8 @@ from command_line import POLICY, Quantgate, last_line
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES, Item, Sample
 from harness.gate import pipeline as gate
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 
 # -- judging again -------------------------------------------------------------------------------------------
 

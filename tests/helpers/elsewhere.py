@@ -10,7 +10,8 @@ from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, Sample
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import Verdict
-from harness.runs.folder import Manifest, RunFolder, ServerFacts
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest, ServerFacts
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 STAMP = "2026-01-01T00-00-00.000000"

@@ -14,7 +14,8 @@ from harness.contract.samples import ROLES, Item, Role, Sample
 from harness.endpoint.client import Endpoint
 from harness.gate.job import Job, order_items
 from harness.gate.questions import ask_everything
-from harness.runs.folder import Manifest, ModelFacts, RunFolder, ServerFacts
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest, ModelFacts, ServerFacts
 from harness.runs.progress import Reporter
 from suites.base import Suite, make_item, make_sample
 

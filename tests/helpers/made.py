@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.contract.pairs import Pairing, pair_samples
 from harness.contract.policy import Check, Policy
-from harness.contract.samples import ROLES, Pairing, PairKey, Role, Sample, pair_samples
+from harness.contract.samples import ROLES, PairKey, Role, Sample
 from harness.judging.checks import CheckResult, Context, decide
 
 Scores = Iterable[tuple[float | None, float | None]]

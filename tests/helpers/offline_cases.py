@@ -9,7 +9,7 @@ from typing import Any
 from harness.contract.items import read_items
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import Item, Sample, read_samples
-from harness.offline.scoring import Scores, score_answers
+from harness.offline.scoring import OfflineScores, score_answers
 from harness.runs.progress import Reporter
 
 TEMPLATE = (
@@ -73,7 +73,9 @@ def items_of(made: Path, suite: str) -> list[Item]:
     return list(read_items(made / f"{suite}.jsonl"))
 
 
-def score(made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: Any) -> tuple[Scores, list[Sample]]:
+def score(
+    made: Path, suite: str, lines: list[Any], tmp_path: Path, **options: Any
+) -> tuple[OfflineScores, list[Sample]]:
     """Score these answer lines: the scores, and the samples that were written."""
     answers = write_lines(tmp_path / "answers.jsonl", lines)
     out = tmp_path / "samples.jsonl"

@@ -8,7 +8,7 @@ from fake_server import FakeServer, FakeVllm, ask
 
 from harness.contract.errors import NotComparable
 from harness.parity.readback import read_back
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 
 def facts(path: Path | None = None, **more: Any) -> ModelFacts:

@@ -9,7 +9,8 @@ from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import ROLES, Item, Role, Sample, sha256_of
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import Verdict, judge
-from harness.runs.folder import Manifest, ModelFacts, RunFolder, ServerFacts, Stage
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest, ModelFacts, ServerFacts, Stage
 
 SEALED = parse_policy(
     """name: demo

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from report_runs import SEALED, manifest, sample
 
-from harness.contract.samples import Item, Pair, Role, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Item, Role, Sample
 from harness.runs.folder import RunFolder
 
 Metrics = Mapping[str, float]

@@ -9,7 +9,7 @@ from report_runs import make_run, manifest, sample
 from suite_runs import footprint, pair, store
 
 from harness.contract.samples import Sample
-from harness.runs.folder import Baseline, Stage
+from harness.runs.manifest import Baseline, Stage
 from reports.cost import costs
 from reports.samples.pairs import StoredPairs, collect
 from reports.suite_tables.footprint import fits_on

@@ -11,7 +11,7 @@ from report_runs import make_run, manifest
 
 from harness.commands import app
 from harness.contract.samples import Role
-from harness.runs.folder import Baseline, Manifest, ServerFacts
+from harness.runs.manifest import Baseline, Manifest, ServerFacts
 from reports.provenance import provenance
 from reports.repeat import repeat, started
 

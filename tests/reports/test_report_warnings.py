@@ -12,7 +12,8 @@ from report_runs import SEALED, edited, judge_run, make_run, result, sample, ver
 
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES
-from harness.runs.folder import Baseline, RunFolder, SampleFile, ServerFacts
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Baseline, SampleFile, ServerFacts
 from reports.provenance import provenance
 from reports.render import read_report
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from harness.checkpoint.claims import Claim
-from harness.checkpoint.doubts import differences, doubts
-from harness.runs.folder import ModelFacts
+from harness.checkpoint.doubts import doubts, pair_doubts
+from harness.runs.manifest import ModelFacts
 
 GLM = ModelFacts(
     name="glm",
@@ -208,8 +208,8 @@ REFERENCE = facts(bits_per_weight=16.0, linear_bits=16.0, low_bit_share=0.0, qua
     ],
 )
 def test_what_quantizing_must_not_change(change: dict[str, Any], said: list[str]) -> None:
-    assert differences(REFERENCE, facts(**change)) == said
+    assert pair_doubts(REFERENCE, facts(**change)) == said
 
 
 def test_a_reference_without_blocks_divides_by_nothing() -> None:
-    assert len(differences(REFERENCE.model_copy(update={"block_parameters": 0}), GLM)) == 1
+    assert len(pair_doubts(REFERENCE.model_copy(update={"block_parameters": 0}), GLM)) == 1

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from harness.checkpoint import models
 from harness.checkpoint.models import base_model_of, cache_folder, describe, quantization_of, resolve_model
 from harness.contract.errors import BadInput, RunFailed
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 
 def checkpoint(folder: Path, config: dict[str, Any] | None = None, **files: dict[str, Any]) -> Path:

@@ -6,7 +6,7 @@ import pytest
 from made import sample
 
 from harness.contract.metrics import METRICS, Difference, Ratio
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 
 DIFFERENCES = sorted(name for name, metric in METRICS.items() if isinstance(metric, Difference))
 RATES = {

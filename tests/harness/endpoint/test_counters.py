@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.endpoint.client import EndpointError
 from harness.endpoint.counters import counter, measure_server, spec_counters, spec_metrics
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 FACTS = ModelFacts(
     name="a/b",

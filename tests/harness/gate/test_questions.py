@@ -28,8 +28,9 @@ from jobs import (
 )
 
 from harness.contract.errors import RunFailed
+from harness.contract.pairs import sealed_order
 from harness.contract.policy import parse_policy
-from harness.contract.samples import Role, sealed_order
+from harness.contract.samples import Role
 from harness.gate.job import order_items
 from harness.gate.pipeline import judge_run
 from harness.gate.questions import ask_everything

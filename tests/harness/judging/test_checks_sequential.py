@@ -6,8 +6,9 @@ from typing import Any
 from check_cases import ACCURACY, TRUNCATED, answered
 from made import changed, counts, decided, pairs, plan
 
+from harness.contract.pairs import sealed_order
 from harness.contract.policy import Check
-from harness.contract.samples import Sample, sealed_order
+from harness.contract.samples import Sample
 from harness.judging.estimates import StopRule
 from harness.judging.sequential import items_without_loss
 

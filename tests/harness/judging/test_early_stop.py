@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made import Plan, changed, counts, items, noise, pairs, plan, policy, sample
 
+from harness.contract.pairs import sealed_order
 from harness.contract.policy import Policy
-from harness.contract.samples import PairKey, Sample, sealed_order
+from harness.contract.samples import PairKey, Sample
 from harness.judging.early_stop import EarlyStop
 from harness.judging.sequential import SequentialTest, run_test
 from harness.judging.verdict import judge

@@ -5,7 +5,8 @@ from made import Plan, changed, counts, documents, items, noise, pairs, plan, sa
 from verdict_cases import ACCURACY, BAD, GOOD, one, run
 
 from harness.contract.errors import BadInput
-from harness.contract.samples import Sample, noise_keys
+from harness.contract.pairs import noise_keys
+from harness.contract.samples import Sample
 
 
 def test_everything_that_cannot_be_used_is_counted_against_the_plan() -> None:

@@ -10,7 +10,8 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, read_samples
 from harness.offline.scoring import score_answers
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 
 # -- a run's own items -----------------------------------------------------------------------------------------------

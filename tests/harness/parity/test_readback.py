@@ -12,7 +12,7 @@ from harness.endpoint.client import EndpointError
 from harness.parity.comparison import differences
 from harness.parity.readback import DEFAULTS, PROBES, TOOLS, read_back
 from harness.parity.server_config import READABLE, UNKNOWN
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 
 def test_what_is_read_back_is_what_the_server_says(server: FakeServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from readbacks import facts, read
 from harness.contract.errors import BadInput
 from harness.parity.comparison import differences
 from harness.parity.readback import GENERATION_CONFIG
-from harness.runs.folder import ModelFacts
+from harness.runs.manifest import ModelFacts
 
 TOKENIZER: dict[str, Any] = {
     "version": "1.0",

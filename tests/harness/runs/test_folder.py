@@ -13,7 +13,8 @@ from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import SealedPolicy, load_policy, parse_policy
 from harness.contract.samples import Item, Sample, sha256_of
 from harness.judging.verdict import Verdict
-from harness.runs.folder import Manifest, ModelFacts, RunFolder, Stage
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest, ModelFacts, Stage
 
 POLICY = """\
 name: test  # ü 日本

@@ -14,7 +14,8 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, Sample
 from harness.gate import pipeline as gate
-from harness.runs.folder import Manifest, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 
 SEALED = parse_policy("""\

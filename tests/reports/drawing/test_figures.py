@@ -11,7 +11,8 @@ import pytest
 from report_page import page_of
 from suite_runs import every_suite, pair, store
 
-from harness.contract.samples import Pair, Role, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import Role, Sample
 from harness.endpoint.answers import Completion
 from reports.drawing.canvas import SuiteFigure
 from reports.drawing.svg import INKS

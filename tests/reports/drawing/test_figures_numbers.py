@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from suite_runs import compared, drafted, pair, ruler
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.drawing import heatmap
 from reports.drawing.charts import Row, most_changed, places_of, scale
 from reports.drawing.heatmap import Grid, change_tone, tone, worth_drawing

@@ -14,7 +14,8 @@ from report_runs import make_run, result, sample, small_run, verdict_of
 from harness.contract.samples import ROLES
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import EXIT_CODES
-from harness.runs.folder import Baseline, RunFolder
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import Baseline
 from reports.formats.report_schema import SCHEMA_VERSION, ReportJson, schema_text
 from reports.render import render
 

@@ -14,7 +14,8 @@ from report_runs import SEALED, edited, manifest, result, small_run, verdict_of
 from harness.contract.errors import BadInput
 from harness.contract.policy import SealedPolicy
 from harness.judging.checks import CheckResult
-from harness.runs.folder import RunFolder, SampleFile
+from harness.runs.folder import RunFolder
+from harness.runs.manifest import SampleFile
 from reports.history.chart import BOTTOM, HEIGHT, MOST_POINTS, TOP, Chart, chart
 from reports.history.page import write_history
 from reports.history.reading import groups, read_history

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from instance_runs import change, instance_run, store_samples
 from report_page import Page, page_of, reports_of
 
-from harness.contract.samples import ROLES, Pair, Sample
+from harness.contract.pairs import Pair
+from harness.contract.samples import ROLES, Sample
 from harness.runs.instances import InstanceResult, Outcome, sample_of_result
 from reports.instances.outcomes import BROKEN, NOT_RUN, instances, listed, outcomes
 from reports.known_suites import known_suite

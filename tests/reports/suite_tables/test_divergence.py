@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from report_page import reports_of
 from suite_runs import pair, store
 
-from harness.contract.samples import Pair, Role
+from harness.contract.pairs import Pair
+from harness.contract.samples import Role
 from harness.endpoint.client import Scores
 from harness.runs.positions import position_summary
 from reports.render import read_report

@@ -7,7 +7,7 @@ import random
 import pytest
 from suite_runs import needle, pair, ruler
 
-from harness.contract.samples import Pair
+from harness.contract.pairs import Pair
 from reports.scores import task_scores
 from reports.suite_tables import needle as needle_tables
 from reports.suite_tables import ruler as ruler_tables

@@ -14,7 +14,8 @@ from report_runs import sample
 from suite_runs import compared, every_suite, pair, store
 from suite_runs import footprint as checkpoint
 
-from harness.contract.samples import Pair, Role
+from harness.contract.pairs import Pair
+from harness.contract.samples import Role
 from harness.endpoint import counters
 from harness.endpoint.client import Completion
 from harness.runs.positions import BUCKETS
