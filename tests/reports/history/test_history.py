@@ -17,7 +17,7 @@ from harness.judging.checks import CheckResult
 from harness.runs.folder import RunFolder, SampleFile
 from reports.history.chart import BOTTOM, HEIGHT, MOST_POINTS, TOP, Chart, chart
 from reports.history.page import write_history
-from reports.history.reading import groups, read_history
+from reports.history.runs import groups, read_history
 from reports.html import source_hash
 
 

@@ -11,8 +11,8 @@ from report_runs import make_run, manifest
 
 from harness.cli import app
 from harness.runs.folder import Baseline, Manifest, ServerFacts
+from reports.commands import repeat, started
 from reports.provenance import provenance
-from reports.repeat import repeat, started
 
 
 def lines(facts: Manifest) -> dict[str, list[str]]:
