@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from reports import text
-from reports.drawing import figures
+from reports.drawing import forest
 from reports.drawing.canvas import SuiteFigure
 from reports.samples.files import CALL, FOLDER, Texts, inert_json
 from reports.samples.index import PairsView
@@ -50,8 +50,8 @@ def render_html(report: Report, texts: Texts | None = None) -> str:
             script=Markup(script),
             texts=texts,
             pairs_json=embed_json(_index(report.pairs, texts)),
-            forest=_svg(figures.forest(report.checks)),
-            forest_of=figures.drawn(report.checks),
+            forest=_svg(forest.forest(report.checks)),
+            forest_of=forest.drawn(report.checks),
             suite_figures={suite.name: _suite_figure(report, place) for place, suite in enumerate(report.suites)},
         )
     )

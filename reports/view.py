@@ -13,10 +13,10 @@ from harness.judging.checks import CheckResult
 from harness.judging.verdict import EXIT_CODES, Verdict
 from harness.runs.manifest import Manifest
 from harness.runs.positions import PositionSummary
+from reports.check_rows import RANK, CheckRow, check_rows
 from reports.cost import costs
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
-from reports.rows import RANK, CheckRow, check_rows
 from reports.samples.index import PairsView, show_pairs
 from reports.samples.pairs import collect, planned_pairs
 from reports.suite_tables.footprint import fits_on

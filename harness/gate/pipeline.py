@@ -83,12 +83,11 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
             job.manifest.samples = run.sample_files()
             job.save()
             verdict = judge_run(run)
-            with reporter.stage("report"):
-                render_run(run, options.single_file)
         finally:
             job.manifest.stages += reporter.stages
             job.save()
-        render_run(run, options.single_file)  # once more, now that it is known where the time went
+        with reporter.stage("report"):  # told on the terminal alone: the report says where the time before it went
+            render_run(run, options.single_file)
     return run, verdict
 
 

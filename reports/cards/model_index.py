@@ -9,8 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from harness.contract.errors import BadInput
 from reports.cards.datasets import Source
 from reports.cards.licence import Origin, public_name
+from reports.check_rows import CheckRow
 from reports.known_suites import known_suite
-from reports.rows import CheckRow
 from reports.scores import TaskScores
 from reports.text import one_line
 from reports.view import Report

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
-from reports.rows import CheckRow
+from reports.check_rows import CheckRow
 from reports.text import one_line, visible
 from reports.view import Report
 

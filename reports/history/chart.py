@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from harness.judging.checks import CheckResult
-from reports.history.reading import Line, Run
-from reports.rows import no_loss
+from reports.check_rows import no_loss
+from reports.history.runs import Line, Run
 from reports.text import bare, plural, quantity, unit_word
 
 WIDTH, HEIGHT = 360, 150

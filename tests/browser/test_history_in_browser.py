@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -83,5 +84,5 @@ def test_two_runs_are_laid_side_by_side(history: Path, browser: Browser) -> None
 def test_it_leads_to_a_report(history: Path, browser: Browser) -> None:
     with opened(browser, history) as page:
         page.get_by_role("region", name="Table of runs").get_by_role("link").first.click()
-        assert page.url.endswith("/runs/first/report/index.html")
+        expect(page).to_have_url(re.compile("/runs/first/report/index.html$"))
         expect(page.get_by_role("heading", level=1)).to_contain_text("Verdict:")

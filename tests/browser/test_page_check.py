@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from browser_page import check_page
+from browser_page import check_page, opened, tabbed
 from playwright.sync_api import Browser
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Page</title>
@@ -55,6 +55,17 @@ def test_every_fault_is_found(faults: dict[str, str], tmp_path: Path, browser: B
         check_page(written(tmp_path, *faults), browser)
     missed = [said for said in faults.values() if said not in str(found.value)]
     assert not missed, str(found.value)
+
+
+LATE = """<div style="height: 3000px"></div><a href="#here">far</a><script>
+const link = document.links[1];
+link.addEventListener("focus", () => { scrollTo(0, 0); setTimeout(() => link.scrollIntoView(), 200); });
+</script>"""
+
+
+def test_focus_is_looked_at_once_the_page_stands_still(tmp_path: Path, browser: Browser) -> None:
+    with opened(browser, written(tmp_path, LATE)) as page:
+        assert [(found["name"], found["inside"]) for found in tabbed(page)] == [("a a link", True), ("a far", True)]
 
 
 def test_a_page_without_fault_passes(tmp_path: Path, browser: Browser) -> None:

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
 from typing import Any
 
 import pytest
-from browser_page import opened, seen
+from browser_page import focus, opened, seen, tabbed
 from browser_runs import Reports
 from playwright.sync_api import Browser, Page, expect
 
 PAPER = "getComputedStyle(document.body).backgroundColor"
 DARK, LIGHT = "rgb(16, 20, 24)", "rgb(255, 255, 255)"
 
-FOCUS = """() => {
-  const at = document.activeElement, style = getComputedStyle(at), box = at.getBoundingClientRect();
-  if (at === document.body || at === document.documentElement) return null;
-  const drawn = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
-  at.dataset.reached = "yes";
-  return {
-    name: `${at.localName} ${(at.getAttribute("aria-label") || at.textContent).trim().slice(0, 50)}`,
-    drawn: drawn && at.matches(":focus-visible"),
-    inside: box.bottom > 0 && box.top < innerHeight && box.right > 0 && box.left < innerWidth,
-  };
-}"""
 MISSED = """() => [...document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']")]
   .filter((each) => each.checkVisibility({contentVisibilityAuto: false}) && !each.disabled && !each.dataset.reached)
   .map((each) => `${each.localName} ${each.textContent.trim().slice(0, 50)}`)"""
-
-
-def tabbed(page: Page, most: int = 1000) -> Iterator[dict[str, Any]]:
-    """What Tab reaches, one after the other, until it leaves the page."""
-    for _ in range(most):
-        page.keyboard.press("Tab")
-        found = page.evaluate(FOCUS)
-        if found is None:
-            return
-        yield found
-    pytest.fail(f"Tab does not leave the page after {most} steps")
 
 
 def tab_to(page: Page, name: str) -> None:
@@ -94,7 +72,7 @@ def test_everything_opens_from_the_keyboard_alone(report: Reports, browser: Brow
     with opened(browser, report("finished")) as page:
         page.keyboard.press("Tab")
         page.keyboard.press("Enter")  # skips to the checks
-        assert page.url.endswith("#checks")
+        expect(page).to_have_url(re.compile("#checks$"))
         tab_to(page, "How to read this")
         page.keyboard.press("Enter")
         expect(page.get_by_text("Losses are positive when the candidate is worse.")).to_be_visible()
@@ -109,7 +87,7 @@ def test_everything_opens_from_the_keyboard_alone(report: Reports, browser: Brow
         expect(page.get_by_label("Prompt").first).to_contain_text("Natalia sold clips")
         tab_to(page, "Link to this pair")
         page.keyboard.press("Enter")
-        assert "#cot/" in page.url or "#ruler/" in page.url
+        expect(page).to_have_url(re.compile("#(cot|ruler)/"))
 
 
 @pytest.mark.parametrize("which", ["finished", "instance"])
@@ -133,7 +111,7 @@ def test_wishes_of_the_reader_take_nothing_away(emulated: dict[str, Any], report
         page.get_by_role("link", name="Samples").first.click()
         expect(page.get_by_role("heading", name="Samples")).to_be_in_viewport()
         page.keyboard.press("Tab")
-        assert page.evaluate(FOCUS)["drawn"]
+        assert (focus(page) or {})["drawn"]
 
 
 def test_the_page_reads_without_script(report: Reports, browser: Browser) -> None:

@@ -30,7 +30,7 @@ def counted(page: Page, number: int, of: int = TOTAL) -> None:
     """The list says and shows that many pairs."""
     said = f"{number} of {of} pairs" if 0 < number < of else f"{of} pairs" if number else "No pair fits."
     expect(samples(page).get_by_role("status")).to_have_text(re.compile(f"^{re.escape(said)}"))
-    assert rows(page).count() == min(number, 100)
+    expect(rows(page)).to_have_count(min(number, 100))
 
 
 def choose(page: Page, label: str, option: str | re.Pattern[str]) -> str:
@@ -115,7 +115,8 @@ def test_a_pair_opens_with_both_answers_thinking_prompt_and_differences(report: 
             "Half of 48 is 24, and 48 + 24 = 72.\n\nAnswer: 72"
         )
         expect(row.get_by_label("Answer of the candidate")).to_have_text("48 · 2 = 96.\n\nAnswer: 96")
-        assert row.get_by_role("deletion").count() and row.get_by_role("insertion").count()
+        for changed in ("deletion", "insertion"):
+            expect(row.get_by_role(changed)).not_to_have_count(0)
         prompts = [address for address in watch.asked if "prompts" in address]
         row.get_by_text("Prompt", exact=True).click()
         expect(row.get_by_label("Prompt")).to_contain_text("Natalia sold clips")
@@ -137,7 +138,7 @@ def test_a_permalink_opens_its_pair_even_where_filters_hide_it(report: Reports, 
         row = pair(page, "ruler/vt@2048/0005")
         expect(row.get_by_label("Answer of the candidate")).to_be_visible()
         expect(row.locator("summary").first).to_be_in_viewport()
-        assert rows(page).filter(has=page.get_by_label("Answer of the candidate")).count() == 1
+        expect(rows(page).filter(has=page.get_by_label("Answer of the candidate"))).to_have_count(1)
     with opened(browser, index) as page:
         choose(page, "Suite", "cot")
         counted(page, 48)
@@ -159,10 +160,11 @@ def test_a_long_list_has_pages(report: Reports, browser: Browser) -> None:
     with opened(browser, report("every-suite")) as page:
         status = samples(page).get_by_role("status")
         expect(status).to_have_text(f"{total} pairs, 1 to 100 here")
-        first = rows(page).first.text_content()
+        first = rows(page).first.text_content() or ""
         samples(page).get_by_role("button", name="Next").click()
         expect(status).to_have_text(f"{total} pairs, 101 to 200 here")
-        assert rows(page).count() == 100 and rows(page).first.text_content() != first
+        expect(rows(page)).to_have_count(100)
+        expect(rows(page).first).not_to_have_text(first)
         samples(page).get_by_role("spinbutton", name="Page").fill("999")
         samples(page).get_by_role("spinbutton", name="Page").press("Enter")
         expect(status).to_contain_text(f"to {total} here")
@@ -203,7 +205,8 @@ def test_side_files_that_are_gone_are_named(report: Reports, browser: Browser, t
     shutil.copy(report("finished"), page_alone)
     watch = Watch(tmp_path)
     with opened(browser, page_alone, watch=watch) as page:
-        rows(page).first.locator("summary").click()
+        with page.expect_console_message(lambda said: "ERR_FILE_NOT_FOUND" in said.text):
+            rows(page).first.locator("summary").click()
         expect(rows(page).first).to_contain_text("samples/0.js is not there or cannot be read")
         assert [fault for fault in watch.faults if "ERR_FILE_NOT_FOUND" not in fault] == []
         watch.faults.clear()

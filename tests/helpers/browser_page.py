@@ -250,3 +250,42 @@ def dead_links(page: Page, path: Path) -> list[str]:
 def seen(page: Page) -> str:
     """Everything the page shows, blanks made one; line breaks allowed inside long names are gone."""
     return " ".join(page.locator("body").inner_text().replace("\u00a0", " ").split())
+
+
+FOCUS = """async () => {
+  const at = document.activeElement;
+  if (at === document.body || at === document.documentElement) return null;
+  const box = () => at.getBoundingClientRect(), frame = () => new Promise(requestAnimationFrame);
+  const inSight = ({bottom, top, right, left}) => bottom > 0 && top < innerHeight && right > 0 && left < innerWidth;
+  let now = box(), still = false;
+  for (const start = performance.now(); !(still && inSight(now)) && performance.now() - start < 5000;) {
+    await frame();
+    const before = now;
+    now = box();
+    still = now.top === before.top && now.left === before.left;
+  }
+  const style = getComputedStyle(at), drawn = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+  at.dataset.reached = "yes";
+  return {
+    name: `${at.localName} ${(at.getAttribute("aria-label") || at.textContent).trim().slice(0, 50)}`,
+    drawn: drawn && at.matches(":focus-visible"),
+    inside: inSight(now),
+  };
+}"""
+
+
+def focus(page: Page) -> dict[str, Any] | None:
+    """What has the focus, once the page stands still with it in sight or has had its time; None for the page itself."""
+    found: dict[str, Any] | None = page.evaluate(FOCUS)
+    return found
+
+
+def tabbed(page: Page, most: int = 1000) -> Iterator[dict[str, Any]]:
+    """What Tab reaches, one after the other, until it leaves the page."""
+    for _ in range(most):
+        page.keyboard.press("Tab")
+        found = focus(page)
+        if found is None:
+            return
+        yield found
+    pytest.fail(f"Tab does not leave the page after {most} steps")

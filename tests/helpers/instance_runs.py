@@ -65,3 +65,11 @@ def store_samples(folder: RunFolder) -> None:
             if (place(folder, role, ref.item) / "result.json").exists():
                 log.append(sample_of_result(ref, role, read_result(place(folder, role, ref.item))))
     log.close()
+
+
+def step(command: str, output: str, **extra: object) -> list[dict[str, Any]]:
+    """Two messages: an answer with one command, and what it printed."""
+    return [
+        {"role": "assistant", "content": "thought", "extra": {"actions": [{"command": command}]}},
+        {"role": "user", "content": "seen", "extra": {"raw_output": output, "returncode": 0, **extra}},
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from typing import Any
 
@@ -104,3 +105,9 @@ def reports_of(folder: RunFolder) -> dict[str, str]:
 def plain(text: str) -> str:
     """Markup of HTML and Markdown taken away from a text without letters that need it."""
     return text.replace("\\", "").replace("&gt;", ">").replace("&#39;", "'").replace("&#x27;", "'")
+
+
+def printed(markup: str) -> list[str]:
+    """The texts of a drawing's first image."""
+    root = ET.fromstring(f"<figure>{markup}</figure>")
+    return [element.text for element in root[0].iter() if element.tag.endswith("text") and element.text]

@@ -9,8 +9,8 @@ from pathlib import Path
 from report_page import page_of
 from report_runs import make_run, result, verdict_of
 
-from reports.drawing.figures import drawn, forest
-from reports.rows import check_rows
+from reports.check_rows import check_rows
+from reports.drawing.forest import drawn, forest
 from reports.text import date, duration, hide_secret, hide_secrets, one_line, points, shorten, signed, size, visible
 
 

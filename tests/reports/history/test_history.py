@@ -18,7 +18,7 @@ from harness.runs.folder import RunFolder
 from harness.runs.manifest import SampleFile
 from reports.history.chart import BOTTOM, HEIGHT, MOST_POINTS, TOP, Chart, chart
 from reports.history.page import write_history
-from reports.history.reading import groups, read_history
+from reports.history.runs import groups, read_history
 from reports.html import source_hash
 
 

@@ -9,7 +9,7 @@ from report_runs import result
 
 from harness.contract.metrics import Unit
 from harness.judging.checks import CheckResult, NoiseResult, show
-from reports.rows import CheckRow, check_rows
+from reports.check_rows import CheckRow, check_rows
 from reports.text import bare, quantity, unit_word
 
 SPEED = {"metric": "speed_ratio", "margin_kind": "min", "margin": 0.9, "unit": "ratio", "b": None, "c": None}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from reports.check_rows import CheckRow
 from reports.drawing.canvas import MAX_ROWS
 from reports.drawing.charts import labelled_rows, named
 from reports.drawing.svg import INKS
-from reports.rows import CheckRow
 from reports.text import plural
 
 if TYPE_CHECKING:
