@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -11,15 +9,10 @@ from pathlib import Path
 
 import pytest
 import quantgate_kernels
+from wheels import PACKAGES, PIP, SOURCES, build, run
 
 import harness
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = {
-    "quantgate": ("harness", "quantizers", "reports", "suites"),
-    "quantgate_kernels": ("quantgate_kernels",),
-}
-SOURCES = {"quantgate": ROOT, "quantgate_kernels": ROOT / "kernels"}
 IMPORTS = """
 import harness, quantgate_kernels, quantizers, reports, suites, sys
 from importlib.resources import files
@@ -30,35 +23,9 @@ assert files("harness").joinpath("policies", "release.yaml").read_text("utf-8")
 """
 
 
-def run(*command: str | Path, folder: Path) -> None:
-    done = subprocess.run(
-        command, cwd=folder, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-
-
-def build(name: str, folder: Path) -> Path:
-    """A wheel by way of a source distribution, as `python -m build` makes it, of a copy without what is not tracked."""
-    source = folder / "source"
-    source.mkdir(parents=True)
-    for file in ("pyproject.toml", "LICENSE", "README.md"):
-        if (SOURCES[name] / file).exists():
-            shutil.copy(SOURCES[name] / file, source)
-    for package in PACKAGES[name]:
-        shutil.copytree(SOURCES[name] / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
-    hook = "from setuptools import build_meta as b; b.build_sdist('..')"
-    run(sys.executable, "-c", hook, folder=source)
-    (archive,) = folder.glob("*.tar.gz")
-    shutil.unpack_archive(archive, folder / "unpacked")
-    pip = (sys.executable, "-m", "pip", "wheel", "-q", "--disable-pip-version-check")
-    run(*pip, "--no-index", "--no-deps", "--no-build-isolation", f"unpacked/{archive.name[:-7]}", folder=folder)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
-
-
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    pytest.importorskip("setuptools", minversion="78", reason="building needs setuptools")
+    pytest.importorskip("setuptools", minversion="78")
     return {name: build(name, tmp_path_factory.mktemp("build") / name) for name in PACKAGES}
 
 
@@ -78,8 +45,7 @@ def test_every_file_of_every_package_is_in_the_wheel(wheels: dict[str, Path], na
 def test_installed_alone_they_are_all_that_is_imported(wheels: dict[str, Path], tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", "fresh", folder=tmp_path)
     python = tmp_path / "fresh" / "bin" / "python"
-    pip = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "--python", python, "install")
-    run(*pip, "--no-index", "--no-deps", *wheels.values(), folder=tmp_path)
+    run(*PIP, "--python", python, "install", "--no-index", "--no-deps", *wheels.values(), folder=tmp_path)
     run(python, "-c", IMPORTS, folder=tmp_path)
     assert (python.parent / "quantgate").exists()
 
