@@ -1,6 +1,10 @@
 # make gate                    the demo: quantizes a small real model and gates it against its reference
 # make gate MODEL=... [REFERENCE=...] [POLICY=...] [BASELINE=RUN] [OUT=...] [RESUME=1]
-# make ready (installs only) | test | lint | report [RUN=...] | clean
+# make ready                   installs only
+# make check | fix             what CI checks before the tests | what of it can be put right without asking
+# make unit | test             the fast tests | all: browser, containers and real servers too
+# make report [RUN=...]        renders a run again, the newest unless told otherwise
+# make lock | clean            pins what the environment has | removes the environment and what was built
 #
 # make itself ends with 2 whenever a command fails; the gate's own exit code (0 PASS, 1 FAIL, 2 INCONCLUSIVE,
 # 3 not comparable or bad input, 4 the run failed) is in the line above "make: ***", and is that of `quantgate gate`.
@@ -14,13 +18,17 @@ RUN ?= $(lastword $(sort $(wildcard runs/*)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(FLAVOR)
 
-.PHONY: ready gate test lint report lock clean
+.PHONY: ready gate check fix unit test report lock clean
 
 ready: $(READY)
 
 gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
+
+# Nothing here waits for a browser, a container or a server.
+unit: $(READY)
+	@$(BIN)/python -m pytest -m "not e2e and not browser and not engine" -n logical --maxprocesses 8 --dist worksteal
 
 # Unit tests with reports in a real browser and agents in real containers, which wait a lot: one process more than cores.
 # Then real servers, two files of tests at a time; the run that two files look at is made by the first. All are run,
@@ -31,10 +39,15 @@ test: $(READY)
 	  $(BIN)/python -m pytest -m e2e -n 2 --dist loadfile --no-loadscope-reorder --durations 8 || failed=1; \
 	  exit $$failed
 
-lint: $(READY)
+check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/typos
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 report: $(READY)
 	@$(BIN)/quantgate report $(or $(RUN),$(error no run under runs/ yet: make gate first))

@@ -217,7 +217,7 @@ def test_what_a_killed_run_left_is_removed_by_its_label(tmp_path: Path, monkeypa
         monkeypatch.setenv("DOCKER_HOST", fake.address)
         mine = str((tmp_path / "swebench").resolve())
         fake.add("left", {LABEL: f"{mine}/candidate/pallets__flask-1"})
-        fake.add("anothers", {LABEL: f"{mine}2/candidate/pallets__flask-1"})
+        fake.add("of another", {LABEL: f"{mine}2/candidate/pallets__flask-1"})
         suite(tmp_path, modal=True).begin()
         assert fake.removed == []
         suite(tmp_path).begin()
