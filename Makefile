@@ -26,9 +26,9 @@ gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
-# Nothing here waits for a browser, a container or a server.
+# Nothing here waits for a browser, a container or a server, or takes more than two seconds.
 unit: $(READY)
-	@$(BIN)/python -m pytest -m "not e2e and not browser and not engine" -n logical --maxprocesses 8 --dist worksteal
+	@$(BIN)/python -m pytest -m "not e2e and not browser and not engine and not slow" -n logical --maxprocesses 8 --dist worksteal
 
 # Unit tests with reports in a real browser and agents in real containers, which wait a lot: one process more than cores.
 # Then real servers, two files of tests at a time; the run that two files look at is made by the first. All are run,

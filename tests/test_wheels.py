@@ -29,6 +29,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build(name, tmp_path_factory.mktemp("build") / name) for name in PACKAGES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKAGES)
 def test_every_file_of_every_package_is_in_the_wheel(wheels: dict[str, Path], name: str) -> None:
     source = SOURCES[name]
@@ -42,6 +43,7 @@ def test_every_file_of_every_package_is_in_the_wheel(wheels: dict[str, Path], na
         assert {Path(path).suffix for path in wanted} == {".py", ".yaml", ".txt", ".jsonl", ".j2", ".css", ".js"}
 
 
+@pytest.mark.slow
 def test_installed_alone_they_are_all_that_is_imported(wheels: dict[str, Path], tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", "fresh", folder=tmp_path)
     python = tmp_path / "fresh" / "bin" / "python"

@@ -177,6 +177,7 @@ def test_names_from_a_policy_are_no_markup(quantgate: Quantgate, capsys: pytest.
 # -- as a process --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_process_ends_as_the_function_does(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", "judge", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -200,6 +201,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_cancelled_job_cleans_up_and_fails(number: signal.Signals) -> None:
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

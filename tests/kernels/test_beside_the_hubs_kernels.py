@@ -37,12 +37,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "both"
 
 
+@pytest.mark.slow
 def test_no_file_is_of_both(both: Path) -> None:
     files = {found.name: {str(path) for path in found.files or ()} for found in distributions(path=[str(both)])}
     assert files.keys() == {"kernels", "quantgate-kernels"} and all(files.values())
     assert not files["kernels"] & files["quantgate-kernels"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_front", [(), (str(ROOT),)], ids=["elsewhere", "in a checkout"])
 def test_both_are_imported_in_one_process(both: Path, in_front: tuple[str, ...]) -> None:
     """In a checkout too, where the folder kernels/ is on the path: it has no __init__.py and gives way."""

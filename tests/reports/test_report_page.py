@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from report_page import Page, page_of, texts_of
 from report_runs import judge_run, make_run, sample, small_run
 
@@ -157,6 +158,7 @@ def test_a_huge_answer_is_shortened_with_a_note(tmp_path: Path) -> None:
         assert sum(len(value) for _, value in answer["facts"]) < 1000 and len(json.dumps(pair)) < 100_000
 
 
+@pytest.mark.slow
 def test_flips_come_first_then_errors_and_cut_off_answers_then_all_others(tmp_path: Path) -> None:
     folder = small_run(tmp_path / "run", {"cot/word_problems": 3000})
     log = folder.log("cot")

@@ -125,6 +125,7 @@ def test_prompts_and_scores_are_those_of_lm_eval(server: FakeServer, folder: Pat
 # -- tasks that cannot be run --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

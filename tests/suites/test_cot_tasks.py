@@ -134,6 +134,7 @@ def test_answers_that_differ_are_wrong(made: dict[str, list[Item]], task: str) -
 
 
 @real_rows
+@pytest.mark.slow
 def test_the_worked_solutions_are_right(made: dict[str, list[Item]]) -> None:
     for task, field in (("gsm8k", "answer"), ("math500", "solution")):
         suite = cot(task)

@@ -3,6 +3,7 @@
 from random import Random
 from typing import Any
 
+import pytest
 from check_cases import ACCURACY, TRUNCATED, answered
 from made import changed, counts, decided, pairs, plan
 
@@ -43,6 +44,7 @@ def test_what_was_answered_after_the_decision_is_ignored() -> None:
         assert decided(check, later, plan(samples)) == plain
 
 
+@pytest.mark.slow
 def test_only_the_items_used_count_as_unusable() -> None:
     check = ACCURACY | {"max_loss": 0.03, "stop": "sequential"}
     samples = pairs(counts(both=1000))
@@ -102,6 +104,7 @@ def test_a_ceiling_that_no_item_settles_is_no_pass_and_a_broken_one_fails_early(
     assert bad.verdict == "FAIL" and "ceiling" in bad.reason and bad.n < 60 and bad.p_fail is not None
 
 
+@pytest.mark.slow
 def test_looking_at_a_ceiling_after_every_item_keeps_its_level() -> None:
     """Streams at exactly the ceiling: passing is an error, and optional stopping must not make it more likely."""
     check = Check(metric="truncated_rate", on="cot", max_increase=0.5, ceiling=0.1, stop="sequential")

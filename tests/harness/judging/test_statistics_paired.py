@@ -39,6 +39,7 @@ def test_the_exact_interval_is_the_unconditional_test_of_brute_force_inverted(n:
     assert 0 <= np.mean(off) < 0.015
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 12, 25])
 def test_no_margin_is_passed_by_mistake_in_more_than_five_percent(n: int) -> None:
     # Exact: all tables, all margins at which a table begins to pass, all discordances.

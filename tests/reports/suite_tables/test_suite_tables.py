@@ -84,6 +84,7 @@ def check_shape(tables: list[Table]) -> None:
         assert not any("nan" in cell or "inf" in cell for row in table.rows for cell in row[1:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suite", [*KNOWN_SUITES])
 @given(pairs=PAIRS, noise=PAIRS, speculative=COUNTERS)
 @settings(max_examples=60, deadline=None)

@@ -59,6 +59,7 @@ def require_lengths(tokenizer: Any, items: list[Item]) -> None:
         assert 0.99 * asked <= found <= asked, (item.task, item.item, found / asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_every_prompt_has_the_length_that_was_asked_for(tokenizer: Any, task: str) -> None:
     for lengths, count in (((1000, 1536, 2048), 2), ((3000, 4096, 8192, 16384), 1)):
