@@ -25,7 +25,7 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     if codes.numel() and (int(codes.min()) < 0 or int(codes.max()) >= 1 << bits):
         raise ValueError(f"codes must lie in 0..{(1 << bits) - 1}")
     period, words = _period(bits)
-    streams = codes.to(torch.int64).unflatten(-1, (-1, period))
+    streams = codes.to(torch.int64).reshape(*codes.shape[:-1], -1, period)
     packed = streams.new_zeros(*streams.shape[:-1], words)
     for place in range(period):
         word, shift = divmod(place * bits, WORD_BITS)
@@ -45,7 +45,7 @@ def unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
     period, per_period = _period(bits)
     if words.dtype != torch.int32 or words.shape[-1] % per_period:
         raise ValueError(f"{words.dtype} words {list(words.shape)} do not hold whole groups of {bits}-bit codes")
-    stream = (words.to(torch.int64) & 0xFFFFFFFF).unflatten(-1, (-1, per_period))
+    stream = (words.to(torch.int64) & 0xFFFFFFFF).reshape(*words.shape[:-1], -1, per_period)
     codes = torch.empty(*stream.shape[:-1], period, dtype=torch.int32, device=words.device)
     for place in range(period):
         word, shift = divmod(place * bits, WORD_BITS)
