@@ -28,6 +28,7 @@ def model_card(source: Path, config: dict[str, Any], recipe: Recipe, plan: Plan)
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
     text = settings.file.name if settings.file else "the texts shipped with quantgate"
+    rows = "".join(f"| {name} | {value} |\n" for name, value in words.settings.items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
 ---
@@ -45,8 +46,7 @@ A quantized form of `{front["base_model"]}`, made by quantgate.
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
 | calibration | {settings.samples} x {settings.length} tokens of {text}, seed {settings.seed} |
-| damping | {recipe.damping:g} |
-| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
+{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 Serve it with `vllm serve <this folder>`.
 """
