@@ -197,7 +197,7 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
     copy_side_files(checkpoint.folder, work.model)
     config = {**checkpoint.config, "quantization_config": plan.scheme.config(plan.ignore)}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    write_text(work.model / "README.md", model_card(checkpoint.folder, checkpoint.config, job.recipe, plan))
+    write_text(work.model / "README.md", model_card(checkpoint.folder, job.recipe, plan))
     report("copy", len(plan.other_tensors), len(plan.other_tensors))
 
 

@@ -38,6 +38,27 @@ def excepted(names: Sequence[str], quantization: Mapping[str, Any]) -> set[str]:
     return spared
 
 
+def contradicted(names: Sequence[str], quantization: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The modules among `names`, all stored quantized, that the config excepts, and the first entry that does so.
+
+    Strict where `excepted` is lenient: an entry counts that certainly means the module. Never raises.
+    """
+    found: dict[str, str] = {}
+    # compressed-tensors takes full names, classes and patterns; elsewhere the end or a part of a name is enough.
+    whole = str(quantization.get("quant_method")).replace("_", "-") == "compressed-tensors"
+    for entry in list(_exceptions(quantization))[:MOST_PATTERNS]:
+        if entry.startswith("re:"):
+            hits = _matched(["Linear", *names], entry[3:]) or set()
+            hits = set(names) if whole and "Linear" in hits else hits
+        elif whole:
+            hits = set(names) if entry == "Linear" else {entry}
+        else:
+            hits = _matching(names, [entry], children=False)[0]
+        for name in hits.intersection(names):
+            found.setdefault(name, entry)
+    return [name for name in names if name in found], next((found[name] for name in names if name in found), "")
+
+
 def _exceptions(quantization: Mapping[str, Any]) -> Iterator[str]:
     for key in KEYS:
         yield from _strings(quantization.get(key))
@@ -67,10 +88,14 @@ def _strings(value: object) -> Iterator[str]:
         yield from (entry for entry in value if isinstance(entry, str) and entry)
 
 
-def _matching(names: Sequence[str], entries: Sequence[str]) -> tuple[set[str], bool]:
-    """The names that one of the entries means, and whether every entry could be understood."""
+def _matching(names: Sequence[str], entries: Sequence[str], children: bool = True) -> tuple[set[str], bool]:
+    """The names that one of the entries means, and whether every entry could be understood.
+
+    With `children`, `*.self_attn` means what is inside of it too, as where gpt-oss leaves all of its attention out.
+    """
+    end = r"(?:\.|$)" if children else "$"
     patterns = [entry[3:] for entry in entries if entry.startswith("re:")]
-    patterns += [_glob(entry) for entry in entries if "*" in entry and not entry.startswith("re:")]
+    patterns += [_glob(entry) + end for entry in entries if "*" in entry and not entry.startswith("re:")]
     literal = {entry.strip(".").removesuffix(".weight") for entry in entries if "*" not in entry}
     found = {name for name in names if not literal.isdisjoint(_stretches(name))}
     if len(patterns) > MOST_PATTERNS:
@@ -90,7 +115,7 @@ def _stretches(name: str) -> Iterator[str]:
 
 
 def _glob(entry: str) -> str:
-    return ".*".join(re.escape(part) for part in entry.split("*")) + "$"
+    return ".*".join(re.escape(part) for part in entry.split("*"))
 
 
 def _matched(names: Sequence[str], pattern: str) -> set[str] | None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
-from quantizers import modeling, pipeline, work_folder
+from quantizers import modeling
 from quantizers.checkpoint import TensorInfo, open_checkpoint, read_header
 from quantizers.errors import QuantizeError
 from quantizers.modeling import build
@@ -204,7 +204,7 @@ def test_foreign_shapes_are_named_before_work_starts(model: Path, tiny_recipe: R
     ],
 )
 def test_widths_that_no_kernel_takes_are_refused(
-    tmp_path: Path, tiny_recipe: Recipe, settings: dict[str, int], message: str
+    tmp_path: Path, tiny_recipe: Recipe, settings: dict[str, Any], message: str
 ) -> None:
     ignore = {"ignore": ("lm_head", r"re:.*\.(down|o)_proj")}
     refused(save_tiny_llama(tmp_path / "model", **settings), tiny_recipe.model_copy(update=ignore), message)
@@ -229,7 +229,8 @@ def test_a_conv1d_is_no_expert(model: Path, tiny_recipe: Recipe) -> None:
         vocab_size=257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False,
     )  # fmt: skip
-    Lfm2ForCausalLM(config).to(torch.bfloat16).save_pretrained(model)
+    hybrid: Any = Lfm2ForCausalLM(config)
+    hybrid.to(torch.bfloat16).save_pretrained(model)
     out = quantize(model, tiny_recipe, model.parent / "out", device="cpu")
     before, after = open_checkpoint(model), open_checkpoint(out)
     conv = "model.layers.0.conv.conv.weight"
@@ -278,7 +279,7 @@ def test_a_disk_that_fills_up_leaves_nothing_under_the_final_name(
 
     patches: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
         "shard": lambda patch: patch.setattr(os, "fsync", full),
-        "rename": lambda patch: patch.setattr(work_folder.os, "replace", full),
+        "rename": lambda patch: patch.setattr(os, "replace", full),
         "folder": lambda patch: patch.setattr(Path, "mkdir", full),
     }
     with monkeypatch.context() as patch:
@@ -287,4 +288,4 @@ def test_a_disk_that_fills_up_leaves_nothing_under_the_final_name(
             quantize(model, tiny_recipe, out, device="cpu")
     assert not out.exists()
     assert quantize(model, tiny_recipe, out, device="cpu") == out
-    assert pipeline.open_checkpoint(out).tensors
+    assert open_checkpoint(out).tensors
