@@ -219,13 +219,14 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A sha256 that changes when the model does: config, tokenizer, headers, and 64 samples of each shard.
+    """A sha256 that changes when the model does: config, side files, headers, and 64 samples of each shard.
 
     Samples, because hashing a terabyte would cost more than quantizing a layer; training moves every tensor.
     """
+    from quantizers.side_files import side_files  # which reads JSON with this module
+
     digest = hashlib.sha256()
-    small = [CONFIG_FILE, *(p.name for p in sorted(checkpoint.folder.glob("tokenizer*")) if p.is_file())]
-    for file in [checkpoint.folder / name for name in small]:
+    for file in [checkpoint.folder / name for name in (CONFIG_FILE, *side_files(checkpoint.folder))]:
         with reading(file):
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     for info in checkpoint.tensors.values():

@@ -134,8 +134,14 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     embeddings may differ between layers). The layers themselves do not run.
 
     Raises:
-        QuantizeError: the model does not call its layers one after the other.
+        QuantizeError: the model does not call its layers one after the other, or has fewer embeddings than the
+            tokenizer has tokens.
     """
+    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
+    if highest >= embeddings:
+        raise QuantizeError(
+            f"the tokenizer gives token {highest}, but the model has {embeddings} embeddings: it is not its tokenizer"
+        )
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
 
@@ -224,8 +230,12 @@ def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> Non
     # A mark that no initialiser would write shows which buffers it left alone.
     for key, buffer in missing.items():
         part._buffers[key] = torch.full_like(buffer, UNSET if buffer.is_floating_point() else 0, device=device)
-    with torch.no_grad():
-        model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
+    try:
+        with torch.no_grad():
+            model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
+    except Exception as error:  # anything a model's initialiser may raise
+        reason = " ".join(str(error).split())[:300]
+        raise QuantizeError(f"the buffers of {name} cannot be computed ({reason}): not supported") from None
     for key in missing:
         value = part._buffers[key]
         if value is None or (value.is_floating_point() and bool((value == UNSET).any())):

@@ -14,7 +14,10 @@ from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS, Scheme
 
 # vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"))
+FUSED = (
+    ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("w1", "w3"),
+    ("in_proj_qkv", "in_proj_z"), ("in_proj_b", "in_proj_a"),
+)  # fmt: skip
 LARGEST_SHARD = 4 << 30
 # What vLLM's kernels ask of the outputs of one matrix, fused parts together. Marlin pads, CPUWNA16 does not
 # (model_executor/kernels/linear/mixed_precision in vLLM 0.32).

@@ -265,6 +265,12 @@ def test_a_layer_that_cannot_run_is_named(model: Path, tiny_recipe: Recipe, monk
     assert not (model.parent / "out").exists()
 
 
+def test_a_tokenizer_of_another_model_is_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    model = save_tiny_llama(tmp_path / "model", vocab_size=100, bos_token_id=1, eos_token_id=1)
+    with pytest.raises(QuantizeError, match=r"gives token \d+, but the model has 100 embeddings"):
+        quantize(model, tiny_recipe, tmp_path / "out", device="cpu")
+
+
 # -- a full disk ---------------------------------------------------------------------------------------------
 
 

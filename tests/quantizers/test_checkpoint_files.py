@@ -101,12 +101,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_fingerprint_sees_config_tokenizer_and_weights(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "a")
-    first = fingerprint(open_checkpoint(folder))
+    first = second = fingerprint(open_checkpoint(folder))
     assert first == fingerprint(open_checkpoint(save_folder(tmp_path / "b")))
     save_folder(tmp_path / "b", sample_tensors() | {"scalar": torch.tensor(2.75)})
     assert first != fingerprint(open_checkpoint(tmp_path / "b"))
-    (folder / "tokenizer.json").write_text("{}")
-    assert first != fingerprint(open_checkpoint(folder))
+    for name in ("tokenizer.json", "chat_template.jinja", "tekken.json", "spiece.model", "LICENSE"):
+        (folder / name).write_text("{}")
+        assert fingerprint(open_checkpoint(folder)) not in (first, second)
+        second = fingerprint(open_checkpoint(folder))
 
 
 HEADER_DAMAGE: dict[str, Any] = {
