@@ -106,11 +106,11 @@ def fill(
     Raises:
         QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
-    for path, part in module.named_modules():
-        name = ".".join(filter(None, (prefix, path)))
-        if skip and f"{name}.".startswith(f"{skip}."):
-            continue
+    named = {".".join(filter(None, (prefix, path))): part for path, part in module.named_modules()}
+    parts = {name: part for name, part in named.items() if not skip or not f"{name}.".startswith(f"{skip}.")}
+    for name, part in parts.items():
         _compute_buffers(model, part, name, device)
+    for name, part in parts.items():  # after them: an initialiser may write weights too
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             if key in part._non_persistent_buffers_set:
                 continue
@@ -233,13 +233,20 @@ def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> Non
     try:
         with torch.no_grad():
             model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
+            if any(map(_unset, part._buffers.values())):  # Falcon-H1 fills its layers' buffers from the whole model
+                model._init_weights(model.base_model)
     except Exception as error:  # anything a model's initialiser may raise
         reason = " ".join(str(error).split())[:300]
         raise QuantizeError(f"the buffers of {name} cannot be computed ({reason}): not supported") from None
     for key in missing:
-        value = part._buffers[key]
-        if value is None or (value.is_floating_point() and bool((value == UNSET).any())):
+        if part._buffers[key] is None or _unset(part._buffers[key]):
             raise QuantizeError(f"{name}.{key} is stored nowhere and its class cannot compute it: not supported")
+
+
+def _unset(buffer: torch.Tensor | None) -> bool:
+    if buffer is None or buffer.device.type == "meta" or not buffer.is_floating_point():
+        return False
+    return bool(buffer.eq(UNSET).any())
 
 
 def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:

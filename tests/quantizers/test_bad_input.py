@@ -222,20 +222,46 @@ def test_an_all_zero_row_is_no_error(model: Path, tiny_recipe: Recipe) -> None:
 # -- architectures -------------------------------------------------------------------------------------------
 
 
-def test_a_conv1d_is_no_expert(model: Path, tiny_recipe: Recipe) -> None:
-    from transformers import Lfm2Config, Lfm2ForCausalLM
+def hybrids() -> dict[str, tuple[Any, str, str]]:
+    """A small model of each family, its Conv1d and a Linear beside it."""
+    from transformers import (
+        FalconH1Config,
+        FalconH1ForCausalLM,
+        Lfm2Config,
+        Lfm2ForCausalLM,
+        Qwen3_5ForCausalLM,
+        Qwen3_5TextConfig,
+    )
 
-    config = Lfm2Config(
-        vocab_size=257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False,
+    size: dict[str, Any] = {
+        "vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    lfm2 = Lfm2Config(**size, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
+    falcon = FalconH1Config(**size, mamba_d_ssm=64, mamba_n_heads=32, mamba_d_head=2, mamba_d_state=16)
+    qwen = Qwen3_5TextConfig(
+        **size, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_key_head_dim=16,
+        linear_value_head_dim=16, linear_num_key_heads=2, linear_num_value_heads=16,
     )  # fmt: skip
-    hybrid: Any = Lfm2ForCausalLM(config)
+    return {
+        "lfm2": (Lfm2ForCausalLM(lfm2), "conv.conv", "conv.in_proj"),
+        "falcon_h1": (FalconH1ForCausalLM(falcon), "mamba.conv1d", "mamba.in_proj"),
+        "qwen3_5": (Qwen3_5ForCausalLM(qwen), "linear_attn.conv1d", "linear_attn.in_proj_qkv"),
+    }
+
+
+@pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "qwen3_5"])
+def test_a_conv1d_is_no_expert(model: Path, tiny_recipe: Recipe, family: str) -> None:
+    hybrid, conv, linear = hybrids()[family]
     hybrid.to(torch.bfloat16).save_pretrained(model)
-    out = quantize(model, tiny_recipe, model.parent / "out", device="cpu")
-    before, after = open_checkpoint(model), open_checkpoint(out)
-    conv = "model.layers.0.conv.conv.weight"
-    assert len(before.tensors[conv].shape) == 3 and after.tensors[conv].shape == before.tensors[conv].shape
-    assert "model.layers.0.conv.in_proj.weight_packed" in after.tensors
+    recipe = tiny_recipe.model_copy(
+        update={"calibration": tiny_recipe.calibration.model_copy(update={"samples": 2, "length": 32})}
+    )
+    out = quantize(model, recipe, model.parent / "out", device="cpu")
+    before, after = open_checkpoint(model).tensors, open_checkpoint(out).tensors
+    name = f"model.layers.0.{conv}.weight"
+    assert len(before[name].shape) == 3 and after[name].shape == before[name].shape
+    assert f"model.layers.0.{linear}.weight_packed" in after
 
 
 def test_experts_are_refused_by_their_modules_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
