@@ -119,7 +119,7 @@ def _ignored(
         draft = match is not None and int(match.group(1)) >= len(architecture.layers)
         strangers.append(f"re:{re.escape(match.group(0))}.*" if match and draft else module)
     entries = list(dict.fromkeys(linears + strangers))
-    classes = {type(module).__name__ for module in modules.values()}
+    classes = {base.__name__ for module in modules.values() for base in type(module).__mro__}
     for entry in entries:
         if _covers(entry, targets, classes):
             raise QuantizeError(

@@ -18,6 +18,8 @@ KEYS = (
     "llm_int8_skip_modules",  # bitsandbytes
     "linear_weights_not_to_quantize",  # AQLM
 )
+# Classes that every linear layer is of.
+CLASSES = ("Linear", "Module")
 MOST_PATTERNS = 200
 LONGEST_PATTERN = 1000
 MOST_PARTS = 32
@@ -43,18 +45,21 @@ def contradicted(names: Sequence[str], quantization: Mapping[str, Any]) -> tuple
 
     Strict where `excepted` is lenient: an entry counts that certainly means the module. Never raises.
     """
-    found: dict[str, str] = {}
-    # compressed-tensors takes full names, classes and patterns; elsewhere the end or a part of a name is enough.
+    # compressed-tensors takes full names, classes and patterns; elsewhere a part of a name between dots is enough.
     whole = str(quantization.get("quant_method")).replace("_", "-") == "compressed-tensors"
-    for entry in list(_exceptions(quantization))[:MOST_PATTERNS]:
-        if entry.startswith("re:"):
-            hits = _matched(["Linear", *names], entry[3:]) or set()
-            hits = set(names) if whole and "Linear" in hits else hits
-        elif whole:
-            hits = set(names) if entry == "Linear" else {entry}
-        else:
-            hits = _matching(names, [entry], children=False)[0]
-        for name in hits.intersection(names):
+    entries = list(dict.fromkeys(_exceptions(quantization)))
+    literal = {entry.strip(".").removesuffix(".weight"): entry for entry in entries if "*" not in entry}
+    found: dict[str, str] = {}
+    for name in names:
+        reach = (name, *CLASSES) if whole else _stretches(name)
+        if hit := next((part for part in reach if part in literal), None):
+            found[name] = literal[hit]
+    for entry in [entry for entry in entries if entry.startswith("re:") or ("*" in entry and not whole)][
+        :MOST_PATTERNS
+    ]:
+        pattern = entry[3:] if entry.startswith("re:") else f"{_glob(entry)}$"
+        hits = _matched([*CLASSES, *names] if whole else names, pattern) or set()
+        for name in names if hits.intersection(CLASSES) and whole else hits:
             found.setdefault(name, entry)
     return [name for name in names if name in found], next((found[name] for name in names if name in found), "")
 
@@ -88,14 +93,13 @@ def _strings(value: object) -> Iterator[str]:
         yield from (entry for entry in value if isinstance(entry, str) and entry)
 
 
-def _matching(names: Sequence[str], entries: Sequence[str], children: bool = True) -> tuple[set[str], bool]:
+def _matching(names: Sequence[str], entries: Sequence[str]) -> tuple[set[str], bool]:
     """The names that one of the entries means, and whether every entry could be understood.
 
-    With `children`, `*.self_attn` means what is inside of it too, as where gpt-oss leaves all of its attention out.
+    `*.self_attn` means what is inside of it too: gpt-oss leaves all of its attention out in that way.
     """
-    end = r"(?:\.|$)" if children else "$"
     patterns = [entry[3:] for entry in entries if entry.startswith("re:")]
-    patterns += [_glob(entry) + end for entry in entries if "*" in entry and not entry.startswith("re:")]
+    patterns += [_glob(entry) + r"(?:\.|$)" for entry in entries if "*" in entry and not entry.startswith("re:")]
     literal = {entry.strip(".").removesuffix(".weight") for entry in entries if "*" not in entry}
     found = {name for name in names if not literal.isdisjoint(_stretches(name))}
     if len(patterns) > MOST_PATTERNS:

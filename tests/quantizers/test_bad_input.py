@@ -72,7 +72,7 @@ def test_a_stored_cache_does_not_except_its_layer(model: Path, tiny_recipe: Reci
     ]
 
 
-@pytest.mark.parametrize("name", ["Linear.weight", "re:.*.weight", r"re:model\.layers\.0\..*|.weight"])
+@pytest.mark.parametrize("name", ["Linear.weight", "Module.weight", "re:.*.weight", r"re:model\.layers\.0\..*|.weight"])
 def test_a_tensor_whose_name_reads_as_a_class_or_a_pattern_is_refused(
     model: Path, tiny_recipe: Recipe, name: str
 ) -> None:

@@ -121,6 +121,13 @@ def test_patterns_of_a_config_take_linear_time() -> None:
     assert excepted(names, {"ignore": ["re:" + "a" * 10_000]}) == set(names)  # too long to be tried
     assert excepted(names, {"ignore": ["re:b"] * 1_000}) == set(names)  # too many
     assert excepted([".".join("a" * 5_000)], {"ignore": ["a.a"]}) == set()  # too deep for anything but its whole name
+    layers = [f"model.layers.{i}.mlp.experts.{j}.up_proj" for i in range(80) for j in range(256)]
+    entries = [
+        "lm_head",
+        *(f"model.layers.{i}.self_attn.o_proj" for i in range(5_000)),
+        *(f"re:.*z{i}" for i in range(300)),
+    ]
+    assert contradicted(layers, {"modules_to_not_convert": entries}) == ([], "")
     assert time.process_time() - began < 5
 
 
