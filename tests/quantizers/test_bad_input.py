@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -300,7 +301,7 @@ def test_a_tokenizer_of_another_model_is_named(tmp_path: Path, tiny_recipe: Reci
 # -- a full disk ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["shard", "rename", "folder"])
+@pytest.mark.parametrize("where", ["shard", "rename", "folder", "inner folder"])
 def test_a_disk_that_fills_up_leaves_nothing_under_the_final_name(
     model: Path, tiny_recipe: Recipe, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +314,7 @@ def test_a_disk_that_fills_up_leaves_nothing_under_the_final_name(
         "shard": lambda patch: patch.setattr(os, "fsync", full),
         "rename": lambda patch: patch.setattr(os, "replace", full),
         "folder": lambda patch: patch.setattr(Path, "mkdir", full),
+        "inner folder": lambda patch: patch.setattr(shutil, "disk_usage", full),
     }
     with monkeypatch.context() as patch:
         patches[where](patch)
