@@ -14,9 +14,9 @@ import torch
 from quantgate_kernels.formats.vq import CODEBOOK_STEP
 
 SEED = 20260101
-ROUNDS = 16
-SAMPLES_PER_ENTRY = 96
-CHUNK = 1 << 24
+ROUNDS = 12
+SAMPLES_PER_ENTRY = 48
+CHUNK = 1 << 20
 """Distances held at a time."""
 
 

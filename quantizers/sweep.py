@@ -1,0 +1,125 @@
+"""The exact block form of GPTQ: columns in blocks of d, an error of a block is spread over all columns after it.
+
+With H + damping = R R^T (R upper triangular) and U = R^-1, the error e = (w - q) of a block B costs |e R_BB|^2 once the
+columns after it have moved by -e R_BB U_B,rest. Published vector quantizers use the diagonal of R_BB alone (GPTVQ, arXiv
+2402.15319); the whole block is as cheap. Method of the sweep: GPTQ, arXiv 2210.17323.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from quantizers.gptq import LARGEST_DAMPING, HessianError
+
+SMALLEST_SCALE = 1e-6
+"""Of a group in fp16, whose smallest normal number is 6e-5 and whose smallest of all is 6e-8."""
+TABLE_ELEMENTS = 1 << 20
+"""Scores of entries that are held at a time: about what a cache holds."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a sweep needs of a Hessian [I, I] in blocks of d columns; float32."""
+
+    metric: torch.Tensor
+    """R_BB [I/d, d, d]: the error e of block B costs |e R_BB|^2."""
+    spread: torch.Tensor
+    """R_BB U_B,: as rows [I, I]: what e of block B takes from every later column."""
+
+
+def factors_of(hessian: torch.Tensor, dimensions: int, damping: float) -> Factors:
+    """Factor a Hessian [I, I]; a singular one is damped tenfold until it can be.
+
+    Raises:
+        HessianError: the Hessian is not finite, or stays singular at the largest damping.
+    """
+    size = len(hessian)
+    curvature = hessian.to(torch.float64)
+    mean = torch.diagonal(curvature).mean()
+    if not bool(torch.isfinite(mean)) or bool(mean < 0):
+        raise HessianError("the Hessian has a diagonal that is negative or not finite")
+    identity = torch.eye(size, dtype=torch.float64, device=hessian.device)
+    curvature = curvature / mean if bool(mean > 0) else identity
+    while True:
+        flipped, failed = torch.linalg.cholesky_ex((curvature + damping * identity).flip(0, 1))
+        if not failed.item() and bool(torch.isfinite(flipped).all()):
+            break
+        if damping >= LARGEST_DAMPING:
+            raise HessianError(f"the Hessian stays singular at damping {damping:g}: its calibration is broken")
+        damping = min(max(damping, 1e-3) * 10, LARGEST_DAMPING)
+    upper = flipped.flip(0, 1)
+    inverse = torch.linalg.solve_triangular(upper, identity, upper=True)
+    blocks = torch.arange(size // dimensions, device=hessian.device)
+    metric = upper.view(len(blocks), dimensions, len(blocks), dimensions)[blocks, :, blocks]
+    spread = torch.bmm(metric, inverse.view(len(blocks), dimensions, size)).view(size, size)
+    return Factors(metric.to(torch.float32), spread.to(torch.float32))
+
+
+def sweep(
+    weight: torch.Tensor,
+    factors: Factors,
+    table: torch.Tensor,
+    scales: torch.Tensor,
+    multipliers: tuple[float, ...],
+    tick: Callable[[], None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Entries and scales for a weight [O, I] (rotated already) that keep the output error small.
+
+    Args:
+        table: entries float32 [K, d].
+        scales: a first scale [O, I/g] of each row and group of g columns.
+        multipliers: what each scale is tried with; a row keeps the one with the least error in its group.
+        tick: called after each group.
+
+    Returns: codes int32 [O, I/d] and the scales chosen, float32 of fp16 values [O, I/g].
+    """
+    rows, columns = weight.shape
+    dimensions, groups = table.shape[1], scales.shape[1]
+    width = columns // groups
+    work, tries = weight.to(torch.float32).clone(), len(multipliers)
+    codes = torch.empty(rows, columns // dimensions, dtype=torch.int32, device=weight.device)
+    chosen = torch.empty_like(scales)
+    factor = torch.tensor(multipliers, device=weight.device).repeat_interleave(rows)
+    for group in range(groups):
+        start, stop = group * width, (group + 1) * width
+        scale = (scales[:, group].repeat(tries) * factor).clamp_min(SMALLEST_SCALE).to(torch.float16).to(torch.float32)
+        part = work[:, start:stop].repeat(tries, 1)
+        found, errors, cost = _group(part, factors, table, scale, start)
+        best = cost.view(tries, rows).argmin(0) * rows + torch.arange(rows, device=weight.device)
+        codes[:, start // dimensions : stop // dimensions] = found[best]
+        chosen[:, group] = scale[best]
+        work[:, stop:].addmm_(errors[best], factors.spread[start:stop, stop:], alpha=-1)
+        tick()
+    return codes, chosen
+
+
+def _group(
+    part: torch.Tensor, factors: Factors, table: torch.Tensor, scale: torch.Tensor, start: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Codes [N, g/d], errors [N, g] and costs [N] of one group `part` [N, g] whose first column is `start`."""
+    dimensions, width = table.shape[1], part.shape[1]
+    errors = torch.empty_like(part)
+    codes = torch.empty(len(part), width // dimensions, dtype=torch.int32, device=part.device)
+    cost = torch.zeros(len(part), device=part.device)
+    inner = factors.spread[start : start + width, start : start + width]
+    for place in range(0, width, dimensions):
+        metric = factors.metric[(start + place) // dimensions]
+        target = part[:, place : place + dimensions]
+        code = nearest((target / scale[:, None]) @ metric, table @ metric)
+        error = target - table[code] * scale[:, None]
+        cost += (error @ metric).square().sum(1)
+        codes[:, place // dimensions] = code
+        errors[:, place : place + dimensions] = error
+        rest = place + dimensions
+        part[:, rest:].addmm_(error, inner[place:rest, rest:], alpha=-1)
+    return codes, errors, cost
+
+
+def nearest(points: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """The index [N] of the entry of `table` [K, d] that is nearest to each of `points` [N, d]."""
+    bias, entries = -0.5 * table.square().sum(1), table.t().contiguous()
+    step = len(points) if points.is_cuda else max(1, TABLE_ELEMENTS // len(table))
+    return torch.cat([torch.addmm(bias, part, entries).argmax(1) for part in points.split(step)])

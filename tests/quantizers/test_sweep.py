@@ -1,0 +1,83 @@
+"""The block sweep against brute force and against the textbook, in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantizers.gptq import HessianError
+from quantizers.sweep import factors_of, nearest, sweep
+
+
+def problem(seed: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(columns, columns, generator=generator) / columns**0.5 + torch.eye(columns)
+    inputs = torch.randn(4 * columns, columns, generator=generator) @ mixing
+    return torch.randn(rows, columns, generator=generator), inputs.t() @ inputs
+
+
+def output_error(weight: torch.Tensor, quantized: torch.Tensor, hessian: torch.Tensor) -> float:
+    error = (weight - quantized).double()
+    return float(((error @ hessian.double()) * error).sum())
+
+
+def textbook(weight: torch.Tensor, hessian: torch.Tensor, table: torch.Tensor, scale: float) -> torch.Tensor:
+    """Optimal brain quantization of blocks: choose, then move the rest by the exact minimiser, from the inverse."""
+    dimensions, columns = table.shape[1], weight.shape[1]
+    curvature = hessian.double() / hessian.diagonal().double().mean() + 0.01 * torch.eye(columns, dtype=torch.float64)
+    work, result = weight.double().clone(), torch.empty(weight.shape, dtype=torch.float64)
+    for start in range(0, columns, dimensions):
+        inverse = torch.linalg.inv(curvature[start:, start:])
+        corner = torch.linalg.inv(inverse[:dimensions, :dimensions])  # what an error of the block costs in the end
+        for row in range(len(weight)):
+            errors = work[row, start : start + dimensions] - scale * table.double()
+            best = int(torch.einsum("ki,ij,kj->k", errors, corner, errors).argmin())
+            result[row, start : start + dimensions] = scale * table[best].double()
+            work[row, start:] -= errors[best] @ corner @ inverse[:dimensions]
+    return result.float()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([1, 2, 4]))
+def test_it_is_the_textbook(seed: int, dimensions: int) -> None:
+    weight, hessian = problem(seed, 3, 16)
+    table = torch.randn(12, dimensions, generator=torch.Generator().manual_seed(seed))
+    scales = torch.full((3, 2), 0.5)
+    codes, chosen = sweep(weight, factors_of(hessian, dimensions, 0.01), table, scales, (1.0,), lambda: None)
+    assert torch.equal(chosen, scales)
+    assert torch.allclose(table[codes.long()].flatten(1) * 0.5, textbook(weight, hessian, table, 0.5), atol=1e-4)
+
+
+def test_compensation_pays_and_more_scales_do() -> None:
+    weight, hessian = problem(1, 64, 128)
+    table = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    scales = weight.square().mean(1, keepdim=True).sqrt()
+    plain = table[nearest((weight / scales).view(-1, 4), table)].view(64, 128) * scales
+    factors, errors = factors_of(hessian, 4, 0.01), []
+    for multipliers in ((1.0,), (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)):
+        codes, chosen = sweep(weight, factors, table, scales, multipliers, lambda: None)
+        errors.append(output_error(weight, table[codes.long()].flatten(1) * chosen, hessian))
+    assert errors[1] < errors[0] < 0.9 * output_error(weight, plain, hessian)
+
+
+def test_a_singular_hessian_is_no_error_and_a_broken_one_is() -> None:
+    weight, _ = problem(2, 8, 32)
+    one = torch.randn(1, 32)
+    for hessian in (torch.zeros(32, 32), one.t() @ one):
+        codes, _ = sweep(
+            weight, factors_of(hessian, 2, 0.0), torch.randn(4, 2), torch.ones(8, 1), (1.0,), lambda: None
+        )
+        assert codes.shape == (8, 16)
+    with pytest.raises(HessianError, match="not finite"):
+        factors_of(torch.full((4, 4), float("nan")), 2, 0.01)
+
+
+def test_nearest_is_the_nearest() -> None:
+    points, table = torch.randn(50, 3), torch.randn(7, 3)
+    assert nearest(points, table).tolist() == torch.cdist(points, table).argmin(1).tolist()
+    grid = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)))
+    assert torch.equal(grid[nearest(grid * 0.3, grid)], grid)
