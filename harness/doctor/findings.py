@@ -26,7 +26,7 @@ from rich.table import Table
 from harness.checkpoint.models import cache_folder
 from harness.contract.errors import BadInput
 from harness.contract.policy import Policy
-from harness.doctor.datasets import Source, data_files, source_of
+from harness.doctor.data_files import Source, data_files, data_name, data_source
 from harness.serving.hardware import GIB, Hardware, detect
 from harness.serving.plans import SERVER_OVERHEAD_GIB
 
@@ -180,8 +180,8 @@ def data(asked: Asked) -> Iterator[Finding]:
     if folder and not Path(folder).is_dir():
         yield Finding("QUANTGATE_DATA", "missing", f"{folder} is no folder", FOLDER)
     found: dict[Source, list[str]] = {"file": [], "hub": [], "nowhere": []}
-    for file in data_files(asked.policy.suites if asked.policy else None):
-        found[source_of(file, folder)].append(f"{file.what} ({file.name})")
+    for dataset in data_files(asked.policy.suites if asked.policy else None):
+        found[data_source(dataset, folder)].append(data_name(dataset))
     if found["file"]:
         yield Finding("data in files", "ok", ", ".join(found["file"]))
     if found["hub"]:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reports.cards.datasets import HUB_ID
+from reports.cards.sources import HUB_ID
 from reports.provenance import ModelView
 from reports.text import one_line
 

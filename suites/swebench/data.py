@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput, first_error
 
 
@@ -73,7 +74,7 @@ def _checked(data: Any, where: str) -> Row:
     if missing:
         raise BadInput(
             f"{where}: lacks {', '.join(missing)}: an older schema of SWE-bench; rows of swebench 5 have them "
-            "(SWE-bench/SWE-bench_Verified on the hub)"
+            f"({SWEBENCH.hub_id} on the hub)"
         )
     try:
         return Row.model_validate({field: data[field] for field in Row.model_fields if field in data})

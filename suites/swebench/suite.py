@@ -18,6 +18,7 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.contract.chat import Tokenizer
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
@@ -58,9 +59,9 @@ TIMEOUTS = 2
 class SwebenchConfig(AnswerConfig):
     """`swebench` in a policy."""
 
-    dataset: str = "SWE-bench/SWE-bench_Verified"
+    dataset: str = SWEBENCH.hub_id
     """A data set of the hub, or a .jsonl file, with the columns of swebench 5."""
-    split: str = "test"
+    split: str = SWEBENCH.split
     instances: tuple[str, ...] = ()
     """Only these; all when empty."""
     workers: int = Field(4, ge=1)
