@@ -25,6 +25,7 @@ from lm_eval.tasks import TaskManager
 from pydantic import Field
 
 from harness.contract.chat import Messages, Tokenizer
+from harness.contract.error_kinds import error_text
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
@@ -172,7 +173,7 @@ class Cot(ChatSuite):
             score, answer = score_text(task, item.data["doc"], text, settings)
         except Exception as error:  # a grader may raise anything, and says nothing of the answer then
             failed = make_sample(self.name, item, role, completion, score=None, answer=None)
-            return failed.model_copy(update={"error": f"grader: {one_line(error)}"})
+            return failed.model_copy(update={"error": error_text("grader", one_line(error))})
         sample = make_sample(self.name, item, role, completion, score=score, answer=answer)
         return with_scores_in_budgets(sample, completion, self.max_tokens)
 

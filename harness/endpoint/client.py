@@ -16,6 +16,7 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.contract.chat import Messages
+from harness.contract.error_kinds import RequestErrorKind
 from harness.contract.policy import Requests, Sampling
 from harness.endpoint.answers import (
     FINGERPRINT_HEADER,
@@ -23,7 +24,6 @@ from harness.endpoint.answers import (
     SCORE_VERSION,
     Completion,
     EndpointError,
-    ErrorKind,
     Scores,
     common_fields,
     first_choice,
@@ -330,7 +330,7 @@ class Endpoint:
             except openai.APIConnectionError as error:
                 raise EndpointError("unreachable", f"{self.url}: {(error.__cause__ or error)!r}") from None
             except openai.APIStatusError as error:
-                kind: ErrorKind = "server" if error.status_code >= 500 else "refused"
+                kind: RequestErrorKind = "server" if error.status_code >= 500 else "refused"
                 raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None
             seconds = time.monotonic() - start
         self.asked.add(1, max_tokens)

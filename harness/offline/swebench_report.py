@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.contract.error_kinds import error_text
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
 from harness.offline.results import Results, json_file, make_sample, plain_name, shown
@@ -109,4 +110,4 @@ def _error(report: dict[str, Any], instance: str, outcome: str) -> str | None:
         return None
     reasons = report.get("failure_reasons")
     reason = reasons.get(instance) if isinstance(reasons, dict) else None
-    return f"grader: {outcome}" + (f" {shown(reason)}" if reason else "")
+    return error_text("grader", outcome + (f" {shown(reason)}" if reason else ""))

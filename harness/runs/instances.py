@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.contract.error_kinds import INFRASTRUCTURE, error_text
 from harness.contract.errors import BadInput, first_error
 from harness.contract.files import write_whole
 from harness.contract.samples import Named, Role, Sample, sample_of
@@ -126,5 +127,5 @@ def sample_of_result(item: Named, role: Role, result: InstanceResult) -> Sample:
             "tests_timed_out": float(result.tests_timed_out),
             f"exit {status[:60]}": 1.0,
         },
-        error=f"infrastructure: {reason}" if broken else None,
+        error=error_text(INFRASTRUCTURE, reason) if broken else None,
     )

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.endpoint.answers import EndpointError, ErrorKind
+from harness.contract.error_kinds import RequestErrorKind
+from harness.endpoint.answers import EndpointError
 from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, SUBMITTED
 
-SERVER_ERRORS: dict[str, ErrorKind] = {
+SERVER_ERRORS: dict[str, RequestErrorKind] = {
     "APIConnectionError": "unreachable",
     "Timeout": "timeout",
     "APIError": "server",
