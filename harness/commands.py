@@ -180,8 +180,8 @@ def serve(
 ) -> None:
     """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
     from harness.checkpoint.models import cache_folder, resolve_model
+    from harness.serving.flags import plan_servers
     from harness.serving.hardware import detect
-    from harness.serving.plans import plan_servers
     from harness.serving.servers import serve as start
 
     _require_role(role)

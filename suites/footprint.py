@@ -1,7 +1,8 @@
 """Footprint: what a checkpoint takes, on disk, in memory, and in GPUs of the sizes that are sold.
 
-Nothing is asked: the harness has measured it (harness/endpoint/counters.py, harness/serving/memory.py). A sample's metrics are those, and
-`gpus_24gib`, `gpus_48gib` ...: how many GPUs of this size hold the weights and the KV cache (`gpus_needed`).
+Nothing is asked: the harness has measured it (harness/endpoint/counters.py, harness/serving/memory.py). A sample's
+metrics are those, and `gpus_24gib`, `gpus_48gib` ...: how many GPUs of this size hold the weights and the KV cache
+(`gpus_needed`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
-from harness.serving.commands import run_guarded
+from harness.serving.guarded_command import run_guarded
 from suites.base import Suite, SuiteConfig
 
 BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")

@@ -22,8 +22,8 @@ from harness.checkpoint.claims import claimed, claims_of, read_card
 from harness.checkpoint.doubts import doubts
 from harness.checkpoint.weights import read_weights
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.files import read_json
 from harness.contract.text import quoted
+from harness.contract.whole_files import read_json
 from harness.runs.manifest import ModelFacts
 from quantizers.errors import QuantizeError
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput, first_error
-from harness.contract.files import whole_file
 from harness.contract.samples import Item, PairKey
+from harness.contract.whole_files import whole_file
 
 
 class ItemRef(NamedTuple):

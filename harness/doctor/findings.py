@@ -27,8 +27,8 @@ from harness.checkpoint.models import cache_folder
 from harness.contract.errors import BadInput
 from harness.contract.policy import Policy
 from harness.doctor.data_files import Source, data_files, data_name, data_source
+from harness.serving.flags import SERVER_OVERHEAD_GIB
 from harness.serving.hardware import GIB, Hardware, detect
-from harness.serving.plans import SERVER_OVERHEAD_GIB
 
 State = Literal["ok", "warning", "missing"]
 COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "missing": "bold red"}

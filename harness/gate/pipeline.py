@@ -15,9 +15,9 @@ from harness.checkpoint.doubts import pair_doubts
 from harness.checkpoint.models import base_model_of, describe, quantization_of, resolve_model
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
-from harness.contract.files import write_whole
 from harness.contract.policy import SealedPolicy, load_policy
 from harness.contract.samples import Role
+from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
 from harness.gate.quantization import quantized

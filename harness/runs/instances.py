@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contract.error_kinds import INFRASTRUCTURE, error_text
 from harness.contract.errors import BadInput, first_error
-from harness.contract.files import write_whole
 from harness.contract.samples import Named, Role, Sample, sample_of
+from harness.contract.whole_files import write_whole
 
 SUITE = "swebench"
 RESULT_FILE = "result.json"

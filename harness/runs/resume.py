@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from harness.contract.error_kinds import FOLLOWS, PASSING, error_kind
-from harness.contract.files import whole_file
 from harness.contract.samples import Key, Sample, read_samples
+from harness.contract.whole_files import whole_file
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest
 

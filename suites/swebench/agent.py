@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.errors import BadInput
-from harness.contract.files import write_whole
+from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint
-from harness.serving.commands import run_guarded
+from harness.serving.guarded_command import run_guarded
 from suites.swebench.trajectory import (
     InfrastructureError,
     Trajectory,

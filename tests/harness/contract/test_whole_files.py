@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.contract.errors import BadInput
-from harness.contract.files import read_json, whole_file, write_whole
+from harness.contract.whole_files import read_json, whole_file, write_whole
 
 
 def test_a_file_is_replaced_once_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
