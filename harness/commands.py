@@ -179,7 +179,8 @@ def serve(
     policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
 ) -> None:
     """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
-    from harness.checkpoint.models import cache_folder, resolve_model
+    from harness.checkpoint.models import resolve_model
+    from harness.contract.whole_files import cache_folder
     from harness.serving.flags import plan_servers
     from harness.serving.hardware import detect
     from harness.serving.servers import serve as start

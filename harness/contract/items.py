@@ -74,15 +74,6 @@ def load_item(path: Path, ref: ItemRef) -> Item:
     return item
 
 
-def sha256_of_file(path: Path) -> str:
-    """Raises BadInput: the file is missing."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
-
-
 def _lines(path: Path) -> Iterator[tuple[int, Item]]:
     try:
         file = path.open("rb")

@@ -1,4 +1,4 @@
 """What this machine lacks for a policy.
 
-May import: harness.contract, harness.serving, harness.checkpoint.
+May import: harness.contract, harness.serving.
 """

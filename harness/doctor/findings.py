@@ -23,9 +23,9 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from harness.checkpoint.models import cache_folder
 from harness.contract.errors import BadInput
 from harness.contract.policy import Policy
+from harness.contract.whole_files import cache_folder
 from harness.doctor.data_files import Source, data_files, data_name, data_source
 from harness.serving.flags import SERVER_OVERHEAD_GIB
 from harness.serving.hardware import GIB, Hardware, detect

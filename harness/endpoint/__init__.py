@@ -1,4 +1,4 @@
 """What is asked of a server, and how its answers are read.
 
-May import: harness.contract, harness.runs.
+May import: harness.contract.
 """

@@ -18,8 +18,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from harness.contract.model_facts import ModelFacts
 from harness.endpoint.client import Endpoint
-from harness.runs.manifest import ModelFacts
 
 Metrics = Mapping[str, list[tuple[dict[str, str], float]]]
 """Samples of /metrics by name: (labels, value)."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from harness.checkpoint.models import cache_folder
 from harness.contract.errors import BadInput
+from harness.contract.whole_files import cache_folder
 from harness.runs.progress import Reporter
 
 

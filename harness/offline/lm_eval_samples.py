@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
+from harness.contract.whole_files import read_json
 from harness.offline.results import (
+    MAX_BYTES,
     Results,
-    json_file,
     json_lines,
     make_sample,
     plain_name,
@@ -192,7 +193,7 @@ def _require_higher_is_better(task: str, metric: str, samples: Path) -> None:
     lower = metric in LOWER_IS_BETTER
     match = FILE_NAME.fullmatch(samples.name)
     for path in samples.parent.glob(f"*_{match['stamp']}.json") if match and match["stamp"] else ():
-        tasks = json_file(path).get("higher_is_better")
+        tasks = read_json(path, MAX_BYTES).get("higher_is_better")
         known = tasks.get(task) if isinstance(tasks, dict) else None
         lower = lower or (isinstance(known, dict) and known.get(metric) is False)
     if lower:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import PairKey, Role, Sample
+from harness.contract.whole_files import parse_object
 
 MAX_BYTES = 64 * 2**20
 """The longest line and the largest JSON file that is read: a prompt of a million tokens takes a tenth of it."""
@@ -71,30 +71,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         while line := file.readline(MAX_BYTES + 1):
             number += 1
             if line.strip():
-                yield number, _object(line, f"{path}:{number}")
-
-
-def json_file(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
-
-    Raises:
-        BadInput: too large, no JSON, or no object.
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        return _object(file.read(MAX_BYTES + 1), str(path))
-
-
-def _object(data: bytes, where: str) -> dict[str, Any]:
-    if len(data) > MAX_BYTES:
-        raise BadInput(f"{where}: longer than {MAX_BYTES // 2**20} MiB")
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: not JSON, or cut off ({error})") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{where}: expected an object, found {type(found).__name__}")
-    return found
+                yield number, parse_object(line, f"{path}:{number}", MAX_BYTES)
 
 
 def make_sample(

@@ -9,7 +9,8 @@ from typing import Any
 from harness.contract.error_kinds import error_text
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
-from harness.offline.results import Results, json_file, make_sample, plain_name, shown
+from harness.contract.whole_files import read_json
+from harness.offline.results import MAX_BYTES, Results, make_sample, plain_name, shown
 
 SUITE, TASK = "swebench", "resolved"
 SCHEMA_VERSION = 2
@@ -26,12 +27,11 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
     the pair is missing. What swebench calls ambiguous stays what it is there: unresolved or an error.
 
     Raises:
-        BadInput: no report, an older schema, or lists that contradict each other.
+        BadInput: no report that can be read, an older schema, or lists that contradict each other.
         NotComparable: an instance that only one report has.
-        OSError: a file cannot be read.
     """
     paths = (reference, candidate)
-    reports = [json_file(path) for path in paths]
+    reports = [read_json(path, MAX_BYTES) for path in paths]
     outcomes = [_outcomes(report, path) for report, path in zip(reports, paths, strict=True)]
     _require_same_instances(paths, outcomes)
     samples: list[Sample] = []

@@ -24,6 +24,8 @@ from pydantic import Field
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Config
+from harness.contract.text import quoted
+from harness.serving.hardware import GIB
 
 LABEL = "quantgate.run"
 """Its value is an absolute path: the run's folder, or a folder inside it."""
@@ -52,7 +54,7 @@ class Limits(Config):
 
     @property
     def memory_bytes(self) -> int | None:
-        return None if self.memory_gib is None else int(self.memory_gib * 2**30)
+        return None if self.memory_gib is None else int(self.memory_gib * GIB)
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ def _line(error: Exception) -> str:
     while cause and not (isinstance(cause, OSError) and cause.strerror):
         cause = cause.__cause__ or cause.__context__
     text = str(getattr(error, "explanation", None) or (cause.strerror if isinstance(cause, OSError) else error))
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+    return quoted(text, 300)
 
 
 def main(arguments: list[str]) -> int:

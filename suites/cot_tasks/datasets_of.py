@@ -17,6 +17,7 @@ import datasets
 
 from harness.contract.datasets import PublicDataset, public_dataset
 from harness.contract.errors import BadInput
+from harness.contract.text import quoted
 from suites.materials.word_problems import word_problems as generate
 from suites.readings.final_answers import plain_number
 
@@ -180,7 +181,7 @@ def read_hub(dataset: PublicDataset) -> Iterator[tuple[str, Row]]:
     try:
         rows = datasets.load_dataset(repository, dataset.config, split=dataset.split)
     except Exception as error:  # the hub's clients raise anything here
-        reason = " ".join(str(error).split())[:150]
+        reason = quoted(str(error), 150)
         raise BadInput(f"there is no {file} in QUANTGATE_DATA, and no {repository} on the hub: {reason}") from None
     for index, row in enumerate(rows):
         yield f"{repository}, row {index}", row

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contract.datasets import PublicDataset, public_dataset
 from harness.contract.errors import BadInput
+from harness.contract.text import quoted
 
 
 class Question(BaseModel):
@@ -154,7 +155,7 @@ def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[Question]
         try:
             questions += read(content)
         except (KeyError, TypeError, ValueError, ValidationError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = quoted(str(error), 200)
             raise BadInput(f"{path} is not in the published form: {type(error).__name__}: {reason}") from error
     return _pool(", ".join(str(path) for path, _ in files), questions)
 

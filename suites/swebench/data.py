@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput, first_error
+from harness.contract.text import quoted
 
 
 def _from_json(value: Any) -> Any:
@@ -103,6 +104,5 @@ def _hub_rows(dataset: str, split: str) -> Iterator[Any]:
     except BadInput:
         raise
     except Exception as error:  # of many kinds: no network, no such data set, no such split
-        said = " ".join(str(error).split())[:200]
-        what = f"suite swebench: data set {dataset} (split {split}) cannot be loaded: {said}"
+        what = f"suite swebench: data set {dataset} (split {split}) cannot be loaded: {quoted(str(error), 200)}"
         raise BadInput(f"{what}; give a .jsonl file") from None

@@ -7,9 +7,9 @@ from fake_server import FakeServer, FakeVllm, Reply, ask, server_info
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.contract.model_facts import ModelFacts
 from harness.endpoint.client import EndpointError
 from harness.endpoint.counters import counter, measure_server, spec_counters, spec_metrics
-from harness.runs.manifest import ModelFacts
 
 FACTS = ModelFacts(
     name="a/b",

@@ -65,7 +65,7 @@ def test_a_broken_line_is_named(both: Both, tail: bytes, monkeypatch: pytest.Mon
     sides = both(FINE, FINE)
     with (sides[1] / "org__model" / f"samples_gsm8k_{STAMP}.jsonl").open("ab") as file:
         file.write(tail)
-    with pytest.raises(BadInput, match=r"jsonl:6: (not JSON, or cut off|expected an object)") as refused:
+    with pytest.raises(BadInput, match=r"jsonl:6: (not JSON|expected an object)") as refused:
         compare(*sides, 0.01)
     assert len(str(refused.value)) < 500
     monkeypatch.setattr(results, "MAX_BYTES", 50)
