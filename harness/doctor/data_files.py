@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from harness.contract.datasets import PUBLIC_DATASETS, SWEBENCH, PublicDataset
 
-Source = Literal["file", "hub", "nowhere"]
+DataSource = Literal["file", "hub", "nowhere"]
 
 
 def data_files(suites: Mapping[str, Any] | None) -> Sequence[PublicDataset]:
@@ -37,7 +37,7 @@ def _asks(config: Mapping[str, Any], dataset: PublicDataset) -> bool:
     return isinstance(tasks, dict | list | tuple) and dataset.task in tasks
 
 
-def data_source(dataset: PublicDataset, folder: str | None) -> Source:
+def data_source(dataset: PublicDataset, folder: str | None) -> DataSource:
     """Where a data set comes from; `nowhere`: there is no such file, and no hub to ask."""
     if not dataset.file and dataset.hub_id.endswith(".jsonl"):
         return "file" if Path(dataset.hub_id).is_file() else "nowhere"

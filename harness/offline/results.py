@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.contract.errors import BadInput
-from harness.contract.samples import PairKey, Role, Sample
+from harness.contract.items import ItemRef
+from harness.contract.samples import PairKey, Role, Sample, sample_of
 from harness.contract.whole_files import parse_object
 
 MAX_BYTES = 64 * 2**20
@@ -74,8 +75,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 yield number, parse_object(line, f"{path}:{number}", MAX_BYTES)
 
 
-def make_sample(
+def result_sample(
     role: Role, suite: str, task: str, item: str, prompt_sha256: str, score: float | None, error: str | None = None
 ) -> Sample:
     """A sample of a result made elsewhere."""
-    return Sample(suite=suite, task=task, item=item, role=role, prompt_sha256=prompt_sha256, score=score, error=error)
+    return sample_of(suite, ItemRef(task, item, 0, prompt_sha256, 0), role, score=score, error=error)

@@ -218,7 +218,7 @@ def to_json(scores: OfflineScores) -> str:
     return json.dumps(asdict(scores), indent=2)
 
 
-def score_table(scores: OfflineScores) -> Table:
+def offline_score_table(scores: OfflineScores) -> Table:
     """One row a task, and one for all. Score, score of the completed and cap-hit rate stand together."""
     table = Table("task", box=None, header_style="bold")
     columns = ("answers", "score", "completed", "cap hit", "unterminated", "looped", "null", "tool calls")

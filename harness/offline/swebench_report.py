@@ -10,7 +10,7 @@ from harness.contract.error_kinds import error_text
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
 from harness.contract.whole_files import read_json
-from harness.offline.results import MAX_BYTES, Results, make_sample, plain_name, shown
+from harness.offline.results import MAX_BYTES, Results, plain_name, result_sample, shown
 
 SUITE, TASK = "swebench", "resolved"
 SCHEMA_VERSION = 2
@@ -42,7 +42,7 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
             if outcome != "incomplete":
                 error = _error(report, instance, outcome)
                 score = None if error else float(outcome == "resolved")
-                samples.append(make_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
+                samples.append(result_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
     return Results(samples, planned)
 
 

@@ -19,8 +19,8 @@ from harness.contract.whole_files import write_whole
 SUITE = "swebench"
 RESULT_FILE = "result.json"
 
-Outcome = Literal["resolved", "unresolved", "empty patch", "patch does not apply", "infrastructure error"]
-OUTCOMES: tuple[Outcome, ...] = (
+InstanceOutcome = Literal["resolved", "unresolved", "empty patch", "patch does not apply", "infrastructure error"]
+OUTCOMES: tuple[InstanceOutcome, ...] = (
     "resolved",
     "unresolved",
     "empty patch",
@@ -44,7 +44,7 @@ class InstanceResult(BaseModel):
     schema_version: Literal[1] = 1
     instance_id: str
     role: Role
-    outcome: Outcome
+    outcome: InstanceOutcome
     exit_status: str
     """How the trajectory ended, in mini-swe-agent's words; that of the last try."""
     patch: str = ""

@@ -37,7 +37,7 @@ class EngineError(Exception):
     """The container engine does not answer, or refuses; one line."""
 
 
-class Limits(Config):
+class ContainerLimits(Config):
     """What each container may use: the agent works in one and the tests run in one, and the model's code in both."""
 
     network: bool = False
@@ -70,10 +70,10 @@ class Engine:
     """Where it keeps images."""
     cpus: int
     cannot_limit: tuple[str, ...]
-    """Fields of Limits that it would drop."""
+    """Fields of ContainerLimits that it would drop."""
 
 
-def run_arguments(limits: Limits, label: str) -> list[str]:
+def run_arguments(limits: ContainerLimits, label: str) -> list[str]:
     """Arguments of `docker run` (or `podman run`) for a container with these limits and this label."""
     arguments = ["--rm", "--label", f"{LABEL}={label}"]
     if not limits.network:
@@ -87,7 +87,7 @@ def run_arguments(limits: Limits, label: str) -> list[str]:
     return arguments
 
 
-def create_options(limits: Limits, label: str) -> dict[str, Any]:
+def create_options(limits: ContainerLimits, label: str) -> dict[str, Any]:
     """The same for the Docker SDK's `containers.create`; it removes nothing by itself (no --rm)."""
     options: dict[str, Any] = {"labels": {LABEL: label}}
     if not limits.network:
@@ -122,7 +122,7 @@ def engine() -> Engine:
         raise BadInput(f"no container engine answers: {error}; `quantgate doctor` says how to get one") from None
 
 
-def require_engine(limits: Limits = Limits()) -> Engine:  # noqa: B008 - it is frozen
+def require_engine(limits: ContainerLimits = ContainerLimits()) -> Engine:  # noqa: B008 - it is frozen
     """The engine that answers and can hold containers to these limits.
 
     Raises:

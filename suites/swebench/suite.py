@@ -26,8 +26,8 @@ from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
 from harness.runs.instances import InstanceResult, read_result, sample_of_result, write_result
 from harness.serving.containers import (
+    ContainerLimits,
     EngineError,
-    Limits,
     cleanup_command,
     cli,
     image_digest,
@@ -80,7 +80,7 @@ class SwebenchConfig(AnswerConfig):
     """Of pulling an image and starting a container."""
     retries: int = Field(2, ge=0)
     """Further tries after a failure of the infrastructure."""
-    containers: Limits = Limits()
+    containers: ContainerLimits = ContainerLimits()
     """What a container may use; no network unless asked for."""
     modal: bool = False
     """Containers at Modal, for machines that can run no engine (`swebench --modal`); no limits of ours apply there."""

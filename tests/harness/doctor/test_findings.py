@@ -19,7 +19,7 @@ from harness.contract.datasets import PUBLIC_DATASETS
 from harness.contract.policy import Policy, parse_policy
 from harness.doctor import findings as doctor
 from harness.doctor.data_files import data_files, data_source
-from harness.doctor.findings import Asked, Finding, examine, finding_table, lacks, to_json
+from harness.doctor.findings import Finding, Needs, examine, finding_table, lacks, to_json
 from harness.serving.hardware import Gpu, Hardware
 
 CPU = Hardware("a processor", [0, 1], 32.0, 24.0, [])
@@ -48,7 +48,7 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def found(asked: Policy | None = None, hardware: Hardware = CPU) -> dict[str, Finding]:
-        findings = [finding for check in doctor.CHECKS for finding in check(Asked(asked, hardware))]
+        findings = [finding for check in doctor.CHECKS for finding in check(Needs(asked, hardware))]
         assert len({finding.name for finding in findings}) == len(findings)
         assert all(bool(finding.way_out) == (finding.state != "ok") for finding in findings)
         return {finding.name: finding for finding in findings}
