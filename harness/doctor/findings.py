@@ -23,7 +23,9 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
+from harness.contract.extras import MODAL_EXTRA
 from harness.contract.policy import Policy
 from harness.contract.whole_files import cache_folder
 from harness.doctor.data_files import DataSource, data_files, data_name, data_source
@@ -37,7 +39,6 @@ LEAST_FREE_GIB = 10.0
 MAKE = "run `make`"
 MODAL = ("modal", "swe-rex", "boto3")
 """Packages without which no container can be made at Modal."""
-MODAL_EXTRA = "pip install 'quantgate[modal]'"
 FOLDER = "set QUANTGATE_DATA to a folder with these files (docs/suites.md)"
 ENGINE = (
     "install Docker or Podman and start it (Debian: apt-get install docker.io), or set DOCKER_HOST to the socket of "
@@ -75,7 +76,7 @@ class Needs:
     @property
     def agent(self) -> dict[str, Any] | None:
         """Configuration of the suite whose agent works in containers."""
-        return self.suite("swebench")
+        return self.suite(SWEBENCH.suite)
 
     @property
     def swebench(self) -> bool:

@@ -11,8 +11,9 @@ from harness.contract.errors import BadInput, NotComparable
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
 from harness.contract.whole_files import read_json
 from harness.offline.results import MAX_BYTES, Results, plain_name, result_sample, shown
+from harness.runs.instances import SUITE
 
-SUITE, TASK = "swebench", "resolved"
+TASK = "resolved"
 SCHEMA_VERSION = 2
 OUTCOMES = ("resolved", "unresolved", "empty_patch", "error", "incomplete")
 """Each instance of the data set has exactly one of them. incomplete: there was no prediction."""
