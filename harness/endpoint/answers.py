@@ -151,7 +151,7 @@ SCORE_VERSION = 1
 FINGERPRINT_HEADER = "x-system-fingerprint"
 
 
-def read_scores(token_ids: list[int], entries: list[Any], top: int) -> Scores:
+def read_prompt_logprobs(token_ids: list[int], entries: list[Any], top: int) -> Scores:
     """Scores from vLLM's prompt_logprobs: one {token id: {logprob, rank}} a position, the token itself included.
 
     Raises:

@@ -29,7 +29,7 @@ from harness.endpoint.answers import (
     first_choice,
     json_object,
     message_fields,
-    read_scores,
+    read_prompt_logprobs,
     token_ids_of,
     unpack_scores,
     valid_text,
@@ -177,7 +177,7 @@ class Endpoint:
         entries = first_choice(data).get("prompt_logprobs")
         if not isinstance(entries, list) or len(entries) != len(token_ids):
             raise EndpointError("garbage", f"{self.url}: prompt_logprobs do not match the {len(token_ids)} tokens sent")
-        return read_scores(token_ids[start:], entries[start:], top)
+        return read_prompt_logprobs(token_ids[start:], entries[start:], top)
 
     async def _packed_scores(self, token_ids: list[int], start: int, top: int) -> Scores:
         body = {"token_ids": token_ids, "start": start, "top": top}
