@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import ROLES
-from harness.runs.manifest import Manifest, ModelFacts, ServerFacts
+from harness.runs.manifest import Manifest, ServerFacts
 from reports.known_suites import known_suite
 from reports.text import hide_secret, hide_secrets, one_line, visible
 

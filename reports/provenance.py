@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import ROLES
 from harness.parity.comparison import differences
-from harness.runs.manifest import Baseline, Manifest, ModelFacts, ServerFacts
+from harness.runs.manifest import Baseline, Manifest, ServerFacts
 from reports.commands import Command, repeat, started
 from reports.text import (
     date,

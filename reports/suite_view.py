@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
+from harness.contract.error_kinds import error_kind
 from harness.contract.samples import Role, Sample
 from harness.runs.positions import PositionSummary
 from reports.drawing.canvas import SuiteFigure
@@ -152,7 +153,7 @@ def _samples(pairs: Sequence[StoredPair]) -> list[Sample]:
 
 def _errors(pairs: Sequence[StoredPair]) -> list[tuple[str, str, int]]:
     """Errors by role, the most frequent first; what follows a colon ("timeout: 120 s") does not count."""
-    counts = Counter((s.role, (s.error or "").split(":")[0].strip()[:60]) for s in _samples(pairs) if s.error)
+    counts = Counter((s.role, error_kind(s.error).strip()[:60]) for s in _samples(pairs) if s.error)
     return [(role, error, count) for (role, error), count in counts.most_common(12)]
 
 

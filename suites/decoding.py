@@ -22,9 +22,9 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput, NotComparable
-from harness.contract.files import write_whole
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sha256_of
+from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint, EndpointError
 from suites.base import Suite, SuiteConfig, make_sample
 from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
 from pydantic import Field, field_validator
 
 from harness.contract.chat import Tokenizer
@@ -28,7 +27,7 @@ from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
-from harness.serving.commands import run_guarded
+from harness.serving.guarded_command import run_guarded
 from suites.base import Suite, SuiteConfig
 
 BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
@@ -158,11 +157,11 @@ class Speed(Suite):
         start = time.monotonic()
         await run_bench(
             bench_command(load, endpoint, result),
-            endpoint.url,
+            endpoint,
             self._folder / "bench.log",
             self._config.timeout_seconds,
         )
-        metrics = read_result(result)
+        metrics = read_figures(result)
         _count(endpoint, load, metrics)
         _require_as_asked(endpoint, load, metrics)
         hits_after = counter(await endpoint.metrics(), HITS)
@@ -207,22 +206,24 @@ def bench_command(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
     return [*BENCH, *flags, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
-async def run_bench(command: list[str], url: str, log: Path, timeout: float) -> None:
+async def run_bench(command: list[str], endpoint: Endpoint, log: Path, timeout: float) -> None:
     """Run the benchmark to its end; what it writes is appended to `log`. However this is left, the child is gone.
 
     Raises:
         EndpointError: it failed or took longer than `timeout` seconds.
     """
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OPENAI_API_KEY": "none"}
-    if httpx.URL(url).host in ("127.0.0.1", "localhost", "::1"):  # a proxy must not be asked for this machine
+    if endpoint.on_this_machine:  # a proxy must not be asked for it
         environment |= {"NO_PROXY": "*", "no_proxy": "*"}
     start = log.stat().st_size if log.exists() else 0
     try:
         status = await run_guarded(command, log, timeout, environment=environment)
     except TimeoutError:
-        raise EndpointError("timeout", f"{url}: `vllm bench serve` took more than {timeout:.0f} s") from None
+        raise EndpointError("timeout", f"{endpoint.url}: `vllm bench serve` took more than {timeout:.0f} s") from None
     if status:
-        raise EndpointError("server", f"{url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})")
+        raise EndpointError(
+            "server", f"{endpoint.url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})"
+        )
 
 
 def _reason(log: Path, start: int) -> str:
@@ -234,7 +235,7 @@ def _reason(log: Path, start: int) -> str:
     return said[-1][:200] if said else "no reason given"
 
 
-def read_result(path: Path) -> dict[str, float]:
+def read_figures(path: Path) -> dict[str, float]:
     """The figures of a benchmark's result file, under the names of METRICS.
 
     Raises:

@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from harness.contract.model_facts import ModelFacts
 from harness.judging.checks import CheckResult
-from harness.runs.manifest import Manifest, ModelFacts
+from harness.runs.manifest import Manifest
 from reports.formats.report_schema import (
     SCHEMA_VERSION,
     Check,

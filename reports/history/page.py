@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from harness.contract.files import write_whole
+from harness.contract.whole_files import write_whole
 from harness.judging.checks import CheckResult
 from reports.history.chart import Chart, chart
 from reports.history.runs import Group, History, Run, facts_of, groups, key_of, read_history

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput
-from harness.contract.files import write_whole
 from harness.contract.items import ItemRef, load_item
 from harness.contract.samples import Item, PairKey, Role, Sample
+from harness.contract.whole_files import write_whole
 from harness.runs.folder import RunFolder
 from reports.samples.index import PairsView, path_of
 from reports.samples.stored import sample_lines

@@ -15,7 +15,9 @@ from typing import Any
 
 import datasets
 
+from harness.contract.datasets import PublicDataset, public_dataset
 from harness.contract.errors import BadInput
+from harness.contract.text import quoted
 from suites.materials.word_problems import word_problems as generate
 from suites.readings.final_answers import plain_number
 
@@ -33,12 +35,12 @@ def word_problems(**_: Any) -> Splits:
 
 def gsm8k(**_: Any) -> Splits:
     """GSM8K (Cobbe et al. 2021, MIT), 1,319 questions."""
-    return test_split(load("gsm8k/test.jsonl", ("openai/gsm8k", "main", "test"), worked))
+    return test_split(load("gsm8k", worked))
 
 
 def math500(**_: Any) -> Splits:
     """500 problems of MATH (Hendrycks et al. 2021, MIT), chosen by Lightman et al. 2023."""
-    return test_split(load("math500/math500_full.jsonl", ("HuggingFaceH4/MATH-500", None, "test"), problem))
+    return test_split(load("math500", problem))
 
 
 def mmlu_pro(**_: Any) -> Splits:
@@ -46,7 +48,7 @@ def mmlu_pro(**_: Any) -> Splits:
 
     The files go category by category; here the categories take turns, so that a limit keeps something of each.
     """
-    rows = load("mmlu_pro/test_stratified_1400.jsonl", ("TIGER-Lab/MMLU-Pro", None, "test"), choice)
+    rows = load("mmlu_pro", choice)
     before: Counter[str] = Counter()
     turns = []
     for row in rows:
@@ -57,27 +59,27 @@ def mmlu_pro(**_: Any) -> Splits:
 
 def aime24(**_: Any) -> Splits:
     """AIME 2024, 30 problems."""
-    return test_split(load("aime/aime24.jsonl", ("Maxwell-Jia/AIME_2024", None, "train"), problem))
+    return test_split(load("aime24", problem))
 
 
 def aime25(**_: Any) -> Splits:
     """AIME 2025, 30 problems."""
-    return test_split(load("aime/aime25.jsonl", ("math-ai/aime25", None, "test"), problem))
+    return test_split(load("aime25", problem))
 
 
 def mgsm_en(**_: Any) -> Splits:
     """MGSM (Shi et al. 2022, CC-BY-4.0), 250 questions of GSM8K."""
-    return test_split(load("mgsm/mgsm_en.jsonl", ("jbross-ibm-research/mgsm", "en", "test"), number))
+    return test_split(load("mgsm_en", number))
 
 
 def mgsm_ja(**_: Any) -> Splits:
     """MGSM in Japanese."""
-    return test_split(load("mgsm/mgsm_ja.jsonl", ("jbross-ibm-research/mgsm", "ja", "test"), number))
+    return test_split(load("mgsm_ja", number))
 
 
 def mgsm_zh(**_: Any) -> Splits:
     """MGSM in Chinese."""
-    return test_split(load("mgsm/mgsm_zh.jsonl", ("jbross-ibm-research/mgsm", "zh", "test"), number))
+    return test_split(load("mgsm_zh", number))
 
 
 # -- the shapes of rows: each raises ValueError, which says what is wrong --------------------------------------
@@ -130,22 +132,24 @@ def number_of(text: str) -> str:
 # -- files and the hub ---------------------------------------------------------------------------------------
 
 
-def load(file: str, hub: tuple[str, str | None, str], shape: Callable[[Row], Row]) -> list[Row]:
-    """`file` of QUANTGATE_DATA, or else the hub's (repository, configuration, split).
+def load(task: str, shape: Callable[[Row], Row]) -> list[Row]:
+    """Rows of a task's file in QUANTGATE_DATA, or else of the hub's data set.
 
     Raises:
         BadInput: neither is there, or a row is broken, named by file and line.
     """
+    dataset = public_dataset("cot", task)
+    assert dataset is not None, task  # each function above is a task of the table
     folder = os.environ.get("QUANTGATE_DATA")
-    path = Path(folder, file) if folder else None
+    path = Path(folder, dataset.file) if folder else None
     rows = []
-    for where, row in read_lines(path) if path and path.exists() else read_hub(hub, file):
+    for where, row in read_lines(path) if path and path.exists() else read_hub(dataset):
         try:
             rows.append(shape(row))
         except ValueError as error:
             raise BadInput(f"{where}: {error}") from None
     if not rows:
-        raise BadInput(f"{path or hub[0]} has no rows")
+        raise BadInput(f"{path or dataset.hub_id} has no rows")
     return rows
 
 
@@ -171,13 +175,13 @@ def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path}:{index}", row
 
 
-def read_hub(hub: tuple[str, str | None, str], file: str) -> Iterator[tuple[str, Row]]:
+def read_hub(dataset: PublicDataset) -> Iterator[tuple[str, Row]]:
     """(repository and row, row)."""
-    repository, name, split = hub
+    file, repository = dataset.file, dataset.hub_id
     try:
-        rows = datasets.load_dataset(repository, name, split=split)
+        rows = datasets.load_dataset(repository, dataset.config, split=dataset.split)
     except Exception as error:  # the hub's clients raise anything here
-        reason = " ".join(str(error).split())[:150]
+        reason = quoted(str(error), 150)
         raise BadInput(f"there is no {file} in QUANTGATE_DATA, and no {repository} on the hub: {reason}") from None
     for index, row in enumerate(rows):
         yield f"{repository}, row {index}", row

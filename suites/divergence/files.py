@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from harness.contract.errors import BadInput
-from harness.contract.files import whole_file
+from harness.contract.whole_files import whole_file
 from harness.endpoint.client import Scores
 from harness.runs.positions import COLUMNS
 from suites.divergence.comparison import Comparison

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.errors import BadInput
-from harness.contract.files import write_whole
+from harness.contract.extras import MODAL_EXTRA
+from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint
-from harness.serving.commands import run_guarded
+from harness.serving.guarded_command import run_guarded
 from suites.swebench.trajectory import (
     InfrastructureError,
     Trajectory,
@@ -38,7 +39,6 @@ CONFIGS: dict[Format, tuple[str, str]] = {
 is said since that configuration does not: tools would be offered to a model that is told to write text."""
 
 MODAL_MODULES = ("modal", "swerex", "boto3")
-MODAL_EXTRA = "pip install 'quantgate[modal]'"
 WATCHED = "suites.swebench.environment.WatchedContainer"
 """The class of the agent's container, by the name under which mini-swe-agent loads it."""
 

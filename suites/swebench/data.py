@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput, first_error
+from harness.contract.text import quoted
 
 
 def _from_json(value: Any) -> Any:
@@ -73,7 +75,7 @@ def _checked(data: Any, where: str) -> Row:
     if missing:
         raise BadInput(
             f"{where}: lacks {', '.join(missing)}: an older schema of SWE-bench; rows of swebench 5 have them "
-            "(SWE-bench/SWE-bench_Verified on the hub)"
+            f"({SWEBENCH.hub_id} on the hub)"
         )
     try:
         return Row.model_validate({field: data[field] for field in Row.model_fields if field in data})
@@ -102,6 +104,5 @@ def _hub_rows(dataset: str, split: str) -> Iterator[Any]:
     except BadInput:
         raise
     except Exception as error:  # of many kinds: no network, no such data set, no such split
-        said = " ".join(str(error).split())[:200]
-        what = f"suite swebench: data set {dataset} (split {split}) cannot be loaded: {said}"
+        what = f"suite swebench: data set {dataset} (split {split}) cannot be loaded: {quoted(str(error), 200)}"
         raise BadInput(f"{what}; give a .jsonl file") from None

@@ -18,15 +18,16 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.contract.chat import Tokenizer
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
-from harness.runs.instances import InstanceResult, read_result, sample_of_result, write_result
+from harness.runs.instances import BROKEN, InstanceResult, read_result, sample_of_result, write_result
 from harness.serving.containers import (
+    ContainerLimits,
     EngineError,
-    Limits,
     cleanup_command,
     cli,
     image_digest,
@@ -58,9 +59,9 @@ TIMEOUTS = 2
 class SwebenchConfig(AnswerConfig):
     """`swebench` in a policy."""
 
-    dataset: str = "SWE-bench/SWE-bench_Verified"
+    dataset: str = SWEBENCH.hub_id
     """A data set of the hub, or a .jsonl file, with the columns of swebench 5."""
-    split: str = "test"
+    split: str = SWEBENCH.split
     instances: tuple[str, ...] = ()
     """Only these; all when empty."""
     workers: int = Field(4, ge=1)
@@ -79,7 +80,7 @@ class SwebenchConfig(AnswerConfig):
     """Of pulling an image and starting a container."""
     retries: int = Field(2, ge=0)
     """Further tries after a failure of the infrastructure."""
-    containers: Limits = Limits()
+    containers: ContainerLimits = ContainerLimits()
     """What a container may use; no network unless asked for."""
     modal: bool = False
     """Containers at Modal, for machines that can run no engine (`swebench --modal`); no limits of ours apply there."""
@@ -161,7 +162,7 @@ class Swebench(Suite):
     async def _run(self, item: Item, role: Role, endpoint: Endpoint, folder: Path) -> InstanceResult:
         """One result, of as many tries as the policy allows. Raises EndpointError: the server failed."""
         failures: list[str] = []
-        trajectory, graded, timeouts, seconds = Trajectory("none"), Grade("infrastructure error"), 0, 0.0
+        trajectory, graded, timeouts, seconds = Trajectory("none"), Grade(BROKEN), 0, 0.0
         while timeouts < TIMEOUTS:  # tests that took too long have a further try that is not counted as a retry
             try:
                 trajectory = await self._solve(item, endpoint, folder)
@@ -171,7 +172,7 @@ class Swebench(Suite):
             except InfrastructureError as error:
                 failures.append(str(error)[:300])
                 if len(failures) > self._config.retries:
-                    graded = Grade("infrastructure error")  # whatever an earlier try took too long for
+                    graded = Grade(BROKEN)  # whatever an earlier try took too long for
                     break
                 continue
             if not graded.timed_out:
@@ -242,7 +243,7 @@ def _finished(folder: Path) -> InstanceResult | None:
         result = read_result(folder)
     except BadInput:
         return None
-    return None if result.outcome == "infrastructure error" else result
+    return None if result.outcome == BROKEN else result
 
 
 def _digest(image: str) -> str | None:

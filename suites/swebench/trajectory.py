@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.endpoint.answers import EndpointError, ErrorKind
-from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, SUBMITTED
+from harness.contract.error_kinds import RequestErrorKind
+from harness.endpoint.answers import EndpointError
+from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, CONTEXT_FULL, SUBMITTED
 
-SERVER_ERRORS: dict[str, ErrorKind] = {
+SERVER_ERRORS: dict[str, RequestErrorKind] = {
     "APIConnectionError": "unreachable",
     "Timeout": "timeout",
     "APIError": "server",
@@ -80,7 +81,7 @@ def read_trajectory(path: Path) -> Trajectory:
     status, patch = str(info.get("exit_status") or "none"), info.get("submission")
     said = str(info.get("exception_str") or "")
     if CONTEXT_IS_FULL in said and status in SERVER_ERRORS:
-        status = "ContextWindowExceededError"
+        status = CONTEXT_FULL
     answers = list(_answers(messages))
     times = [t for message in messages if isinstance(t := _extra(message).get("timestamp"), int | float)]
     return Trajectory(

@@ -9,6 +9,7 @@ from fake_server import FakeServer, Reply, ask, chat_reply
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from harness.contract.datasets import PUBLIC_DATASETS
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
@@ -269,3 +270,8 @@ def test_a_right_answer_counts_in_the_budgets_that_it_kept(eight: list[Item]) ->
         "score@16384": 1.0,
     }
     assert not [k for k in suite({"word_problems": {}}).score(eight[0], "candidate", done).metrics if "@" in k]
+
+
+def test_each_task_that_ships_has_its_data_set_in_the_table() -> None:
+    written = {path.stem for path in TASK_FILES.glob("[!_]*.yaml")} - {"word_problems"}  # generated
+    assert written == {dataset.task for dataset in PUBLIC_DATASETS if dataset.suite == "cot"}

@@ -15,14 +15,14 @@ from safetensors.numpy import save_file
 from harness.checkpoint import models
 from harness.checkpoint.models import (
     base_model_of,
-    cache_folder,
     describe,
     quantization_of,
     require_original,
     resolve_model,
 )
 from harness.contract.errors import BadInput, RunFailed
-from harness.runs.manifest import ModelFacts
+from harness.contract.model_facts import ModelFacts
+from harness.contract.whole_files import cache_folder
 
 
 def checkpoint(folder: Path, config: dict[str, Any] | None = None, **files: dict[str, Any]) -> Path:

@@ -12,8 +12,8 @@ from report_page import Page, page_of, reports_of
 
 from harness.contract.pairs import Pair
 from harness.contract.samples import ROLES, Sample
-from harness.runs.instances import InstanceResult, Outcome, sample_of_result
-from reports.instances.outcomes import BROKEN, NOT_RUN, instances, listed, outcomes
+from harness.runs.instances import BROKEN, InstanceOutcome, InstanceResult, sample_of_result
+from reports.instances.outcomes import NOT_RUN, instances, listed, outcomes
 from reports.known_suites import known_suite
 from reports.render import render
 from reports.scores import task_scores
@@ -22,7 +22,7 @@ from reports.suite_tables.table import SuiteRun, Table
 from suites.base import make_item
 
 
-def of_role(role: str, name: str, outcome: Outcome, **fields: object) -> Sample:
+def of_role(role: str, name: str, outcome: InstanceOutcome, **fields: object) -> Sample:
     known: dict[str, object] = {
         "exit_status": "Submitted",
         "steps": 40,
@@ -33,7 +33,7 @@ def of_role(role: str, name: str, outcome: Outcome, **fields: object) -> Sample:
     return sample_of_result(make_item("instances", name, []), result.role, result)
 
 
-def ran(name: str, reference: Outcome, candidate: Outcome, *fields: dict[str, object]) -> Pair:
+def ran(name: str, reference: InstanceOutcome, candidate: InstanceOutcome, *fields: dict[str, object]) -> Pair:
     more = fields or ({}, {})
     made = [of_role(role, name, o, **f) for role, o, f in zip(ROLES, (reference, candidate), more, strict=True)]
     return Pair(*made)

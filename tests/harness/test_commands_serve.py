@@ -13,7 +13,7 @@ from command_line import Ended, Quantgate, last_line
 from harness.checkpoint import models
 from harness.contract.errors import RunFailed
 from harness.runs.progress import Meter, Reporter
-from harness.serving import hardware, plans, servers
+from harness.serving import flags, hardware, servers
 
 PLANS = [SimpleNamespace(role=role, url=f"http://127.0.0.1/{role}") for role in ("reference", "candidate")]
 
@@ -40,7 +40,7 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What became of the server, in order. Nothing real is resolved, detected or planned."""
     monkeypatch.setattr(models, "resolve_model", lambda *_: Path("model"))
     monkeypatch.setattr(hardware, "detect", lambda: None)
-    monkeypatch.setattr(plans, "plan_servers", lambda *_: PLANS)
+    monkeypatch.setattr(flags, "plan_servers", lambda *_: PLANS)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     return []
 

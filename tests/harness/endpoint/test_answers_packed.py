@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from harness.endpoint.answers import EndpointError, Scores, read_scores, unpack_scores
+from harness.endpoint.answers import EndpointError, Scores, read_prompt_logprobs, unpack_scores
 from harness.endpoint.client import Asked, Endpoint
 from harness.parity.steadiness import read_after, read_counters
 
@@ -45,7 +45,7 @@ def test_packed_scores_are_read() -> None:
 def test_no_positions_are_none() -> None:
     scores = unpack_scores([], packed(np.empty((0, 3), np.int32), np.empty((0, 3), np.float32)), 2)
     assert (scores.token_ids.shape, scores.top_ids.shape) == ((0,), (0, 2))
-    assert same(scores, read_scores([], [], 2))
+    assert same(scores, read_prompt_logprobs([], [], 2))
 
 
 VOCABULARY, TOP = 9, 4
@@ -67,7 +67,7 @@ def test_both_ways_give_the_same_scores(logits: list[list[int]], data: st.DataOb
         rows.append([token, *likeliest])
         entries.append({str(i): {"logprob": float(row[i]), "rank": 1} for i in rows[-1]})
     ids = np.array(rows, np.int32)
-    plain = read_scores(tokens, json.loads(json.dumps(entries)), TOP)
+    plain = read_prompt_logprobs(tokens, json.loads(json.dumps(entries)), TOP)
     assert same(unpack_scores(tokens, packed(ids, np.take_along_axis(logprobs, ids, axis=1)), TOP), plain)
     # And they are right: by brute force, ties by id.
     for row, entry in enumerate(entries):
@@ -161,7 +161,7 @@ def test_a_changed_byte_is_garbage_or_scores_that_can_be(where: int, by: int) ->
 )
 def test_entries_that_cannot_be_are_garbage_too(entries: list[Any]) -> None:
     with pytest.raises(EndpointError, match="garbage"):
-        read_scores([8], entries, 2)
+        read_prompt_logprobs([8], entries, 2)
 
 
 # -- which way is taken --------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from packaging.version import Version
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Serving
 from harness.contract.samples import Role
-from harness.serving.hardware import Hardware
+from harness.serving.hardware import GIB, Hardware
 
 SERVED_NAME = "quantgate"
 """Both roles are served under one name, so that both are sent the same bytes."""
@@ -59,7 +59,7 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
         arguments = _arguments(serving, ports[role])
         cpus: list[int] = []
         if hardware.gpus:
-            arguments += ["--kv-cache-memory-bytes", str(int(serving.kv_cache_memory_gib * 2**30))]
+            arguments += ["--kv-cache-memory-bytes", str(int(serving.kv_cache_memory_gib * GIB))]
             gpus, alone = _gpu_share(serving, hardware, share, len(models))
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
             arguments += ["--gpu-memory-utilization", "0.9" if alone else "0.45"]
@@ -154,7 +154,7 @@ def _cpu_share(hardware: Hardware, share: int, roles: int) -> list[int]:
 def _require_memory(serving: Serving, plans: list[ServerPlan], hardware: Hardware) -> None:
     need = 0.0
     for plan in plans:
-        weights = sum(file.stat().st_size for file in plan.model.glob("*.safetensors")) / 2**30
+        weights = sum(file.stat().st_size for file in plan.model.glob("*.safetensors")) / GIB
         need += weights + serving.kv_cache_memory_gib + SERVER_OVERHEAD_GIB
     if need > hardware.free_gib:
         raise RunFailed(

@@ -17,8 +17,8 @@ from harness.gate import questions as asking
 from harness.gate.job import Job
 from harness.gate.questions import _plans, _rounds, ask_everything
 from harness.parity import steadiness as steady
+from harness.serving.flags import ServerPlan
 from harness.serving.hardware import Gpu, Hardware
-from harness.serving.plans import ServerPlan
 
 REFERENCE: Role = "reference"
 CANDIDATE: Role = "candidate"

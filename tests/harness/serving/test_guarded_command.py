@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.serving.commands import run_guarded
+from harness.serving.guarded_command import run_guarded
 
 SLEEP = [sys.executable, "-c", "import os, time; print('began', os.getpid(), flush=True); time.sleep(60)"]
 
@@ -71,7 +71,9 @@ def test_a_cancelled_task_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_gate_takes_the_command_with_it(tmp_path: Path) -> None:
     log, mark = tmp_path / "a.log", tmp_path / "cleaned"
-    script = "import asyncio, sys, json; from pathlib import Path; from harness.serving.commands import run_guarded\n"
+    script = (
+        "import asyncio, sys, json; from pathlib import Path; from harness.serving.guarded_command import run_guarded\n"
+    )
     script += "command, log, mark = json.loads(sys.argv[1])\n"
     script += "asyncio.run(run_guarded(command, Path(log), 60, cleanup=['touch', mark]))"
     gate = subprocess.Popen([sys.executable, "-c", script, json.dumps([SLEEP, str(log), str(mark)])])

@@ -9,8 +9,9 @@ import pytest
 
 LOOK = """
 import sys
-from harness.doctor.datasets import FILES, source_of
-print(source_of(FILES[0], None), "datasets" in sys.modules)
+from harness.contract.datasets import PUBLIC_DATASETS
+from harness.doctor.data_files import data_source
+print(data_source(PUBLIC_DATASETS[0], None), "datasets" in sys.modules)
 """
 KEPT = "datasets--openai--gsm8k"
 

@@ -1,5 +1,6 @@
 """A file is there whole or not at all, and JSON is refused with one clear line."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.contract.errors import BadInput
-from harness.contract.files import read_json, whole_file, write_whole
+from harness.contract.whole_files import read_json, sha256_of_file, whole_file, write_whole
 
 
 def test_a_file_is_replaced_once_all_of_it_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +69,18 @@ def test_a_file_that_is_no_json_object_is_named(tmp_path: Path, data: bytes | No
         read_json(path)
     path.write_text('{"a": 1}', "utf-8")
     assert read_json(path) == {"a": 1}
+
+
+def test_json_that_is_longer_than_allowed_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('{"a": 1}')
+    assert read_json(path, 8) == {"a": 1}
+    with pytest.raises(BadInput, match="longer than"):
+        read_json(path, 7)
+
+
+def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_of_file(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    with pytest.raises(BadInput, match="No such file"):
+        sha256_of_file(tmp_path / "b")

@@ -13,8 +13,8 @@ from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Serving
 from harness.contract.samples import Role
 from harness.endpoint.score_route import ScoreRoute
+from harness.serving.flags import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
 from harness.serving.hardware import Gpu, Hardware
-from harness.serving.plans import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
 
 CPU = Hardware(processor="test", cpus=[4, 5], memory_gib=64, free_gib=32, gpus=[])
 

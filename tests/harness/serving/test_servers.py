@@ -15,7 +15,7 @@ import pytest
 from harness.contract.errors import RunFailed
 from harness.contract.samples import Role
 from harness.runs.progress import Meter
-from harness.serving.plans import ServerPlan
+from harness.serving.flags import ServerPlan
 from harness.serving.servers import end_dead_run, serve
 
 
@@ -111,7 +111,7 @@ def test_a_gate_that_is_killed_takes_its_servers_along(tmp_path: Path) -> None:
     made = stand_in(tmp_path, "reference")
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom harness.runs.progress import Meter\n"
-        "from harness.serving.plans import ServerPlan\nfrom harness.serving.servers import serve\n"
+        "from harness.serving.flags import ServerPlan\nfrom harness.serving.servers import serve\n"
         f"plan = ServerPlan('reference', Path('.'), {made.port}, {made.command!r})\n"
         f"with serve([plan], Path({str(tmp_path / 'logs')!r}), 30, Meter('s', 1)):\n"
         "    print('ready', flush=True)\n    time.sleep(60)\n"

@@ -8,7 +8,7 @@ from typing import Any
 from offline_cases import items_of, right, score, write_lines
 
 from harness.contract.samples import Item, sha256_of
-from harness.offline.scoring import score_notes, score_table, to_json
+from harness.offline.scoring import offline_score_table, score_notes, to_json
 
 
 def printed(table: Any) -> str:
@@ -28,7 +28,7 @@ def test_hostile_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) -> No
     lines = [right(items[1], text="\x1b[2J 7"), right(items[2], finish_reason="length", completion_tokens=1)]
     scores, samples = score(tmp_path, "ruler", lines, tmp_path)
     assert samples[0].score == 1 and samples[0].task == evil
-    rows, notes = printed(score_table(scores)), score_notes(scores)
+    rows, notes = printed(offline_score_table(scores)), score_notes(scores)
     assert all(line.isprintable() for line in (*rows.splitlines(), *notes)) and "[red]" in rows
     assert any(note.startswith("missing: [red]") for note in notes) and any("error: [red]" in note for note in notes)
     assert to_json(scores).isascii() and all(line.isprintable() for line in to_json(scores).splitlines())
@@ -38,7 +38,7 @@ def test_the_table_shows_score_completed_and_cap_hits_together(made: Path, tmp_p
     items = items_of(made, "ruler")
     lines = [right(items[0]), right(items[1], text="no"), right(items[2], finish_reason="length"), right(items[3])]
     scores, _ = score(made, "ruler", lines, tmp_path)
-    header, first, second, every = printed(score_table(scores)).splitlines()
+    header, first, second, every = printed(offline_score_table(scores)).splitlines()
     assert header.split()[:6] == ["task", "answers", "score", "completed", "cap", "hit"]
     assert first.split() == ["niah_single_1@2048", "3", "66.7%", "50.0%", "33.3%", "0.0%", "0.0%", *"00000"]
     assert second.split() == ["vt@2048", "1", "100.0%", "100.0%", "0.0%", "0.0%", "0.0%", *"00002"]
