@@ -20,7 +20,7 @@ from reports.cards.model_card import render_model_card
 from reports.cards.model_index import TASK, front_matter
 from reports.render import read_report
 from reports.view import Report
-from suites.cot_tasks import datasets_of
+from suites.cot.tasks import datasets_of
 from suites.swebench.suite import SwebenchConfig
 
 OWN = """---

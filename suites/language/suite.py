@@ -19,7 +19,7 @@ from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
 from suites.base import AnswerConfig, ChatSuite, Distinct, make_sample
-from suites.language_items import (
+from suites.language.questions import (
     ARITHMETIC,
     PAIRS,
     THINKING_LANGUAGES,
