@@ -19,7 +19,7 @@ from harness.contract.chat import Messages
 from harness.contract.samples import Item
 from suites.base import make_item
 from suites.materials.multistep import Asked, draw, make_problem
-from suites.readings.accepted import numbers
+from suites.readings.accepted_answers import numbers
 from suites.readings.scripts import LANGUAGES, Language
 
 ARITHMETIC, CROSS_ARITHMETIC, THINKING = 40, 24, 24

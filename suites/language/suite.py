@@ -30,7 +30,7 @@ from suites.language.questions import (
     question_items,
     thinking_items,
 )
-from suites.readings.accepted import first_accepted
+from suites.readings.accepted_answers import first_accepted
 from suites.readings.endings import unterminated
 from suites.readings.scripts import LANGUAGES, Language, broken_characters, fits, mixed_words, script_shares
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from suites.readings.accepted import numbers
+from suites.readings.accepted_answers import numbers
 from suites.readings.scripts import Language
 
 Level = Literal["easy", "medium", "hard"]

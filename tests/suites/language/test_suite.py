@@ -26,7 +26,7 @@ from suites.language.questions import (
 )
 from suites.language.suite import LANGUAGE_METRICS, PROMPT_TOKENS, LanguageConfig, LanguageSuite, language_metrics
 from suites.materials.haystack import Language
-from suites.readings.accepted import first_accepted
+from suites.readings.accepted_answers import first_accepted
 from suites.readings.endings import endings
 from suites.readings.scripts import LANGUAGES, SCRIPTS, fits
 
