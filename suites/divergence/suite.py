@@ -23,19 +23,17 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.endpoint.client import Completion, Endpoint, EndpointError, Scores
-from suites.base import Suite, SuiteConfig, make_sample
+from suites.base import AnswerConfig, Suite, make_sample
 from suites.divergence.comparison import compare
 from suites.divergence.files import read_scores, rounded, write_scores
 from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
 
 
-class DivergenceConfig(SuiteConfig):
-    """`divergence` in a policy."""
+class DivergenceConfig(AnswerConfig):
+    """`divergence` in a policy. `max_tokens` is the longest trajectory."""
 
     trajectories: int = Field(48, ge=1)
     """Answers of the reference that are scored: the first prompts of those shipped."""
-    max_tokens: int | None = Field(None, ge=2)
-    """Longest trajectory; the policy's sampling.max_tokens when absent."""
     top_logprobs: int = Field(64, ge=1)
     """Tokens whose log-probabilities are kept at each position; the server's --max-logprobs must allow them."""
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from wonderwords import RandomWord
 
-from suites.materials.haystack import Language
+from suites.readings.scripts import Language
 
 Kind = Literal["word", "number", "uuid"]
 

@@ -11,8 +11,9 @@ from typing import Literal
 
 from harness.contract.chat import Messages
 from suites.materials.fitting import user
-from suites.materials.haystack import Language, noise, of_sentences, running_text, topped_up
+from suites.materials.haystack import noise, of_sentences, running_text, topped_up
 from suites.materials.needle_phrases import PHRASES, Kind, draw_other
+from suites.readings.scripts import Language
 from suites.ruler.task import Made, Place
 
 DEPTHS = tuple(i / 39 for i in range(40))

@@ -25,10 +25,9 @@ from suites.language.questions import (
     thinking_prompt,
 )
 from suites.language.suite import LANGUAGE_METRICS, PROMPT_TOKENS, LanguageConfig, LanguageSuite, language_metrics
-from suites.materials.haystack import Language
 from suites.readings.accepted_answers import first_accepted
 from suites.readings.endings import endings
-from suites.readings.scripts import LANGUAGES, SCRIPTS, fits
+from suites.readings.scripts import LANGUAGES, SCRIPTS, Language, fits
 
 
 def make(**settings: Any) -> LanguageSuite:
