@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from harness.endpoint.client import Scores
 from harness.serving.hardware import detect
-from suites.divergence.comparison import compare
-from suites.divergence.files import read_scores, rounded, write_scores
+from suites.divergence.kl_bounds import compare
+from suites.divergence.parquet_files import read_scores, rounded, write_scores
 
 K = 64
 PROMPT = list(range(100_000, 100_160))

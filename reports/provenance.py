@@ -12,7 +12,7 @@ from typing import Any, Literal
 from harness.contract.samples import ROLES
 from harness.parity.comparison import differences
 from harness.runs.manifest import Baseline, Manifest, ModelFacts, ServerFacts
-from reports.commands import Command, repeat, started
+from reports.rerun_commands import Command, repeat, started
 from reports.text import (
     date,
     hide_secret,

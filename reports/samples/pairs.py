@@ -1,6 +1,6 @@
 """Pairs of samples as a report shows them: what kind each is, and which are worth a look.
 
-Which can be compared is decided by the contract. Their texts are not here: reports/samples/files.py reads them.
+Which can be compared is decided by the contract. Their texts are not here: reports/samples/side_files.py reads them.
 """
 
 from __future__ import annotations

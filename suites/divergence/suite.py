@@ -24,8 +24,8 @@ from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.endpoint.client import Completion, Endpoint, EndpointError, Scores
 from suites.base import AnswerConfig, Suite, make_sample
-from suites.divergence.comparison import compare
-from suites.divergence.files import read_scores, rounded, write_scores
+from suites.divergence.kl_bounds import compare
+from suites.divergence.parquet_files import read_scores, rounded, write_scores
 from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
 
 

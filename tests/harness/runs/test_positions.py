@@ -14,8 +14,8 @@ from next_tokens import draw, top
 
 from harness.contract.errors import BadInput
 from harness.runs.positions import BUCKETS, COLUMNS, position_summary
-from suites.divergence.comparison import Comparison, compare
-from suites.divergence.files import rounded, write_scores
+from suites.divergence.kl_bounds import Comparison, compare
+from suites.divergence.parquet_files import rounded, write_scores
 
 
 def store(folder: Path, item: str, compared: Comparison, task: str = "chat-en", role: str = "candidate") -> None:

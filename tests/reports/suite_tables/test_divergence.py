@@ -18,8 +18,8 @@ from harness.runs.positions import position_summary
 from reports.render import read_report
 from reports.suite_tables import decoding, divergence
 from reports.suite_tables.table import SuiteRun, Table
-from suites.divergence.comparison import Comparison, compare
-from suites.divergence.files import rounded, write_scores
+from suites.divergence.kl_bounds import Comparison, compare
+from suites.divergence.parquet_files import rounded, write_scores
 
 
 def scored(seed: int, n: int, shift: float, ids: np.ndarray | None = None) -> Scores:

@@ -14,8 +14,8 @@ from harness.contract.samples import Item
 from harness.endpoint.client import EndpointError
 from harness.runs.positions import position_summary
 from suites.base import make_item
-from suites.divergence.comparison import compare
-from suites.divergence.files import read_scores, rounded
+from suites.divergence.kl_bounds import compare
+from suites.divergence.parquet_files import read_scores, rounded
 from suites.divergence.suite import Divergence, DivergenceConfig
 
 K, VOCABULARY = 4, 24

@@ -32,7 +32,7 @@ from harness.contract.errors import BadInput
 from harness.contract.files import whole_file
 from harness.endpoint.client import Scores
 from harness.runs.positions import COLUMNS
-from suites.divergence.comparison import Comparison
+from suites.divergence.kl_bounds import Comparison
 
 LINEAR = 1e-3
 """Probability above which steps are equal in the probability, below in its logarithm."""

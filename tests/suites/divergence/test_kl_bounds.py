@@ -11,7 +11,7 @@ from next_tokens import draw, exact_kl, top
 
 from harness.endpoint.client import Scores
 from harness.runs.positions import BUCKETS
-from suites.divergence.comparison import CONFIDENT, ROUNDING, ROWS, Comparison, compare
+from suites.divergence.kl_bounds import CONFIDENT, ROUNDING, ROWS, Comparison, compare
 
 SEEDS = st.integers(0, 2**32)
 

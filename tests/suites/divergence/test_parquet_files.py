@@ -15,8 +15,8 @@ from next_tokens import draw, log_softmax, top
 from harness.contract.errors import BadInput
 from harness.endpoint.client import Scores
 from harness.runs.positions import COLUMNS
-from suites.divergence.comparison import ROUNDING, compare
-from suites.divergence.files import LINEAR, LOWEST, STEPS, from_steps, read_scores, rounded, to_steps, write_scores
+from suites.divergence.kl_bounds import ROUNDING, compare
+from suites.divergence.parquet_files import LINEAR, LOWEST, STEPS, from_steps, read_scores, rounded, to_steps, write_scores
 
 SEEDS = st.integers(0, 2**32)
 
