@@ -142,7 +142,7 @@ FIGURES: dict[str, Callable[[ComparedRole], str]] = {
 # -- its parts ------------------------------------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
+class PositionGroup(NamedTuple):
     """Some positions: of each role its samples, the suffix of their metrics, and what the files say."""
 
     name: str
@@ -154,7 +154,9 @@ class Part(NamedTuple):
 def _by_position(roles: Sequence[ComparedRole]) -> list[Table]:
     summary = roles[0].summary
     parts = [
-        Part(name, [role.samples for role in roles], f"@{name}", summary.by_bucket.get(name) if summary else None)
+        PositionGroup(
+            name, [role.samples for role in roles], f"@{name}", summary.by_bucket.get(name) if summary else None
+        )
         for name in BUCKETS
     ]
     return _parts("By position in the answer", "Position", parts)
@@ -168,7 +170,7 @@ def _by_task(roles: Sequence[ComparedRole], first: str) -> list[Table]:
     summary = roles[0].summary
     known = (summary.by_language if first == "Language" else summary.by_kind) if summary else {}
     parts = [
-        Part(name, [[s for s in role.samples if of(s.task) == name] for role in roles], "", known.get(name))
+        PositionGroup(name, [[s for s in role.samples if of(s.task) == name] for role in roles], "", known.get(name))
         for name in sorted({of(task) for task in tasks})
     ]
     return _parts(f"By {first.lower()}", first, parts)
@@ -178,7 +180,7 @@ def _kind_of(task: str) -> str:
     return task.rpartition("-")[0]
 
 
-def _parts(title: str, first: str, parts: Sequence[Part]) -> list[Table]:
+def _parts(title: str, first: str, parts: Sequence[PositionGroup]) -> list[Table]:
     there = [part for part in parts if total(part.samples[0], f"positions{part.suffix}")]
     with_noise, with_stats = any(len(part.samples) > 1 for part in there), any(part.stats for part in there)
     columns = (
