@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 from pydantic import Field
 
 from harness.contract.chat import Tokenizer
@@ -152,7 +151,7 @@ class Speed(Suite):
         start = time.monotonic()
         await run_bench(
             bench_command(load, endpoint, result),
-            endpoint.url,
+            endpoint,
             self._folder / "bench.log",
             self._config.timeout_seconds,
         )
@@ -201,22 +200,24 @@ def bench_command(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
     return [*BENCH, *flags, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
-async def run_bench(command: list[str], url: str, log: Path, timeout: float) -> None:
+async def run_bench(command: list[str], endpoint: Endpoint, log: Path, timeout: float) -> None:
     """Run the benchmark to its end; what it writes is appended to `log`. However this is left, the child is gone.
 
     Raises:
         EndpointError: it failed or took longer than `timeout` seconds.
     """
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OPENAI_API_KEY": "none"}
-    if httpx.URL(url).host in ("127.0.0.1", "localhost", "::1"):  # a proxy must not be asked for this machine
+    if endpoint.on_this_machine:  # a proxy must not be asked for it
         environment |= {"NO_PROXY": "*", "no_proxy": "*"}
     start = log.stat().st_size if log.exists() else 0
     try:
         status = await run_guarded(command, log, timeout, environment=environment)
     except TimeoutError:
-        raise EndpointError("timeout", f"{url}: `vllm bench serve` took more than {timeout:.0f} s") from None
+        raise EndpointError("timeout", f"{endpoint.url}: `vllm bench serve` took more than {timeout:.0f} s") from None
     if status:
-        raise EndpointError("server", f"{url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})")
+        raise EndpointError(
+            "server", f"{endpoint.url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})"
+        )
 
 
 def _reason(log: Path, start: int) -> str:

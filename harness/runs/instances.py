@@ -34,6 +34,9 @@ AT_A_LIMIT = frozenset({"LimitsExceeded", "TimeExceeded", CONTEXT_FULL})
 """Exit statuses of mini-swe-agent: the limit of steps (or cost), of time, or the model's context was reached."""
 BAD_FORMAT = "RepeatedFormatError"
 
+BROKEN: Literal["infrastructure error"] = "infrastructure error"
+"""The outcome that says nothing of the model."""
+
 
 class InstanceResult(BaseModel):
     """One instance of one role."""
@@ -100,7 +103,7 @@ def sample_of_result(item: Named, role: Role, result: InstanceResult) -> Sample:
     format_error. Its metrics: steps, cut_steps, format_errors, format_error_rate (of the steps), unsubmitted,
     agent_seconds, grading_seconds, tests_timed_out, and `exit <status>`.
     """
-    broken = result.outcome == "infrastructure error"
+    broken = result.outcome == BROKEN
     status = result.exit_status
     ends = dict.fromkeys(AT_A_LIMIT, "limit") | {CONTEXT_FULL: "length", BAD_FORMAT: "format_error"}
     reason = result.failures[-1] if result.failures else "no reason was kept"

@@ -15,8 +15,7 @@ from typing import TypeVar
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES, Role
-from harness.runs.instances import SUITE, InstanceResult, read_result
-from reports.instances.outcomes import BROKEN
+from harness.runs.instances import BROKEN, SUITE, InstanceResult, read_result
 from reports.instances.trajectories import ShownSteps, read_steps
 from reports.text import ABSENT, duration, number, one_line, shorten, size
 

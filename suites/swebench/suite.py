@@ -23,7 +23,7 @@ from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
-from harness.runs.instances import InstanceResult, read_result, sample_of_result, write_result
+from harness.runs.instances import BROKEN, InstanceResult, read_result, sample_of_result, write_result
 from harness.serving.containers import (
     EngineError,
     Limits,
@@ -161,7 +161,7 @@ class Swebench(Suite):
     async def _run(self, item: Item, role: Role, endpoint: Endpoint, folder: Path) -> InstanceResult:
         """One result, of as many tries as the policy allows. Raises EndpointError: the server failed."""
         failures: list[str] = []
-        agent_run, graded, timeouts, seconds = AgentRun("none"), Grade("infrastructure error"), 0, 0.0
+        agent_run, graded, timeouts, seconds = AgentRun("none"), Grade(BROKEN), 0, 0.0
         while timeouts < TIMEOUTS:  # tests that took too long have a further try that is not counted as a retry
             try:
                 agent_run = await self._solve(item, endpoint, folder)
@@ -171,7 +171,7 @@ class Swebench(Suite):
             except InfrastructureError as error:
                 failures.append(str(error)[:300])
                 if len(failures) > self._config.retries:
-                    graded = Grade("infrastructure error")  # whatever an earlier try took too long for
+                    graded = Grade(BROKEN)  # whatever an earlier try took too long for
                     break
                 continue
             if not graded.timed_out:
@@ -242,7 +242,7 @@ def _finished(folder: Path) -> InstanceResult | None:
         result = read_result(folder)
     except BadInput:
         return None
-    return None if result.outcome == "infrastructure error" else result
+    return None if result.outcome == BROKEN else result
 
 
 def _digest(image: str) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.endpoint.answers import EndpointError, ErrorKind
-from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, SUBMITTED
+from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, CONTEXT_FULL, SUBMITTED
 
 SERVER_ERRORS: dict[str, ErrorKind] = {
     "APIConnectionError": "unreachable",
@@ -80,7 +80,7 @@ def read_agent_run(path: Path) -> AgentRun:
     status, patch = str(info.get("exit_status") or "none"), info.get("submission")
     said = str(info.get("exception_str") or "")
     if CONTEXT_IS_FULL in said and status in SERVER_ERRORS:
-        status = "ContextWindowExceededError"
+        status = CONTEXT_FULL
     answers = list(_answers(messages))
     times = [t for message in messages if isinstance(t := _extra(message).get("timestamp"), int | float)]
     return AgentRun(

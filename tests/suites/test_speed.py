@@ -234,7 +234,7 @@ def test_prompts_that_the_server_knew_are_refused(bench: Stubbed) -> None:
 
 
 def test_the_benchmarks_requests_are_counted_as_ours(bench: Stubbed) -> None:
-    """As test_steady.py does it: what the server has counted is what the endpoint says it asked."""
+    """As test_steadiness.py does it: what the server has counted is what the endpoint says it asked."""
 
     async def before_and_after(endpoint: Endpoint) -> dict[str, str]:
         bench.endpoint_ready(endpoint)

@@ -12,8 +12,8 @@ from report_page import Page, page_of, reports_of
 
 from harness.contract.pairs import Pair
 from harness.contract.samples import ROLES, Sample
-from harness.runs.instances import InstanceResult, Outcome, sample_of_result
-from reports.instances.outcomes import BROKEN, NOT_RUN, instances, listed, outcomes
+from harness.runs.instances import BROKEN, InstanceResult, Outcome, sample_of_result
+from reports.instances.outcomes import NOT_RUN, instances, listed, outcomes
 from reports.known_suites import known_suite
 from reports.render import render
 from reports.scores import task_scores
