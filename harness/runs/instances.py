@@ -7,7 +7,7 @@ and whole: an instance without one has not been finished.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -34,7 +34,7 @@ AT_A_LIMIT = frozenset({"LimitsExceeded", "TimeExceeded", CONTEXT_FULL})
 """Exit statuses of mini-swe-agent: the limit of steps (or cost), of time, or the model's context was reached."""
 BAD_FORMAT = "RepeatedFormatError"
 
-BROKEN: Literal["infrastructure error"] = "infrastructure error"
+BROKEN: Final = "infrastructure error"
 """The outcome that says nothing of the model."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from fake_server import FakeServer, ask
 from hypothesis import given
 from hypothesis import strategies as st
-from made import decided
+from verdict_samples import decided
 
 from harness.contract.policy import Sampling
 from harness.contract.samples import Role, Sample

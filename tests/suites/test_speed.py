@@ -11,7 +11,7 @@ import bench_stub
 import psutil
 import pytest
 from fake_server import FakeServer, FakeVllm, Reply, ask
-from made import decided, measured
+from verdict_samples import decided, measured
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Requests, Sampling

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from chats import HELLO
 from fake_server import ask, chat_reply
+from scripted_chats import HELLO
 
 from harness.endpoint.client import Endpoint, EndpointError
 

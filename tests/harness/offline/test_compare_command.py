@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import FINE, STAMP, Both, ids, make_run, record, records, report
+from foreign_results import FINE, STAMP, Both, ids, make_run, record, records, report
 
 from harness import cli
 from harness.offline.compare import compare, to_json

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import DATA, Both, Record, only, record, records, write
+from foreign_results import DATA, Both, Record, only, record, records, write
 
 from harness.contract.errors import BadInput
 from harness.judging.checks import CheckResult

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import FINE, STAMP, Both, record, records, write
+from foreign_results import FINE, STAMP, Both, record, records, write
 
 from harness.contract.errors import BadInput
 from harness.offline import results

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from elsewhere import POLICY, make_run, only
+from foreign_results import POLICY, make_run, only
 
 from harness.contract.errors import BadInput, NotComparable
 from harness.offline.compare import compare

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import DATA, Record, ids, only, report
+from foreign_results import DATA, Record, ids, only, report
 
 from harness.contract.errors import BadInput, NotComparable
 from harness.offline.compare import compare
