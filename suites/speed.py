@@ -155,7 +155,7 @@ class Speed(Suite):
             self._folder / "bench.log",
             self._config.timeout_seconds,
         )
-        metrics = read_bench_result(result)
+        metrics = read_figures(result)
         _count(endpoint, load, metrics)
         _require_as_asked(endpoint, load, metrics)
         hits_after = counter(await endpoint.metrics(), HITS)
@@ -229,7 +229,7 @@ def _reason(log: Path, start: int) -> str:
     return said[-1][:200] if said else "no reason given"
 
 
-def read_bench_result(path: Path) -> dict[str, float]:
+def read_figures(path: Path) -> dict[str, float]:
     """The figures of a benchmark's result file, under the names of METRICS.
 
     Raises:

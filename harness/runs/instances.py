@@ -27,15 +27,13 @@ OUTCOMES: tuple[Outcome, ...] = (
     "infrastructure error",
 )
 """Best first. An instance without a result was not run."""
+BROKEN: Final = "infrastructure error"
 
 SUBMITTED = "Submitted"
 CONTEXT_FULL = "ContextWindowExceededError"
 AT_A_LIMIT = frozenset({"LimitsExceeded", "TimeExceeded", CONTEXT_FULL})
 """Exit statuses of mini-swe-agent: the limit of steps (or cost), of time, or the model's context was reached."""
 BAD_FORMAT = "RepeatedFormatError"
-
-BROKEN: Final = "infrastructure error"
-"""The outcome that says nothing of the model."""
 
 
 class InstanceResult(BaseModel):

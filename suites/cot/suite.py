@@ -173,7 +173,7 @@ class Cot(ChatSuite):
             score, answer = score_text(task, item.data["doc"], text, settings)
         except Exception as error:  # a grader may raise anything, and says nothing of the answer then
             failed = make_sample(self.name, item, role, completion, score=None, answer=None)
-            return failed.model_copy(update={"error": f"grader: {_reason(error)}"})
+            return failed.model_copy(update={"error": f"grader: {_said(error)}"})
         sample = make_sample(self.name, item, role, completion, score=score, answer=answer)
         return with_scores_in_budgets(sample, completion, self.max_tokens)
 
@@ -202,7 +202,7 @@ def load_task(name: str) -> ConfigurableTask:
     except BadInput as error:
         raise BadInput(f"cot task {name}: {error}") from None
     except Exception as error:  # lm-eval and datasets raise anything here
-        raise BadInput(f"cot task {name} cannot be loaded; is its data there? {_reason(error)}") from error
+        raise BadInput(f"cot task {name} cannot be loaded; is its data there? {_said(error)}") from error
     if not isinstance(task, ConfigurableTask):
         raise BadInput(f"cot task {name} is a Python class of its own; cot runs tasks made of a YAML file")
     return task
@@ -244,7 +244,7 @@ def build_requests(task: ConfigurableTask, limit: int | None) -> list[Instance]:
                 chat_template=EndpointLM.apply_chat_template,
             )
     except Exception as error:  # templates and functions of tasks raise anything
-        raise BadInput(f"cot task {task.task_name} makes no prompts: {_reason(error)}") from error
+        raise BadInput(f"cot task {task.task_name} makes no prompts: {_said(error)}") from error
     return list(task.instances)
 
 
@@ -255,7 +255,7 @@ def try_scoring(task: ConfigurableTask, doc: dict[str, Any], text: str, settings
     except BadInput:
         raise
     except Exception as error:
-        raise BadInput(f"cot task {task.task_name} cannot be scored: {_reason(error)}") from error
+        raise BadInput(f"cot task {task.task_name} cannot be scored: {_said(error)}") from error
 
 
 def score_text(task: ConfigurableTask, doc: dict[str, Any], text: str, settings: CotTask) -> tuple[float, str | None]:
@@ -291,5 +291,5 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def _reason(error: BaseException) -> str:
-    return quoted(str(error), 200) or type(error).__name__
+def _said(error: BaseException) -> str:
+    return quoted(str(error) or type(error).__name__, 200)
