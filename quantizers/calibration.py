@@ -1,6 +1,6 @@
 """Calibration tokens: many kinds of text, cut into equal sequences, the same ones every time.
 
-The shipped texts lie in `quantizers/calibration/*.txt`, one file per language or kind, documents separated
+The shipped texts lie in `quantizers/calibration_texts/*.txt`, one file per language or kind, documents separated
 by a line that is exactly `%%`. Sequences are dealt in turn from all files, so that no language is left
 uncalibrated; a file that runs out leaves its turns to the others.
 """
@@ -53,7 +53,7 @@ def read_documents(file: Path | None) -> dict[str, list[str]]:
         QuantizeError: the file is missing, not UTF-8, not JSON lines with a "text", or without text.
     """
     if file is None:
-        shipped = sorted((p for p in files("quantizers").joinpath("calibration").iterdir()), key=lambda p: p.name)
+        shipped = sorted((p for p in files("quantizers").joinpath("calibration_texts").iterdir()), key=lambda p: p.name)
         texts = {p.name: p.read_text(encoding="utf-8") for p in shipped if p.name.endswith(".txt")}
         if not texts:
             raise QuantizeError("the shipped calibration texts are missing: install quantgate again")

@@ -15,11 +15,12 @@ _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
-def model_card(source: Path, config: dict[str, Any], recipe: Recipe, plan: Plan) -> str:
+def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     """Markdown with YAML front matter for the quantized form of the model in `source`."""
     words = plan.scheme.words()
-    front: dict[str, Any] = {
-        "base_model": original_name(source, config),
+    original = original_name(source)
+    front: dict[str, Any] = {} if original is None else {"base_model": original}
+    front |= {
         "base_model_relation": "quantized",
         "tags": list(dict.fromkeys(["quantgate", recipe.name, *words.tags])),
     }
@@ -28,13 +29,14 @@ def model_card(source: Path, config: dict[str, Any], recipe: Recipe, plan: Plan)
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
     text = settings.file.name if settings.file else "the texts shipped with quantgate"
+    rows = "".join(f"| {name} | {value} |\n" for name, value in words.settings.items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
 ---
 
-# {original_name(source, config).rstrip("/").rpartition("/")[2]}, {recipe.name}
+# {(original or source.name).rstrip("/").rpartition("/")[2]}, {recipe.name}
 
-A quantized form of `{front["base_model"]}`, made by quantgate.
+A quantized form of `{original or source.name}`, made by quantgate.
 
 | | |
 | --- | --- |
@@ -45,21 +47,31 @@ A quantized form of `{front["base_model"]}`, made by quantgate.
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
 | calibration | {settings.samples} x {settings.length} tokens of {text}, seed {settings.seed} |
-| damping | {recipe.damping:g} |
-| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
+{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 Serve it with `vllm serve <this folder>`.
 """
 
 
-def original_name(source: Path, config: dict[str, Any]) -> str:
-    """The model's name on the Hub if its folder or config tells, else the folder path as it was given."""
+def original_name(source: Path) -> str | None:
+    """What the model in `source` is called elsewhere, else the folder as given; None where only a cache is known.
+
+    The Hub's cache tells by its folders. A card's `base_model` is taken where the folder bears its name (a copy); under
+    another name the folder holds something made of it, a fine-tune, which must not be gated against what it was made
+    of. `_name_or_path` of config.json is what some earlier step read, and is never taken.
+    """
     for part in source.resolve().parts:
         match = _HUB_CACHE.match(part)
         if match:
             return f"{match.group(1)}/{match.group(2)}"
-    claimed = config.get("_name_or_path")
-    return claimed if isinstance(claimed, str) and _HUB_NAME.match(claimed) else str(source)
+    front = _front_matter(source)
+    base = front.get("base_model")
+    if isinstance(base, list) and len(base) == 1:
+        base = base[0]
+    copied = front.get("base_model_relation") in (None, "quantized")
+    if copied and isinstance(base, str) and _HUB_NAME.match(base) and base.partition("/")[2] == source.resolve().name:
+        return base
+    return None if ".cache" in source.resolve().parts else str(source)
 
 
 def _front_matter(source: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from quantizers.errors import QuantizeError
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+MODELOPT_FILE = "hf_quant_config.json"
 LARGEST_HEADER = 100_000_000
 DTYPES: dict[str, tuple[torch.dtype | None, int]] = {
     "F64": (torch.float64, 8), "F32": (torch.float32, 4), "F16": (torch.float16, 2),
@@ -74,15 +75,19 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     index = folder / INDEX_FILE
     if index.is_file():
         weight_map = read_json_object(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map or not all(map(_plain_name, weight_map.values())):
+        if not isinstance(weight_map, dict) or not weight_map:
             raise QuantizeError(f"{index} has no usable weight_map: download the model again")
+        foreign = next((shard for shard in weight_map.values() if not _plain_name(shard)), None)
+        if foreign is not None:
+            raise QuantizeError(
+                f"{index} has no usable weight_map: it names {_shown(foreign)}, which is no file of its folder: get a "
+                "sound copy of the model"
+            )
         shards = sorted(set(weight_map.values()))
     elif (folder / WEIGHTS_FILE).is_file():
         weight_map, shards = {}, [WEIGHTS_FILE]
     else:
-        pickles = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(end))
-        found = f"only pickle files ({pickles[0]}), which are never opened" if pickles else "no weights"
-        raise QuantizeError(f"{folder} has {found}: save it as {WEIGHTS_FILE} or {INDEX_FILE} + shards")
+        raise QuantizeError(_why_no_weights(folder))
 
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
@@ -96,6 +101,43 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if name not in tensors or tensors[name].file.name != shard:
             raise QuantizeError(f"{INDEX_FILE} says tensor {name} is in {shard}, but it is not: download it again")
     return Checkpoint(folder, config, tensors)
+
+
+def _why_no_weights(folder: Path) -> str:
+    loose = sorted(p.name for p in folder.glob("*.safetensors"))
+    if loose:
+        return (
+            f"{folder} has {len(loose)} .safetensors files (first: {_shown(loose[0])}) but no {INDEX_FILE} to say "
+            f"which of them are the model: download it, or name a single file {WEIGHTS_FILE}"
+        )
+    pickles = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(end))
+    found = f"only pickle files ({_shown(pickles[0])}), which are never opened" if pickles else "no weights"
+    return f"{folder} has {found}: save it as {WEIGHTS_FILE} or {INDEX_FILE} + shards"
+
+
+def quantization_settings(folder: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How a checkpoint says it is quantized, wherever servers look for it; None when it does not say so.
+
+    That is `quantization_config` or `compression_config` of config.json or its text_config, else ModelOpt's own file,
+    whose settings lie one level deeper. `null` and `{}` say nothing. Never raises.
+    """
+    for place in (config, config.get("text_config")):
+        for key in ("quantization_config", "compression_config"):
+            found = place.get(key) if isinstance(place, Mapping) else None
+            if isinstance(found, dict) and found:
+                return _flat(found)
+    try:
+        beside = read_json_object(folder / MODELOPT_FILE)
+    except QuantizeError:
+        return None
+    settings = _flat(beside)
+    # With a cache alone quantized, ModelOpt names no algorithm.
+    return settings if settings.get("quant_algo") or settings.get("quantized_layers") else None
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    inner = settings.get("quantization")
+    return {"quant_method": "modelopt", **settings, **inner} if isinstance(inner, dict) else settings
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -177,13 +219,14 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:
-    """A sha256 that changes when the model does: config, tokenizer, headers, and 64 samples of each shard.
+    """A sha256 that changes when the model does: config, side files, headers, and 64 samples of each shard.
 
     Samples, because hashing a terabyte would cost more than quantizing a layer; training moves every tensor.
     """
+    from quantizers.side_files import side_files  # which reads JSON with this module
+
     digest = hashlib.sha256()
-    small = [CONFIG_FILE, *(p.name for p in sorted(checkpoint.folder.glob("tokenizer*")) if p.is_file())]
-    for file in [checkpoint.folder / name for name in small]:
+    for file in [checkpoint.folder / name for name in (CONFIG_FILE, *side_files(checkpoint.folder))]:
         with reading(file):
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
     for info in checkpoint.tensors.values():
@@ -208,6 +251,11 @@ def reading(path: Path) -> Iterator[None]:
 
 def _plain_name(name: object) -> bool:
     return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
+
+
+def _shown(name: object) -> str:
+    """Other people's text, on one line and not endless."""
+    return "".join(char if char.isprintable() else "?" for char in str(name)[:120])
 
 
 def one_line(error: BaseException) -> str:

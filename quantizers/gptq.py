@@ -37,7 +37,7 @@ class GPTQArgs:
 
     group_size: int
     """Neighbouring input columns that share one scale; divides I."""
-    bits: int = 4
+    bits: int
     """Bits of a signed code."""
     damping: float = 0.01
     """Added to diag(H), in units of its mean (the paper's section 3.3)."""
@@ -107,7 +107,7 @@ def gptq(
     return unordered.t().contiguous(), scales
 
 
-def round_to_nearest(weight: torch.Tensor, scales: torch.Tensor, bits: int = 4) -> torch.Tensor:
+def round_to_nearest(weight: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
     """The baseline: `weight` [O, I] to the nearest multiple of its scale [O, I/g], as int8 codes [O, I]."""
     low, high = _range(bits)
     grouped = weight.to(torch.float32).reshape(len(weight), scales.shape[1], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, read_tensor
+from quantizers.checkpoint import Checkpoint, TensorInfo, quantization_settings, read_tensor
 from quantizers.errors import QuantizeError
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
+DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
 UNSET = -12345.0
+NO_EXPERTS = "mixture-of-experts models are not supported yet: choose a dense model"
+_NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
 
 
 @dataclass(frozen=True)
@@ -32,24 +38,34 @@ class LayerCall:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    layer: str = "a decoder layer"
+    """Full name of the layer, to name it when it fails."""
 
 
 def build(checkpoint: Checkpoint) -> Architecture:
     """Build the model class that config.json names, on the meta device; no weight is read, no code fetched.
 
     Raises:
-        QuantizeError: the model is already quantized, has experts, needs its own code, or is not a stack of equal
-            decoder layers.
+        QuantizeError: the model is already quantized, has experts, needs its own code, is not one stack of decoder
+            layers, or config.json and the files do not fit each other.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = checkpoint.folder
-    if "quantization_config" in checkpoint.config or "compression_config" in checkpoint.config:
-        raise QuantizeError(f"{folder} is already quantized (config.json says so): give the original model")
+    settings = quantization_settings(folder, checkpoint.config)
+    if settings is not None:
+        method = " ".join(str(settings.get("quant_method", "its config says so")).split())[:40]
+        raise QuantizeError(f"{folder} is already quantized ({method}): give the original model")
+    # A config may claim anything: what would take long to build is held against the files first.
+    for place in (checkpoint.config, checkpoint.config.get("text_config")):
+        _refuse_claims(checkpoint, place if isinstance(place, dict) else {})
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _refuse_claims(checkpoint, {"num_hidden_layers": getattr(config, "num_hidden_layers", None)})
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+    except QuantizeError:
+        raise
     except Exception as error:  # whatever a config can do wrong
         reason = " ".join(str(error).split())[:300]
         raise QuantizeError(f"transformers cannot build the model in {folder}: {reason}") from None
@@ -61,6 +77,8 @@ def build(checkpoint: Checkpoint) -> Architecture:
     prefix = f"{model.base_model_prefix}.{found[0][0]}"
     architecture = Architecture(model, found[0][1], prefix)
     _refuse_experts(checkpoint, architecture)
+    for name, tensor in architecture.layers.state_dict().items():
+        _stored(checkpoint, f"{prefix}.{name}", tuple(tensor.shape))
     return architecture
 
 
@@ -88,11 +106,11 @@ def fill(
     Raises:
         QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
-    for path, part in module.named_modules():
-        name = ".".join(filter(None, (prefix, path)))
-        if skip and f"{name}.".startswith(f"{skip}."):
-            continue
+    named = {".".join(filter(None, (prefix, path))): part for path, part in module.named_modules()}
+    parts = {name: part for name, part in named.items() if not skip or not f"{name}.".startswith(f"{skip}.")}
+    for name, part in parts.items():
         _compute_buffers(model, part, name, device)
+    for name, part in parts.items():  # after them: an initialiser may write weights too
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             if key in part._non_persistent_buffers_set:
                 continue
@@ -116,8 +134,14 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     embeddings may differ between layers). The layers themselves do not run.
 
     Raises:
-        QuantizeError: the model does not call its layers one after the other.
+        QuantizeError: the model does not call its layers one after the other, or has fewer embeddings than the
+            tokenizer has tokens.
     """
+    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
+    if highest >= embeddings:
+        raise QuantizeError(
+            f"the tokenizer gives token {highest}, but the model has {embeddings} embeddings: it is not its tokenizer"
+        )
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
 
@@ -125,7 +149,7 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
         def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
-            calls[index] = LayerCall(args[1:], kwargs)
+            calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}")
             return hidden
 
         return forward
@@ -160,25 +184,42 @@ def same(a: Any, b: Any) -> bool:
 
 
 def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.Tensor:
-    """Hidden states [B, L, D] through one decoder layer."""
-    with torch.no_grad():
-        result = layer(hidden, *call.args, **call.kwargs)
-    output: torch.Tensor = result[0] if isinstance(result, tuple) else result
+    """Hidden states [B, L, D] through one decoder layer. Raises QuantizeError, naming the layer, if it cannot run."""
+    try:
+        with torch.no_grad():
+            result = layer(hidden, *call.args, **call.kwargs)
+    except QuantizeError:
+        raise
+    except Exception as error:  # anything a model's forward may raise
+        reason = " ".join(str(error).split())[:300]
+        raise QuantizeError(f"{call.layer} cannot be run ({type(error).__name__}: {reason}): not supported") from None
+    output = result[0] if isinstance(result, tuple) else result
+    if not isinstance(output, torch.Tensor) or output.shape != hidden.shape:
+        raise QuantizeError(f"{call.layer} does not return hidden states like those that enter it: not supported")
     return output
 
 
-def _load(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+def _stored(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> TensorInfo:
+    """The stored tensor of a parameter or buffer. Raises QuantizeError if it is not what the architecture needs."""
     info = checkpoint.tensors.get(name)
     if info is None:
+        beside = f"{name.rpartition('.')[0]}."
+        packed = next((n for n, i in checkpoint.tensors.items() if n.startswith(beside) and i.dtype in PACKED), None)
+        if packed is not None and name.endswith(".weight"):
+            raise QuantizeError(f"{beside[:-1]} is already quantized ({packed}): give the original model")
         raise QuantizeError(f"tensor {name} is missing in {checkpoint.folder}: its names must be those of transformers")
     if info.shape != shape:
         raise QuantizeError(f"tensor {name} is {list(info.shape)} but config.json asks for {list(shape)}: fix either")
+    if info.dtype not in FLOATS and (info.dtype.startswith("F") or name.endswith(".weight")):
+        raise QuantizeError(f"tensor {name} is already quantized ({info.dtype}): give the original model")
+    return info
+
+
+def _load(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    info = _stored(checkpoint, name, shape)
     value = read_tensor(info)
-    if value.is_floating_point():
-        if info.dtype not in FLOATS:
-            raise QuantizeError(f"tensor {name} is already quantized ({info.dtype}): give the original model")
-        if not bool(torch.isfinite(value).all()):
-            raise QuantizeError(f"tensor {name} in {info.file} holds NaN or infinity: get a sound copy of the model")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise QuantizeError(f"tensor {name} in {info.file} holds NaN or infinity: get a sound copy of the model")
     return value
 
 
@@ -189,26 +230,50 @@ def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> Non
     # A mark that no initialiser would write shows which buffers it left alone.
     for key, buffer in missing.items():
         part._buffers[key] = torch.full_like(buffer, UNSET if buffer.is_floating_point() else 0, device=device)
-    with torch.no_grad():
-        model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
+    try:
+        with torch.no_grad():
+            model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
+            if any(map(_unset, part._buffers.values())):  # Falcon-H1 fills its layers' buffers from the whole model
+                model._init_weights(model.base_model)
+    except Exception as error:  # anything a model's initialiser may raise
+        reason = " ".join(str(error).split())[:300]
+        raise QuantizeError(f"the buffers of {name} cannot be computed ({reason}): not supported") from None
     for key in missing:
-        value = part._buffers[key]
-        if value is None or (value.is_floating_point() and bool((value == UNSET).any())):
+        if part._buffers[key] is None or _unset(part._buffers[key]):
             raise QuantizeError(f"{name}.{key} is stored nowhere and its class cannot compute it: not supported")
 
 
+def _unset(buffer: torch.Tensor | None) -> bool:
+    if buffer is None or buffer.device.type == "meta" or not buffer.is_floating_point():
+        return False
+    return bool(buffer.eq(UNSET).any())
+
+
+def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
+    """Refuse more layers than the files hold, and experts, by a config.json or its text_config alone."""
+    for key in EXPERT_KEYS:
+        if isinstance(count := config.get(key), int) and count > 1:
+            raise QuantizeError(f"config.json says {key} {count}: {NO_EXPERTS}")
+    heads = {int(m[0]): name[: m.start()] for name in checkpoint.tensors for m in _NUMBER.finditer(name)}
+    for key in DEPTH_KEYS:
+        if isinstance(depth := config.get(key), int) and depth > len(heads):
+            missing = next(n for n in range(len(heads) + 1) if n not in heads)
+            head = heads[max(heads)] if heads else "layer "
+            raise QuantizeError(
+                f"config.json says {key} {depth}, but {checkpoint.folder} holds tensors of {len(heads)} layers: "
+                f"{head}{missing}.* is missing"
+            )
+
+
 def _refuse_experts(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    way_out = "mixture-of-experts models are not supported yet: choose a dense model"
-    for name, parameter in architecture.layers.named_parameters():
-        if parameter.ndim == 3 or ".experts." in name:
-            raise QuantizeError(f"{architecture.prefix}.{name} belongs to experts: {way_out}")
+    """Experts are what is called so, by a module, its class or a tensor; a 3-D parameter may as well be a Conv1d's."""
+    for name, module in architecture.layers.named_modules():
+        if name.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts"):
+            raise QuantizeError(f"{architecture.prefix}.{name} are experts: {NO_EXPERTS}")
     for name in checkpoint.tensors:
-        if (
-            name.startswith(f"{architecture.prefix}.")
-            and ".experts." in name
-            and _layer_of(architecture, name) is not None
-        ):
-            raise QuantizeError(f"{name} belongs to experts: {way_out}")
+        inside = name.startswith(f"{architecture.prefix}.") and _layer_of(architecture, name) is not None
+        if inside and ".experts." in name:
+            raise QuantizeError(f"{name} belongs to experts: {NO_EXPERTS}")
 
 
 def _layer_of(architecture: Architecture, name: str) -> int | None:

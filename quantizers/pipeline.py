@@ -29,8 +29,10 @@ from quantizers.modeling import Architecture, LayerCall, build, capture_calls, e
 from quantizers.plan import Plan, make_plan
 from quantizers.recipe import Recipe
 from quantizers.schemes.base import split_rows
+from quantizers.side_files import copy_side_files
+from quantizers.soundness import require_sound
 from quantizers.work_folder import WorkFolder, open_work
-from quantizers.writing import copy_entry, copy_side_files, named, write_index, write_shard, write_text
+from quantizers.writing import copy_entry, named, write_index, write_shard, write_text
 
 Progress = Callable[[str, int, int], None]
 BATCH_TOKENS = 4096
@@ -74,7 +76,7 @@ def quantize(
     architecture = build(checkpoint)
     plan = make_plan(checkpoint, architecture, recipe)
     tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
-    report("load", 1, 1)
+    require_sound(checkpoint, partial(report, "load"))
     identity = {
         "model": fingerprint(checkpoint),
         "recipe": recipe.digest(),
@@ -195,7 +197,7 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
     copy_side_files(checkpoint.folder, work.model)
     config = {**checkpoint.config, "quantization_config": plan.scheme.config(plan.ignore)}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    write_text(work.model / "README.md", model_card(checkpoint.folder, checkpoint.config, job.recipe, plan))
+    write_text(work.model / "README.md", model_card(checkpoint.folder, job.recipe, plan))
     report("copy", len(plan.other_tensors), len(plan.other_tensors))
 
 

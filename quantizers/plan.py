@@ -14,8 +14,14 @@ from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS, Scheme
 
 # vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"))
+FUSED = (
+    ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("q_a_proj", "kv_a_proj_with_mqa"), ("w1", "w3"),
+    ("in_proj_qkv", "in_proj_z"), ("in_proj_b", "in_proj_a"),
+)  # fmt: skip
 LARGEST_SHARD = 4 << 30
+# What vLLM's kernels ask of the outputs of one matrix, fused parts together. Marlin pads, CPUWNA16 does not
+# (model_executor/kernels/linear/mixed_precision in vLLM 0.32).
+OUTPUTS_BY_TIER = {"int4": 32}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,8 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
 
     Raises:
         QuantizeError: nothing is left to quantize, a weight is not a plain float matrix, the scheme cannot store one,
-            or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load.
+            or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load; a width that
+            no kernel takes; a tensor whose name in `ignore` would cover quantized modules.
     """
     count = len(architecture.layers)
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
@@ -64,8 +71,9 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
             found = "is missing" if info is None else f"is {info.dtype} {list(info.shape)}, not a float matrix"
             raise QuantizeError(f"tensor {name}.weight {found}: give the original model, or ignore {name}")
         features[name] = info.shape[1]
-    scheme = TIERS[recipe.tier].for_model(features, recipe.group_size, recipe.damping)
+    scheme = TIERS[recipe.tier](features, recipe.group_size, recipe.damping)
     _refuse_half_fused(architecture, set(names))
+    _refuse_odd_outputs(checkpoint, targets, OUTPUTS_BY_TIER.get(recipe.tier, 1))
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
     layer_tensors: list[list[TensorInfo]] = [[] for _ in range(count)]
@@ -85,9 +93,9 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
 
 def _split(tensors: list[TensorInfo]) -> list[list[TensorInfo]]:
     shards: list[list[TensorInfo]] = []
-    size = LARGEST_SHARD
+    size = 0
     for info in tensors:
-        if size + info.nbytes > LARGEST_SHARD:
+        if not shards or size + info.nbytes > LARGEST_SHARD:
             shards.append([])
             size = 0
         shards[-1].append(info)
@@ -103,13 +111,48 @@ def _ignored(
     strangers = []
     for info in checkpoint.tensors.values():
         module = info.name.rpartition(".")[0]
-        if len(info.shape) < 2 or module in modules:
+        if len(info.shape) < 2 or not module or module in modules:
             continue
         match = layer.match(info.name)
         # A decoder layer beyond the last is a draft (MTP) layer: servers know its parts under other names
-        # too.
-        strangers.append(f"re:{re.escape(match.group(0))}.*" if match else module)
-    return list(dict.fromkeys(linears + strangers))
+        # too. Within the last, an entry for a whole layer would cover what is quantized there.
+        draft = match is not None and int(match.group(1)) >= len(architecture.layers)
+        strangers.append(f"re:{re.escape(match.group(0))}.*" if match and draft else module)
+    entries = list(dict.fromkeys(linears + strangers))
+    classes = {base.__name__ for module in modules.values() for base in type(module).__mro__}
+    for entry in entries:
+        if _covers(entry, targets, classes):
+            raise QuantizeError(
+                f"a tensor of {entry} is stored, and servers would read that name in `ignore` as quantized modules "
+                "too: rename or remove the tensor"
+            )
+    return entries
+
+
+def _covers(entry: str, targets: set[str], classes: set[str]) -> bool:
+    """Would a server take one of `targets` for excepted by this entry: a full name, a class or a pattern?"""
+    if entry.startswith("re:"):
+        # Ours are escaped prefixes; a tensor's name that looks like a pattern is not run.
+        layer = re.fullmatch(r"re:(?:[\w-]|\\[.-])+\\\.\d+\\\.\.\*", entry)
+        return layer is None or any(re.match(entry[3:], target) for target in targets)
+    return entry in targets or entry in classes
+
+
+def _refuse_odd_outputs(checkpoint: Checkpoint, targets: list[list[str]], multiple: int) -> None:
+    for names in targets:
+        outputs: dict[str, int] = {}
+        first: dict[str, str] = {}
+        for name in names:
+            parent, _, last = name.rpartition(".")
+            whole = f"{parent}.{next(('+'.join(parts) for parts in FUSED if last in parts), last)}"
+            outputs[whole] = outputs.get(whole, 0) + checkpoint.tensors[f"{name}.weight"].shape[0]
+            first.setdefault(whole, name)
+        for whole, count in outputs.items():
+            if count % multiple or not count:
+                raise QuantizeError(
+                    f"{first[whole]} has {count} outputs (fused parts together), and vLLM's kernels take multiples of "
+                    f"{multiple}: ignore this layer in the recipe"
+                )
 
 
 def _refuse_half_fused(architecture: Architecture, targets: set[str]) -> None:

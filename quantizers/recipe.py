@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from quantizers.errors import QuantizeError
+from quantizers.schemes import TIERS
 
 # Small, easily hurt, or never run in calibration: the head, whatever decides between experts, and draft
 # layers.
@@ -44,10 +45,10 @@ class Recipe(BaseModel):
 
     name: str = Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """How reports and the model card call it."""
-    tier: Literal["int4"] = "int4"
+    tier: str = "int4"
     """How the Linears of the decoder layers are stored (quantizers/schemes)."""
-    group_size: Literal[32, 64, 128] | None = None
-    """Neighbouring inputs that share a scale; None takes the largest of 128, 64, 32 that fits every layer."""
+    group_size: int | None = None
+    """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
     damping: float = Field(default=0.05, gt=0, le=1)
     """Added to the diagonal of the Hessian, in units of its mean: firm, as the calibration is short."""
     calibration: Calibration = Calibration()
@@ -55,6 +56,13 @@ class Recipe(BaseModel):
     ignore: tuple[str, ...] = DEFAULT_IGNORE
     """Modules left as they are: full names, or "re:" and a regular expression that matches the name's start.
     Everything outside the decoder layers is left as it is in any case."""
+
+    @field_validator("tier")
+    @classmethod
+    def _tier_is_known(cls, tier: str) -> str:
+        if tier not in TIERS:
+            raise ValueError(f"{tier!r} is unknown: use one of {', '.join(TIERS)}")
+        return tier
 
     @field_validator("ignore")
     @classmethod

@@ -91,8 +91,11 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise QuantizeError(f"another process works in {folder}: wait for it or stop it") from None
-        work = _resume(folder, dict(identity))
-        free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in work.model.iterdir())
+        try:
+            work = _resume(folder, dict(identity))
+            free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in work.model.iterdir())
+        except OSError as error:
+            raise QuantizeError(f"cannot work in {folder}: {one_line(error)}") from None
         if free < needed_bytes:
             raise QuantizeError(
                 f"{folder} needs {needed_bytes / 1e9:.1f} GB but {free / 1e9:.1f} GB are free: free"

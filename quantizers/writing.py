@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,6 @@ from quantizers.checkpoint import DTYPES, INDEX_FILE, TensorInfo, one_line, read
 from quantizers.errors import QuantizeError
 
 CHUNK_BYTES = 16 << 20
-# What a tokenizer, a server or a lawyer needs beside the weights.
-SIDE_FILES = (
-    "tokenizer*", "chat_template*", "*.jinja", "generation_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab*", "merges*", "*.tiktoken", "LICENSE*", "LICENCE*", "NOTICE*",
-)  # fmt: skip
 
 _NAMES = {dtype: name for name, (dtype, _) in DTYPES.items() if dtype is not None}
 
@@ -100,15 +94,6 @@ def write_index(folder: Path, shards: Iterable[Path]) -> None:
         "weight_map": {info.name: info.file.name for info in infos},
     }
     write_text(folder / INDEX_FILE, json.dumps(index, indent=2, ensure_ascii=False) + "\n")
-
-
-def copy_side_files(source: Path, target: Path) -> list[str]:
-    """Copy tokenizer, chat template, generation config, licence byte for byte; returns the names, sorted."""
-    names = sorted({p.name for pattern in SIDE_FILES for p in source.glob(pattern) if p.is_file()})
-    for name in names:
-        with reading(source / name), (source / name).open("rb") as stream, replacing(target / name) as copy:
-            shutil.copyfileobj(stream, copy)
-    return names
 
 
 def named(tensors: Mapping[str, torch.Tensor]) -> list[Entry]:

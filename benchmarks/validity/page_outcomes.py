@@ -58,8 +58,9 @@ def _in_words(found: dict[str, Any]) -> str:
     both = [p for p in models if p["verdicts"]["0.01"] == "PASS"]
     named = f": {'; '.join(_named(p) for p in both)}." if both else "."
     return paragraph(
-        f"{len(same)} of all {len(pairs)} pairs do not differ significantly (p > 0.05); {shown} of those are shown to",
-        "lie within 1 point: the rest has too few items, which is not equality.",
+        f"{len(same)} of all {len(pairs)} pairs do not differ significantly (p > 0.05); of those,",
+        f"{shown} {'is' if shown == 1 else 'are'} shown to lie within 1 point: the rest has too few items, which is",
+        "not equality.",
         f"No verdict at 1 point contradicts the sign of the difference: {wrong} pairs FAIL with an estimate within",
         f"the margin; with the roles swapped {kept} of the {len(better)} candidates that get more right PASS,",
         f"{failed} FAIL. On MMLU-Pro {len(both)} of {len(models)} pairs PASS at 1 point{named}",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.text import quoted
-from quantizers.checkpoint import CONFIG_FILE, read_json_object
+from quantizers.checkpoint import CONFIG_FILE, quantization_settings, read_json_object
 from quantizers.errors import QuantizeError
 
 CONFIG, RELATION, TAGS, TITLE, TEXT, NAME = (
@@ -84,7 +84,13 @@ def claims_of(model: Path, name: str = "") -> list[Claim]:
     except QuantizeError:
         config = {}
     front, body = read_card(model)
-    return [*_config_claims(config), *_front_claims(front), *_text_claims(body), *_said(NAME, _last_part(name))]
+    settings = quantization_settings(model, config)
+    return [
+        *_config_claims(config, settings),
+        *_front_claims(front),
+        *_text_claims(body),
+        *_said(NAME, _last_part(name)),
+    ]
 
 
 # -- the card ------------------------------------------------------------------------------------------------
@@ -192,14 +198,13 @@ def _last_part(name: str) -> str:
 # -- config.json ---------------------------------------------------------------------------------------------
 
 
-def _config_claims(config: Mapping[str, Any]) -> Iterator[Claim]:
+def _config_claims(config: Mapping[str, Any], quantization: Mapping[str, Any] | None) -> Iterator[Claim]:
     for place in (config, config.get("text_config")):
         for key in DRAFT_KEYS:
             layers = place.get(key) if isinstance(place, Mapping) else None
             if isinstance(layers, int) and layers > 0:
                 yield Claim(CONFIG, quoted(f"{key} {str(layers)[:9]}"), "draft")
-    quantization = config.get("quantization_config")
-    if not isinstance(quantization, dict):
+    if quantization is None:
         return
     method = quoted(_word(quantization.get("quant_method")) or "unknown", 40)
     found = [*_group_claims(method, quantization)] or [*_method_claims(method, quantization)]

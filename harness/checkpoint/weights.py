@@ -7,6 +7,7 @@ lm_head, norms, routers, vision or audio towers, the draft head, and what the co
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.checkpoint.ignored import excepted
+from harness.checkpoint.ignored import contradicted, excepted
 from harness.checkpoint.layouts import Module, count, split_name
 from harness.contract.text import quoted
-from quantizers.checkpoint import INDEX_FILE, LARGEST_HEADER, TensorInfo, read_header, read_json_object
+from quantizers.checkpoint import (
+    INDEX_FILE,
+    LARGEST_HEADER,
+    TensorInfo,
+    quantization_settings,
+    read_header,
+    read_json_object,
+)
 from quantizers.errors import QuantizeError
 
-INTEGERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32"})
+INTEGERS = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64"})
+FLOAT8 = frozenset({"F8_E4M3", "F8_E5M2"})
+# HQQ's codes may be stored as if they were floats.
+FOREIGN_CODES = frozenset({"W_q"})
 # Small projections stay as they are by custom, whether a config says so or not: one weight in a hundred is forgiven.
 FORGIVEN = 0.01
 
@@ -40,6 +51,8 @@ class Weights:
     tensor_bytes: dict[str, int]
     block_parameters: int
     layers: int
+    bias_parameters: int
+    layout_known: bool
     linear_parameters: int
     linear_bits: float
     low_bit_share: float
@@ -61,7 +74,7 @@ def read_weights(model: Path, config: Mapping[str, Any]) -> Weights:
     infos = [info for file in counted for info in headers[file]]
     if weight_map:
         doubts += _index_doubts(weight_map, infos, files)
-    return count_weights(infos, config, doubts)
+    return count_weights(infos, config, quantization_settings(model, config), doubts)
 
 
 def _index(model: Path) -> tuple[dict[str, str], list[str]]:
@@ -102,14 +115,23 @@ def _index_doubts(weight_map: Mapping[str, str], infos: Sequence[TensorInfo], fi
     return found
 
 
-def count_weights(infos: Sequence[TensorInfo], config: Mapping[str, Any], doubts: Sequence[str] = ()) -> Weights:
-    """Count what tensors stand for; `config` is config.json, `doubts` are passed on before those found here.
+def count_weights(
+    infos: Sequence[TensorInfo],
+    config: Mapping[str, Any],
+    quantization: Mapping[str, Any] | None,
+    doubts: Sequence[str] = (),
+) -> Weights:
+    """Count what tensors stand for; `doubts` are passed on before those found here.
+
+    In a layout that is not known here nothing is said of bits or numbers of weights: what is counted of it is wrong.
+
+    Args:
+        config: config.json.
+        quantization: what it, or a file beside it, says of the quantization.
 
     Raises:
         QuantizeError: a `weight_shape` cannot be read.
     """
-    found = config.get("quantization_config")
-    quantization = found if isinstance(found, dict) else None
     modules, twice = _modules(infos)
     strange = count(modules, quantization or {})
     depth = _depth(config)
@@ -118,21 +140,27 @@ def count_weights(infos: Sequence[TensorInfo], config: Mapping[str, Any], doubts
     main = [module for module in modules if module.name not in drafted]
     blocks = [module for module in main if _IN_BLOCK.search(module.name)]
     linear = [module for module in blocks if _is_linear(module)]
+    unknown = _unknown(blocks)
     meant, unmet = _meant(linear, quantization)
     shared = sum(module.nbytes for module in main if module.payload is None)  # codebooks of several modules
     unspared = _draft_doubt(draft, quantization) if quantization and any(module.low for module in linear) else []
+    if unknown:
+        linear, meant, unmet, unspared = [], [], [], []
+    denied = _denied(modules, quantization) if quantization else []
     every, weights = sum(m.weights for m in linear), sum(m.weights for m in meant)
     numbers = {match[1] for m in blocks if _is_text(m.name) and (match := _LAYER.search(m.name))}
     return Weights(
         parameters=sum(module.weights + module.others for module in modules),
         tensor_bytes=_bytes_by_dtype(infos),
-        block_parameters=sum(module.weights + module.others for module in blocks),
+        block_parameters=0 if unknown else sum(module.weights + module.others for module in blocks),
         layers=len(numbers),
+        bias_parameters=sum(math.prod(m.parts["bias"].shape) for m in blocks if "bias" in m.parts),
+        layout_known=not unknown,
         linear_parameters=weights,
         linear_bits=round(8 * (sum(m.nbytes for m in meant) + shared) / weights, 3) if weights else 0.0,
         low_bit_share=round(sum(m.weights for m in linear if m.low) / every, 4) if every else 0.0,
         draft_bytes=_bytes_by_dtype([info for module in draft for info in module.parts.values()]),
-        doubts=[*doubts, *_layout_doubts(twice, strange, _unknown(blocks)), *unmet, *unspared],
+        doubts=[*doubts, *_layout_doubts(twice, strange, unknown), *denied, *unmet, *unspared],
     )
 
 
@@ -150,13 +178,38 @@ def _modules(infos: Iterable[TensorInfo]) -> tuple[list[Module], list[str]]:
     return list(modules.values()), twice
 
 
-def _unknown(blocks: Iterable[Module]) -> list[str]:
-    """Integer tensors of the blocks that no layout known here has."""
-    found = [m.parts[kind] for m in blocks if m.payload is None for kind in m.parts if not m.is_companion(kind)]
-    return [info.name for info in found if info.dtype in INTEGERS and len(info.shape) > 1]
+def _unknown(blocks: Iterable[Module]) -> list[TensorInfo]:
+    """Tensors of the text blocks that look like codes of weights, in no layout known here."""
+    found = []
+    for module in blocks:
+        text, whole = _is_text(module.name), module.payload is None
+        if text and whole:
+            found += [info for kind, info in module.parts.items() if _foreign(kind, info, module.is_companion(kind))]
+        elif text and module.payload == "weight" and not module.low and module.parts["weight"].dtype in INTEGERS:
+            found.append(module.parts["weight"])
+    return found
 
 
-def _layout_doubts(twice: Sequence[str], strange: Sequence[str], unknown: Sequence[str]) -> list[str]:
+def _foreign(kind: str, info: TensorInfo, companion: bool) -> bool:
+    if kind in FOREIGN_CODES:
+        return True
+    # Stored masks and position tables are integers of many sides, too.
+    table = kind == "bias" or any(word in kind for word in ("mask", "position", "index", "cache"))
+    return info.dtype in INTEGERS | FLOAT8 and len(info.shape) > 1 and not companion and not table
+
+
+def _denied(modules: Sequence[Module], quantization: Mapping[str, Any]) -> list[str]:
+    """A doubt if the config says of modules that are stored quantized that they are not."""
+    names, entry = contradicted([module.name for module in modules if module.low and _is_linear(module)], quantization)
+    if not names:
+        return []
+    return [
+        f"modules that are stored quantized though config.json excepts them: {len(names)} (first: {quoted(names[0])}, "
+        f'by "{quoted(entry, 120)}"); servers will refuse them or read them as plain weights'
+    ]
+
+
+def _layout_doubts(twice: Sequence[str], strange: Sequence[str], unknown: Sequence[TensorInfo]) -> list[str]:
     found = []
     if twice:
         found.append(f"tensors that are there more than once: {len(twice)} (first: {quoted(twice[0])})")
@@ -166,8 +219,9 @@ def _layout_doubts(twice: Sequence[str], strange: Sequence[str], unknown: Sequen
             f"{quoted(strange[0])}); they are counted by what they store"
         )
     if unknown:
+        kind = "integer tensors" if unknown[0].dtype in INTEGERS else "tensors"
         found.append(
-            f"integer tensors in a layout that is not known here: {len(unknown)} (first: {quoted(unknown[0])}); bits "
+            f"{kind} in a layout that is not known here: {len(unknown)} (first: {quoted(unknown[0].name)}); bits "
             "per weight are not certain"
         )
     return found

@@ -1,5 +1,5 @@
 """The main job, from a model's name to a verdict and a report.
 
-May import: harness.__version__, harness.contract, harness.judging, harness.runs, harness.endpoint, harness.serving,
+May import: harness.contract, harness.judging, harness.runs, harness.endpoint, harness.serving,
 harness.checkpoint, harness.parity, suites, reports, quantizers, quantgate_kernels.
 """

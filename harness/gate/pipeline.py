@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.checkpoint.doubts import pair_doubts
-from harness.checkpoint.models import base_model_of, describe, quantization_of, resolve_model
+from harness.checkpoint.models import base_model_of, describe, quantization_of, require_original, resolve_model
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.files import write_whole
@@ -152,6 +152,8 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
     with reporter.stage("models") as meter:
         given = resolve_model(options.model, reporter.say)
         is_candidate = options.candidate_url is not None or quantization_of(given) is not None
+        if not is_candidate:
+            require_original(options.model, given)
         name = options.reference or (base_model_of(given) if is_candidate else options.model)
         if name is None:
             raise BadInput(f"the reference of {options.model} is unknown (no base_model in its card): give --reference")

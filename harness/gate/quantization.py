@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from harness.checkpoint.models import cache_folder
+from harness.checkpoint.models import cache_folder, require_original
 from harness.contract.errors import BadInput
 from harness.runs.progress import Reporter
 
@@ -14,12 +14,13 @@ def quantize_model(model: Path, recipe_name: str, out: Path, reporter: Reporter)
     """Quantize `model` into `out` with a progress bar. A call that was interrupted is gone on with.
 
     Raises:
-        BadInput: the model, the recipe or the calibration text cannot be used.
+        BadInput: the model, the recipe or the calibration text cannot be used, or the model calls itself quantized.
     """
     from quantizers.errors import QuantizeError
     from quantizers.pipeline import quantize
     from quantizers.recipe import load_recipe
 
+    require_original(str(model), model)
     try:
         recipe = load_recipe(recipe_name)
     except QuantizeError as error:

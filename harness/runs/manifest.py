@@ -32,6 +32,11 @@ class ModelFacts(BaseModel):
     """Weights inside numbered blocks, without the draft head: what quantizing must leave as many as there were."""
     layers: int = 0
     """Decoder layers that are there, without the draft head."""
+    bias_parameters: int = 0
+    """Biases inside numbered blocks, without the draft head."""
+    layout_known: bool = True
+    """False: the weights are stored in a layout that is not known here, so nothing is said of bits and of numbers of
+    weights (all 0)."""
     linear_parameters: int = 0
     """Weights of the blocks' linear layers that the config means to quantize; all of them where it means none."""
     linear_bits: float = 0.0

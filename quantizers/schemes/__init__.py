@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from quantizers.schemes.base import CardWords, Parts, Scheme
-from quantizers.schemes.int_groups import IntGroups
+from collections.abc import Callable
+from functools import partial
 
-TIERS: dict[str, type[Scheme]] = {"int4": IntGroups}
-"""What a recipe's `tier` may name."""
+from quantizers.schemes import int_groups
+from quantizers.schemes.base import CardWords, Parts, Scheme
+
+TIERS: dict[str, Callable[..., Scheme]] = {"int4": partial(int_groups.for_model, 4)}
+"""What a recipe's `tier` may name. Each makes its scheme for one model: the arguments of `int_groups.for_model`."""
 
 __all__ = ["TIERS", "CardWords", "Parts", "Scheme"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -22,24 +22,12 @@ class CardWords:
     activations: str
     format: str
     tags: tuple[str, ...]
+    settings: dict[str, str]
+    """Further rows of the card's table."""
 
 
 class Scheme(ABC):
-    """One way to store the Linears of a model. Made for a whole model by `for_model`; holds settings, no weights."""
-
-    @classmethod
-    @abstractmethod
-    def for_model(cls, features: Mapping[str, int], group_size: int | None, damping: float) -> Self:
-        """The scheme with what one model needs decided.
-
-        Args:
-            features: inputs of each Linear by its full name.
-            group_size: neighbouring inputs that share a scale; None: the scheme chooses.
-            damping: added to the diagonal of a Hessian, in units of its mean.
-
-        Raises:
-            QuantizeError: a Linear that the scheme cannot store, by name.
-        """
+    """One way to store the Linears of a model, with everything decided that one model needs; holds no weights."""
 
     @abstractmethod
     def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:

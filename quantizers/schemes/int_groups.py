@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from quantgate_kernels.formats.pack_quantized import CODES_PER_WORD, FORMAT, dequantize, encode
@@ -13,24 +13,20 @@ from quantizers.errors import QuantizeError
 from quantizers.gptq import GPTQArgs, gptq
 from quantizers.schemes.base import CardWords, Parts, Scheme
 
-BITS = 4
 GROUP_SIZES = (128, 64, 32)
 SCALE_BYTES, SHAPE_BYTES = 2, 16
 
 
 @dataclass(frozen=True)
 class IntGroups(Scheme):
-    """4-bit integers, symmetric, one bf16 scale for `group_size` neighbouring inputs of a row."""
+    """Signed integers of `bits`, symmetric, one bf16 scale for `group_size` neighbouring inputs of a row."""
 
+    bits: int
     group_size: int
     damping: float
 
-    @classmethod
-    def for_model(cls, features: Mapping[str, int], group_size: int | None, damping: float) -> Self:
-        return cls(choose_group_size(features, group_size), damping)
-
     def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
-        codes, scales = gptq(weight, hessian, GPTQArgs(self.group_size, BITS, self.damping), tick)
+        codes, scales = gptq(weight, hessian, GPTQArgs(self.group_size, self.bits, self.damping), tick)
         return {"codes": codes, "scales": scales}
 
     def dequantize(self, parts: Parts) -> torch.Tensor:
@@ -46,7 +42,7 @@ class IntGroups(Scheme):
     def config(self, ignore: Sequence[str]) -> dict[str, Any]:
         # "static" is the act-order that needs no g_idx: vLLM runs it like no act-order at all.
         weights = {
-            "num_bits": BITS,
+            "num_bits": self.bits,
             "type": "int",
             "symmetric": True,
             "strategy": "group",
@@ -72,14 +68,30 @@ class IntGroups(Scheme):
         }
 
     def words(self) -> CardWords:
-        bits = BITS + 8 * SCALE_BYTES / self.group_size
+        bits, width = self.bits + 8 * SCALE_BYTES / self.group_size, self.bits
         return CardWords(
             method="GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, searched scales",
-            weights=f"{BITS}-bit integers, symmetric, one bf16 scale per {self.group_size} inputs ({bits:g} bits each)",
-            activations=f"not quantized (W{BITS}A16)",
+            weights=f"{width}-bit integers, symmetric, a bf16 scale per {self.group_size} inputs ({bits:g} bits each)",
+            activations=f"not quantized (W{width}A16)",
             format=f"compressed-tensors `{FORMAT}`",
-            tags=("compressed-tensors", f"w{BITS}a16"),
+            tags=("compressed-tensors", f"w{width}a16"),
+            settings={"damping": f"{self.damping:g}"},
         )
+
+
+def for_model(bits: int, features: Mapping[str, int], group_size: int | None, damping: float) -> IntGroups:
+    """The scheme for one model.
+
+    Args:
+        bits: of a code.
+        features: inputs of each Linear by its full name.
+        group_size: neighbouring inputs that share a scale; None: the largest that fits every Linear.
+        damping: added to the diagonal of a Hessian, in units of its mean.
+
+    Raises:
+        QuantizeError: naming a Linear that no allowed group size divides.
+    """
+    return IntGroups(bits, choose_group_size(features, group_size), damping)
 
 
 def choose_group_size(features: Mapping[str, int], wanted: int | None = None) -> int:
@@ -90,12 +102,15 @@ def choose_group_size(features: Mapping[str, int], wanted: int | None = None) ->
     Raises:
         QuantizeError: naming a layer that no allowed size divides.
     """
-    sizes = GROUP_SIZES if wanted is None else (wanted,)
-    for size in sizes:
+    if wanted is not None and wanted not in GROUP_SIZES:
+        sizes = ", ".join(map(str, GROUP_SIZES))
+        raise QuantizeError(f"group_size {wanted} is not supported: use one of {sizes}, or none")
+    allowed = GROUP_SIZES if wanted is None else (wanted,)
+    for size in allowed:
         if all(count % size == 0 for count in features.values()):
             return size
-    name, count = next((name, count) for name, count in features.items() if count % sizes[-1])
+    name, count = next((name, count) for name, count in features.items() if count % allowed[-1])
     raise QuantizeError(
-        f"{name} has {count} inputs, which group size {sizes[-1]} does not divide: "
+        f"{name} has {count} inputs, which group size {allowed[-1]} does not divide: "
         f"{'ignore this layer in the recipe' if wanted is None else 'choose another group_size or none'}"
     )

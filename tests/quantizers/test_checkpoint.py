@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from quantizers import writing
 from quantizers.checkpoint import INDEX_FILE, fingerprint, open_checkpoint, read_header, read_tensor
 from quantizers.errors import QuantizeError
-from quantizers.writing import copy_entry, copy_side_files, named, write_index, write_shard
+from quantizers.side_files import copy_side_files
+from quantizers.writing import copy_entry, named, write_index, write_shard
 
 DTYPES = [
     torch.float32,
@@ -100,12 +101,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_fingerprint_sees_config_tokenizer_and_weights(tmp_path: Path) -> None:
     folder = save_folder(tmp_path / "a")
-    first = fingerprint(open_checkpoint(folder))
+    first = second = fingerprint(open_checkpoint(folder))
     assert first == fingerprint(open_checkpoint(save_folder(tmp_path / "b")))
     save_folder(tmp_path / "b", sample_tensors() | {"scalar": torch.tensor(2.75)})
     assert first != fingerprint(open_checkpoint(tmp_path / "b"))
-    (folder / "tokenizer.json").write_text("{}")
-    assert first != fingerprint(open_checkpoint(folder))
+    for name in ("tokenizer.json", "chat_template.jinja", "tekken.json", "spiece.model", "LICENSE"):
+        (folder / name).write_text("{}")
+        assert fingerprint(open_checkpoint(folder)) not in (first, second)
+        second = fingerprint(open_checkpoint(folder))
 
 
 HEADER_DAMAGE: dict[str, Any] = {
@@ -145,6 +148,9 @@ def damage(folder: Path, kind: str) -> None:
         (folder / "config.json").unlink()
     elif kind == "no weights":
         weights.unlink()
+    elif kind == "no index":
+        (folder / "model-2.safetensors").write_bytes(data)
+        weights.rename(folder / "model-1.safetensors")
     elif kind == "pickle only":
         weights.rename(folder / "pytorch_model.bin")
     else:
@@ -160,6 +166,7 @@ def damage(folder: Path, kind: str) -> None:
         ("config a list", "not an object"),
         ("config binary", "not readable JSON"),
         ("no weights", "no weights"),
+        ("no index", r"has 2 \.safetensors files \(first: model-1.safetensors\) but no model.safetensors.index.json"),
         ("pickle only", r"only pickle files \(pytorch_model.bin\), which are never opened"),
         ("truncated", "cut off"),
         ("truncated header", "header is cut off"),
@@ -172,7 +179,7 @@ def damage(folder: Path, kind: str) -> None:
         ("strange header", "bad header"),
         ("absent shard", "gone.safetensors, which is not in"),
         ("absent tensor", "says tensor gone is in model.safetensors"),
-        ("escaping shard", "no usable weight_map"),
+        ("escaping shard", r"no usable weight_map: it names \.\./model.safetensors, which is no file of its folder"),
         ("no weight map", "no usable weight_map"),
     ],
 )

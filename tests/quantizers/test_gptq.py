@@ -53,7 +53,7 @@ def loss(weight: torch.Tensor, quantized: torch.Tensor, hessian: torch.Tensor) -
 @pytest.mark.parametrize(("seed", "block"), [(0, 128), (1, 16), (2, 7), (3, 1)])
 def test_codes_are_those_of_the_textbook(seed: int, block: int) -> None:
     weight, hessian = problem(seed, rows=24, columns=64)
-    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=32, block=block))
+    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=32, bits=4, block=block))
     expected = textbook(weight, hessian, scales, 0.01)
     # float32 may land on the other side of a tie and then takes another path along that row.
     assert (codes == expected).all(dim=1).float().mean() >= 0.9
@@ -65,14 +65,14 @@ def test_codes_are_those_of_the_textbook(seed: int, block: int) -> None:
 @given(st.integers(0, 10_000), st.sampled_from([32, 64]), st.integers(1, 20))
 def test_never_worse_than_rounding(seed: int, group_size: int, rows: int) -> None:
     weight, hessian = problem(seed, rows, columns=128)
-    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=group_size))
-    rounded = dequantize(round_to_nearest(weight, scales), scales)
+    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=group_size, bits=4))
+    rounded = dequantize(round_to_nearest(weight, scales, 4), scales)
     assert loss(weight, dequantize(codes, scales), hessian) <= loss(weight, rounded, hessian)
 
 
 def test_rows_are_independent_and_bytes_repeat() -> None:
     weight, hessian = problem(5, rows=40, columns=96)
-    args = GPTQArgs(group_size=32)
+    args = GPTQArgs(group_size=32, bits=4)
     codes, scales = gptq(weight, hessian, args)
     again = gptq(weight.clone(), hessian.clone(), args)
     assert torch.equal(codes, again[0]) and torch.equal(scales, again[1])
@@ -84,14 +84,14 @@ def test_rows_are_independent_and_bytes_repeat() -> None:
 def test_inputs_are_not_changed() -> None:
     weight, hessian = problem(6, rows=4, columns=64)
     before = weight.clone(), hessian.clone()
-    gptq(weight, hessian, GPTQArgs(group_size=32))
+    gptq(weight, hessian, GPTQArgs(group_size=32, bits=4))
     assert torch.equal(weight, before[0]) and torch.equal(hessian, before[1])
 
 
 def test_a_diagonal_hessian_is_rounding_to_nearest() -> None:
     weight, _ = problem(7, rows=8, columns=64)
-    codes, scales = gptq(weight, torch.diag(torch.linspace(1, 2, 64)), GPTQArgs(group_size=32))
-    assert torch.equal(codes, round_to_nearest(weight, scales))
+    codes, scales = gptq(weight, torch.diag(torch.linspace(1, 2, 64)), GPTQArgs(group_size=32, bits=4))
+    assert torch.equal(codes, round_to_nearest(weight, scales, 4))
 
 
 def test_dead_columns_are_rounded_and_do_no_harm() -> None:
@@ -99,23 +99,23 @@ def test_dead_columns_are_rounded_and_do_no_harm() -> None:
     dead = [0, 17, 63]
     hessian[dead] = 0
     hessian[:, dead] = 0
-    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=32))
-    assert torch.equal(codes[:, dead], round_to_nearest(weight, scales)[:, dead])
+    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=32, bits=4))
+    assert torch.equal(codes[:, dead], round_to_nearest(weight, scales, 4)[:, dead])
     assert torch.isfinite(dequantize(codes, scales).float()).all()
 
 
 def test_no_input_at_all_is_rounding_to_nearest() -> None:
     weight, _ = problem(9, rows=8, columns=64)
-    codes, scales = gptq(weight, torch.zeros(64, 64), GPTQArgs(group_size=32))
-    assert torch.equal(codes, round_to_nearest(weight, scales))
-    assert torch.equal(scales, search_scales(weight, GPTQArgs(group_size=32)))
+    codes, scales = gptq(weight, torch.zeros(64, 64), GPTQArgs(group_size=32, bits=4))
+    assert torch.equal(codes, round_to_nearest(weight, scales, 4))
+    assert torch.equal(scales, search_scales(weight, GPTQArgs(group_size=32, bits=4)))
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e-9, 1e4, 1e30])
 def test_scales_are_positive_and_finite_at_any_size(size: float) -> None:
     weight, hessian = problem(10, rows=4, columns=64)
     weight[:, :32] *= size
-    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=32))
+    codes, scales = gptq(weight, hessian, GPTQArgs(group_size=32, bits=4))
     assert scales.dtype == torch.bfloat16 and bool((scales > 0).all()) and bool(torch.isfinite(scales).all())
     assert torch.isfinite(dequantize(codes, scales).float()).all()
 
@@ -123,7 +123,7 @@ def test_scales_are_positive_and_finite_at_any_size(size: float) -> None:
 def test_a_singular_hessian_is_damped_until_it_works() -> None:
     weight, _ = problem(11, rows=4, columns=64)
     one = torch.randn(1, 64, generator=torch.Generator().manual_seed(0))
-    codes, scales = gptq(weight, 2 * one.T @ one, GPTQArgs(group_size=32, damping=1e-12))
+    codes, scales = gptq(weight, 2 * one.T @ one, GPTQArgs(group_size=32, bits=4, damping=1e-12))
     assert torch.isfinite(dequantize(codes, scales).float()).all()
 
 
@@ -131,10 +131,10 @@ def test_a_hopeless_hessian_is_an_error() -> None:
     weight, _ = problem(12, rows=4, columns=64)
     hessian = torch.full((64, 64), 5.0).fill_diagonal_(1.0)  # no X gives this
     with pytest.raises(HessianError, match="singular at damping 1"):
-        gptq(weight, hessian, GPTQArgs(group_size=32))
+        gptq(weight, hessian, GPTQArgs(group_size=32, bits=4))
     hessian[3, 3] = float("nan")
     with pytest.raises(HessianError, match="not finite"):
-        gptq(weight, hessian, GPTQArgs(group_size=32))
+        gptq(weight, hessian, GPTQArgs(group_size=32, bits=4))
 
 
 def test_factor_is_the_cholesky_factor_of_the_inverse() -> None:
@@ -155,10 +155,10 @@ def test_more_steps_never_make_scales_worse() -> None:
 
     def weighted_error(args: GPTQArgs) -> float:
         scales = search_scales(weight, args, importance)
-        error = (weight - dequantize(round_to_nearest(weight, scales), scales).float()).square()
+        error = (weight - dequantize(round_to_nearest(weight, scales, 4), scales).float()).square()
         return float((error * importance).sum())
 
-    coarse = GPTQArgs(group_size=32, steps=2)
+    coarse = GPTQArgs(group_size=32, bits=4, steps=2)
     assert weighted_error(replace(coarse, steps=25)) < weighted_error(coarse)
 
 
@@ -174,4 +174,4 @@ def test_more_steps_never_make_scales_worse() -> None:
 )
 def test_wrong_shapes_and_values_are_refused(weight: torch.Tensor, hessian: torch.Tensor) -> None:
     with pytest.raises(ValueError):
-        gptq(weight, hessian, GPTQArgs(group_size=32))
+        gptq(weight, hessian, GPTQArgs(group_size=32, bits=4))

@@ -21,6 +21,7 @@ GLM = ModelFacts(
     linear_bits=1.71,
     low_bit_share=0.97,
     draft_bytes={"BF16": 19_000},
+    bias_parameters=1_000_000,
 )
 
 
@@ -204,6 +205,12 @@ REFERENCE = facts(bits_per_weight=16.0, linear_bits=16.0, low_bit_share=0.0, qua
             {"bits_per_weight": 16.0},
             ["the candidate holds 16.00 bits per weight and the reference 16.00: it is not smaller"],
         ),
+        (
+            {"bias_parameters": 500_000},
+            ["the candidate's blocks hold 500,000 biases, the reference's 1,000,000: some are lost"],
+        ),
+        ({"bias_parameters": 2_000_000}, []),  # formats add some
+        ({"layout_known": False, "block_parameters": 0, "bits_per_weight": 0.0}, []),
         ({"parameters": 0, "layers": 0}, []),  # not on this machine
     ],
 )

@@ -13,7 +13,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.checkpoint import models
-from harness.checkpoint.models import base_model_of, cache_folder, describe, quantization_of, resolve_model
+from harness.checkpoint.models import (
+    base_model_of,
+    cache_folder,
+    describe,
+    quantization_of,
+    require_original,
+    resolve_model,
+)
 from harness.contract.errors import BadInput, RunFailed
 from harness.runs.manifest import ModelFacts
 
@@ -173,6 +180,12 @@ def test_a_broken_weight_file_is_named(tmp_path: Path, data: bytes) -> None:
     [
         ({}, None),
         ({"quantization_config": None}, None),
+        ({"quantization_config": {}}, None),
+        (
+            {"quantization_config": None, "compression_config": {"quant_method": "compressed-tensors"}},
+            "compressed-tensors",
+        ),
+        ({"text_config": {"quantization_config": {"quant_method": "gptq"}}}, "gptq"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"quantization_config": {"bits": 4}}, "unknown"),
         ({"quantization_config": {"quant_method": ["awq"]}}, "unknown"),
@@ -180,6 +193,51 @@ def test_a_broken_weight_file_is_named(tmp_path: Path, data: bytes) -> None:
 )
 def test_quantization_is_what_the_config_says(tmp_path: Path, config: dict[str, Any], method: str | None) -> None:
     assert quantization_of(checkpoint(tmp_path / "m", {"model_type": "x"} | config)) == method
+
+
+@pytest.mark.parametrize(
+    ("content", "method"),
+    [
+        ({"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4", "group_size": 16}}, "modelopt"),
+        ({"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}}, None),
+        ({"quantization": 7}, None),
+        ([], None),
+    ],
+)
+def test_modelopts_own_file_is_read(tmp_path: Path, content: object, method: str | None) -> None:
+    packed = {"model.layers.0.q_proj.weight": np.zeros((64, 32), np.uint8)}
+    packed |= {"model.layers.0.q_proj.weight_scale": np.zeros((64, 4), np.uint8)}
+    folder = checkpoint(tmp_path / "m", model=packed)
+    (folder / "hf_quant_config.json").write_text(json.dumps(content))
+    assert quantization_of(folder) == method
+    facts = describe("m", folder)
+    assert ("config.json" in facts.claimed) == (method is not None)
+    assert any("has no quantization_config" in doubt for doubt in facts.doubts) == (method is None)
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "words"),
+    [
+        ("m", "---\ntags: [awq]\n---\n", 'card: tags says "awq"'),
+        ("m", "---\nbase_model_relation: quantized\n---\n", 'card: base_model_relation says "quantized"'),
+        ("m", "# M, W4A16\n", 'card: title says "M, W4A16"'),
+        ("owner/m-AWQ", "", 'name says "m-AWQ"'),
+        ("m", "# M\n\nAlso as a 4-bit AWQ.\n", None),
+        ("m-unquantized", "---\nbase_model: owner/m\n---\n# M, bf16\n", None),
+    ],
+)
+def test_what_calls_itself_quantized_is_no_original(tmp_path: Path, name: str, card: str, words: str | None) -> None:
+    folder = checkpoint(tmp_path / "m", model=DENSE)
+    (folder / "README.md").write_text(card)
+    if words is None:
+        require_original(name, folder)
+    else:
+        with pytest.raises(BadInput) as caught:
+            require_original(name, folder)
+        assert f"model {name}: {words}, but its config.json has no quantization_config" in str(caught.value)
+        assert "give the quantized checkpoint, or" in str(caught.value)
+        checkpoint(folder, {"quantization_config": {"quant_method": "awq"}})
+        require_original(name, folder)
 
 
 def test_a_broken_config_is_named(tmp_path: Path) -> None:

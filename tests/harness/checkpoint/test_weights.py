@@ -171,3 +171,9 @@ def test_embeddings_head_norms_routers_and_vision_are_no_linear_weights(tmp_path
     assert found.parameters == sum(tensor.numel() for tensor in tensors.values())
     assert found.block_parameters == found.parameters - 2 * 1600 - 16
     assert list(found.tensor_bytes.items()) == [("BF16", 2 * (found.parameters - 4)), ("F32", 16)]
+
+
+def test_biases_of_the_blocks_are_counted(tmp_path: Path) -> None:
+    tensors = module(Q, weight=bf16(8, 8), bias=bf16(8)) | {"lm_head.bias": bf16(9), "mtp.layers.0.fc.bias": bf16(9)}
+    tensors |= {f"{LAYER}.mlp.experts.gate_up_proj_bias": bf16(2, 4)}
+    assert read(tmp_path, tensors).bias_parameters == 8 + 8

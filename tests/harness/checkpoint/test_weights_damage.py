@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from weight_files import PACKED, Q, bf16, f16, i32, module, read, zeros
+from weight_files import PACKED, Q, bf16, f8, f16, i32, module, read, u8, zeros
 
+from harness.checkpoint.doubts import pair_doubts
+from harness.checkpoint.models import describe
 from harness.checkpoint.weights import Weights, read_weights
 from quantizers.errors import QuantizeError
 
@@ -32,14 +34,44 @@ def test_words_of_unknown_width_are_counted_as_words(tmp_path: Path) -> None:
     assert (found.parameters, len(found.doubts)) == (512, 1)
 
 
-def test_a_layout_that_is_not_known_is_named(tmp_path: Path) -> None:
-    found = read(
-        tmp_path, {f"{Q}.trellis": zeros(torch.int16, 4, 4, 48), f"{Q}.suh": f16(64)}, {"quant_method": "exl3"}
-    )
+UNKNOWN: dict[str, tuple[str, dict[str, torch.Tensor]]] = {
+    "exl3": (f"{Q}.trellis", {"suh": f16(64), "svh": f16(64), "trellis": zeros(torch.int16, 4, 4, 48)}),
+    "hqq": (f"{Q}.W_q", {"W_q": u8(32, 64), "scale": f16(1, 64), "zero": f16(1, 64), "shape": zeros(torch.int64, 2)}),
+    "hqq as floats": (f"{Q}.W_q", {"W_q": bf16(16, 64), "scale": f16(1, 64), "zero": f16(1, 64)}),
+    "torchao": (f"{Q}._weight_qdata", {"_weight_qdata": zeros(torch.int8, 64, 32), "_weight_scale": bf16(64, 1)}),
+    "torchao float8": (f"{Q}._weight_qdata", {"_weight_qdata": f8(64, 64), "_weight_scale": bf16(64, 1)}),
+    "vptq": (f"{Q}.indices", {"indices": i32(1, 8, 16), "weight_scale": bf16(64), "centroids__weight": f16(1, 2048)}),
+    "quip": (f"{Q}.Qidxs", {"Qidxs": zeros(torch.int64, 64, 2), "SU": f16(64), "SV": f16(64)}),
+    "odd": (f"{Q}.weight", {"weight": zeros(torch.int16, 64, 16)}),
+}
+
+
+@pytest.mark.parametrize("method", UNKNOWN)
+def test_a_layout_that_is_not_known_is_named_and_not_accused(tmp_path: Path, method: str) -> None:
+    """One line, though other linear layers are in 16 bits and the config says nothing of them."""
+    name, parts = UNKNOWN[method]
+    plain = {f"model.layers.0.mlp.{part}_proj.weight": bf16(64, 64) for part in ("up", "down")}
+    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": method, "bits": 2}}))
+    save_file(module(Q, **parts) | plain, tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text("---\ntags: [exl3, 2-bit]\nbase_model_relation: quantized\n---\n# M 2.0bpw\n")
+    found = describe("m-2bit", tmp_path)
+    kind = "tensors" if "float" in method else "integer tensors"
     assert found.doubts == [
-        f"integer tensors in a layout that is not known here: 1 (first: {Q}.trellis); bits per weight are not certain"
+        f"{kind} in a layout that is not known here: 1 (first: {name}); bits per weight are not certain"
     ]
-    assert (found.linear_parameters, found.linear_bits) == (0, 0.0)
+    assert (found.layout_known, found.linear_parameters, found.linear_bits, found.bits_per_weight) == (False, 0, 0, 0)
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "config.json").write_text("{}")
+    save_file({f"{Q}.weight": bf16(64, 64)} | plain, full / "model.safetensors")
+    assert pair_doubts(describe("full", full), found) == []
+
+
+def test_stored_masks_and_tables_are_no_layout(tmp_path: Path) -> None:
+    tensors = {f"{Q}.weight": bf16(64, 64), "h.0.attn.bias": u8(1, 1, 8, 8), "h.0.attn.position_ids": i32(1, 8)}
+    tensors |= {"visual.blocks.0.attn.table": i32(8, 8)}
+    found = read(tmp_path, tensors)
+    assert (found.layout_known, found.doubts) == (True, [])
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:

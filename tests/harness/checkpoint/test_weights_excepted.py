@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from weight_files import LAYER, PACKED, Q, bf16, f32, module, read
+from weight_files import LAYER, PACKED, Q, bf16, f32, module, read, u8
 
-from harness.checkpoint.ignored import excepted
+from harness.checkpoint.ignored import contradicted, excepted
 from harness.checkpoint.weights import Weights
 
 # -- what the config means to quantize -----------------------------------------------------------------------
@@ -66,6 +66,54 @@ def test_a_config_that_excepts_everything_hides_nothing(tmp_path: Path) -> None:
     assert (found.linear_parameters, found.linear_bits, found.low_bit_share) == (4096, 16.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "entry"),
+    [
+        ({"quant_method": "compressed-tensors", "ignore": ["lm_head", Q]}, Q),
+        ({"quant_method": "compressed-tensors", "ignore": [r"re:model\.layers\.0\..*"]}, r"re:model\.layers\.0\..*"),
+        ({"quant_method": "compressed-tensors", "ignore": ["Linear"]}, "Linear"),
+        ({"quant_method": "compressed-tensors", "ignore": ["re:Lin.*"]}, "re:Lin.*"),
+        ({"quant_method": "awq", "modules_to_not_convert": ["self_attn"]}, "self_attn"),
+        ({"quant_method": "modelopt", "exclude_modules": ["*q_proj"]}, "*q_proj"),
+        ({"quant_method": "gptq", "dynamic": {r"-:.*q_proj": {}}}, "re:.*q_proj"),
+    ],
+)
+def test_what_is_stored_quantized_must_not_be_excepted(
+    tmp_path: Path, quantization: dict[str, Any], entry: str
+) -> None:
+    found = read(tmp_path, module(Q, **PACKED), quantization)
+    assert found.doubts == [
+        f'modules that are stored quantized though config.json excepts them: 1 (first: {Q}, by "{entry}"); servers '
+        "will refuse them or read them as plain weights"
+    ]
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"quant_method": "compressed-tensors", "ignore": [LAYER, "self_attn", "q_proj", "re:q_proj", "re:.*mlp"]},
+        {"quant_method": "compressed-tensors", "ignore": ["re:(?!unknown to RE2)"]},
+        {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.mlp.router", "model.layers.*.self_att"]},
+        {"quant_method": "awq", "modules_to_not_convert": ["q_pro", "attn", ""]},
+        {"quant_method": 7, "ignore": {"a": 1}, "dynamic": []},
+    ],
+)
+def test_an_entry_that_may_mean_something_else_is_not_doubted(tmp_path: Path, quantization: dict[str, Any]) -> None:
+    assert read(tmp_path, module(Q, **PACKED), quantization).doubts == []
+
+
+def test_a_pattern_for_attention_means_what_is_inside_of_it(tmp_path: Path) -> None:
+    """The config of gpt-oss: its experts are MXFP4, and `self_attn` stands for four projections."""
+    experts = f"{LAYER}.mlp.experts"
+    tensors = {f"{experts}.{part}_blocks": u8(4, 64, 2, 16) for part in ("gate_up_proj", "down_proj")}
+    tensors |= {f"{experts}.{part}_scales": u8(4, 64, 2) for part in ("gate_up_proj", "down_proj")}
+    tensors |= {f"{experts}.gate_up_proj_bias": bf16(4, 64), f"{LAYER}.mlp.router.weight": bf16(4, 64)}
+    tensors |= {f"{LAYER}.self_attn.{part}.weight": bf16(64, 64) for part in ("q_proj", "k_proj", "v_proj", "o_proj")}
+    spared = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    found = read(tmp_path, tensors, {"quant_method": "mxfp4", "modules_to_not_convert": spared})
+    assert (found.doubts, found.layout_known, found.linear_bits) == ([], True, 4.25)
+
+
 def test_patterns_of_a_config_take_linear_time() -> None:
     names = [f"model.layers.{i}." + "a" * 5_000 for i in range(500)]
     began = time.process_time()
@@ -73,6 +121,13 @@ def test_patterns_of_a_config_take_linear_time() -> None:
     assert excepted(names, {"ignore": ["re:" + "a" * 10_000]}) == set(names)  # too long to be tried
     assert excepted(names, {"ignore": ["re:b"] * 1_000}) == set(names)  # too many
     assert excepted([".".join("a" * 5_000)], {"ignore": ["a.a"]}) == set()  # too deep for anything but its whole name
+    layers = [f"model.layers.{i}.mlp.experts.{j}.up_proj" for i in range(80) for j in range(256)]
+    entries = [
+        "lm_head",
+        *(f"model.layers.{i}.self_attn.o_proj" for i in range(5_000)),
+        *(f"re:.*z{i}" for i in range(300)),
+    ]
+    assert contradicted(layers, {"modules_to_not_convert": entries}) == ([], "")
     assert time.process_time() - began < 5
 
 
@@ -88,7 +143,9 @@ KEYS = ["ignore", "modules_to_not_convert", "dynamic", "config_groups", "modules
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.text(max_size=4), JSON, max_size=2)))
 def test_no_config_breaks_the_exceptions(quantization: dict[str, Any]) -> None:
-    assert excepted(["a.b", "\ud800", ""], quantization) <= {"a.b", "\ud800", ""}
+    names = ["a.b", "\ud800", ""]
+    assert excepted(names, quantization) <= set(names)
+    assert set(contradicted(names, quantization)[0]) <= set(names)
 
 
 # -- the draft head ------------------------------------------------------------------------------------------

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_server import FakeServer
 from jobs import finish, make_job
+from safetensors.numpy import save_file
 
+from harness.contract.errors import BadInput
 from harness.contract.samples import Role
 from harness.gate import pipeline
+from harness.gate.quantization import quantize_model
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Stage
 from harness.runs.progress import Reporter
@@ -36,3 +41,32 @@ def test_the_report_is_rendered_once_when_it_is_known_where_the_time_went(
     told = [stage.name for stage in reporter.stages]
     assert told[0] == "models" and told[-1] == "report"
     assert [stage.name for stage in rendered[0]] == told[:-1]
+
+
+def test_a_folder_that_only_calls_itself_quantized_is_neither_quantized_nor_gated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "llama", "_name_or_path": "owner/stale"}))
+    (model / "README.md").write_text("---\nbase_model: owner/base\ntags: [awq]\n---\n")
+    save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
+    monkeypatch.setattr(pipeline, "quantized", lambda *_: pytest.fail("it was quantized"))
+    options = pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run")
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    with pytest.raises(BadInput, match=r'card: tags says "awq", but its config.json has no quantization_config'):
+        pipeline.run_gate(options, Reporter())
+    with pytest.raises(BadInput, match='card: tags says "awq"'):
+        quantize_model(model, "w4a16", tmp_path / "out", Reporter())
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_reference_is_guessed_from_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    config = {"model_type": "llama", "_name_or_path": "owner/stale", "quantization_config": {"quant_method": "gptq"}}
+    (model / "config.json").write_text(json.dumps(config))
+    save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    with pytest.raises(BadInput, match=r"is unknown \(no base_model in its card\): give --reference"):
+        pipeline.run_gate(pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run"), Reporter())

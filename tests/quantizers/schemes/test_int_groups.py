@@ -22,7 +22,7 @@ def test_compressed_tensors_reads_what_we_write() -> None:
     from compressed_tensors.compressors import BaseCompressor
     from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
 
-    scheme = IntGroups(64, 0.05)
+    scheme = IntGroups(4, 64, 0.05)
     config = QuantizationConfig.model_validate(scheme.config(["lm_head"]))
     assert config.quantization_status == QuantizationStatus.COMPRESSED and config.ignore == ["lm_head"]
     parts = scheme.quantize(*weight_and_hessian(16, 192), lambda: None)
@@ -35,7 +35,7 @@ def test_compressed_tensors_reads_what_we_write() -> None:
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_tall_weight_is_its_parts(tier: str) -> None:
     """Linears with one Hessian are quantized as one weight; what is stored of each is as if it had been alone."""
-    scheme: Scheme = TIERS[tier].for_model({"a": 128}, None, 0.05)
+    scheme: Scheme = TIERS[tier]({"a": 128}, None, 0.05)
     weight, hessian = weight_and_hessian(48, 128)
     rows = [16, 32]
     together = split_rows(scheme.quantize(weight, hessian, lambda: None), rows)
@@ -47,7 +47,7 @@ def test_a_tall_weight_is_its_parts(tier: str) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_bytes_are_those_of_what_is_stored(tier: str) -> None:
-    scheme: Scheme = TIERS[tier].for_model({"a": 256}, None, 0.05)
+    scheme: Scheme = TIERS[tier]({"a": 256}, None, 0.05)
     stored = scheme.tensors(scheme.quantize(*weight_and_hessian(32, 256), lambda: None))
     assert scheme.nbytes(32, 256) == sum(tensor.nbytes for tensor in stored.values())
 
@@ -62,5 +62,7 @@ def test_largest_group_size_that_divides_everything() -> None:
 def test_the_layer_that_does_not_fit_is_named() -> None:
     with pytest.raises(QuantizeError, match="b has 100 inputs, which group size 32"):
         choose_group_size({"a": 64, "b": 100})
+    with pytest.raises(QuantizeError, match="group_size 48 is not supported: use one of 128, 64, 32"):
+        choose_group_size({"a": 96}, wanted=48)
     with pytest.raises(QuantizeError, match="b has 576 inputs, which group size 128"):
         choose_group_size({"a": 256, "b": 576}, wanted=128)

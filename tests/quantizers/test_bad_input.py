@@ -1,0 +1,325 @@
+"""Models that cannot or must not be quantized as they are: named before work starts, nothing under the final name."""
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_llama import save_tiny_llama
+
+from quantizers import modeling
+from quantizers.checkpoint import TensorInfo, open_checkpoint, read_header
+from quantizers.errors import QuantizeError
+from quantizers.modeling import build
+from quantizers.pipeline import quantize
+from quantizers.plan import make_plan
+from quantizers.recipe import Recipe
+from quantizers.soundness import BITS, is_finite
+
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return save_tiny_llama(tmp_path / "model")
+
+
+def change(model: Path, tensors: Tensors | None = None, **config: Any) -> Path:
+    """Add tensors to a model folder and keys to its config."""
+    file = model / "model.safetensors"
+    save_file(load_file(file) | (tensors or {}), file, metadata={"format": "pt"})
+    settings = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(settings | config))
+    return model
+
+
+def ignored(model: Path, recipe: Recipe) -> list[str]:
+    checkpoint = open_checkpoint(model)
+    return make_plan(checkpoint, build(checkpoint), recipe).ignore
+
+
+def refused(model: Path, recipe: Recipe, message: str) -> None:
+    """Refused with one line before the work folder is made."""
+    with pytest.raises(QuantizeError, match=message) as caught:
+        quantize(model, recipe, model.parent / "out", device="cpu")
+    assert "\n" not in str(caught.value)
+    assert not (model.parent / "out").exists() and not (model.parent / "out.partial").exists()
+
+
+# -- what `ignore` may name ----------------------------------------------------------------------------------
+
+
+def test_a_stored_cache_does_not_except_its_layer(model: Path, tiny_recipe: Recipe) -> None:
+    extra = {
+        "model.layers.0.self_attn.rotary_emb.cos_cached": torch.ones(8, 16),
+        "model.layers.1.self_attn.mask": torch.ones(8, 8),
+        "model.layers.1.cache": torch.ones(8, 8),
+        "model.layers.1.extra_proj.weight": torch.ones(8, 8),
+        "model.layers.2.mlp.up_proj.weight": torch.ones(8, 8),
+        "bare": torch.ones(2, 2),
+    }
+    assert ignored(change(model, extra), tiny_recipe) == [
+        "lm_head",
+        "model.layers.0.self_attn.rotary_emb",
+        "model.layers.1.extra_proj",
+        r"re:model\.layers\.2\..*",
+    ]
+
+
+@pytest.mark.parametrize("name", ["Linear.weight", "Module.weight", "re:.*.weight", r"re:model\.layers\.0\..*|.weight"])
+def test_a_tensor_whose_name_reads_as_a_class_or_a_pattern_is_refused(
+    model: Path, tiny_recipe: Recipe, name: str
+) -> None:
+    refused(change(model, {name: torch.ones(2, 2)}), tiny_recipe, "in `ignore` as quantized modules")
+
+
+def test_an_empty_tensor_outside_the_layers_is_carried(model: Path, tiny_recipe: Recipe) -> None:
+    names = {"a.first": torch.zeros(0), "model.empty": torch.zeros(0, 3)}
+    file = model / "model.safetensors"
+    kept = {k: v for k, v in load_file(file).items() if k.startswith("model.layers.")}
+    save_file(names | kept, file)
+    checkpoint = open_checkpoint(model)
+    plan = make_plan(checkpoint, build(checkpoint), tiny_recipe)
+    assert [info.name for shard in plan.other_tensors for info in shard] == ["a.first", "model.empty"]
+
+
+# -- configs that claim what is not there --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("layers", [20_000, 10**12])
+def test_claimed_layers_are_counted_before_the_model_is_built(
+    model: Path, tiny_recipe: Recipe, layers: int, nested: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", lambda *_, **__: pytest.fail("it was built"))
+    claim = {"num_hidden_layers": layers}
+    change(model, **({"text_config": claim} if nested else claim))
+    checkpoint = open_checkpoint(model)
+    began = time.monotonic()
+    with pytest.raises(QuantizeError, match=rf"num_hidden_layers {layers}, .* 2 layers: model.layers.2.\* is missing"):
+        build(checkpoint)
+    assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("settings", [None, {}])
+def test_a_config_that_says_nothing_of_quantization_is_not_quantized(model: Path, settings: object) -> None:
+    assert build(open_checkpoint(change(model, quantization_config=settings))).prefix == "model.layers"
+
+
+@pytest.mark.parametrize(
+    ("place", "content"),
+    [
+        ("config.json", {"quantization_config": {"quant_method": "fp8"}}),
+        ("config.json", {"compression_config": {"quant_method": "compressed-tensors"}}),
+        ("config.json", {"text_config": {"quantization_config": {"quant_method": "gptq"}}}),
+        ("hf_quant_config.json", {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4"}}),
+    ],
+)
+def test_a_quantized_input_is_refused(model: Path, tiny_recipe: Recipe, place: str, content: dict[str, Any]) -> None:
+    if place == "config.json":
+        change(model, **content)
+    else:
+        (model / place).write_text(json.dumps(content))
+    refused(model, tiny_recipe, r"is already quantized \((fp8|compressed-tensors|gptq|modelopt)\): give the original")
+
+
+def test_quantized_weights_without_a_config_are_refused_for_what_they_are(model: Path, tiny_recipe: Recipe) -> None:
+    file = model / "model.safetensors"
+    tensors = load_file(file)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors | {"model.layers.1.mlp.up_proj.qweight": torch.zeros(8, 96, dtype=torch.int32)}, file)
+    refused(model, tiny_recipe, r"model.layers.1.mlp.up_proj is already quantized \(model.layers.1.mlp.up_proj.qweight")
+
+
+# -- weights -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["lm_head.weight", "model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight", "mtp.fc.weight"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_what_is_not_finite_is_named_before_work_starts(
+    model: Path, tiny_recipe: Recipe, name: str, value: float
+) -> None:
+    tensor = load_file(model / "model.safetensors").get(name, torch.ones(4, 4)).clone()
+    tensor[1, 2] = value
+    refused(change(model, {name: tensor}), tiny_recipe, rf"tensor {name} in .* holds NaN or infinity")
+
+
+FLOATS = [
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2, torch.float8_e4m3fn,
+    torch.complex64,
+]  # fmt: skip
+
+
+def stored(tmp_path: Path, tensor: torch.Tensor) -> TensorInfo:
+    save_file({"x": tensor}, tmp_path / "x.safetensors")
+    return read_header(tmp_path / "x.safetensors")[0]
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_every_bit_pattern_of_a_float_is_judged_as_torch_does(
+    tmp_path: Path, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantizers import soundness
+
+    monkeypatch.setattr(soundness, "CHUNK_BYTES", 64)
+    big = torch.finfo(dtype).max
+    sound = torch.tensor([0.0, -0.0, 1.0, -1.0, big, -big, torch.finfo(dtype).tiny] * 9, dtype=torch.float64).to(dtype)
+    assert is_finite(stored(tmp_path, sound))
+    for value in [float("nan")] + [float("inf"), float("-inf")] * (dtype != torch.float8_e4m3fn):
+        for place in (0, 31, 62):
+            broken = sound.clone()
+            broken[place] = torch.tensor(value).to(dtype)
+            assert not is_finite(stored(tmp_path, broken)), (value, place)
+    assert len(BITS) == len(FLOATS) + 1  # and F8_E8M0, which torch cannot hold here
+
+
+def test_integers_and_nothing_are_finite(tmp_path: Path) -> None:
+    assert is_finite(stored(tmp_path, torch.full((9,), -1)))
+    assert is_finite(stored(tmp_path, torch.zeros(0, 5)))
+
+
+def test_foreign_shapes_are_named_before_work_starts(model: Path, tiny_recipe: Recipe) -> None:
+    change(model, {"model.layers.1.mlp.down_proj.weight": torch.ones(64, 32)})
+    refused(model, tiny_recipe, r"model.layers.1.mlp.down_proj.weight is \[64, 32\] but config.json asks for")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"intermediate_size": 72}, "gate_proj has 144 outputs"),
+        (
+            {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 4, "hidden_size": 64},
+            "q_proj has 24 outputs",
+        ),
+    ],
+)
+def test_widths_that_no_kernel_takes_are_refused(
+    tmp_path: Path, tiny_recipe: Recipe, settings: dict[str, Any], message: str
+) -> None:
+    ignore = {"ignore": ("lm_head", r"re:.*\.(down|o)_proj")}
+    refused(save_tiny_llama(tmp_path / "model", **settings), tiny_recipe.model_copy(update=ignore), message)
+
+
+def test_an_all_zero_row_is_no_error(model: Path, tiny_recipe: Recipe) -> None:
+    name = "model.layers.0.mlp.up_proj.weight"
+    weight = load_file(model / "model.safetensors")[name].clone()
+    weight[5] = 0
+    out = quantize(change(model, {name: weight}), tiny_recipe, model.parent / "out", device="cpu")
+    checkpoint = open_checkpoint(out)
+    assert all(is_finite(info) for info in checkpoint.tensors.values())
+
+
+# -- architectures -------------------------------------------------------------------------------------------
+
+
+def hybrids() -> dict[str, tuple[Any, str, str]]:
+    """A small model of each family, its Conv1d and a Linear beside it."""
+    from transformers import (
+        FalconH1Config,
+        FalconH1ForCausalLM,
+        Lfm2Config,
+        Lfm2ForCausalLM,
+        Qwen3_5ForCausalLM,
+        Qwen3_5TextConfig,
+    )
+
+    size: dict[str, Any] = {
+        "vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2,
+    }  # fmt: skip
+    lfm2 = Lfm2Config(**size, layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False)
+    falcon = FalconH1Config(**size, mamba_d_ssm=64, mamba_n_heads=32, mamba_d_head=2, mamba_d_state=16)
+    qwen = Qwen3_5TextConfig(
+        **size, head_dim=16, layer_types=["linear_attention", "full_attention"], linear_key_head_dim=16,
+        linear_value_head_dim=16, linear_num_key_heads=2, linear_num_value_heads=16,
+    )  # fmt: skip
+    return {
+        "lfm2": (Lfm2ForCausalLM(lfm2), "conv.conv", "conv.in_proj"),
+        "falcon_h1": (FalconH1ForCausalLM(falcon), "mamba.conv1d", "mamba.in_proj"),
+        "qwen3_5": (Qwen3_5ForCausalLM(qwen), "linear_attn.conv1d", "linear_attn.in_proj_qkv"),
+    }
+
+
+@pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "qwen3_5"])
+def test_a_conv1d_is_no_expert(model: Path, tiny_recipe: Recipe, family: str) -> None:
+    hybrid, conv, linear = hybrids()[family]
+    hybrid.to(torch.bfloat16).save_pretrained(model)
+    recipe = tiny_recipe.model_copy(
+        update={"calibration": tiny_recipe.calibration.model_copy(update={"samples": 2, "length": 32})}
+    )
+    out = quantize(model, recipe, model.parent / "out", device="cpu")
+    before, after = open_checkpoint(model).tensors, open_checkpoint(out).tensors
+    name = f"model.layers.0.{conv}.weight"
+    assert len(before[name].shape) == 3 and after[name].shape == before[name].shape
+    assert f"model.layers.0.{linear}.weight_packed" in after
+
+
+def test_experts_are_refused_by_their_modules_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=2,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(model.parent / "moe")
+    with pytest.raises(QuantizeError, match=r"config.json says num_local_experts 2: mixture-of-experts"):
+        build(open_checkpoint(model.parent / "moe"))
+    monkeypatch.setattr(modeling, "EXPERT_KEYS", ())
+    with pytest.raises(QuantizeError, match=r"model.layers.0.mlp.experts are experts: mixture-of-experts"):
+        build(open_checkpoint(model.parent / "moe"))
+
+
+def test_a_layer_that_cannot_run_is_named(model: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("no kernel\nfor this")
+
+    monkeypatch.setattr(LlamaMLP, "forward", fail)
+    with pytest.raises(QuantizeError, match=r"^model.layers.0 cannot be run \(RuntimeError: no kernel for this\)"):
+        quantize(model, tiny_recipe, model.parent / "out", device="cpu")
+    assert not (model.parent / "out").exists()
+
+
+def test_a_tokenizer_of_another_model_is_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    model = save_tiny_llama(tmp_path / "model", vocab_size=100, bos_token_id=1, eos_token_id=1)
+    with pytest.raises(QuantizeError, match=r"gives token \d+, but the model has 100 embeddings"):
+        quantize(model, tiny_recipe, tmp_path / "out", device="cpu")
+
+
+# -- a full disk ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["shard", "rename", "folder", "inner folder"])
+def test_a_disk_that_fills_up_leaves_nothing_under_the_final_name(
+    model: Path, tiny_recipe: Recipe, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = model.parent / "out"
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patches: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+        "shard": lambda patch: patch.setattr(os, "fsync", full),
+        "rename": lambda patch: patch.setattr(os, "replace", full),
+        "folder": lambda patch: patch.setattr(Path, "mkdir", full),
+        "inner folder": lambda patch: patch.setattr(shutil, "disk_usage", full),
+    }
+    with monkeypatch.context() as patch:
+        patches[where](patch)
+        with pytest.raises(QuantizeError, match="No space left on device"):
+            quantize(model, tiny_recipe, out, device="cpu")
+    assert not out.exists()
+    assert quantize(model, tiny_recipe, out, device="cpu") == out
+    assert open_checkpoint(out).tensors
