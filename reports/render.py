@@ -24,7 +24,7 @@ from reports.html import render_html
 from reports.instances.outcomes import instances, with_instances
 from reports.instances.pages import write_pages
 from reports.remarks import NOT_THERE
-from reports.samples.files import inline_texts, write_texts
+from reports.samples.side_files import inline_texts, write_texts
 from reports.samples.stored import LeftOut, sample_lines
 from reports.text import one_line, plural
 from reports.view import Report, build

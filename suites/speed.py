@@ -18,8 +18,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
@@ -28,7 +29,7 @@ from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
 from harness.serving.guarded_command import run_guarded
-from suites.base import Suite, SuiteConfig
+from suites.base import Distinct, Suite, SuiteConfig
 
 BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
 
@@ -67,7 +68,7 @@ HITS = "vllm:prefix_cache_hits_total"
 class SpeedConfig(SuiteConfig):
     """`speed` in a policy."""
 
-    concurrency: tuple[int, ...] = Field((1, 8, 32), min_length=1)
+    concurrency: Distinct[Annotated[int, Field(ge=1, le=MOST_CONCURRENCY)]] = (1, 8, 32)
     """Requests in flight; above serving.max_num_seqs they queue in the server."""
     rounds: int = Field(15, ge=1, le=MOST_ROUNDS)
     """Measurements of each concurrency and role. Of n pairs the bound of speed_ratio lies at 0.05^(1/n) of the ratio or
@@ -82,13 +83,6 @@ class SpeedConfig(SuiteConfig):
     timeout_seconds: float = Field(1800, gt=0)
     """Of one measurement."""
     seed: int = 42
-
-    @field_validator("concurrency")
-    @classmethod
-    def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(values)) < len(values) or not all(1 <= v <= MOST_CONCURRENCY for v in values):
-            raise ValueError(f"numbers of requests in flight, each once, from 1 to {MOST_CONCURRENCY}")
-        return values
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.contract.errors import BadInput
 from harness.contract.text import quoted
 
 
-class Question(BaseModel):
+class QaQuestion(BaseModel):
     """One question with the documents that answer it."""
 
     model_config = ConfigDict(frozen=True)
@@ -31,7 +31,7 @@ class Question(BaseModel):
     """Documents that are about the same without being needed."""
 
 
-Pool = tuple[tuple[Question, ...], tuple[str, ...]]
+Pool = tuple[tuple[QaQuestion, ...], tuple[str, ...]]
 """Questions, and all documents."""
 
 
@@ -72,13 +72,13 @@ def _squad_flat(content: Any) -> Iterable[Mapping[str, Any]]:
                 yield row | {"question": asked["question"], "answers": answers}
 
 
-def _squad_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+def _squad_rows(rows: Iterable[Mapping[str, Any]]) -> list[QaQuestion]:
     rows = list(rows)
     articles: dict[str, dict[str, None]] = {}
     for row in rows:
         articles.setdefault(row["title"], {})[row["context"]] = None
     return [
-        Question(
+        QaQuestion(
             name=row["id"],
             question=row["question"],
             answers=tuple(dict.fromkeys(row["answers"]["text"])),
@@ -112,7 +112,7 @@ def _hotpot_flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"_id": row["id"], "question": row["question"], "answer": row["answer"]} | pairs
 
 
-def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[QaQuestion]:
     found = []
     for row in rows:
         needed = {title for title, _ in row["supporting_facts"]}
@@ -120,7 +120,7 @@ def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
         gold = tuple(text for title, text in documents.items() if title in needed)
         near = tuple(text for title, text in documents.items() if title not in needed)
         found.append(
-            Question(name=row["_id"], question=row["question"], answers=(row["answer"],), gold=gold, near=near)
+            QaQuestion(name=row["_id"], question=row["question"], answers=(row["answer"],), gold=gold, near=near)
         )
     return found
 
@@ -149,8 +149,8 @@ def _files(data: str | None, dataset: PublicDataset, fits: Callable[[Any], bool]
     return found
 
 
-def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[Question]]) -> Pool:
-    questions: list[Question] = []
+def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[QaQuestion]]) -> Pool:
+    questions: list[QaQuestion] = []
     for path, content in files:
         try:
             questions += read(content)
@@ -160,7 +160,7 @@ def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[Question]
     return _pool(", ".join(str(path) for path, _ in files), questions)
 
 
-def _pool(source: str, questions: list[Question]) -> Pool:
+def _pool(source: str, questions: list[QaQuestion]) -> Pool:
     if not questions:
         raise BadInput(f"{source}: no answerable question in it")
     documents = dict.fromkeys(text for question in questions for text in (*question.gold, *question.near))

@@ -47,7 +47,7 @@ from suites.swebench.agent import (
 from suites.swebench.confined import confined_arguments
 from suites.swebench.data import load_rows
 from suites.swebench.grading import Grade, grade, require_grader
-from suites.swebench.trajectory import InfrastructureError, Trajectory, trajectory_path
+from suites.swebench.trajectory import AgentRun, InfrastructureError, trajectory_path
 
 TASK = "instances"
 PROMPT_TOKENS = 4096
@@ -162,12 +162,12 @@ class Swebench(Suite):
     async def _run(self, item: Item, role: Role, endpoint: Endpoint, folder: Path) -> InstanceResult:
         """One result, of as many tries as the policy allows. Raises EndpointError: the server failed."""
         failures: list[str] = []
-        trajectory, graded, timeouts, seconds = Trajectory("none"), Grade(BROKEN), 0, 0.0
+        agent_run, graded, timeouts, seconds = AgentRun("none"), Grade(BROKEN), 0, 0.0
         while timeouts < TIMEOUTS:  # tests that took too long have a further try that is not counted as a retry
             try:
-                trajectory = await self._solve(item, endpoint, folder)
+                agent_run = await self._solve(item, endpoint, folder)
                 start = time.monotonic()
-                graded = await self._grade(item, role, folder, trajectory.patch)
+                graded = await self._grade(item, role, folder, agent_run.patch)
                 seconds = time.monotonic() - start
             except InfrastructureError as error:
                 failures.append(str(error)[:300])
@@ -182,14 +182,14 @@ class Swebench(Suite):
             instance_id=item.item,
             role=role,
             outcome=graded.outcome,
-            exit_status=trajectory.exit_status,
-            patch=trajectory.patch,
-            steps=trajectory.steps,
-            prompt_tokens=trajectory.prompt_tokens,
-            completion_tokens=trajectory.completion_tokens,
-            cut_steps=trajectory.cut_steps,
-            format_errors=trajectory.format_errors,
-            agent_seconds=trajectory.seconds,
+            exit_status=agent_run.exit_status,
+            patch=agent_run.patch,
+            steps=agent_run.steps,
+            prompt_tokens=agent_run.prompt_tokens,
+            completion_tokens=agent_run.completion_tokens,
+            cut_steps=agent_run.cut_steps,
+            format_errors=agent_run.format_errors,
+            agent_seconds=agent_run.seconds,
             grading_seconds=round(seconds, 3),
             tests_timed_out=graded.timed_out,
             image=item.data["row"]["image"],
@@ -202,7 +202,7 @@ class Swebench(Suite):
             tests=graded.tests,
         )
 
-    async def _solve(self, item: Item, endpoint: Endpoint, folder: Path) -> Trajectory:
+    async def _solve(self, item: Item, endpoint: Endpoint, folder: Path) -> AgentRun:
         config, label, confined = self._config, str(folder), not self._config.modal
         settings = AgentSettings(
             format=config.format,

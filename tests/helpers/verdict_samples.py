@@ -8,7 +8,7 @@ from harness.contract.policy import Check, Policy
 from harness.contract.samples import ROLES, PairKey, Role, Sample
 from harness.judging.checks import CheckResult, Context, decide
 
-Scores = Iterable[tuple[float | None, float | None]]
+ScorePairs = Iterable[tuple[float | None, float | None]]
 Plan = dict[PairKey, str | None]
 
 
@@ -18,7 +18,7 @@ def sample(item: int | str, role: str, score: float | None = None, *, on: str = 
     return Sample(suite=suite, task=task, item=str(item), role=role, **all_fields)
 
 
-def pairs(scores: Scores, on: str = "cot/gsm8k", roles: Sequence[Role] = ROLES, **fields: Any) -> list[Sample]:
+def pairs(scores: ScorePairs, on: str = "cot/gsm8k", roles: Sequence[Role] = ROLES, **fields: Any) -> list[Sample]:
     """Samples of items with these (reference, candidate) scores."""
     return [
         sample(i, role, score, on=on, **fields)

@@ -31,7 +31,7 @@ from reports.suite_tables import (
 )
 from reports.suite_tables.table import SuiteRun, Table
 from suites.decoding import parting
-from suites.language import LANGUAGE_METRICS
+from suites.language.suite import LANGUAGE_METRICS
 from suites.readings.endings import endings
 from suites.readings.scripts import SCRIPTS
 from suites.readings.thinking import THINKING_METRICS

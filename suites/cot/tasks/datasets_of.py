@@ -21,7 +21,7 @@ from harness.contract.text import quoted
 from suites.materials.word_problems import word_problems as generate
 from suites.readings.final_answers import plain_number
 
-Row = dict[str, Any]
+RawRow = dict[str, Any]
 Splits = dict[str, datasets.Dataset]
 LETTERS = "ABCDEFGHIJ"
 INSTRUCTION = "\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -85,24 +85,24 @@ def mgsm_zh(**_: Any) -> Splits:
 # -- the shapes of rows: each raises ValueError, which says what is wrong --------------------------------------
 
 
-def worked(row: Row) -> Row:
+def worked(row: RawRow) -> RawRow:
     """A worked solution that ends with "#### number"."""
     return {"question": text_of(row, "question"), "answer": number_of(text_of(row, "answer").rpartition("####")[2])}
 
 
-def number(row: Row) -> Row:
+def number(row: RawRow) -> RawRow:
     """An answer that is a number; in some copies `answer` is empty and `answer_number` holds it."""
     field = "answer" if row.get("answer") is not None else "answer_number"
     return {"question": text_of(row, "question"), "answer": number_of(text_of(row, field))}
 
 
-def problem(row: Row) -> Row:
+def problem(row: RawRow) -> RawRow:
     """A problem with its final answer in LaTeX; some copies write the fields with a capital."""
     row = {key.lower(): value for key, value in row.items()}
     return {"question": text_of(row, "problem").removesuffix(INSTRUCTION), "answer": text_of(row, "answer")}
 
 
-def choice(row: Row) -> Row:
+def choice(row: RawRow) -> RawRow:
     """A question with up to ten options and the letter of the right one."""
     options, answer = row.get("options"), text_of(row, "answer")
     if not isinstance(options, list) or not 2 <= len(options) <= 10 or not all(isinstance(o, str) for o in options):
@@ -114,7 +114,7 @@ def choice(row: Row) -> Row:
     return {"question": question, "answer": answer, "category": text_of(row, "category")}
 
 
-def text_of(row: Row, field: str) -> str:
+def text_of(row: RawRow, field: str) -> str:
     value = str(row[field]) if type(row.get(field)) is int else row.get(field)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"no text in '{field}'")
@@ -132,7 +132,7 @@ def number_of(text: str) -> str:
 # -- files and the hub ---------------------------------------------------------------------------------------
 
 
-def load(task: str, shape: Callable[[Row], Row]) -> list[Row]:
+def load(task: str, shape: Callable[[RawRow], RawRow]) -> list[RawRow]:
     """Rows of a task's file in QUANTGATE_DATA, or else of the hub's data set.
 
     Raises:
@@ -153,11 +153,11 @@ def load(task: str, shape: Callable[[Row], Row]) -> list[Row]:
     return rows
 
 
-def test_split(rows: list[Row]) -> Splits:
+def test_split(rows: list[RawRow]) -> Splits:
     return {"test": datasets.Dataset.from_list(rows)}
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
+def read_lines(path: Path) -> Iterator[tuple[str, RawRow]]:
     """(file and line, row) of JSON lines; blank ones are passed over."""
     try:
         lines = path.read_bytes().splitlines()
@@ -175,7 +175,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, Row]]:
         yield f"{path}:{index}", row
 
 
-def read_hub(dataset: PublicDataset) -> Iterator[tuple[str, Row]]:
+def read_hub(dataset: PublicDataset) -> Iterator[tuple[str, RawRow]]:
     """(repository and row, row)."""
     file, repository = dataset.file, dataset.hub_id
     try:

@@ -14,7 +14,7 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
 from harness.endpoint.client import Completion, Endpoint, EndpointError
-from suites.cot import TASK_FILES, Cot, CotConfig, EndpointLM, scored_text
+from suites.cot.suite import TASK_FILES, Cot, CotConfig, EndpointLM, scored_text
 from suites.materials.word_problems import word_problems
 
 

@@ -11,7 +11,7 @@ from next_tokens import draw, exact_kl, top
 
 from harness.endpoint.client import Scores
 from harness.runs.positions import BUCKETS
-from suites.divergence.comparison import CONFIDENT, ROUNDING, ROWS, Comparison, compare
+from suites.divergence.kl_bounds import CONFIDENT, ROUNDING, ROWS, Comparison, compare_scores
 
 SEEDS = st.integers(0, 2**32)
 
@@ -19,7 +19,7 @@ SEEDS = st.integers(0, 2**32)
 @given(SEEDS)
 def test_with_the_whole_vocabulary_the_lower_bound_is_the_kl(seed: int) -> None:
     p, q = draw(seed)
-    found = compare(top(p, 24), top(q, 24))
+    found = compare_scores(top(p, 24), top(q, 24))
     assert found.kl_lower == pytest.approx(exact_kl(p, q), rel=1e-4, abs=2e-5)
     assert found.captured == pytest.approx(1.0, abs=1e-5)
 
@@ -29,7 +29,7 @@ def test_with_the_whole_vocabulary_the_lower_bound_is_the_kl(seed: int) -> None:
 @settings(max_examples=300)
 def test_with_the_likeliest_tokens_the_lower_bound_never_exceeds_the_kl(seed: int, k: int) -> None:
     p, q = draw(seed)
-    found = compare(top(p, k), top(q, k))
+    found = compare_scores(top(p, k), top(q, k))
     assert (found.kl_lower <= exact_kl(p, q) + 2e-5 + 1e-4 * found.kl_lower).all()
     assert (found.kl_lower >= 0).all() and (found.kl_upper >= found.kl_lower).all()
     assert (found.captured >= 0).all() and (found.captured <= 1).all()
@@ -39,7 +39,7 @@ def test_a_mass_lost_to_rounding_is_no_proof() -> None:
     # q leaves 1e-9 outside the list: in float32 that is anything between nothing and 1e-7.
     rest = 1e-9
     p, q = np.log([[0.5, 0.4, 0.05, 0.05]]), np.log([[0.5, 0.5 - 2 * rest, rest, rest]])
-    found = compare(top(p, 2), top(q, 2))
+    found = compare_scores(top(p, 2), top(q, 2))
     assert 0.1 * np.log(0.1 / 1e-4) < found.kl_lower[0] < exact_kl(p, q)[0]
     assert found.kl_lower[0] < 0.4 * np.log(0.4 / 0.5) + 0.1 * np.log(0.1 / 1e-5) + 1e-3
 
@@ -47,7 +47,7 @@ def test_a_mass_lost_to_rounding_is_no_proof() -> None:
 @given(SEEDS, st.integers(1, 22))
 def test_longer_lists_never_prove_less(seed: int, k: int) -> None:
     p, q = draw(seed)
-    shorter, longer = compare(top(p, k), top(q, k)), compare(top(p, k + 1), top(q, k + 1))
+    shorter, longer = compare_scores(top(p, k), top(q, k)), compare_scores(top(p, k + 1), top(q, k + 1))
     assert (longer.captured >= shorter.captured - 1e-6).all()
 
 
@@ -56,7 +56,7 @@ def test_the_upper_bound_holds_where_its_assumption_does() -> None:
     for seed in range(400):
         k = 2 + seed % 12
         p, q = draw(seed)
-        upper, exact = compare(top(p, k), top(q, k)).kl_upper, exact_kl(p, q)
+        upper, exact = compare_scores(top(p, k), top(q, k)).kl_upper, exact_kl(p, q)
         for row in range(len(p)):
             mine, others = np.argsort(-p[row])[:k], np.argsort(-q[row])[:k]
             shared = np.intersect1d(mine, others)
@@ -72,7 +72,7 @@ def test_the_upper_bound_holds_where_its_assumption_does() -> None:
 def test_one_bucket_by_hand() -> None:
     # p = (0.7, 0.2, 0.1), q = (0.5, 0.1, 0.4); lists of two: p's {0, 1}, q's {0, 2}. Shared: 0.
     p, q = np.log([[0.7, 0.2, 0.1]]), np.log([[0.5, 0.1, 0.4]])
-    found = compare(top(p, 2), top(q, 2))
+    found = compare_scores(top(p, 2), top(q, 2))
     assert found.kl_lower[0] == pytest.approx(0.7 * np.log(0.7 / 0.5) + 0.3 * np.log(0.3 / 0.5), abs=1e-5)
     assert found.kl_upper[0] == pytest.approx(0.7 * np.log(0.7 / 0.5) + 0.3 * np.log(0.7 / 0.5), abs=1e-6)
     assert found.captured[0] == pytest.approx(0.7, abs=1e-6)
@@ -81,7 +81,7 @@ def test_one_bucket_by_hand() -> None:
 def test_a_token_that_the_candidate_left_out_is_at_least_as_bad_as_its_last_one() -> None:
     # Lists of two: p's {0, 1}, q's {0, 2}. Token 1 has 0.3 of p and at most 0.14 of q; all else is equal in sum.
     p, q = np.log([[0.4, 0.3, *[0.3 / 8] * 8]]), np.log([[0.4, 0.01, 0.14, *[0.45 / 7] * 7]])
-    found = compare(top(p, 2), top(q, 2))
+    found = compare_scores(top(p, 2), top(q, 2))
     assert found.kl_lower[0] == pytest.approx(0, abs=1e-6)
     assert found.kl_upper[0] == pytest.approx(0.6 * np.log(0.3 / 0.14), abs=1e-6)
 
@@ -89,14 +89,14 @@ def test_a_token_that_the_candidate_left_out_is_at_least_as_bad_as_its_last_one(
 @given(SEEDS, st.integers(1, 24))
 def test_a_model_does_not_diverge_from_itself(seed: int, k: int) -> None:
     p, _ = draw(seed)
-    found = compare(top(p, k), top(p, k))
+    found = compare_scores(top(p, k), top(p, k))
     assert not found.kl_lower.any() and not found.kl_upper.any()  # exactly 0: the verdict looks for that
     assert not found.flips.any() and not found.confident_flips.any()
 
 
 def test_lists_without_a_common_token_prove_what_they_can() -> None:
     p, q = np.log([[0.97, 0.01, 0.01, 0.01]]), np.log([[0.01, 0.01, 0.01, 0.97]])
-    found = compare(top(p, 1), top(q, 1))
+    found = compare_scores(top(p, 1), top(q, 1))
     assert found.captured[0] == 0 and found.flips[0] and found.confident_flips[0]
     assert 0 <= found.kl_lower[0] <= exact_kl(p, q)[0] and np.isfinite(found.kl_upper[0])
 
@@ -105,7 +105,7 @@ def test_a_flip_is_another_likeliest_token_and_counts_as_confident_when_the_refe
     p = np.log([[0.95, 0.04, 0.01], [0.5, 0.4, 0.1], [0.95, 0.04, 0.01], [0.5, 0.4, 0.1]])
     q = np.log([[0.90, 0.09, 0.01], [0.4, 0.5, 0.1], [0.04, 0.95, 0.01], [0.6, 0.3, 0.1]])
     assert 0.5 < CONFIDENT < 0.95
-    found = compare(top(p, 2), top(q, 2))
+    found = compare_scores(top(p, 2), top(q, 2))
     assert found.flips.tolist() == [False, True, True, False]
     assert found.confident_flips.tolist() == [False, False, True, False]
     totals = found.totals()
@@ -115,7 +115,7 @@ def test_a_flip_is_another_likeliest_token_and_counts_as_confident_when_the_refe
 def test_other_tokens_are_not_compared() -> None:
     p, q = draw(1)
     with pytest.raises(ValueError, match="scored different tokens"):
-        compare(top(p, 4), top(q, 4, np.array([0, 0, 0, 1], np.int32)))
+        compare_scores(top(p, 4), top(q, 4, np.array([0, 0, 0, 1], np.int32)))
 
 
 def by_hand(reference: Scores, candidate: Scores, row: int) -> tuple[float, float, float, bool, bool]:
@@ -141,7 +141,7 @@ def by_hand(reference: Scores, candidate: Scores, row: int) -> tuple[float, floa
 def test_every_position_is_what_plain_python_finds(seed: int, k: int, m: int) -> None:
     p, q = draw(seed)
     reference, candidate = top(p, k), top(q, m)  # a candidate whose lists have another length
-    found = compare(reference, candidate)
+    found = compare_scores(reference, candidate)
     for row in range(len(p)):
         lower, upper, captured, flip, sure = by_hand(reference, candidate, row)
         assert found.kl_lower[row] == pytest.approx(lower, rel=1e-9, abs=1e-12)
@@ -152,9 +152,9 @@ def test_every_position_is_what_plain_python_finds(seed: int, k: int, m: int) ->
 
 def test_rows_are_compared_each_by_itself_however_many_there_are() -> None:
     p, q = draw(3, n=ROWS + 7)
-    whole = compare(top(p, 5), top(q, 5))
+    whole = compare_scores(top(p, 5), top(q, 5))
     for rows in (slice(0, 1), slice(ROWS - 1, ROWS + 1), slice(ROWS, None)):
-        part = compare(top(p[rows], 5), top(q[rows], 5))
+        part = compare_scores(top(p[rows], 5), top(q[rows], 5))
         for field in fields(Comparison):
             assert np.array_equal(getattr(whole, field.name)[rows], getattr(part, field.name)), field.name
 
@@ -164,9 +164,9 @@ def test_ids_of_any_size_are_found_in_their_own_row() -> None:
     ids = np.array([[2**31 - 1, 0], [-1, 2**31 - 1], [-(2**31), 5]], np.int32)
     logprobs = np.log(np.array([[0.6, 0.3]] * 3, np.float32))
     scores = Scores(np.zeros(3, np.int32), np.zeros(3, np.float32), ids, logprobs)
-    assert compare(scores, scores).captured == pytest.approx([0.9] * 3)
+    assert compare_scores(scores, scores).captured == pytest.approx([0.9] * 3)
     moved = replace(scores, top_ids=np.roll(ids, 1, axis=0))
-    assert compare(scores, moved).captured == pytest.approx([0, 0.3, 0], abs=1e-6)
+    assert compare_scores(scores, moved).captured == pytest.approx([0, 0.3, 0], abs=1e-6)
 
 
 def test_an_id_that_a_server_lists_twice_breaks_nothing() -> None:
@@ -174,14 +174,14 @@ def test_an_id_that_a_server_lists_twice_breaks_nothing() -> None:
     twice = Scores(np.zeros(1, np.int32), np.zeros(1, np.float32), ids, np.log(np.array([[0.4, 0.3, 0.2]], np.float32)))
     once = replace(twice, top_ids=np.array([[4, 5, 7]], np.int32))
     for one, other in ((twice, twice), (twice, once), (once, twice)):
-        found = compare(one, other)
+        found = compare_scores(one, other)
         assert 0 <= found.captured[0] <= 1 and 0 <= found.kl_lower[0] <= found.kl_upper[0] < 10
 
 
 def test_nothing_to_compare_is_said() -> None:
     none = Scores(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros((0, 4), np.int32), np.zeros((0, 4), "f4"))
     with pytest.raises(ValueError, match="no positions"):
-        compare(none, none)
+        compare_scores(none, none)
 
 
 # -- totals --------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_probabilities_and_likelihoods_of_the_token_that_is_there() -> None:
 @given(SEEDS)
 def test_totals_are_sums_of_the_positions(seed: int) -> None:
     p, q = draw(seed, n=7)
-    found = compare(top(p, 6), top(q, 6, None))
+    found = compare_scores(top(p, 6), top(q, 6, None))
     totals = found.totals()
     for name, values in (("kl_lower", found.kl_lower), ("kl_upper", found.kl_upper)):
         assert totals[f"{name}_sum"] == pytest.approx(math.fsum(values)) and totals[f"{name}_max"] == max(values)

@@ -38,7 +38,7 @@ ENDS = {"limit": "a limit of steps, time or cost"}
 
 
 @dataclass(frozen=True)
-class Limits:
+class TextLimits:
     """The most characters of a text that a report holds; the rest is said to be left out."""
 
     text: int
@@ -46,8 +46,8 @@ class Limits:
     prompt: int
 
 
-BESIDE = Limits(text=24_000, reasoning=24_000, prompt=6000)
-INLINED = Limits(text=4000, reasoning=2000, prompt=3000)
+BESIDE = TextLimits(text=24_000, reasoning=24_000, prompt=6000)
+INLINED = TextLimits(text=4000, reasoning=2000, prompt=3000)
 INLINED_PAIRS = 300
 """Pairs that have their texts in a report of a single file: those most worth a look."""
 
@@ -169,7 +169,7 @@ class StoredTexts:
     def __exit__(self, *_: object) -> None:
         self._files.close()
 
-    def pair(self, key: PairKey, limits: Limits) -> PairText:
+    def pair(self, key: PairKey, limits: TextLimits) -> PairText:
         item = self._item(key)
         reference, candidate = self._sample(key, "reference"), self._sample(key, "candidate")
         return PairText(
@@ -234,7 +234,7 @@ def _files(pairs: Iterable[PairText]) -> Iterator[list[PairText]]:
         yield part
 
 
-def _answer(sample: Sample, limits: Limits) -> AnswerText:
+def _answer(sample: Sample, limits: TextLimits) -> AnswerText:
     facts = {
         "score": None if sample.score is None else f"{sample.score:g}",
         "answer": sample.answer,

@@ -14,8 +14,7 @@ from language_cases import GOLD, completion
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, validate
 from harness.contract.samples import Item, Sample
-from suites.language import LANGUAGE_METRICS, PROMPT_TOKENS, LanguageConfig, LanguageSuite, language_metrics
-from suites.language_items import (
+from suites.language.questions import (
     ARITHMETIC,
     CROSS_ARITHMETIC,
     PAIRS,
@@ -25,10 +24,10 @@ from suites.language_items import (
     facts,
     thinking_prompt,
 )
-from suites.materials.haystack import Language
-from suites.readings.accepted import first_accepted
+from suites.language.suite import LANGUAGE_METRICS, PROMPT_TOKENS, LanguageConfig, LanguageSuite, language_metrics
+from suites.readings.accepted_answers import first_accepted
 from suites.readings.endings import endings
-from suites.readings.scripts import LANGUAGES, SCRIPTS, fits
+from suites.readings.scripts import LANGUAGES, SCRIPTS, Language, fits
 
 
 def make(**settings: Any) -> LanguageSuite:

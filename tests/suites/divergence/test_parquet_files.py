@@ -15,8 +15,17 @@ from next_tokens import draw, log_softmax, top
 from harness.contract.errors import BadInput
 from harness.endpoint.client import Scores
 from harness.runs.positions import COLUMNS
-from suites.divergence.comparison import ROUNDING, compare
-from suites.divergence.files import LINEAR, LOWEST, STEPS, from_steps, read_scores, rounded, to_steps, write_scores
+from suites.divergence.kl_bounds import ROUNDING, compare_scores
+from suites.divergence.parquet_files import (
+    LINEAR,
+    LOWEST,
+    STEPS,
+    from_steps,
+    read_trajectory,
+    rounded,
+    to_steps,
+    write_trajectory,
+)
 
 SEEDS = st.integers(0, 2**32)
 
@@ -64,8 +73,8 @@ def test_what_is_rounded_has_known_values() -> None:
 @settings(max_examples=1000)
 def test_rounding_moves_the_divergence_no_further_than_its_steps_allow(seed: int, k: int) -> None:
     p, q = draw(seed)
-    exact = compare(top(p, k), top(q, k))
-    found = compare(rounded(top(p, k)), rounded(top(q, k)))
+    exact = compare_scores(top(p, k), top(q, k))
+    found = compare_scores(rounded(top(p, k)), rounded(top(q, k)))
     error = [np.minimum(0.5 / STEPS, 0.5 * LINEAR / STEPS / np.exp(x)) for x in (p, q)]  # of each log-probability
     bound = (np.exp(p) * (error[0] + error[1])).sum(axis=1) + k * 1e-6 * (np.abs(p - q).max(axis=1) + 15)
     bound += (1 - found.captured) * np.log1p(k * 2e-6 / ROUNDING)  # mass outside q's list that rounding moves
@@ -76,7 +85,7 @@ def test_rounding_moves_the_divergence_no_further_than_its_steps_allow(seed: int
 @given(SEEDS, st.integers(1, 24))
 def test_a_rounded_model_does_not_diverge_from_itself(seed: int, k: int) -> None:
     scores = rounded(top(draw(seed)[0], k))
-    found = compare(scores, scores)
+    found = compare_scores(scores, scores)
     assert not found.kl_lower.any() and not found.kl_upper.any()
 
 
@@ -88,8 +97,8 @@ def test_scores_are_read_back_as_they_were_rounded(tmp_path: Path, n: int, k: in
     rng = np.random.default_rng(0)
     scores = top(log_softmax(rng.normal(size=(n, 80))), k, rng.integers(0, 80, n).astype(np.int32))
     path = tmp_path / "deep" / "x.reference.parquet"
-    write_scores(path, [5, 0, 151_000], scores, "chat-en")
-    prompt_ids, found = read_scores(path)
+    write_trajectory(path, [5, 0, 151_000], scores, "chat-en")
+    prompt_ids, found = read_trajectory(path)
     assert prompt_ids == [5, 0, 151_000]
     assert_same(found, rounded(scores))
     assert np.array_equal(found.logprobs, scores.logprobs)  # of the token that is there: exact
@@ -101,12 +110,12 @@ def test_comparing_what_is_read_back_gives_what_was_stored(tmp_path_factory: Any
     p, q = draw(seed)
     reference, candidate = (rounded(top(x, k)) for x in (p, q))
     path = tmp_path_factory.mktemp("files") / "x.parquet"
-    write_scores(path, [1], reference, "chat-en")
-    _, reference_back = read_scores(path)
-    compared = compare(reference_back, candidate)
-    write_scores(path, [1], candidate, "chat-en", compared)
-    _, candidate_back = read_scores(path)
-    again = compare(reference_back, candidate_back).totals()
+    write_trajectory(path, [1], reference, "chat-en")
+    _, reference_back = read_trajectory(path)
+    compared = compare_scores(reference_back, candidate)
+    write_trajectory(path, [1], candidate, "chat-en", compared)
+    _, candidate_back = read_trajectory(path)
+    again = compare_scores(reference_back, candidate_back).totals()
     assert again == compared.totals()
     table = pq.read_table(path)
     assert {name: table.schema.field(name).type for name in COLUMNS} == COLUMNS
@@ -120,7 +129,7 @@ def test_comparing_what_is_read_back_gives_what_was_stored(tmp_path_factory: Any
 def test_lists_may_be_of_a_fixed_size_or_not(tmp_path: Path) -> None:
     for path, kind in ((tmp_path / "one", pa.list_(pa.int32(), 2)), (tmp_path / "two", pa.list_(pa.int32()))):
         write_table(path, **{name: GOOD[name].cast(kind) for name in ("top_place", "top_step")})
-    (one, scores), (two, others) = (read_scores(tmp_path / name) for name in ("one", "two"))
+    (one, scores), (two, others) = (read_trajectory(tmp_path / name) for name in ("one", "two"))
     assert one == two
     assert_same(scores, others)
 
@@ -128,8 +137,8 @@ def test_lists_may_be_of_a_fixed_size_or_not(tmp_path: Path) -> None:
 def test_ids_beyond_any_vocabulary_are_kept(tmp_path: Path) -> None:
     scores = top(draw(5)[0], 6)
     odd = replace(scores, top_ids=scores.top_ids - 12 + np.array([0, 2**31 - 30, 7, 7, -(2**31) + 40, 1], np.int32))
-    write_scores(tmp_path / "x.parquet", [], odd)
-    assert np.array_equal(read_scores(tmp_path / "x.parquet")[1].top_ids, odd.top_ids)
+    write_trajectory(tmp_path / "x.parquet", [], odd)
+    assert np.array_equal(read_trajectory(tmp_path / "x.parquet")[1].top_ids, odd.top_ids)
 
 
 def test_a_position_takes_few_bytes(tmp_path: Path) -> None:
@@ -141,7 +150,7 @@ def test_a_position_takes_few_bytes(tmp_path: Path) -> None:
     logprobs = np.log(rng.dirichlet(0.3 * np.arange(1, k + 1, dtype=float)[::-1] / k + 0.02, n) * 0.98 + 1e-9)
     scores = Scores(ids[:, 0], np.zeros(n, np.float32), ids, -np.sort(-logprobs, axis=1).astype(np.float32))
     path = tmp_path / "x.parquet"
-    write_scores(path, [1] * 100, scores, "chat-en", compare(scores, scores))
+    write_trajectory(path, [1] * 100, scores, "chat-en", compare_scores(scores, scores))
     assert path.stat().st_size < 195 * n
 
 
@@ -163,13 +172,13 @@ def write_table(path: Path, metadata: dict[str, Any] | None = None, **columns: A
 
 
 def write_cut(path: Path) -> None:
-    write_scores(path, [1], top(draw(1)[0], 4))
+    write_trajectory(path, [1], top(draw(1)[0], 4))
     path.write_bytes(path.read_bytes()[:-20])
 
 
 def test_the_table_that_the_cases_change_is_a_good_one(tmp_path: Path) -> None:
     write_table(tmp_path / "x.parquet")
-    prompt_ids, scores = read_scores(tmp_path / "x.parquet")
+    prompt_ids, scores = read_trajectory(tmp_path / "x.parquet")
     assert prompt_ids == [1, 2] and scores.top_ids.tolist() == [[1, 2], [2, 1]]
     assert np.exp(scores.top_logprobs[:, 0]) == pytest.approx([0.8, 0.6], abs=1e-5)
 
@@ -208,4 +217,4 @@ def test_what_is_no_trajectory_is_named(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "x.reference.parquet"
     damage(path)
     with pytest.raises(BadInput, match=r"x\.reference\.parquet: not a stored trajectory"):
-        read_scores(path)
+        read_trajectory(path)

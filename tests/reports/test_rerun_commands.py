@@ -12,8 +12,8 @@ from report_runs import make_run, manifest
 from harness.commands import app
 from harness.contract.samples import Role
 from harness.runs.manifest import Baseline, Manifest, ServerFacts
-from reports.commands import repeat, started
 from reports.provenance import provenance
+from reports.rerun_commands import repeat, started
 
 
 def lines(facts: Manifest) -> dict[str, list[str]]:

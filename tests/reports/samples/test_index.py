@@ -16,9 +16,9 @@ from harness.contract.items import read_items
 from harness.contract.samples import ROLES, Item, Key, Sample
 from harness.runs.folder import RunFolder
 from reports.render import read_report, render
-from reports.samples.files import FILE_PAIRS, write_texts
 from reports.samples.index import PairRow, path_of, show_pairs
 from reports.samples.pairs import KINDS, StoredPair, collect, planned_pairs
+from reports.samples.side_files import FILE_PAIRS, write_texts
 
 
 def pair(number: int, reference: dict[str, object], candidate: dict[str, object], task: str = "gsm8k") -> StoredPair:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import regex  # type: ignore[import-untyped]
 
+from suites.readings.plain_numbers import plain_digits
+
 # Sorting a long row of combining marks takes the normalization of Python 3.11 quadratic time; no word has eight.
 _MANY_MARKS = regex.compile(r"([\p{M}ﾞﾟ]{8})[\p{M}ﾞﾟ]+")
 _SUPERSCRIPTS = re.compile("[⁰¹²³⁴-⁹]+")
@@ -31,7 +33,7 @@ def folded(text: str) -> str:
 def numbers(text: str) -> list[str]:
     """The numbers of a text in plain form: 1,016 and １０１６ and 1016.0 are "1016"."""
     plain = _COMMAS.sub(lambda found: found[0].replace(",", ""), folded(text))
-    return [_plain(found) for found in _NUMBER.findall(plain)]
+    return [_signed(found) for found in _NUMBER.findall(plain)]
 
 
 def first_accepted(text: str, accepted: Sequence[str]) -> str | None:
@@ -44,7 +46,7 @@ def first_accepted(text: str, accepted: Sequence[str]) -> str | None:
     for answer in accepted:
         wanted = folded(answer)
         if _NUMBER.fullmatch(wanted):
-            if _plain(wanted) in found:
+            if _signed(wanted) in found:
                 return answer
             continue
         before = rf"(?<!{_LETTER})" if re.match(_LETTER, wanted) else ""
@@ -54,8 +56,5 @@ def first_accepted(text: str, accepted: Sequence[str]) -> str | None:
     return None
 
 
-def _plain(number: str) -> str:
-    sign, digits = ("-", number[1:]) if number.startswith("-") else ("", number)
-    whole, _, part = digits.partition(".")
-    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
-    return sign + (f"{whole}.{part}" if part else whole)
+def _signed(number: str) -> str:
+    return f"-{plain_digits(number[1:])}" if number.startswith("-") else plain_digits(number)

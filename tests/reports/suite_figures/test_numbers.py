@@ -9,7 +9,7 @@ from report_page import printed
 from suite_runs import compared, drafted, pair
 
 from harness.contract.pairs import Pair
-from reports.drawing.charts import Row, most_changed, places_of, scale
+from reports.drawing.charts import ChartRow, most_changed, places_of, scale
 from reports.known_suites import known_suite
 from reports.suite_figures import (
     divergence,
@@ -193,6 +193,6 @@ def test_rows_stand_in_groups_and_scales_leave_room() -> None:
     assert scale([1.0, 3.0]) == pytest.approx((0.76, 3.24))
     assert scale([1.0, 3.0], 0.0) == pytest.approx((0.0, 3.36))
     assert scale([0.0]) == (-1.0, 1.0)
-    rows = [Row("", "a", 0.5, 0.5), Row("", "b", 0.5, 0.5004)]
+    rows = [ChartRow("", "a", 0.5, 0.5), ChartRow("", "b", 0.5, 0.5004)]
     assert most_changed(rows) is None
-    assert most_changed([*rows, Row("", "c", 0.1, 0.2)]) == Row("", "c", 0.1, 0.2)
+    assert most_changed([*rows, ChartRow("", "c", 0.1, 0.2)]) == ChartRow("", "c", 0.1, 0.2)

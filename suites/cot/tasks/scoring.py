@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from suites.readings.final_answers import final_expression, final_letter, final_number
+from suites.readings import final_answers
 from suites.readings.math_grader import same_expression
 
 Texts = Iterable[Iterable[str]]
 """The answers to each question, a list each."""
 
 
-def numbers(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_number, texts)
+def final_numbers(texts: Texts, _docs: Any) -> list[list[str]]:
+    return _each(final_answers.final_number, texts)
 
 
-def letters(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_letter, texts)
+def final_letters(texts: Texts, _docs: Any) -> list[list[str]]:
+    return _each(final_answers.final_letter, texts)
 
 
-def expressions(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_expression, texts)
+def final_expressions(texts: Texts, _docs: Any) -> list[list[str]]:
+    return _each(final_answers.final_expression, texts)
 
 
 def math(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
 from suites.base import AnswerConfig, ChatSuite, Distinct, make_sample
-from suites.language_items import (
+from suites.language.questions import (
     ARITHMETIC,
     PAIRS,
     THINKING_LANGUAGES,
@@ -30,12 +30,12 @@ from suites.language_items import (
     question_items,
     thinking_items,
 )
-from suites.readings.accepted import first_accepted
+from suites.readings.accepted_answers import first_accepted
 from suites.readings.endings import unterminated
 from suites.readings.scripts import LANGUAGES, Language, broken_characters, fits, mixed_words, script_shares
 
-Group = Literal["arithmetic", "facts", "cross", "thinking"]
-GROUPS: tuple[Group, ...] = ("arithmetic", "facts", "cross", "thinking")
+QuestionGroup = Literal["arithmetic", "facts", "cross", "thinking"]
+GROUPS: tuple[QuestionGroup, ...] = ("arithmetic", "facts", "cross", "thinking")
 
 PROMPT_TOKENS = 1536
 """No prompt has more bytes, chat template included; byte-level tokenizers make at most one token of a byte."""
@@ -56,7 +56,7 @@ LANGUAGE_METRICS = {
 class LanguageConfig(AnswerConfig):
     """`language` in a policy."""
 
-    groups: Distinct[Group] = GROUPS
+    groups: Distinct[QuestionGroup] = GROUPS
     """Leave `thinking` out for a model that does not think: nothing can be said of what is not there."""
     languages: Distinct[Language] = LANGUAGES
     """Of questions, answers and thinking."""
@@ -83,7 +83,7 @@ class LanguageSuite(ChatSuite):
 
     def _tasks(self) -> Iterator[Iterator[Item]]:
         groups, languages, seed = self._config.groups, self._config.languages, self._config.seed
-        same: dict[Group, Sequence[Question]] = {
+        same: dict[QuestionGroup, Sequence[Question]] = {
             "arithmetic": [arithmetic(index, seed) for index in range(ARITHMETIC)],
             "facts": facts(),
         }

@@ -18,8 +18,8 @@ from random import Random
 from harness.contract.chat import Messages
 from harness.contract.samples import Item
 from suites.base import make_item
-from suites.materials.multistep import Asked, draw, make_problem
-from suites.readings.accepted import numbers
+from suites.materials.multistep import Wordings, draw, make_problem
+from suites.readings.accepted_answers import numbers
 from suites.readings.scripts import LANGUAGES, Language
 
 ARITHMETIC, CROSS_ARITHMETIC, THINKING = 40, 24, 24
@@ -42,7 +42,7 @@ IN_A_SENTENCE: dict[tuple[Language, Language], str] = {
     ("zh", "ja"): "请用一句完整的日语回答。",
 }
 """By language of the question and of the answer."""
-NOT_AN_EQUATION: Asked = {
+NOT_AN_EQUATION: Wordings = {
     "en": " Do not write an equation alone.",
     "ja": "式だけの答えにはしないでください。",
     "zh": "不要只写算式。",
@@ -54,7 +54,7 @@ class Question:
     """One question in all languages, with what is accepted in each."""
 
     name: str
-    text: Asked
+    text: Wordings
     answers: dict[Language, list[str]]
 
     @property
@@ -84,23 +84,23 @@ def arithmetic(index: int, seed: int = 0) -> Question:
     return Question(f"{index:04d}", text, {language: [str(result)] for language in LANGUAGES})
 
 
-Operation = Callable[[int, int], tuple[Asked, int]]
+Operation = Callable[[int, int], tuple[Wordings, int]]
 
 
 def plain(sign: str, result: Callable[[int, int], int]) -> Operation:
-    def ask(a: int, b: int) -> tuple[Asked, int]:
+    def ask(a: int, b: int) -> tuple[Wordings, int]:
         ja, zh = f"{a}{sign}{b}はいくつですか。", f"{a}{sign}{b}等于多少？"
         return {"en": f"What is {a} {sign} {b}?", "ja": ja, "zh": zh}, result(a, b)
 
     return ask
 
 
-def divide(a: int, b: int) -> tuple[Asked, int]:
+def divide(a: int, b: int) -> tuple[Wordings, int]:
     asked, _ = plain("÷", lambda x, y: x // y)(a * b, b)
     return asked, a
 
 
-def percent(a: int, b: int) -> tuple[Asked, int]:
+def percent(a: int, b: int) -> tuple[Wordings, int]:
     """5a % of 20b: always a whole number."""
     share, whole = 5 * a, 20 * b
     ja, zh = f"{whole}の{share}%はいくつですか。", f"{whole}的{share}%是多少？"
@@ -110,7 +110,7 @@ def percent(a: int, b: int) -> tuple[Asked, int]:
 def unit(factor: int, en: str, ja: str, zh: str) -> Operation:
     """`en`, `ja`, `zh`: the question, with {} for the number."""
 
-    def ask(a: int, b: int) -> tuple[Asked, int]:
+    def ask(a: int, b: int) -> tuple[Wordings, int]:
         return {"en": en.format(a), "ja": ja.format(a), "zh": zh.format(a)}, a * factor
 
     return ask

@@ -34,7 +34,7 @@ from harness.endpoint.client import Completion, Endpoint
 from suites.base import AnswerConfig, ChatSuite, SuiteConfig, make_item, make_sample
 from suites.readings.thinking import with_scores_in_budgets
 
-TASK_FILES = Path(__file__).parent / "cot_tasks"
+TASK_FILES = Path(__file__).parent / "tasks"
 FEWSHOT_SEED = 1234
 """lm-eval's own default: few-shot examples are those of its command line."""
 
@@ -54,7 +54,7 @@ class CotConfig(AnswerConfig):
     """`cot` in a policy. A task's own `limit` stands where it is the smaller one."""
 
     tasks: dict[str, CotTask] = Field(min_length=1)
-    """lm-eval task names: ours (suites/cot_tasks) first, then lm-eval's own."""
+    """lm-eval task names: ours (suites/cot/tasks) first, then lm-eval's own."""
     repeats: int = Field(1, ge=1)
     """Answers to each item, for the tasks that do not say."""
 

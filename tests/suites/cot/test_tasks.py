@@ -15,11 +15,11 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
 from harness.endpoint.client import Completion, Endpoint
-from suites.cot import Cot, CotConfig
-from suites.cot_tasks import datasets_of
+from suites.cot.suite import Cot, CotConfig
+from suites.cot.tasks import datasets_of
 from suites.readings import math_grader
 
-DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
+DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[4] / "shared" / "data")
 FILES = {
     "gsm8k": ("gsm8k/test.jsonl", 1319),
     "math500": ("math500/math500_full.jsonl", 500),

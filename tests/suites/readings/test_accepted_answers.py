@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import HOSTILE
 
-from suites.readings.accepted import first_accepted, folded, numbers
+from suites.readings.accepted_answers import first_accepted, folded, numbers
 
 
 @pytest.mark.parametrize(

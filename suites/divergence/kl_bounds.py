@@ -72,7 +72,7 @@ class Comparison:
         }
 
 
-def compare(reference: Scores, candidate: Scores) -> Comparison:
+def compare_scores(reference: Scores, candidate: Scores) -> Comparison:
     """Bounds of KL(reference || candidate) from the top-k lists of both.
 
     Tokens in both lists count one by one; all others are one bucket. Merging outcomes cannot raise KL (log-sum

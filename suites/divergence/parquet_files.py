@@ -32,7 +32,7 @@ from harness.contract.errors import BadInput
 from harness.contract.whole_files import whole_file
 from harness.endpoint.client import Scores
 from harness.runs.positions import COLUMNS
-from suites.divergence.comparison import Comparison
+from suites.divergence.kl_bounds import Comparison
 
 LINEAR = 1e-3
 """Probability above which steps are equal in the probability, below in its logarithm."""
@@ -71,7 +71,7 @@ def rounded(scores: Scores) -> Scores:
     return replace(scores, top_logprobs=from_steps(to_steps(scores.top_logprobs)))
 
 
-def write_scores(
+def write_trajectory(
     path: Path, prompt_ids: list[int], scores: Scores, task: str = "", compared: Comparison | None = None
 ) -> None:
     """Store one trajectory's log-probabilities (at least one position), and what comparing it with the reference found.
@@ -120,7 +120,7 @@ def _positions(compared: Comparison) -> dict[str, pa.Array]:
     return {name: pa.array(found).cast(COLUMNS[name]) for name, found in values.items()}
 
 
-def read_scores(path: Path) -> tuple[list[int], Scores]:
+def read_trajectory(path: Path) -> tuple[list[int], Scores]:
     """Read (prompt ids, scores) back.
 
     Raises:

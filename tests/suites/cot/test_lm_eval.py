@@ -14,8 +14,8 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
 from harness.endpoint.client import Completion, Endpoint
-from suites import cot as cot_module
-from suites.cot import FEWSHOT_SEED, Cot, CotConfig, EndpointLM, load_task
+from suites.cot import suite as cot_module
+from suites.cot.suite import FEWSHOT_SEED, Cot, CotConfig, EndpointLM, load_task
 from suites.materials.word_problems import word_problems
 
 LM_EVAL = Path(lm_eval.__file__).parent / "tasks"
