@@ -28,7 +28,7 @@ from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES
 from harness.gate.pipeline import judge_run, render_run
 from harness.runs.folder import RunFolder
-from harness.runs.instances import SUITE, Outcome, read_result, sample_of_result
+from harness.runs.instances import SUITE, InstanceOutcome, read_result, sample_of_result
 from harness.runs.manifest import Manifest
 from harness.serving.hardware import detect
 from suites.base import make_item
@@ -43,7 +43,7 @@ checks:
   - {metric: unsubmitted_rate, on: swebench, max_increase: 0.05}
   - {metric: steps_ratio, on: swebench, max: 1.2}
 """
-OUTCOMES: tuple[Outcome, ...] = ("resolved", "unresolved", "unresolved", "empty patch", "patch does not apply")
+OUTCOMES: tuple[InstanceOutcome, ...] = ("resolved", "unresolved", "unresolved", "empty patch", "patch does not apply")
 SAME = 0.85
 """Share of instances that end alike for both roles."""
 

@@ -23,7 +23,7 @@ from harness.gate.job import order_items
 from harness.gate.suite_runner import run_suite
 from harness.judging.early_stop import EarlyStop
 from harness.runs.progress import Meter
-from suites.cot import Cot, CotConfig
+from suites.cot.suite import Cot, CotConfig
 
 POLICY = """
 name: client

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.samples import Role
-from harness.runs.instances import InstanceResult, Outcome, write_result
+from harness.runs.instances import InstanceOutcome, InstanceResult, write_result
 
 REPOSITORIES = ("django", "sympy", "scikit-learn", "matplotlib", "astropy", "sphinx-doc", "pytest-dev", "pydata")
 WORDS = (
@@ -105,7 +105,7 @@ def trajectory(rng: random.Random, name: str, submission: str, status: str = "Su
     return {"info": info, "messages": messages, "trajectory_format": "mini-swe-agent-1.1", "instance_id": name}
 
 
-def write_instance(run: Path, role: Role, name: str, rng: random.Random, outcome: Outcome) -> int:
+def write_instance(run: Path, role: Role, name: str, rng: random.Random, outcome: InstanceOutcome) -> int:
     """The folder of one instance of one role; returns the bytes of its trajectory."""
     folder = run / "swebench" / role / name
     submission = "" if outcome == "empty patch" else patch(rng)

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from harness.endpoint.client import Scores
 from harness.serving.hardware import detect
-from suites.divergence.comparison import compare
-from suites.divergence.files import read_scores, rounded, write_scores
+from suites.divergence.kl_bounds import compare_scores
+from suites.divergence.parquet_files import read_trajectory, rounded, write_trajectory
 
 K = 64
 PROMPT = list(range(100_000, 100_160))
@@ -116,7 +116,7 @@ def measure(name: str, source: Iterable[tuple[Logits, NDArray[np.int32]]], lengt
     n = reference.token_ids.size
     rounding = {}
     for noise, candidate in candidates.items():
-        before, after = compare(reference, candidate), compare(rounded(reference), rounded(candidate))
+        before, after = compare_scores(reference, candidate), compare_scores(rounded(reference), rounded(candidate))
         figures: dict[str, float] = {"kl_exact_mean": exact[noise]}
         for side in ("kl_lower", "kl_upper"):
             error = getattr(after, side) - getattr(before, side)
@@ -140,23 +140,23 @@ def stored(reference: Scores, candidate: Scores, length: int) -> dict[str, float
     size, seconds = {"reference": 0, "candidate": 0}, {"write": 0.0, "read": 0.0, "compare": 0.0}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.parquet"
-        write_scores(path, [1], reference)  # the first use of pyarrow loads half of it
-        read_scores(path)
+        write_trajectory(path, [1], reference)  # the first use of pyarrow loads half of it
+        read_trajectory(path)
         for start in range(0, n, length):
             p, q = (
                 rounded(Scores(*(values[start : start + length] for values in vars(scores).values())))
                 for scores in (reference, candidate)
             )
             began = time.process_time()
-            compared = compare(p, q)
+            compared = compare_scores(p, q)
             seconds["compare"] += time.process_time() - began
             for role, scores, found in (("reference", p, None), ("candidate", q, compared)):
                 began = time.process_time()
-                write_scores(path, PROMPT, scores, "chat-en", found)
+                write_trajectory(path, PROMPT, scores, "chat-en", found)
                 seconds["write"] += (time.process_time() - began) / 2
                 size[role] += path.stat().st_size
             began = time.process_time()
-            read_scores(path)
+            read_trajectory(path)
             seconds["read"] += time.process_time() - began
     bytes_of = {f"bytes_a_position_{role}": round(value / n, 1) for role, value in size.items()}
     million = {f"core_seconds_{name}_a_million": round(value / n * 1e6, 1) for name, value in seconds.items()}

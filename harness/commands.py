@@ -118,11 +118,11 @@ def compare_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Judge results made elsewhere: of lm-eval (--log_samples), of swebench, or the candidates of two runs."""
-    from harness.offline.compare import compare, to_json
+    from harness.offline.compare import compare_results, to_json
 
     if max_loss >= MOST_LOSS:
         raise typer.BadParameter(f"--max-loss {max_loss:g} is {100 * max_loss:g} points; write 0.01 for one point")
-    verdict = compare(reference, candidate, max_loss, metric)
+    verdict = compare_results(reference, candidate, max_loss, metric)
     if as_json:
         print(to_json(verdict))
     else:
@@ -179,9 +179,10 @@ def serve(
     policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
 ) -> None:
     """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
-    from harness.checkpoint.models import cache_folder, resolve_model
+    from harness.checkpoint.models import resolve_model
+    from harness.contract.whole_files import cache_folder
+    from harness.serving.flags import plan_servers
     from harness.serving.hardware import detect
-    from harness.serving.plans import plan_servers
     from harness.serving.servers import serve as start
 
     _require_role(role)
@@ -240,14 +241,14 @@ def score_command(
     _require_role(role)
     reporter = Reporter()
     with reporter.stage("start"):
-        from harness.offline.scoring import score_answers, score_notes, score_table, to_json
+        from harness.offline.scoring import offline_score_table, score_answers, score_notes, to_json
     sealed = load_policy(policy) if policy else None
     options: dict[str, Any] = {"role": role, "out": out, "thinking_opened": thinking_opened}
     scores = score_answers(suite, items, answers, reporter, sealed=sealed, **options)
     if as_json:
         print(to_json(scores))
         return
-    console().print(score_table(scores))
+    console().print(offline_score_table(scores))
     for note in score_notes(scores):
         print(note)
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.contract.policy import NOTHING_WEAKER
 from harness.judging.checks import CheckResult, show
 from harness.judging.verdict import Verdict
 
@@ -33,7 +34,7 @@ def print_verdict(verdict: Verdict) -> None:
         output.print(line, markup=False)
     if verdict.after_the_fact:
         output.print("judged after the fact: not with the policy sealed into the run", style="bold yellow")
-        for line in verdict.weakened or ["no margin is weaker than the sealed one"]:
+        for line in verdict.weakened or [NOTHING_WEAKER]:
             output.print(f"  {line}", markup=False)
     output.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
     output.print(verdict.reason, markup=False)

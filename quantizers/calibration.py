@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from quantizers.checkpoint import reading
+from quantizers.checkpoint import one_line, reading
 from quantizers.errors import QuantizeError
 from quantizers.recipe import Calibration
 
@@ -40,7 +40,7 @@ def own_tokenizer(folder: Path) -> Tokenizer:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer.encode("probe", add_special_tokens=False)
     except Exception as error:  # every tokenizer backend has its own exceptions
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise QuantizeError(f"no usable tokenizer in {folder} ({reason}): add the model's tokenizer files") from None
     result: Tokenizer = tokenizer
     return result

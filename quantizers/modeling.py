@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, TensorInfo, quantization_settings, read_tensor
+from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
 from quantizers.errors import QuantizeError
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -67,8 +67,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
     except QuantizeError:
         raise
     except Exception as error:  # whatever a config can do wrong
-        reason = " ".join(str(error).split())[:300]
-        raise QuantizeError(f"transformers cannot build the model in {folder}: {reason}") from None
+        raise QuantizeError(f"transformers cannot build the model in {folder}: {one_line(error)}") from None
     count = getattr(config, "num_hidden_layers", None)
     base = model.base_model
     found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
@@ -162,8 +161,7 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     except QuantizeError:
         raise
     except Exception as error:  # anything a model's forward may raise
-        reason = " ".join(str(error).split())[:300]
-        raise QuantizeError(f"the model's layers cannot be run one by one: {reason}") from None
+        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
     finally:
         for layer in architecture.layers:
             layer.__dict__.pop("forward", None)

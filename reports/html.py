@@ -12,9 +12,9 @@ from markupsafe import Markup, escape
 from reports import text
 from reports.drawing import forest
 from reports.drawing.canvas import SuiteFigure
-from reports.samples.files import CALL, FOLDER, Texts, inert_json
 from reports.samples.index import PairsView
 from reports.samples.pairs import KINDS
+from reports.samples.side_files import CALL, FOLDER, Texts, inert_json
 from reports.view import Report
 
 TEMPLATES = Path(__file__).parent / "templates"

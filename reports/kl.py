@@ -20,7 +20,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Divergence:
+class KlSummary:
     """KL over all positions of all documents, in nats a position."""
 
     documents: list[Document]
@@ -32,7 +32,7 @@ class Divergence:
     """The policy's margin on the mean, when it has one."""
 
 
-def divergence(pairs: Sequence[Pair], margin: float | None = None) -> Divergence:
+def kl_summary(pairs: Sequence[Pair], margin: float | None = None) -> KlSummary:
     """What the candidate's samples say of the distance to the reference."""
     samples = [pair.candidate for pair in pairs]
     measured = [s for s in samples if _measured(s)]
@@ -46,7 +46,7 @@ def divergence(pairs: Sequence[Pair], margin: float | None = None) -> Divergence
         )
         for sample in measured
     ]
-    return Divergence(
+    return KlSummary(
         documents=sorted(documents, key=lambda d: -(d.upper if d.upper is not None else d.lower or 0.0)),
         without_metrics=len(samples) - len(measured),
         positions=sum(document.positions for document in documents),

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from reports.cards.datasets import Source, of_cot, of_none, of_swebench
+from harness.contract.datasets import PublicDataset
+from reports.cards.sources import of_cot, of_none, of_swebench
 from reports.drawing.canvas import SuiteFigure
 from reports.suite_figures import divergence as divergence_figures
 from reports.suite_figures import footprint as footprint_figures
@@ -65,7 +66,7 @@ class KnownSuite:
     """The metric that its mean score is, in a model card."""
     result_by_task: bool = False
     """Whether tasks are results of their own in a model card; those of others (52 of RULER) are one together."""
-    source: Callable[[Mapping[str, Any] | None, str], Source | None] = of_none
+    source: Callable[[Mapping[str, Any] | None, str], PublicDataset | None] = of_none
     """The public data set of (the suite's settings in the policy, if that is there; a task), where that is known."""
 
 

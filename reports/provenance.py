@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import ROLES
 from harness.parity.comparison import differences
-from harness.runs.manifest import Baseline, Manifest, ModelFacts, ServerFacts
-from reports.commands import Command, repeat, started
+from harness.runs.manifest import Baseline, Manifest, ServerFacts
+from reports.rerun_commands import Command, repeat, started
 from reports.text import (
     date,
     hide_secret,
@@ -27,7 +28,7 @@ from reports.text import (
 )
 
 ABSENT = "–"
-State = Literal["same", "allowed", "forbidden", "differs"]
+FactState = Literal["same", "allowed", "forbidden", "differs"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Fact:
     name: str
     reference: str
     candidate: str
-    state: State
+    state: FactState
     """`forbidden`: it differs by parity's own rules, and the policy does not allow it to. `differs`: nobody asks."""
 
 
@@ -188,15 +189,15 @@ def _facts(manifest: Manifest, allowed: Sequence[str]) -> list[Fact]:
     for name in _names(*(side.readback for side in sides)):
         values = list(found.get(name, (side.readback.get(name) for side in sides)))
         may = any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
-        state: State = "differs" if name not in found else "allowed" if may else "forbidden"
+        state: FactState = "differs" if name not in found else "allowed" if may else "forbidden"
         facts.append(_fact(name, values, state))
     for name in _names(*(side.environment for side in sides)):
         facts.append(_fact(f"environment {name}", [side.environment.get(name) for side in sides], "differs"))
-    rank: dict[State, int] = {"forbidden": 0, "allowed": 1, "differs": 2, "same": 3}
+    rank: dict[FactState, int] = {"forbidden": 0, "allowed": 1, "differs": 2, "same": 3}
     return sorted(facts, key=lambda fact: rank[fact.state])
 
 
-def _fact(name: str, values: list[str | None], when_different: State) -> Fact:
+def _fact(name: str, values: list[str | None], when_different: FactState) -> Fact:
     shown = [ABSENT if value is None else shorten(hide_secret(name, value), 600) for value in values]
     return Fact(name, shown[0], shown[1], "same" if values[0] == values[1] else when_different)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.contract.policy import Policy
+from harness.contract.policy import NOTHING_WEAKER, Policy
 from harness.contract.samples import ROLES
 from harness.judging.verdict import SAME_MODEL, Verdict
 from harness.runs.manifest import Manifest
@@ -15,7 +15,6 @@ from reports.suite_view import SuiteView
 from reports.text import one_line, plural
 
 NOT_THERE = "verdict.json is not there: the run did not finish, or was never judged (quantgate judge RUN)."
-NOTHING_WEAKER = "no margin is weaker than the sealed one"
 NOISE = {
     "server": "a fresh server of the reference, with the same seed",
     "seed": "the same server asked again, with another seed",

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.contract.errors import BadInput
-from harness.contract.files import read_json, write_whole
 from harness.contract.items import read_items
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.whole_files import read_json, write_whole
 from harness.judging.verdict import SCHEMA_VERSION, Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.instances import SUITE as INSTANCES
@@ -24,7 +24,7 @@ from reports.html import render_html
 from reports.instances.outcomes import instances, with_instances
 from reports.instances.pages import write_pages
 from reports.remarks import NOT_THERE
-from reports.samples.files import inline_texts, write_texts
+from reports.samples.side_files import inline_texts, write_texts
 from reports.samples.stored import LeftOut, sample_lines
 from reports.text import one_line, plural
 from reports.view import Report, build

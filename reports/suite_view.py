@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 
+from harness.contract.error_kinds import error_kind
 from harness.contract.samples import Role, Sample
 from harness.runs.positions import PositionSummary
 from reports.drawing.canvas import SuiteFigure
-from reports.kl import Divergence, divergence
+from reports.kl import KlSummary, kl_summary
 from reports.known_suites import KNOWN_SUITES, KnownSuite, known_suite
 from reports.samples.pairs import StoredPair, StoredPairs
 from reports.scores import TaskScores, all_scores, by_task
-from reports.suite_tables.table import Speculative, SuiteRun, Table
+from reports.suite_tables.table import DraftCounts, SuiteRun, Table
 
 NO_SCORE = {"null": "null", "tool_calls": "tool call", "unterminated": "thinking not closed"}
 """Metrics that say why an answer is none, and their words."""
@@ -45,7 +46,7 @@ class SuiteExtras:
 
     positions: Mapping[Role, PositionSummary] = field(default_factory=dict)
     """Of the divergence suite, by the role that was compared with the reference."""
-    speculative: Speculative = field(default_factory=dict)
+    speculative: DraftCounts = field(default_factory=dict)
     kl_margin: float | None = None
     """The policy's margin on the mean KL, when it has one."""
 
@@ -59,7 +60,7 @@ class SuiteView:
     tables: list[Table] = field(default_factory=list)
     tasks: list[TaskScores] = field(default_factory=list)
     """Scores by task, for the model card; of suites without scores none has a number."""
-    divergence: Divergence | None = None
+    divergence: KlSummary | None = None
     """Of the divergence suite, for the same."""
     figures: list[SuiteFigure] = field(default_factory=list)
     """Not drawn yet: only the page does that."""
@@ -121,7 +122,7 @@ def _suite(
         known.tables(run),
         figures=known.figures(run),
         tasks=all_scores(by_task(usable, tasks)) if scored else [],
-        divergence=divergence(usable, extras.kl_margin) if known.has_divergence else None,
+        divergence=kl_summary(usable, extras.kl_margin) if known.has_divergence else None,
         errors=_errors(pairs),
         unscored=_unscored(pairs) if scored else [],
     )
@@ -152,7 +153,7 @@ def _samples(pairs: Sequence[StoredPair]) -> list[Sample]:
 
 def _errors(pairs: Sequence[StoredPair]) -> list[tuple[str, str, int]]:
     """Errors by role, the most frequent first; what follows a colon ("timeout: 120 s") does not count."""
-    counts = Counter((s.role, (s.error or "").split(":")[0].strip()[:60]) for s in _samples(pairs) if s.error)
+    counts = Counter((s.role, error_kind(s.error).strip()[:60]) for s in _samples(pairs) if s.error)
     return [(role, error, count) for (role, error), count in counts.most_common(12)]
 
 

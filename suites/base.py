@@ -52,6 +52,14 @@ class AnswerConfig(SuiteConfig):
     """Budget of one answer, thinking included; the policy's sampling.max_tokens when absent."""
 
 
+class LengthsConfig(AnswerConfig):
+    """Of a suite that asks at set lengths."""
+
+    lengths: Distinct[int]
+    """Prompt lengths in tokens, chat template included."""
+    seed: int = 42
+
+
 class Suite(ABC):
     """One evaluation. Made from its configuration, the policy's sampling and a folder of its own for large data."""
 
@@ -103,6 +111,18 @@ class ChatSuite(Suite):
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
         return self.score(item, role, await endpoint.chat(item.prompt, self.max_tokens, repeat=item.repeat))
+
+
+class LengthsSuite(ChatSuite):
+    """A suite whose prompts have set lengths."""
+
+    def __init__(self, config: LengthsConfig, sampling: Sampling, folder: Path) -> None:
+        self._config = config
+        self.max_tokens = config.max_tokens or sampling.max_tokens
+
+    @property
+    def context_needed(self) -> int:
+        return max(self._config.lengths) + self.max_tokens
 
 
 def make_item(task: str, item: str, messages: Messages, target: Any = None, repeat: int = 0, **data: Any) -> Item:

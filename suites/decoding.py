@@ -22,21 +22,18 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput, NotComparable
-from harness.contract.files import write_whole
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sha256_of
+from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint, EndpointError
-from suites.base import Suite, SuiteConfig, make_sample
-from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
+from suites.base import Suite, make_sample
+from suites.materials.prompts import LONGEST_PROMPT, PromptsConfig, shipped_prompts
 
 
-class DecodingConfig(SuiteConfig):
+class DecodingConfig(PromptsConfig):
     """`decoding` in a policy."""
 
     prompts: int = Field(24, ge=1)
-    """Prompts that are answered: the first of those shipped."""
-    max_tokens: int = Field(512, ge=1)
-    """Longest greedy answer."""
 
 
 class Decoding(Suite):

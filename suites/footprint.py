@@ -1,7 +1,8 @@
 """Footprint: what a checkpoint takes, on disk, in memory, and in GPUs of the sizes that are sold.
 
-Nothing is asked: the harness has measured it (harness/endpoint/counters.py). A sample's metrics are those, and
-`gpus_24gib`, `gpus_48gib` ...: how many GPUs of this size hold the weights and the KV cache (`gpus_needed`).
+Nothing is asked: the harness has measured it (harness/endpoint/counters.py, harness/serving/memory.py). A sample's
+metrics are those, and `gpus_24gib`, `gpus_48gib` ...: how many GPUs of this size hold the weights and the KV cache
+(`gpus_needed`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from harness.contract.chat import Tokenizer
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sample_of
 from harness.endpoint.client import Endpoint, EndpointError
+from harness.serving.hardware import GIB
 from suites.base import Suite, SuiteConfig, make_item
-
-GIB = 1 << 30
 
 GPU_SIZES = (24, 48, 80, 96, 141, 192)
 """Memory in GiB as it is sold: L4 and RTX 4090, L40S, A100 and H100, H20 and RTX PRO 6000, H200, MI300X and B200."""

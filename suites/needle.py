@@ -13,19 +13,18 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
 from harness.contract.chat import Messages, Tokenizer
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
+from suites.base import LengthsConfig, LengthsSuite, make_item, make_sample
 from suites.materials.fitting import WITHIN, fit, user
-from suites.materials.haystack import Haystack, Language, noise, running_text, topped_up
+from suites.materials.haystack import Haystack, noise, running_text, topped_up
 from suites.materials.needle_phrases import PHRASES, draw_other
+from suites.readings.scripts import Language
 from suites.ruler.suite import match_all
 
 COUNTED = 32768
@@ -35,11 +34,9 @@ NARROWER = (0.992, 0.998)
 is a matter of ten tokens."""
 
 
-class NeedleConfig(AnswerConfig):
+class NeedleConfig(LengthsConfig):
     """`needle` in a policy. `limit` keeps the deepest needles of each length: they are asked first."""
 
-    lengths: Distinct[int]
-    """Prompt lengths in tokens, chat template included."""
     depths: tuple[float, ...] = Field((0.0, 0.25, 0.5, 0.75, 1.0), min_length=1)
     """Where the needle lies: 0 is the beginning of the haystack, 1 its end."""
     per_cell: int = Field(1, ge=1)
@@ -47,7 +44,6 @@ class NeedleConfig(AnswerConfig):
     language: Language = "en"
     haystack: Literal["noise", "text"] = "noise"
     """Repeated sentences, or running text ($QUANTGATE_DATA/text_<language>, else the essays of this project)."""
-    seed: int = 42
 
     @field_validator("depths")
     @classmethod
@@ -66,19 +62,13 @@ class Cell(NamedTuple):
     value: str
 
 
-class Needle(ChatSuite):
+class Needle(LengthsSuite):
     """The suite."""
 
     name = "needle"
     keeps_order = True
 
-    def __init__(self, config: NeedleConfig, sampling: Sampling, folder: Path) -> None:
-        self._config = config
-        self.max_tokens = config.max_tokens or sampling.max_tokens
-
-    @property
-    def context_needed(self) -> int:
-        return max(self._config.lengths) + self.max_tokens
+    _config: NeedleConfig
 
     def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
         """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.

@@ -7,11 +7,11 @@ from pathlib import Path
 from harness.contract.errors import BadInput
 from harness.contract.policy import Policy, validate
 from suites.base import Suite, SuiteConfig
-from suites.cot import Cot, CotConfig
+from suites.cot.suite import Cot, CotConfig
 from suites.decoding import Decoding, DecodingConfig
 from suites.divergence.suite import Divergence, DivergenceConfig
 from suites.footprint import Footprint, FootprintConfig
-from suites.language import LanguageConfig, LanguageSuite
+from suites.language.suite import LanguageConfig, LanguageSuite
 from suites.needle import Needle, NeedleConfig
 from suites.ruler.suite import Ruler, RulerConfig
 from suites.speculative import Speculative, SpeculativeConfig

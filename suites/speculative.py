@@ -13,15 +13,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
-
 from harness.contract.chat import Tokenizer
 from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import Metrics, counter, spec_counters, spec_metrics
-from suites.base import Suite, SuiteConfig, make_sample
-from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
+from suites.base import Suite, make_sample
+from suites.materials.prompts import LONGEST_PROMPT, PromptsConfig, shipped_prompts
 
 ANSWERED = "vllm:request_params_max_tokens_count"
 """Requests that the server has answered, of any client. vLLM counts one together with the drafts of its last step."""
@@ -33,13 +31,8 @@ SETTLE_SECONDS = 10.0
 POLL_SECONDS = 0.05
 
 
-class SpeculativeConfig(SuiteConfig):
-    """`speculative` in a policy."""
-
-    prompts: int = Field(48, ge=1)
-    """Prompts that ship with the project: chat, reasoning, code, tools; English, Japanese, Chinese."""
-    max_tokens: int = Field(512, ge=2)
-    """Budget of one answer. Acceptance is counted by token, so answers need not end."""
+class SpeculativeConfig(PromptsConfig):
+    """`speculative` in a policy. Acceptance is counted by token, so answers need not end."""
 
 
 class Speculative(Suite):

@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-import httpx
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
@@ -28,8 +28,8 @@ from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
-from harness.serving.commands import run_guarded
-from suites.base import Suite, SuiteConfig
+from harness.serving.guarded_command import run_guarded
+from suites.base import Distinct, Suite, SuiteConfig
 
 BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
 
@@ -68,7 +68,7 @@ HITS = "vllm:prefix_cache_hits_total"
 class SpeedConfig(SuiteConfig):
     """`speed` in a policy."""
 
-    concurrency: tuple[int, ...] = Field((1, 8, 32), min_length=1)
+    concurrency: Distinct[Annotated[int, Field(ge=1, le=MOST_CONCURRENCY)]] = (1, 8, 32)
     """Requests in flight; above serving.max_num_seqs they queue in the server."""
     rounds: int = Field(15, ge=1, le=MOST_ROUNDS)
     """Measurements of each concurrency and role. Of n pairs the bound of speed_ratio lies at 0.05^(1/n) of the ratio or
@@ -83,13 +83,6 @@ class SpeedConfig(SuiteConfig):
     timeout_seconds: float = Field(1800, gt=0)
     """Of one measurement."""
     seed: int = 42
-
-    @field_validator("concurrency")
-    @classmethod
-    def _each_once(cls, values: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(values)) < len(values) or not all(1 <= v <= MOST_CONCURRENCY for v in values):
-            raise ValueError(f"numbers of requests in flight, each once, from 1 to {MOST_CONCURRENCY}")
-        return values
 
 
 @dataclass(frozen=True)
@@ -158,11 +151,11 @@ class Speed(Suite):
         start = time.monotonic()
         await run_bench(
             bench_command(load, endpoint, result),
-            endpoint.url,
+            endpoint,
             self._folder / "bench.log",
             self._config.timeout_seconds,
         )
-        metrics = read_result(result)
+        metrics = read_figures(result)
         _count(endpoint, load, metrics)
         _require_as_asked(endpoint, load, metrics)
         hits_after = counter(await endpoint.metrics(), HITS)
@@ -207,22 +200,24 @@ def bench_command(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
     return [*BENCH, *flags, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
-async def run_bench(command: list[str], url: str, log: Path, timeout: float) -> None:
+async def run_bench(command: list[str], endpoint: Endpoint, log: Path, timeout: float) -> None:
     """Run the benchmark to its end; what it writes is appended to `log`. However this is left, the child is gone.
 
     Raises:
         EndpointError: it failed or took longer than `timeout` seconds.
     """
     environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OPENAI_API_KEY": "none"}
-    if httpx.URL(url).host in ("127.0.0.1", "localhost", "::1"):  # a proxy must not be asked for this machine
+    if endpoint.on_this_machine:  # a proxy must not be asked for it
         environment |= {"NO_PROXY": "*", "no_proxy": "*"}
     start = log.stat().st_size if log.exists() else 0
     try:
         status = await run_guarded(command, log, timeout, environment=environment)
     except TimeoutError:
-        raise EndpointError("timeout", f"{url}: `vllm bench serve` took more than {timeout:.0f} s") from None
+        raise EndpointError("timeout", f"{endpoint.url}: `vllm bench serve` took more than {timeout:.0f} s") from None
     if status:
-        raise EndpointError("server", f"{url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})")
+        raise EndpointError(
+            "server", f"{endpoint.url}: `vllm bench serve` ended with {status}: {_reason(log, start)} ({log})"
+        )
 
 
 def _reason(log: Path, start: int) -> str:
@@ -234,7 +229,7 @@ def _reason(log: Path, start: int) -> str:
     return said[-1][:200] if said else "no reason given"
 
 
-def read_result(path: Path) -> dict[str, float]:
+def read_figures(path: Path) -> dict[str, float]:
     """The figures of a benchmark's result file, under the names of METRICS.
 
     Raises:

@@ -23,7 +23,7 @@ from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
 from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
 from suites.materials.multistep import LEVELS, Level, make_problem
-from suites.readings.accepted import numbers
+from suites.readings.accepted_answers import numbers
 from suites.readings.endings import unterminated
 from suites.readings.final_answers import final_number
 from suites.readings.scripts import LANGUAGES, Language

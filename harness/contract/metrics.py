@@ -34,7 +34,7 @@ class Difference:
         return 0.0
 
 
-class Part(NamedTuple):
+class RatioPart(NamedTuple):
     """What one pair adds to a ratio of sums. The two sums differ where a pair only bounds its value."""
 
     low: float
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 class Ratio:
     """Each pair adds to two sums; what is judged is their ratio."""
 
-    part: Callable[[Pair], Part | None]
+    part: Callable[[Pair], RatioPart | None]
     margins: tuple[Margin, ...]
     unit: Unit
     neutral: float | None
@@ -82,22 +82,22 @@ def _stored(name: str) -> Callable[[Sample], float | None]:
     return read
 
 
-def _of_candidate(low: str, high: str, weight: str) -> Callable[[Pair], Part | None]:
-    def read(pair: Pair) -> Part | None:
+def _of_candidate(low: str, high: str, weight: str) -> Callable[[Pair], RatioPart | None]:
+    def read(pair: Pair) -> RatioPart | None:
         found = pair.candidate.metrics
         if not {low, high, weight} <= found.keys() or found[weight] <= 0:
             return None
-        return Part(found[low], found[high], found[weight])
+        return RatioPart(found[low], found[high], found[weight])
 
     return read
 
 
-def _candidate_to_reference(value: Callable[[Sample], float | None]) -> Callable[[Pair], Part | None]:
-    def read(pair: Pair) -> Part | None:
+def _candidate_to_reference(value: Callable[[Sample], float | None]) -> Callable[[Pair], RatioPart | None]:
+    def read(pair: Pair) -> RatioPart | None:
         reference, candidate = value(pair.reference), value(pair.candidate)
         if reference is None or candidate is None or reference <= 0 or candidate < 0:
             return None
-        return Part(candidate, candidate, reference)
+        return RatioPart(candidate, candidate, reference)
 
     return read
 
@@ -110,7 +110,7 @@ def _speed(sample: Sample) -> float | None:
     return sample.metrics.get("tokens_per_second")
 
 
-def _acceptance_loss(pair: Pair) -> Part | None:
+def _acceptance_loss(pair: Pair) -> RatioPart | None:
     """Accepted of the tokens that the draft head proposed, reference - candidate, weighted by the fewer proposals."""
     rates, weight = [], float("inf")
     for sample in pair:
@@ -120,16 +120,16 @@ def _acceptance_loss(pair: Pair) -> Part | None:
         rates.append(accepted / drafted)
         weight = min(weight, drafted)
     loss = (rates[0] - rates[1]) * weight
-    return Part(loss, loss, weight)
+    return RatioPart(loss, loss, weight)
 
 
-def _accepted_length(pair: Pair) -> Part | None:
+def _accepted_length(pair: Pair) -> RatioPart | None:
     """Tokens of the candidate's steps that had a draft, 1 + accepted of each, over these steps."""
     found = pair.candidate.metrics
     drafts, accepted = found.get("drafts", 0.0), found.get("accepted_tokens", -1.0)
     if drafts <= 0 or not 0 <= accepted <= found.get("draft_tokens", 0.0):
         return None
-    return Part(drafts + accepted, drafts + accepted, drafts)
+    return RatioPart(drafts + accepted, drafts + accepted, drafts)
 
 
 OVER_NOISE: tuple[Margin, ...] = ("max", "max_over_noise")

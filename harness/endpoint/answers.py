@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-ErrorKind = Literal["unreachable", "timeout", "server", "refused", "garbage", "budget"]
+from harness.contract.error_kinds import RequestErrorKind, error_text
 
 
 class EndpointError(Exception):
-    """One request that gave no usable answer. `kind` says what happened; it is never a wrong answer.
+    """One request that gave no usable answer. `kind` says what happened; it is never a wrong answer."""
 
-    unreachable: no connection. timeout: no answer in time. server: 5xx. refused: 4xx. garbage: an answer that is
-    not what the API promises. budget: the server cut the answer before max_tokens was used.
-    """
-
-    def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(f"{kind}: {valid_text(' '.join(message.split())[:300])}")
+    def __init__(self, kind: RequestErrorKind, message: str) -> None:
+        super().__init__(error_text(kind, valid_text(" ".join(message.split())[:300])))
         self.kind = kind
 
 
@@ -155,7 +151,7 @@ SCORE_VERSION = 1
 FINGERPRINT_HEADER = "x-system-fingerprint"
 
 
-def read_scores(token_ids: list[int], entries: list[Any], top: int) -> Scores:
+def read_prompt_logprobs(token_ids: list[int], entries: list[Any], top: int) -> Scores:
     """Scores from vLLM's prompt_logprobs: one {token id: {logprob, rank}} a position, the token itself included.
 
     Raises:

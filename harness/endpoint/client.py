@@ -16,6 +16,7 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.contract.chat import Messages
+from harness.contract.error_kinds import RequestErrorKind
 from harness.contract.policy import Requests, Sampling
 from harness.endpoint.answers import (
     FINGERPRINT_HEADER,
@@ -23,13 +24,12 @@ from harness.endpoint.answers import (
     SCORE_VERSION,
     Completion,
     EndpointError,
-    ErrorKind,
     Scores,
     common_fields,
     first_choice,
     json_object,
     message_fields,
-    read_scores,
+    read_prompt_logprobs,
     token_ids_of,
     unpack_scores,
     valid_text,
@@ -177,7 +177,7 @@ class Endpoint:
         entries = first_choice(data).get("prompt_logprobs")
         if not isinstance(entries, list) or len(entries) != len(token_ids):
             raise EndpointError("garbage", f"{self.url}: prompt_logprobs do not match the {len(token_ids)} tokens sent")
-        return read_scores(token_ids[start:], entries[start:], top)
+        return read_prompt_logprobs(token_ids[start:], entries[start:], top)
 
     async def _packed_scores(self, token_ids: list[int], start: int, top: int) -> Scores:
         body = {"token_ids": token_ids, "start": start, "top": top}
@@ -330,7 +330,7 @@ class Endpoint:
             except openai.APIConnectionError as error:
                 raise EndpointError("unreachable", f"{self.url}: {(error.__cause__ or error)!r}") from None
             except openai.APIStatusError as error:
-                kind: ErrorKind = "server" if error.status_code >= 500 else "refused"
+                kind: RequestErrorKind = "server" if error.status_code >= 500 else "refused"
                 raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None
             seconds = time.monotonic() - start
         self.asked.add(1, max_tokens)

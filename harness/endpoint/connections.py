@@ -4,7 +4,7 @@ openai's own client over aiohttp takes less: 1.7, 1.8 and 2.0 ms of processor ti
 flight, and this one 2.0, 2.3 and 2.5 (one pool of httpx2: 2.3, 3.8 and 4.6; of httpx: 2.5, 10.8 and 10.9). Yet
 httpx-aiohttp 0.2.0 calls a refused or lost connection and a failed TLS handshake a timeout, and lets aiohttp's own
 error through where an answer is no HTTP: to tell them apart again takes a class as long as this one, and a package more
-(benchmarks/results/client_transports.json, tests/harness/endpoint/test_lost_connections.py).
+(benchmarks/results/client_transports.json, tests/harness/endpoint/test_connections_lost.py).
 """
 
 from __future__ import annotations

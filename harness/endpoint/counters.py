@@ -9,30 +9,20 @@ Names and units of `measure_server`, each left out where it is not known:
     gpus             GPUs of one engine (tensor times pipeline parallel); 1 on CPU
     kv_tokens        tokens that the KV cache holds, of all engines
     kv_bytes         bytes of that, on all GPUs
-    load_bytes       memory of the loaded weights on one GPU, by the server's own log
-    resident_bytes   main memory of the server's processes, shared pages counted once
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import psutil
-
+from harness.contract.model_facts import ModelFacts
 from harness.endpoint.client import Endpoint
-from harness.runs.manifest import ModelFacts
 
 Metrics = Mapping[str, list[tuple[dict[str, str], float]]]
 """Samples of /metrics by name: (labels, value)."""
-
-LOADED = re.compile(r"Model loading took ([0-9]+(?:\.[0-9]+)?) GiB(?: memory)? and ")
-"""vLLM on GPUs, whose two model runners word it differently (0.26: "3.41 GiB and 4.1 seconds"); on CPU it says nothing
-of the kind."""
 
 DRAFTS = "vllm:spec_decode_num_"
 ACCEPTED_AT = f"{DRAFTS}accepted_tokens_per_pos_total"
@@ -40,8 +30,8 @@ MOST_POSITIONS = 64
 """More positions of a draft than any method has are a server's nonsense."""
 
 
-async def measure_server(endpoint: Endpoint, model: ModelFacts, log: Path | None) -> dict[str, float]:
-    """Everything above that can be known. `log` is what a server that we started writes.
+async def measure_server(endpoint: Endpoint, model: ModelFacts) -> dict[str, float]:
+    """Everything above that can be known.
 
     Raises:
         EndpointError: the server does not answer.
@@ -54,8 +44,6 @@ async def measure_server(endpoint: Endpoint, model: ModelFacts, log: Path | None
     if gpus is not None:
         found["gpus"] = gpus
     found |= _kv_cache(await endpoint.metrics(), gpus)
-    if log is not None:
-        found |= _of_log(log) | _resident(log.with_suffix(".state.json"))
     return {name: float(value) for name, value in found.items()}
 
 
@@ -89,37 +77,6 @@ def _kv_cache(metrics: Metrics, gpus: int | None) -> dict[str, float]:
 def _number(label: str | None) -> float:
     """A label's count, 0 where it is none."""
     return float(label) if label is not None and re.fullmatch(r"[0-9]{1,18}", label) else 0.0
-
-
-def _of_log(log: Path) -> dict[str, float]:
-    """`load_bytes` of the last server that wrote into this log."""
-    try:
-        with log.open(encoding="utf-8", errors="replace") as lines:
-            found = [match[1] for line in lines if (match := LOADED.search(line))]
-    except OSError:
-        return {}
-    return {"load_bytes": round(float(found[-1]) * 2**30)} if found else {}
-
-
-def _resident(state: Path) -> dict[str, float]:
-    """`resident_bytes` of the server that a guard's state file names; of one in a container nothing is known."""
-    try:
-        record = json.loads(state.read_text("utf-8"))
-        if record["cleanup"]:
-            return {}
-        server = psutil.Process(int(record["server"]["pid"]))
-        if server.create_time() != record["server"]["created"]:
-            return {}
-        processes = [server, *server.children(recursive=True)]
-    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
-        return {}
-    total = 0
-    for process in processes:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:  # ended meanwhile
-            continue
-    return {"resident_bytes": total} if total else {}
 
 
 # -- counters --------------------------------------------------------------------------------------------------------

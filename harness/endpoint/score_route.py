@@ -51,12 +51,12 @@ class ScoreRoute:
         if not self._added:  # at the latest before the first request; most servers say "lifespan" before
             self._added = True
             router = scope["app"].router
-            router.add_route("/v1" + SCORE_PATH, describe, methods=["GET"])
+            router.add_route("/v1" + SCORE_PATH, route_version, methods=["GET"])
             router.add_route("/v1" + SCORE_PATH, score, methods=["POST"])
         await self._app(scope, receive, send)
 
 
-async def describe(request: Request) -> Response:
+async def route_version(request: Request) -> Response:
     """Whether and in which version the route works here."""
     try:
         engine = request.app.state.engine_client
@@ -79,10 +79,12 @@ async def score(request: Request) -> Response:
     serving = getattr(request.app.state, "openai_serving_completion", None)
     fingerprint = getattr(serving, "system_fingerprint", None)  # vLLM 0.32 and newer
     headers = {FINGERPRINT_HEADER: fingerprint} if isinstance(fingerprint, str) else {}
-    return Response(pack(flat, len(token_ids), start, top), media_type="application/octet-stream", headers=headers)
+    return Response(
+        pack_scores(flat, len(token_ids), start, top), media_type="application/octet-stream", headers=headers
+    )
 
 
-def pack(flat: Any, tokens: int, start: int, top: int) -> bytes:
+def pack_scores(flat: Any, tokens: int, start: int, top: int) -> bytes:
     """The answer's bytes, of vLLM's FlatLogprobs of a prompt of `tokens` tokens; its first position has nothing.
 
     Raises:

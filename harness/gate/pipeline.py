@@ -15,9 +15,10 @@ from harness.checkpoint.doubts import pair_doubts
 from harness.checkpoint.models import base_model_of, describe, quantization_of, require_original, resolve_model
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
-from harness.contract.files import write_whole
+from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, load_policy
 from harness.contract.samples import Role
+from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
 from harness.gate.quantization import quantized
@@ -26,7 +27,7 @@ from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
 from harness.parity.steadiness import require_steady, unchecked
 from harness.runs.folder import RunFolder
-from harness.runs.manifest import Manifest, ModelFacts
+from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 from harness.runs.resume import forget_passing_errors
 from harness.serving.hardware import detect

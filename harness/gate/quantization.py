@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from harness.checkpoint.models import cache_folder, require_original
+from harness.checkpoint.models import require_original
 from harness.contract.errors import BadInput
+from harness.contract.whole_files import cache_folder
 from harness.runs.progress import Reporter
 
 

@@ -27,8 +27,8 @@ from harness.gate.suite_runner import run_suite
 from harness.judging.early_stop import EarlyStop
 from harness.parity.steadiness import require_steady, unchecked
 from harness.runs.manifest import ServerFacts
+from harness.serving.flags import SERVED_NAME, ServerPlan, plan_servers
 from harness.serving.hardware import detect
-from harness.serving.plans import SERVED_NAME, ServerPlan, plan_servers
 from harness.serving.servers import Server, serve
 from suites.base import Suite
 

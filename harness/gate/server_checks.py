@@ -11,8 +11,9 @@ from harness.endpoint.counters import measure_server, spec_counters, spec_metric
 from harness.gate.job import Job
 from harness.parity.comparison import require_parity, require_same
 from harness.parity.readback import read_back
-from harness.parity.steadiness import Counters, begun, read_after, read_counters, require_steady
+from harness.parity.steadiness import ServerCounts, begun, read_after, read_counters, require_steady
 from harness.runs.manifest import Manifest
+from harness.serving.memory import measure_memory
 
 UNTESTED_DRAFT = (
     "it has a draft head and was served without drafts, so whether the head works is not known "
@@ -67,9 +68,11 @@ async def measure_servers(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         log = job.run.log_path(role) if job.manifest.servers[role].command else None
         facts = job.manifest.models["reference" if role == "noise" else role]
         try:
-            endpoint.measured.update(await measure_server(endpoint, facts, log))
+            endpoint.measured.update(await measure_server(endpoint, facts))
         except EndpointError as error:
             raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
+        if log is not None:
+            endpoint.measured.update(measure_memory(log))
 
 
 async def drafts(endpoints: Mapping[Role, Endpoint]) -> dict[Role, dict[str, float]]:
@@ -100,7 +103,7 @@ def keep_drafts(
             job.save()
 
 
-async def counters(role: Role, endpoint: Endpoint) -> Counters:
+async def counters(role: Role, endpoint: Endpoint) -> ServerCounts:
     """What a server has counted so far. Raises RunFailed: it gives no usable answer."""
     try:
         return await read_counters(endpoint)
@@ -108,7 +111,7 @@ async def counters(role: Role, endpoint: Endpoint) -> Counters:
         raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
 
 
-async def check_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Mapping[Role, Counters]) -> None:
+async def check_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Mapping[Role, ServerCounts]) -> None:
     """Whether the servers stayed what they were since `before`; what was found is kept either way.
 
     Raises:

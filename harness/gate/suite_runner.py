@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from harness.contract.error_kinds import FOLLOWS, INFRASTRUCTURE, OF_THE_ITEM, error_kind, error_text
 from harness.contract.errors import RunFailed
 from harness.contract.items import ItemRef
 from harness.contract.samples import Item, Key, PairKey, Role, Sample, SampleLog, sample_of
@@ -17,9 +18,6 @@ from suites.base import Suite
 
 ERRORS_IN_A_ROW = 8
 """So many failing requests without one answer between them are a failing server, not failing items."""
-
-INFRASTRUCTURE = "infrastructure"
-"""So begins the error of a sample when containers, images, agent or grader failed."""
 
 
 @dataclass
@@ -123,10 +121,11 @@ async def _step(ledger: Ledger, mine: RoleQueue) -> None:
 async def _answer(ledger: Ledger, mine: RoleQueue, item: ItemRef) -> None:
     """Ask one item and write or hold its sample. Raises RunFailed when the server fails."""
     sample = await _ask(ledger, mine, item)
-    if sample.error is None or sample.error.startswith(("refused", "budget", "grader")):
+    kind = error_kind(sample.error)
+    if sample.error is None or kind in OF_THE_ITEM:
         _write(ledger, [*mine.held, sample])
         mine.held.clear()
-    elif sample.error.startswith("reference"):  # says nothing of this role's server
+    elif kind == FOLLOWS:  # says nothing of this role's server
         _write(ledger, [sample])
     else:
         mine.held.append(sample)
@@ -139,7 +138,7 @@ async def _answer(ledger: Ledger, mine: RoleQueue, item: ItemRef) -> None:
 
 def _culprit(ledger: Ledger, mine: RoleQueue, error: str, healthy: bool) -> str:
     """Who failed so often: the server, unless it is well and what a suite runs beside it is not."""
-    if healthy and error.startswith(INFRASTRUCTURE):
+    if healthy and error_kind(error) == INFRASTRUCTURE:
         return f"{len(mine.held)} {ledger.suite.name} items of the {mine.role} in a row failed, its server is well"
     return f"the {mine.role} server at {mine.endpoint.url} fails"
 
@@ -158,11 +157,12 @@ async def _ask(ledger: Ledger, mine: RoleQueue, item: ItemRef) -> Sample:
     if ledger.suite.reference_first and mine.role != "reference":
         reference = ledger.log.get(_key(ledger.suite, item, "reference"))
         if reference is None or reference.error:
-            return sample_of(ledger.suite.name, item, mine.role, error="reference: gave no answer to compare with")
+            error = error_text(FOLLOWS, "gave no answer to compare with")
+            return sample_of(ledger.suite.name, item, mine.role, error=error)
     try:
         return await ledger.suite.answer(ledger.load(item), mine.role, mine.endpoint)
-    except EndpointError as error:
-        return sample_of(ledger.suite.name, item, mine.role, error=str(error))
+    except EndpointError as failed:
+        return sample_of(ledger.suite.name, item, mine.role, error=str(failed))
 
 
 def _key(suite: Suite, item: ItemRef, role: Role) -> Key:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from harness.contract.metrics import METRICS, Difference, Part, Ratio
+from harness.contract.metrics import METRICS, Difference, Ratio, RatioPart
 from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check
 from harness.contract.samples import PairKey
@@ -144,16 +144,16 @@ def share(values: Sequence[float], confidence: float) -> Interval:
 
 def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Estimate:
     over_noise = check.margin_kind == "max_over_noise"
-    by_item: dict[tuple[str, str, str], Part] = {}
+    by_item: dict[tuple[str, str, str], RatioPart] = {}
     for key, pair in pairing.pairs.items():
         part = metric.part(pair)
         below = metric.part(noise.pairs[key]) if over_noise else None
         if part is not None and below is not None:
             scale = part.weight / below.weight
-            part = Part(part.low - scale * below.high, part.high - scale * below.low, part.weight)
+            part = RatioPart(part.low - scale * below.high, part.high - scale * below.low, part.weight)
         if part is not None:  # repeats of an item are not independent of each other: together they are one document
-            before = by_item.get(key[:3], Part(0.0, 0.0, 0.0))
-            by_item[key[:3]] = Part(*(a + b for a, b in zip(before, part, strict=True)))
+            before = by_item.get(key[:3], RatioPart(0.0, 0.0, 0.0))
+            by_item[key[:3]] = RatioPart(*(a + b for a, b in zip(before, part, strict=True)))
     parts = list(by_item.values())
     weights = [p.weight for p in parts]
 

@@ -15,7 +15,7 @@ from harness.offline.results import Results
 from harness.offline.swebench_report import read_swebench
 from harness.offline.two_runs import read_runs
 
-Kind = Literal["a quantgate run", "an lm-eval folder", "a swebench report"]
+ResultKind = Literal["a quantgate run", "an lm-eval folder", "a swebench report"]
 
 MAX_UNUSABLE = 0.01
 """Share of pairs that may lack a result; less where the margin is less, or what is lacking could hide all of it."""
@@ -23,7 +23,7 @@ LEAST_TO_LOSE = 0.05
 """A reference must score this much above the margin, or not even a candidate without a right answer would stand out."""
 
 
-def compare(
+def compare_results(
     reference: Path, candidate: Path, max_loss: float, metric: str | None = None, confidence: float = 0.95
 ) -> Verdict:
     """Judge each task of two results of the same kind: the candidate may lose at most `max_loss` (0.01 is one point).
@@ -71,7 +71,7 @@ def _read(reference: Path, candidate: Path, metric: str | None) -> Results:
     return read_swebench(reference, candidate) if kind == "a swebench report" else read_runs(reference, candidate)
 
 
-def _kind(path: Path) -> Kind:
+def _kind(path: Path) -> ResultKind:
     """What the results at `path` are, by their files' names."""
     if path.is_dir():
         if (path / "manifest.json").exists():

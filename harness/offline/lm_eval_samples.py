@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
+from harness.contract.whole_files import read_json
 from harness.offline.results import (
+    MAX_BYTES,
     Results,
-    json_file,
     json_lines,
-    make_sample,
     plain_name,
+    result_sample,
     score_in_unit_interval,
     shown,
 )
@@ -34,7 +35,7 @@ LOWER_IS_BETTER = frozenset(
 FILE_NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<stamp>\d{4}-\d\d-\d\dT[0-9.-]+))?\.jsonl")
 
 
-class Row(NamedTuple):
+class Record(NamedTuple):
     """What is kept of one record."""
 
     path: Path
@@ -51,9 +52,9 @@ class Row(NamedTuple):
         return f"{self.path}:{self.line}"
 
 
-Group = tuple[str, str]
+TaskFilter = tuple[str, str]
 """Task and filter."""
-Side = dict[Group, list[Row]]
+Side = dict[TaskFilter, list[Record]]
 
 
 def read_lm_eval(reference: Path, candidate: Path, metric: str | None = None) -> Results:
@@ -82,7 +83,7 @@ def read_lm_eval(reference: Path, candidate: Path, metric: str | None = None) ->
         for role, side_rows in zip(ROLES, rows, strict=True):
             for row in side_rows:
                 item = f"{row.doc_hash}#{row.doc_id}" if row.doc_hash in repeated else row.doc_hash
-                samples.append(make_sample(role, SUITE, label, item, row.asked, _score(row, chosen)))
+                samples.append(result_sample(role, SUITE, label, item, row.asked, _score(row, chosen)))
     planned: dict[PairKey, str | None] = {sample.key.pair: None for sample in samples}
     return Results(samples, planned)
 
@@ -133,7 +134,7 @@ def _sample_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _rows(path: Path, metric: str | None) -> Iterator[tuple[str, Row]]:
+def _rows(path: Path, metric: str | None) -> Iterator[tuple[str, Record]]:
     """Yield (filter, row) of one file, each filter and document once."""
     seen: dict[tuple[str, str, str], int] = {}
     for line, record in json_lines(path):
@@ -150,7 +151,7 @@ def _rows(path: Path, metric: str | None) -> Iterator[tuple[str, Row]]:
         seen[key_of_row] = line
         metrics = _metrics(record, metric, where)
         values = {name: record[name] for name in metrics if name in record}
-        yield row_filter, Row(path, line, doc_id, doc_hash, _asked(record, where), metrics, values)
+        yield row_filter, Record(path, line, doc_id, doc_hash, _asked(record, where), metrics, values)
 
 
 def _text(doc_id: object) -> object:
@@ -192,20 +193,20 @@ def _require_higher_is_better(task: str, metric: str, samples: Path) -> None:
     lower = metric in LOWER_IS_BETTER
     match = FILE_NAME.fullmatch(samples.name)
     for path in samples.parent.glob(f"*_{match['stamp']}.json") if match and match["stamp"] else ():
-        tasks = json_file(path).get("higher_is_better")
+        tasks = read_json(path, MAX_BYTES).get("higher_is_better")
         known = tasks.get(task) if isinstance(tasks, dict) else None
         lower = lower or (isinstance(known, dict) and known.get(metric) is False)
     if lower:
         raise BadInput(f"task {task}: less {metric} is better; choose a score from 0 to 1 with --metric")
 
 
-def _repeated(rows: Sequence[Sequence[Row]]) -> set[str]:
+def _repeated(rows: Sequence[Sequence[Record]]) -> set[str]:
     """doc_hashes that a side has more than once: real sets hold the same text twice. These pair by doc_id too."""
     counts = [Counter(row.doc_hash for row in side) for side in rows]
     return {doc_hash for count in counts for doc_hash, times in count.items() if times > 1}
 
 
-def _score(row: Row, metric: str) -> float:
+def _score(row: Record, metric: str) -> float:
     if metric not in row.values:
         raise BadInput(f"{row.where}: no {metric}")
     return score_in_unit_interval(row.values[metric], f"{row.where}: {metric}")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.contract.errors import BadInput
-from harness.contract.samples import PairKey, Role, Sample
+from harness.contract.items import ItemRef
+from harness.contract.samples import PairKey, Role, Sample, sample_of
+from harness.contract.whole_files import parse_object
 
 MAX_BYTES = 64 * 2**20
 """The longest line and the largest JSON file that is read: a prompt of a million tokens takes a tenth of it."""
@@ -71,34 +72,11 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         while line := file.readline(MAX_BYTES + 1):
             number += 1
             if line.strip():
-                yield number, _object(line, f"{path}:{number}")
+                yield number, parse_object(line, f"{path}:{number}", MAX_BYTES)
 
 
-def json_file(path: Path) -> dict[str, Any]:
-    """The JSON object that a file holds.
-
-    Raises:
-        BadInput: too large, no JSON, or no object.
-        OSError: the file cannot be read.
-    """
-    with path.open("rb") as file:
-        return _object(file.read(MAX_BYTES + 1), str(path))
-
-
-def _object(data: bytes, where: str) -> dict[str, Any]:
-    if len(data) > MAX_BYTES:
-        raise BadInput(f"{where}: longer than {MAX_BYTES // 2**20} MiB")
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where}: not JSON, or cut off ({error})") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{where}: expected an object, found {type(found).__name__}")
-    return found
-
-
-def make_sample(
+def result_sample(
     role: Role, suite: str, task: str, item: str, prompt_sha256: str, score: float | None, error: str | None = None
 ) -> Sample:
     """A sample of a result made elsewhere."""
-    return Sample(suite=suite, task=task, item=item, role=role, prompt_sha256=prompt_sha256, score=score, error=error)
+    return sample_of(suite, ItemRef(task, item, 0, prompt_sha256, 0), role, score=score, error=error)

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.contract.errors import BadInput
-from harness.contract.files import whole_file
 from harness.contract.items import index_items, load_item
 from harness.contract.policy import Policy, SealedPolicy, load_policy
 from harness.contract.samples import Item, Role, Sample, sample_of
 from harness.contract.text import quoted
+from harness.contract.whole_files import whole_file
 from harness.endpoint.answers import Completion, EndpointError, message_fields, require_ended
 from harness.offline.answer_files import MOST_LISTED, Answer, by_name, match_answers, name_of, read_answer
 from harness.runs.folder import RunFolder
@@ -218,7 +218,7 @@ def to_json(scores: OfflineScores) -> str:
     return json.dumps(asdict(scores), indent=2)
 
 
-def score_table(scores: OfflineScores) -> Table:
+def offline_score_table(scores: OfflineScores) -> Table:
     """One row a task, and one for all. Score, score of the completed and cap-hit rate stand together."""
     table = Table("task", box=None, header_style="bold")
     columns = ("answers", "score", "completed", "cap hit", "unterminated", "looped", "null", "tool calls")

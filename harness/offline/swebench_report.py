@@ -6,11 +6,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.contract.error_kinds import error_text
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
-from harness.offline.results import Results, json_file, make_sample, plain_name, shown
+from harness.contract.whole_files import read_json
+from harness.offline.results import MAX_BYTES, Results, plain_name, result_sample, shown
+from harness.runs.instances import SUITE
 
-SUITE, TASK = "swebench", "resolved"
+TASK = "resolved"
 SCHEMA_VERSION = 2
 OUTCOMES = ("resolved", "unresolved", "empty_patch", "error", "incomplete")
 """Each instance of the data set has exactly one of them. incomplete: there was no prediction."""
@@ -25,12 +28,11 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
     the pair is missing. What swebench calls ambiguous stays what it is there: unresolved or an error.
 
     Raises:
-        BadInput: no report, an older schema, or lists that contradict each other.
+        BadInput: no report that can be read, an older schema, or lists that contradict each other.
         NotComparable: an instance that only one report has.
-        OSError: a file cannot be read.
     """
     paths = (reference, candidate)
-    reports = [json_file(path) for path in paths]
+    reports = [read_json(path, MAX_BYTES) for path in paths]
     outcomes = [_outcomes(report, path) for report, path in zip(reports, paths, strict=True)]
     _require_same_instances(paths, outcomes)
     samples: list[Sample] = []
@@ -41,7 +43,7 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
             if outcome != "incomplete":
                 error = _error(report, instance, outcome)
                 score = None if error else float(outcome == "resolved")
-                samples.append(make_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
+                samples.append(result_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
     return Results(samples, planned)
 
 
@@ -109,4 +111,4 @@ def _error(report: dict[str, Any], instance: str, outcome: str) -> str | None:
         return None
     reasons = report.get("failure_reasons")
     reason = reasons.get(instance) if isinstance(reasons, dict) else None
-    return f"grader: {outcome}" + (f" {shown(reason)}" if reason else "")
+    return error_text("grader", outcome + (f" {shown(reason)}" if reason else ""))

@@ -1,4 +1,4 @@
 """Are two servers comparable, and did they stay so?
 
-May import: harness.contract, harness.runs, harness.endpoint.
+May import: harness.contract, harness.endpoint.
 """

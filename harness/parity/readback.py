@@ -8,11 +8,11 @@ from typing import Any
 
 from harness.contract.chat import Messages
 from harness.contract.errors import NotComparable
-from harness.contract.files import read_json
+from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import sha256_of
+from harness.contract.whole_files import read_json
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.parity.server_config import UNKNOWN, config_facts, served_quantization, short
-from harness.runs.manifest import ModelFacts
 
 PROBES: dict[str, Messages] = {
     "english": [{"role": "user", "content": "How many legs do 3 spiders have? Answer step by step."}],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.contract.errors import NotComparable
 from harness.endpoint.client import Endpoint
+from harness.endpoint.counters import Metrics, counter
 from harness.parity.readback import max_model_len
 from harness.parity.server_config import UNKNOWN, short
 
@@ -26,7 +27,7 @@ SETTLE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Counters:
+class ServerCounts:
     """What a server has counted since it started, and what this client has asked of it since it was made."""
 
     started: float | None
@@ -40,21 +41,21 @@ class Counters:
     asked_budget: int
 
 
-async def read_counters(endpoint: Endpoint) -> Counters:
+async def read_counters(endpoint: Endpoint) -> ServerCounts:
     """Read the server's counters now. No request of this endpoint may be in flight. Raises EndpointError."""
     metrics = await endpoint.metrics()
     started = metrics.get("process_start_time_seconds", [])
-    return Counters(
+    return ServerCounts(
         started=started[0][1] if len(started) == 1 and math.isfinite(started[0][1]) else None,
-        requests=_total(metrics, "vllm:request_params_max_tokens_count"),
-        budget=_total(metrics, "vllm:request_params_max_tokens_sum"),
-        preemptions=_total(metrics, "vllm:num_preemptions_total"),
+        requests=_count(metrics, "vllm:request_params_max_tokens_count"),
+        budget=_count(metrics, "vllm:request_params_max_tokens_sum"),
+        preemptions=_count(metrics, "vllm:num_preemptions_total"),
         asked_requests=endpoint.asked.requests,
         asked_budget=endpoint.asked.budget,
     )
 
 
-async def read_after(endpoint: Endpoint, before: Counters) -> dict[str, str]:
+async def read_after(endpoint: Endpoint, before: ServerCounts) -> dict[str, str]:
     """What happened since `before`: facts `run.restarts`, `run.fingerprints`, `run.preemptions`, `run.budget`.
 
     Raises:
@@ -105,21 +106,20 @@ def unchecked(facts: Mapping[str, Mapping[str, str]]) -> list[str]:
     return [role for role, found in facts.items() if found.get(f"{OF_A_RUN}restarts") == NOT_CHECKED]
 
 
-def _total(metrics: Mapping[str, list[tuple[dict[str, str], float]]], name: str) -> int | None:
-    """Sum over the engines of a server; None when it is not there or cannot be a count."""
-    values = [value for _, value in metrics.get(name, [])]
-    total = sum(values)
-    return int(total) if values and math.isfinite(total) and min(values) >= 0 and total < 2**53 else None
+def _count(metrics: Metrics, name: str) -> int | None:
+    """A counter that is a whole number of what was counted; None when it is not there or too large to be one."""
+    total = counter(metrics, name)
+    return int(total) if total is not None and total < 2**53 else None
 
 
-def _new_requests(before: Counters, after: Counters) -> int | None:
+def _new_requests(before: ServerCounts, after: ServerCounts) -> int | None:
     """Requests that the server counted and this client did not send; negative: sent and not counted."""
     if before.requests is None or after.requests is None:
         return None
     return (after.requests - before.requests) - (after.asked_requests - before.asked_requests)
 
 
-def _restarts(before: Counters, after: Counters) -> str:
+def _restarts(before: ServerCounts, after: ServerCounts) -> str:
     fell = before.requests is not None and after.requests is not None and after.requests < before.requests
     if fell or (before.started is not None and after.started is not None and before.started != after.started):
         return RESTARTED
@@ -130,13 +130,13 @@ def _fingerprints(found: set[str]) -> str:
     return f"{len(found)}: {short(', '.join(sorted(found)))}" if found else UNKNOWN
 
 
-def _preemptions(before: Counters, after: Counters) -> str:
+def _preemptions(before: ServerCounts, after: ServerCounts) -> str:
     if before.preemptions is None or after.preemptions is None:
         return UNKNOWN
     return str(after.preemptions - before.preemptions)
 
 
-def _budget(before: Counters, after: Counters, longest: int, context: int | None) -> str:
+def _budget(before: ServerCounts, after: ServerCounts, longest: int, context: int | None) -> str:
     """Whether the max_tokens that were sent are those that arrived."""
     others = _new_requests(before, after)
     if others is None or before.budget is None or after.budget is None:

@@ -11,10 +11,10 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from harness.contract.errors import BadInput, RunFailed, first_error
-from harness.contract.files import write_whole
-from harness.contract.items import ItemRef, index_items, load_item, sha256_of_file, write_items
+from harness.contract.items import ItemRef, index_items, load_item, write_items
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
+from harness.contract.whole_files import sha256_of_file, write_whole
 from harness.judging.verdict import Verdict
 from harness.runs.manifest import Manifest, SampleFile
 

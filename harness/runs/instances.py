@@ -7,19 +7,21 @@ and whole: an instance without one has not been finished.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.contract.datasets import SWEBENCH
+from harness.contract.error_kinds import INFRASTRUCTURE, error_text
 from harness.contract.errors import BadInput, first_error
-from harness.contract.files import write_whole
 from harness.contract.samples import Named, Role, Sample, sample_of
+from harness.contract.whole_files import write_whole
 
-SUITE = "swebench"
+SUITE = SWEBENCH.suite
 RESULT_FILE = "result.json"
 
-Outcome = Literal["resolved", "unresolved", "empty patch", "patch does not apply", "infrastructure error"]
-OUTCOMES: tuple[Outcome, ...] = (
+InstanceOutcome = Literal["resolved", "unresolved", "empty patch", "patch does not apply", "infrastructure error"]
+OUTCOMES: tuple[InstanceOutcome, ...] = (
     "resolved",
     "unresolved",
     "empty patch",
@@ -27,6 +29,7 @@ OUTCOMES: tuple[Outcome, ...] = (
     "infrastructure error",
 )
 """Best first. An instance without a result was not run."""
+BROKEN: Final = "infrastructure error"
 
 SUBMITTED = "Submitted"
 CONTEXT_FULL = "ContextWindowExceededError"
@@ -43,7 +46,7 @@ class InstanceResult(BaseModel):
     schema_version: Literal[1] = 1
     instance_id: str
     role: Role
-    outcome: Outcome
+    outcome: InstanceOutcome
     exit_status: str
     """How the trajectory ended, in mini-swe-agent's words; that of the last try."""
     patch: str = ""
@@ -100,7 +103,7 @@ def sample_of_result(item: Named, role: Role, result: InstanceResult) -> Sample:
     format_error. Its metrics: steps, cut_steps, format_errors, format_error_rate (of the steps), unsubmitted,
     agent_seconds, grading_seconds, tests_timed_out, and `exit <status>`.
     """
-    broken = result.outcome == "infrastructure error"
+    broken = result.outcome == BROKEN
     status = result.exit_status
     ends = dict.fromkeys(AT_A_LIMIT, "limit") | {CONTEXT_FULL: "length", BAD_FORMAT: "format_error"}
     reason = result.failures[-1] if result.failures else "no reason was kept"
@@ -126,5 +129,5 @@ def sample_of_result(item: Named, role: Role, result: InstanceResult) -> Sample:
             "tests_timed_out": float(result.tests_timed_out),
             f"exit {status[:60]}": 1.0,
         },
-        error=f"infrastructure: {reason}" if broken else None,
+        error=error_text(INFRASTRUCTURE, reason) if broken else None,
     )

@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from harness.contract.files import whole_file
+from harness.contract.error_kinds import FOLLOWS, PASSING, error_kind
 from harness.contract.samples import Key, Sample, read_samples
+from harness.contract.whole_files import whole_file
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest
-
-PASSING = ("unreachable", "timeout", "server", "infrastructure")
-"""Kinds of errors, the first word of a sample's `error`, that another time may not have."""
-FOLLOWS = "reference"
-"""Kind of the error of a sample that had no answer of the reference to be compared with."""
 
 
 def forget_passing_errors(run: RunFolder, manifest: Manifest, in_turn: Collection[str] = ()) -> int:
@@ -48,7 +44,7 @@ def passing(samples: Iterable[Sample], whole_pairs: bool = False) -> set[Key]:
 
     With `whole_pairs` the samples of the other roles go with them: today's speed is no pair for yesterday's.
     """
-    kinds = {sample.key: (sample.error or "").split(":")[0] for sample in samples}
+    kinds = {sample.key: error_kind(sample.error) for sample in samples}
     stay = {k.pair for k, kind in kinds.items() if k.role == "reference" and kind and kind not in PASSING}
     again = {k for k, kind in kinds.items() if kind in PASSING or (kind == FOLLOWS and k.pair not in stay)}
     pairs = {key.pair for key in again} if whole_pairs else set()

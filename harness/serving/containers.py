@@ -24,6 +24,8 @@ from pydantic import Field
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Config
+from harness.contract.text import quoted
+from harness.serving.hardware import GIB
 
 LABEL = "quantgate.run"
 """Its value is an absolute path: the run's folder, or a folder inside it."""
@@ -35,7 +37,7 @@ class EngineError(Exception):
     """The container engine does not answer, or refuses; one line."""
 
 
-class Limits(Config):
+class ContainerLimits(Config):
     """What each container may use: the agent works in one and the tests run in one, and the model's code in both."""
 
     network: bool = False
@@ -52,7 +54,7 @@ class Limits(Config):
 
     @property
     def memory_bytes(self) -> int | None:
-        return None if self.memory_gib is None else int(self.memory_gib * 2**30)
+        return None if self.memory_gib is None else int(self.memory_gib * GIB)
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ class Engine:
     """Where it keeps images."""
     cpus: int
     cannot_limit: tuple[str, ...]
-    """Fields of Limits that it would drop."""
+    """Fields of ContainerLimits that it would drop."""
 
 
-def run_arguments(limits: Limits, label: str) -> list[str]:
+def run_arguments(limits: ContainerLimits, label: str) -> list[str]:
     """Arguments of `docker run` (or `podman run`) for a container with these limits and this label."""
     arguments = ["--rm", "--label", f"{LABEL}={label}"]
     if not limits.network:
@@ -85,7 +87,7 @@ def run_arguments(limits: Limits, label: str) -> list[str]:
     return arguments
 
 
-def create_options(limits: Limits, label: str) -> dict[str, Any]:
+def create_options(limits: ContainerLimits, label: str) -> dict[str, Any]:
     """The same for the Docker SDK's `containers.create`; it removes nothing by itself (no --rm)."""
     options: dict[str, Any] = {"labels": {LABEL: label}}
     if not limits.network:
@@ -120,7 +122,7 @@ def engine() -> Engine:
         raise BadInput(f"no container engine answers: {error}; `quantgate doctor` says how to get one") from None
 
 
-def require_engine(limits: Limits = Limits()) -> Engine:  # noqa: B008 - it is frozen
+def require_engine(limits: ContainerLimits = ContainerLimits()) -> Engine:  # noqa: B008 - it is frozen
     """The engine that answers and can hold containers to these limits.
 
     Raises:
@@ -227,7 +229,7 @@ def _line(error: Exception) -> str:
     while cause and not (isinstance(cause, OSError) and cause.strerror):
         cause = cause.__cause__ or cause.__context__
     text = str(getattr(error, "explanation", None) or (cause.strerror if isinstance(cause, OSError) else error))
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+    return quoted(text, 300)
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.contract.files import write_whole
+from harness.contract.whole_files import write_whole
 
 GRACE_SECONDS = 15.0
 

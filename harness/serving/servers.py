@@ -16,8 +16,8 @@ import httpx
 
 from harness.contract.errors import RunFailed
 from harness.runs.progress import Meter
+from harness.serving.flags import ServerPlan
 from harness.serving.guard import GRACE_SECONDS, end_leftovers
-from harness.serving.plans import ServerPlan
 
 HINTS = [
     (

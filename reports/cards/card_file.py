@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from harness.contract.errors import BadInput
-from harness.contract.files import write_whole
+from harness.contract.whole_files import write_whole
 from reports.cards.licence import origin
 from reports.cards.model_card import card_section
 from reports.cards.model_index import TASK, front_matter, to_yaml

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reports.cards.datasets import HUB_ID
+from reports.cards.sources import HUB_ID
 from reports.provenance import ModelView
 from reports.text import one_line
 
-MOST_CARD_BYTES = 1 << 16
+MOST_FRONT_MATTER_BYTES = 1 << 16
 KEYS = ("license", "license_name", "license_link")
 
 _LINE = re.compile(r"""(license|license_name|license_link)[ ]*:[ ]*(["']?)([^"'#\[\]{}&*|>\r\n]{1,300}?)\2[ ]*""")
@@ -85,7 +85,7 @@ def _licence(model: ModelView) -> dict[str, str]:
 def _front_matter(folder: Path) -> dict[str, str]:
     try:
         with (folder / "README.md").open("rb") as stream:
-            lines = stream.read(MOST_CARD_BYTES).decode("utf-8-sig", "replace").splitlines()
+            lines = stream.read(MOST_FRONT_MATTER_BYTES).decode("utf-8-sig", "replace").splitlines()
     except (OSError, ValueError):  # ValueError: a path with a null character
         return {}
     if not lines or lines[0].rstrip() != "---":

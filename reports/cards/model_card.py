@@ -145,7 +145,7 @@ def _data(report: Report, asked: list[tuple[str, str]]) -> list[str]:
     public = {(suite, task): source for suite, task in asked if (source := source_of(report, suite, task))}
     said = []
     if public:
-        sets = Counter(source.dataset for source in public.values())
+        sets = Counter(source.hub_id for source in public.values())
         said.append(f"Public data, which either model may have seen in training: {escape(', '.join(sets), 600)}.")
     own = sorted({suite for suite, task in asked if (suite, task) not in public})
     if own:

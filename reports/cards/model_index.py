@@ -6,8 +6,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from harness.contract.datasets import PublicDataset
 from harness.contract.errors import BadInput
-from reports.cards.datasets import Source
 from reports.cards.licence import Origin, public_name
 from reports.check_rows import CheckRow
 from reports.known_suites import known_suite
@@ -46,7 +46,7 @@ def to_yaml(front: dict[str, Any]) -> str:
     return ModelCardData(**front).to_yaml().rstrip("\n") + "\n"
 
 
-def source_of(report: Report, suite: str, task: str) -> Source | None:
+def source_of(report: Report, suite: str, task: str) -> PublicDataset | None:
     """The public data set that a task is made of, where that is known."""
     return known_suite(suite).source(report.settings.get(suite), task)
 
@@ -84,7 +84,7 @@ def _place(report: Report, suite: str, tasks: list[TaskScores]) -> tuple[dict[st
         return {"dataset_type": f"quantgate-{name}", "dataset_name": name}, on
     config, split = public.config, public.split
     return {
-        "dataset_type": public.dataset,
+        "dataset_type": public.hub_id,
         "dataset_name": name,
         "dataset_config": config,
         "dataset_split": split,

@@ -40,7 +40,7 @@ def labelled_rows(draw: Callable[[Axes, bool], None], labels: Sequence[str]) -> 
 # -- rows of both roles ---------------------------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
+class ChartRow(NamedTuple):
     """One row of a small figure; those of one group stand together under its name."""
 
     group: str
@@ -49,7 +49,7 @@ class Row(NamedTuple):
     candidate: float
 
 
-def grouped_rows(found: Sequence[Row], axis: str, left: int = 92) -> Svg:
+def grouped_rows(found: Sequence[ChartRow], axis: str, left: int = 92) -> Svg:
     """A small figure of shares of both roles (0 to 1), row by row."""
     places, headings, height = places_of([row.group for row in found])
 
@@ -73,7 +73,7 @@ def left_of(letters: int) -> int:
     return 26 + round(6.8 * max(letters, 6))
 
 
-def most_changed(found: Sequence[Row]) -> Row | None:
+def most_changed(found: Sequence[ChartRow]) -> ChartRow | None:
     """The row in which the roles differ most; None where no difference is left after rounding to 0.1 %."""
     most = max(found, key=lambda row: round(abs(row.candidate - row.reference), 9))
     return most if abs(most.candidate - most.reference) >= 0.0005 else None

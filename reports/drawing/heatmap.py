@@ -21,7 +21,7 @@ TONES = 6
 FULL_DROP = 0.40
 """A difference that has the strongest colour, as larger ones do."""
 
-Scores = tuple[float | None, float | None]
+ScorePair = tuple[float | None, float | None]
 """Of the reference and of the candidate, 0 to 1."""
 
 
@@ -31,7 +31,7 @@ class Grid:
 
     rows: Sequence[str]
     columns: Sequence[str]
-    cells: Mapping[tuple[str, str], Scores]
+    cells: Mapping[tuple[str, str], ScorePair]
     across: str
     """What the columns are."""
     total: bool = False
@@ -104,12 +104,12 @@ def _narrow(grid: Grid) -> Figure:
     return figure
 
 
-_Said = Callable[[Scores], tuple[str, str] | None]
+_Said = Callable[[ScorePair], tuple[str, str] | None]
 """What a cell prints and its ink; None where there is nothing."""
 
 
 def _score_of(place: int) -> _Said:
-    def said(scores: Scores) -> tuple[str, str] | None:
+    def said(scores: ScorePair) -> tuple[str, str] | None:
         score = scores[place]
         return None if score is None else (_percents(score), tone(score))
 
@@ -121,7 +121,7 @@ def _percents(score: float) -> str:
     return number(100 * score, 1).removesuffix(".0")
 
 
-def _change(scores: Scores) -> tuple[str, str] | None:
+def _change(scores: ScorePair) -> tuple[str, str] | None:
     change = difference(*scores)
     return None if change is None else (signed(100 * change, 1).removesuffix(".0"), change_tone(change))
 

@@ -11,28 +11,29 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from harness.contract.model_facts import ModelFacts
 from harness.judging.checks import CheckResult
-from harness.runs.manifest import Manifest, ModelFacts
+from harness.runs.manifest import Manifest
 from reports.formats.report_schema import (
     SCHEMA_VERSION,
-    Check,
-    DataFile,
+    CheckJson,
+    DataFileJson,
     Decision,
-    Difference,
+    DifferenceJson,
     Failures,
-    Model,
+    ModelJson,
     Notice,
     PairCounts,
     PolicySeal,
     ReportJson,
     RoleScore,
     Servers,
-    Suite,
+    SuiteJson,
     SuiteKl,
     TaskScore,
     Timing,
 )
-from reports.kl import Divergence
+from reports.kl import KlSummary
 from reports.samples.pairs import KINDS
 from reports.scores import RoleScores
 from reports.suite_view import Coverage, SuiteView
@@ -74,7 +75,7 @@ def report_json(report: Report, manifest: Manifest) -> ReportJson:
         servers=Servers(
             facts=len(report.provenance.facts),
             differences=[
-                Difference(
+                DifferenceJson(
                     name=one_line(fact.name),
                     reference=one_line(fact.reference, 600),
                     candidate=one_line(fact.candidate, 600),
@@ -86,9 +87,9 @@ def report_json(report: Report, manifest: Manifest) -> ReportJson:
         versions={one_line(name): one_line(version) for name, version in manifest.versions.items()},
         hardware={one_line(name): _plain(name, value) for name, value in manifest.hardware.items()},
         data=[
-            *(DataFile(kind="items", suite=s, sha256=sha, lines=None) for s, sha in manifest.items_sha256.items()),
+            *(DataFileJson(kind="items", suite=s, sha256=sha, lines=None) for s, sha in manifest.items_sha256.items()),
             *(
-                DataFile(kind="samples", suite=s, sha256=file.sha256, lines=file.lines)
+                DataFileJson(kind="samples", suite=s, sha256=file.sha256, lines=file.lines)
                 for s, file in manifest.samples.items()
             ),
         ],
@@ -105,8 +106,8 @@ def report_json(report: Report, manifest: Manifest) -> ReportJson:
     )
 
 
-def _model(facts: ModelFacts) -> Model:
-    return Model(
+def _model(facts: ModelFacts) -> ModelJson:
+    return ModelJson(
         name=one_line(facts.name),
         sha256=facts.sha256 or None,
         bytes=facts.bytes or None,
@@ -119,14 +120,14 @@ def _model(facts: ModelFacts) -> Model:
     )
 
 
-def _check(result: CheckResult, remarks: list[str]) -> Check:
+def _check(result: CheckResult, remarks: list[str]) -> CheckJson:
     texts = {name: one_line(getattr(result, name), 4000) for name in ("name", "metric", "on", "reason", "method")}
-    return Check.model_validate(result.model_dump() | texts | {"remarks": remarks})
+    return CheckJson.model_validate(result.model_dump() | texts | {"remarks": remarks})
 
 
-def _suite(suite: SuiteView) -> Suite:
+def _suite(suite: SuiteView) -> SuiteJson:
     kl = suite.divergence if suite.divergence and suite.divergence.documents else None
-    return Suite(
+    return SuiteJson(
         name=one_line(suite.name),
         coverage=_coverage(suite.coverage),
         tasks=[
@@ -149,7 +150,7 @@ def _suite(suite: SuiteView) -> Suite:
     )
 
 
-def _kl(kl: Divergence) -> SuiteKl:
+def _kl(kl: KlSummary) -> SuiteKl:
     return SuiteKl(
         documents=len(kl.documents), positions=kl.positions, lower=_number(kl.lower), upper=_number(kl.upper)
     )

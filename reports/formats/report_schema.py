@@ -12,24 +12,24 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from harness.contract.samples import Role
 from harness.judging.checks import CheckResult
-from reports.provenance import State
+from reports.provenance import FactState
 
 SCHEMA_VERSION: Literal[1] = 1
 """Goes up when a field is removed or changes its meaning. New fields may come without that: read what you know."""
 
-Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT JUDGED"]
+OutcomeJson = Literal["PASS", "FAIL", "INCONCLUSIVE", "NOT JUDGED"]
 
 
-class Part(BaseModel):
+class PartJson(BaseModel):
     """Everything in report.json: fields are described by the text under them."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
-class Decision(Part):
+class Decision(PartJson):
     """What was decided. Only PASS publishes."""
 
-    outcome: Outcome
+    outcome: OutcomeJson
     """NOT JUDGED: there is no verdict that can be read."""
     sentence: str
     """Why, in one sentence."""
@@ -41,7 +41,7 @@ class Decision(Part):
     """Number of checks by verdict."""
 
 
-class PolicySeal(Part):
+class PolicySeal(PartJson):
     """The policy that decided."""
 
     name: str
@@ -54,7 +54,7 @@ class PolicySeal(Part):
     """Where a suite sets no other."""
 
 
-class Model(Part):
+class ModelJson(PartJson):
     """One checkpoint, by its own files."""
 
     name: str
@@ -73,7 +73,7 @@ class Model(Part):
     """Where that and the files disagree."""
 
 
-class Check(CheckResult):
+class CheckJson(CheckResult):
     """One check, decided."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -82,7 +82,7 @@ class Check(CheckResult):
     """What the verdict alone does not say."""
 
 
-class RoleScore(Part):
+class RoleScore(PartJson):
     """How one role did, on the pairs in which both have a score."""
 
     score: float | None
@@ -97,7 +97,7 @@ class RoleScore(Part):
     """Mean length of an answer."""
 
 
-class TaskScore(Part):
+class TaskScore(PartJson):
     """One task of a suite."""
 
     task: str
@@ -114,7 +114,7 @@ class TaskScore(Part):
     """Pairs in which it scored more."""
 
 
-class PairCounts(Part):
+class PairCounts(PartJson):
     """How many pairs were planned, are there, and cannot be used."""
 
     planned: int
@@ -127,7 +127,7 @@ class PairCounts(Part):
     unscored: int
 
 
-class SuiteKl(Part):
+class SuiteKl(PartJson):
     """KL divergence along the reference's trajectories, in nats a position."""
 
     documents: int
@@ -136,7 +136,7 @@ class SuiteKl(Part):
     upper: float | None
 
 
-class Failures(Part):
+class Failures(PartJson):
     """Errors, or answers without a score, of one role."""
 
     role: str
@@ -144,7 +144,7 @@ class Failures(Part):
     count: int
 
 
-class Suite(Part):
+class SuiteJson(PartJson):
     """One suite."""
 
     name: str
@@ -156,25 +156,25 @@ class Suite(Part):
     unscored: list[Failures]
 
 
-class Difference(Part):
+class DifferenceJson(PartJson):
     """A fact in which the servers differ."""
 
     name: str
     reference: str
     candidate: str
-    state: State
+    state: FactState
     """allowed: by the policy. forbidden: not allowed, so that nothing may be compared. differs: not compared."""
 
 
-class Servers(Part):
+class Servers(PartJson):
     """Both servers, as they were read back."""
 
     facts: int
     """That were laid side by side."""
-    differences: list[Difference]
+    differences: list[DifferenceJson]
 
 
-class DataFile(Part):
+class DataFileJson(PartJson):
     """A file of the run: what was asked, or what was answered."""
 
     kind: Literal["items", "samples"]
@@ -183,21 +183,21 @@ class DataFile(Part):
     lines: int | None
 
 
-class Timing(Part):
+class Timing(PartJson):
     """Where some of the time went; a resumed run adds its own."""
 
     stage: str
     seconds: float
 
 
-class Notice(Part):
+class Notice(PartJson):
     """Something that changes how the verdict is to be read."""
 
     title: str
     lines: list[str]
 
 
-class ReportJson(Part):
+class ReportJson(PartJson):
     """One run of quantgate, as report.json holds it."""
 
     schema_version: Literal[1]
@@ -209,14 +209,14 @@ class ReportJson(Part):
     """Without passwords and tokens."""
     verdict: Decision
     policy: PolicySeal
-    models: dict[Role, Model]
-    checks: list[Check]
+    models: dict[Role, ModelJson]
+    checks: list[CheckJson]
     """The one closest to failing first."""
-    suites: list[Suite]
+    suites: list[SuiteJson]
     servers: Servers
     versions: dict[str, str]
     hardware: dict[str, JsonValue]
-    data: list[DataFile]
+    data: list[DataFileJson]
     pairs: dict[str, int]
     """Pairs of all suites by what became of them (worse, better, error, …)."""
     timings: list[Timing]

@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from harness.contract.files import write_whole
+from harness.contract.whole_files import write_whole
 from harness.judging.checks import CheckResult
 from reports.history.chart import Chart, chart
-from reports.history.runs import Group, History, Run, facts_of, groups, key_of, read_history
+from reports.history.runs import History, Run, RunGroup, facts_of, groups, key_of, read_history
 from reports.html import TEMPLATES, embed_json, environment, source_hash, style_sheet
 from reports.text import bare, duration, one_line, unit_word
 
@@ -33,7 +33,7 @@ class RunRow:
 class GroupView:
     """One model under one policy."""
 
-    group: Group
+    group: RunGroup
     charts: list[Chart]
 
 

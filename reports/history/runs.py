@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.contract.errors import BadInput
-from harness.contract.files import read_json
 from harness.contract.samples import ROLES
+from harness.contract.whole_files import read_json
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import SCHEMA_VERSION, Verdict
 from harness.runs.folder import RunFolder
@@ -66,11 +66,11 @@ class History:
     """(folder, why)."""
 
 
-Key = tuple[str, str, str]
+CheckKey = tuple[str, str, str]
 """(metric, on, kind of margin): what makes two checks of different runs the same statement."""
 
 
-def key_of(check: CheckResult) -> Key:
+def key_of(check: CheckResult) -> CheckKey:
     return check.metric, check.on, check.margin_kind
 
 
@@ -78,12 +78,12 @@ def key_of(check: CheckResult) -> Key:
 class Line:
     """One check through the runs of a model under policies of one name."""
 
-    key: Key
+    key: CheckKey
     points: list[tuple[Run, CheckResult]]
 
 
 @dataclass(frozen=True)
-class Group:
+class RunGroup:
     """One model under policies of one name."""
 
     model: str
@@ -115,7 +115,7 @@ def read_history(paths: Iterable[Path]) -> History:
     return History(runs[-MOST_RUNS:], skipped)
 
 
-def groups(runs: Sequence[Run]) -> list[Group]:
+def groups(runs: Sequence[Run]) -> list[RunGroup]:
     """Runs by model and policy; the model of the latest run first, checks in the order of the latest verdict."""
     found: dict[tuple[str, str], list[Run]] = {}
     for model in dict.fromkeys(run.model for run in reversed(runs)):
@@ -124,11 +124,11 @@ def groups(runs: Sequence[Run]) -> list[Group]:
                 found.setdefault((model, run.policy), []).append(run)
     made = []
     for (model, policy), latest_first in found.items():
-        lines: dict[Key, list[tuple[Run, CheckResult]]] = {}
+        lines: dict[CheckKey, list[tuple[Run, CheckResult]]] = {}
         for run in latest_first:
             for check in {key_of(check): check for check in run.verdict.checks}.values():
                 lines.setdefault(key_of(check), []).append((run, check))
-        made.append(Group(model, policy, latest_first[::-1], [Line(key, line[::-1]) for key, line in lines.items()]))
+        made.append(RunGroup(model, policy, latest_first[::-1], [Line(key, line[::-1]) for key, line in lines.items()]))
     return made
 
 

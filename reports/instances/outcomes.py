@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from harness.contract.samples import ROLES, Role, Sample
-from harness.runs.instances import OUTCOMES, SUITE
+from harness.runs.instances import BROKEN, OUTCOMES, SUITE
 from reports.suite_tables.swebench import exit_status
 from reports.suite_tables.table import Table, both
 from reports.text import ABSENT, number
 from reports.view import Report
 
 NOT_RUN = "not run"
-BROKEN: Final = "infrastructure error"
 REFERENCE_ONLY, CANDIDATE_ONLY = "reference only", "candidate only"
 
 

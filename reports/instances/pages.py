@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from harness.contract.files import write_whole
 from harness.contract.samples import ROLES, Role
+from harness.contract.whole_files import write_whole
 from harness.runs.folder import RunFolder
 from harness.runs.instances import SUITE
 from reports.html import environment, source_hash, style_sheet

@@ -15,9 +15,8 @@ from typing import TypeVar
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES, Role
-from harness.runs.instances import SUITE, InstanceResult, read_result
-from reports.instances.outcomes import BROKEN
-from reports.instances.trajectories import Trajectory, read_trajectory
+from harness.runs.instances import BROKEN, SUITE, InstanceResult, read_result
+from reports.instances.trajectories import ShownSteps, read_steps
 from reports.text import ABSENT, duration, number, one_line, shorten, size
 
 PATCH_LIMIT, LINE_LIMIT, TAIL_BYTES = 60_000, 1000, 6000
@@ -55,7 +54,7 @@ class Side:
     result: InstanceResult | None = None
     test_output: str | None = None
     """The end of what the tests printed."""
-    trajectory: Trajectory | None = None
+    trajectory: ShownSteps | None = None
     missing: list[str] = field(default_factory=list)
     """What is not there or cannot be read, in words."""
 
@@ -85,7 +84,7 @@ def read_side(run: Path, role: Role, name: str) -> Side:
         if result.test_output:
             side.test_output = _read(side, folder, result.test_output, "test output", _tail)
     if trajectory:
-        side.trajectory = _read(side, folder, trajectory, "trajectory", read_trajectory)
+        side.trajectory = _read(side, folder, trajectory, "trajectory", read_steps)
     else:
         side.missing.append("No trajectory was kept.")
     return side

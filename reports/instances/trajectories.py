@@ -67,7 +67,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Trajectory:
+class ShownSteps:
     """All that is shown of a trajectory."""
 
     task: str
@@ -80,7 +80,7 @@ class Trajectory:
     """The exception that ended it, where one did."""
 
 
-def read_trajectory(path: Path) -> Trajectory:
+def read_steps(path: Path) -> ShownSteps:
     """Read a trajectory file.
 
     Raises:
@@ -96,10 +96,10 @@ def read_trajectory(path: Path) -> Trajectory:
     messages = _object(data).get("messages")
     if not isinstance(messages, list):
         raise BadInput(f"{path.name} holds no messages")
-    return _trajectory([_object(message) for message in messages], _object(_object(data).get("info")))
+    return _shown([_object(message) for message in messages], _object(_object(data).get("info")))
 
 
-def _trajectory(messages: list[dict[str, Any]], info: dict[str, Any]) -> Trajectory:
+def _shown(messages: list[dict[str, Any]], info: dict[str, Any]) -> ShownSteps:
     answers = [place for place, message in enumerate(messages) if _is_answer(message)]
     asked = [m for m in messages[: answers[0] if answers else None] if m.get("role") == "user"]
     ends = [*answers[1:], len(messages)]
@@ -113,7 +113,7 @@ def _trajectory(messages: list[dict[str, Any]], info: dict[str, Any]) -> Traject
         steps[FIRST_STEPS].left_out_before = left_out
     extra = _object(messages[-1].get("extra")) if messages else {}
     problem = _text(info.get("exception_str") or extra.get("exception_str"))
-    return Trajectory(
+    return ShownSteps(
         task=shorten("\n\n".join(_text(message.get("content")) for message in asked), TASK_LIMIT),
         steps=steps,
         count=len(answers),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from harness.contract.samples import PairKey, Sample
-from reports.samples.pairs import ANSWER_LIMIT, KINDS, Kind, StoredPair, by_interest
+from reports.samples.pairs import ANSWER_LIMIT, KINDS, PairKind, StoredPair, by_interest
 from reports.text import one_line, shorten, visible
 
 NAME_LIMIT, SCORES_LIMIT = 120, 60
@@ -149,7 +149,7 @@ def _choices(rows: Sequence[PairRow]) -> list[Choice]:
     of_flags = Counter(row.flags for row in rows)
     names = list(KINDS)
 
-    def kinds(label: str, *wanted: Kind) -> Choice:
+    def kinds(label: str, *wanted: PairKind) -> Choice:
         return Choice(f"kinds:{','.join(wanted)}", label, sum(of_kind[names.index(kind)] for kind in wanted))
 
     def flags(label: str, bits: tuple[int, int], candidate_alone: bool = False) -> Choice:

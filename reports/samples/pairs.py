@@ -1,6 +1,6 @@
 """Pairs of samples as a report shows them: what kind each is, and which are worth a look.
 
-Which can be compared is decided by the contract. Their texts are not here: reports/samples/files.py reads them.
+Which can be compared is decided by the contract. Their texts are not here: reports/samples/side_files.py reads them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal, NamedTuple
 from harness.contract.pairs import Pair, Unusable, pair_samples
 from harness.contract.samples import ROLES, Item, Key, PairKey, Sample
 
-Kind = Literal[
+PairKind = Literal[
     "worse", "better", "error", "unequal", "missing", "truncated", "limited", "diverging", "unscored", "same"
 ]
-KINDS: dict[Kind, str] = {
+KINDS: dict[PairKind, str] = {
     "worse": "Worse with the candidate",
     "better": "Better with the candidate",
     "error": "Error",
@@ -31,7 +31,7 @@ KINDS: dict[Kind, str] = {
 }
 """Kinds of pairs in the order in which they are worth a look, with the words a reader sees."""
 
-_UNUSABLE: dict[Unusable, Kind] = {"missing": "missing", "errored": "error", "unequal": "unequal"}
+_UNUSABLE: dict[Unusable, PairKind] = {"missing": "missing", "errored": "error", "unequal": "unequal"}
 ANSWER_LIMIT = 80
 _CODE = re.compile(r"[a-z]{2,3}")
 
@@ -90,7 +90,7 @@ class StoredPair:
         return total / positions if total is not None and positions else None
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> PairKind:
         if self.unusable:
             return _UNUSABLE[self.unusable]
         if self.difference:

@@ -12,7 +12,7 @@ from harness.runs.positions import BUCKETS
 from reports.drawing.canvas import SMALL, SuiteFigure, Svg, small
 from reports.drawing.charts import beside, finite, named, places_of
 from reports.drawing.svg import INKS
-from reports.kl import divergence, per_position
+from reports.kl import kl_summary, per_position
 from reports.suite_tables.table import SuiteRun, between, language_of, nats
 from reports.text import plural
 
@@ -23,7 +23,7 @@ MOST_NATS = 1e6
 """A KL above is a broken file's; it stands in the table and would flatten the figure."""
 
 
-class Part(NamedTuple):
+class KlPart(NamedTuple):
     """KL of some positions, in nats a position."""
 
     group: str
@@ -42,7 +42,7 @@ def figures(run: SuiteRun) -> list[SuiteFigure]:
 # -- by part --------------------------------------------------------------------------------------------------------
 
 
-def parts(run: SuiteRun) -> list[Part]:
+def parts(run: SuiteRun) -> list[KlPart]:
     """The groups that have several parts, with what was measured of each."""
     candidates, noise = _compared(run.pairs), _compared(run.noise)
     groups: dict[str, list[tuple[str, str, list[Sample], list[Sample]]]] = {
@@ -66,13 +66,13 @@ def _compared(pairs: Sequence[Pair]) -> list[Sample]:
     return [pair.candidate for pair in pairs if pair.candidate.metrics.get("positions", 0.0) > 0]
 
 
-def _part(group: str, name: str, suffix: str, candidates: list[Sample], noise: list[Sample]) -> Part | None:
+def _part(group: str, name: str, suffix: str, candidates: list[Sample], noise: list[Sample]) -> KlPart | None:
     lower, upper = (per_position(candidates, f"kl_{side}_sum", suffix) for side in ("lower", "upper"))
     lower, upper = (lower if lower is not None else upper), (upper if upper is not None else lower)
     floor = per_position(noise, "kl_upper_sum", suffix)
     if lower is None or upper is None or not finite(lower, upper, most=MOST_NATS):
         return None
-    return Part(group, name, lower, upper, floor if finite(floor, most=MOST_NATS) else None)
+    return KlPart(group, name, lower, upper, floor if finite(floor, most=MOST_NATS) else None)
 
 
 def _by_part(run: SuiteRun) -> list[SuiteFigure]:
@@ -87,7 +87,7 @@ def _by_part(run: SuiteRun) -> list[SuiteFigure]:
     return [SuiteFigure("KL by part of the answers", said, _part_bars(found), legend)]
 
 
-def _part_bars(found: Sequence[Part]) -> Svg:
+def _part_bars(found: Sequence[KlPart]) -> Svg:
     places, headings, height = places_of([part.group for part in found])
     left = 86
     top = max(max(part.upper, part.noise or 0.0) for part in found) * 1.28 or 1.0
@@ -129,7 +129,7 @@ def _ring() -> dict[str, Any]:
 
 
 def _by_document(run: SuiteRun) -> list[SuiteFigure]:
-    found = divergence(run.pairs, run.kl_margin)
+    found = kl_summary(run.pairs, run.kl_margin)
     spans = [
         (lower, upper)
         for document in found.documents

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.contract.pairs import Pair
 from reports.drawing.canvas import MAX_ROWS, SuiteFigure
-from reports.drawing.charts import Row, finite, grouped_rows, most_changed
+from reports.drawing.charts import ChartRow, finite, grouped_rows, most_changed
 from reports.suite_figures import scores, termination
 from reports.suite_tables.language import SCRIPTS
 from reports.suite_tables.table import SuiteRun, average, language_of, values
@@ -28,7 +28,7 @@ def figures(run: SuiteRun) -> list[SuiteFigure]:
     ]
 
 
-def script_shares(pairs: Sequence[Pair], part: str) -> list[Row]:
+def script_shares(pairs: Sequence[Pair], part: str) -> list[ChartRow]:
     """Share of the letters, mean over the answers, by the language asked for and by script."""
     asked: dict[str, list[Pair]] = {}
     for pair in pairs:
@@ -43,7 +43,7 @@ def script_shares(pairs: Sequence[Pair], part: str) -> list[Row]:
                 continue
             if max(reference, candidate) >= LEAST_SHARE:
                 group = NAMES.get(language, one_line(language, 20))
-                found.append(Row(group, script.capitalize(), reference, candidate))
+                found.append(ChartRow(group, script.capitalize(), reference, candidate))
     return found
 
 

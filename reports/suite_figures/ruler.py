@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.contract.pairs import Pair
 from reports.drawing.canvas import SuiteFigure
-from reports.drawing.heatmap import MAX_COLUMNS, Grid, Scores, heat_map, worth_drawing
+from reports.drawing.heatmap import MAX_COLUMNS, Grid, ScorePair, heat_map, worth_drawing
 from reports.scores import by_task, task_scores
 from reports.suite_figures import scores
 from reports.suite_tables.ruler import split
@@ -39,7 +39,7 @@ def _grid(found: dict[tuple[str, int], list[Pair]]) -> Grid:
     return Grid(rows, [*heads.values()], cells, "tokens", total)
 
 
-def scores_of(pairs: Sequence[Pair]) -> Scores:
+def scores_of(pairs: Sequence[Pair]) -> ScorePair:
     """Both roles' scores, of the pairs in which both have one."""
     found = task_scores("", pairs)
     return found.reference.score, found.candidate.score

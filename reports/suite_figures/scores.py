@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from reports.drawing.canvas import MAX_ROWS, SuiteFigure
-from reports.drawing.charts import Row, both_roles, grouped_rows, labelled_rows, left_of, named
+from reports.drawing.charts import ChartRow, both_roles, grouped_rows, labelled_rows, left_of, named
 from reports.scores import TaskScores, all_scores, by_task
 from reports.suite_tables.table import SuiteRun
 from reports.text import one_line, percent, plural, points
@@ -23,7 +23,7 @@ def figures(run: SuiteRun) -> list[SuiteFigure]:
     if len(found) < 2:
         return []
     rows = [
-        Row("", one_line(task.task, 60), task.reference.score or 0.0, task.candidate.score or 0.0)
+        ChartRow("", one_line(task.task, 60), task.reference.score or 0.0, task.candidate.score or 0.0)
         for task in found[:MAX_ROWS]
     ]
     longest = max(len(row.label) for row in rows)

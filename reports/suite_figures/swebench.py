@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from reports.drawing.canvas import SuiteFigure
-from reports.drawing.charts import Row, grouped_rows, left_of, most_changed
+from reports.drawing.charts import ChartRow, grouped_rows, left_of, most_changed
 from reports.suite_tables.swebench import exit_status
 from reports.suite_tables.table import SuiteRun
 from reports.text import ABSENT, one_line, percent
@@ -21,7 +21,9 @@ def figures(run: SuiteRun) -> list[SuiteFigure]:
     if len(order) < 2:
         return []
     rows = [
-        Row("", "not known" if name == ABSENT else one_line(name, 30), *(count[name] / len(scored) for count in counts))
+        ChartRow(
+            "", "not known" if name == ABSENT else one_line(name, 30), *(count[name] / len(scored) for count in counts)
+        )
         for name in order[:MAX_STATUSES]
     ]
     most, said = most_changed(rows), "Both roles' trajectories ended alike."

@@ -30,7 +30,7 @@ from reports.text import ABSENT, number, percent
 TITLE = "Distance to the reference's distribution"
 
 
-class Role(NamedTuple):
+class ComparedRole(NamedTuple):
     """What is known of one role that was compared with the reference."""
 
     samples: Sequence[Sample]
@@ -43,10 +43,10 @@ class Role(NamedTuple):
 
 def tables(run: SuiteRun) -> list[Table]:
     """All figures of the whole, then KL and flips by position, by language and by kind of prompt."""
-    roles = [Role(_compared(run.pairs), run.positions.get("candidate"))]
+    roles = [ComparedRole(_compared(run.pairs), run.positions.get("candidate"))]
     if not roles[0].samples:
         return [not_measured(TITLE, "no sample was compared with the reference.")]
-    noise = Role(_compared(run.noise), run.positions.get("noise"))
+    noise = ComparedRole(_compared(run.noise), run.positions.get("noise"))
     if noise.samples:
         roles.append(noise)
     return [_whole(roles), *_by_position(roles), *_by_task(roles, "Language"), *_by_task(roles, "Kind of prompt")]
@@ -59,7 +59,7 @@ def _compared(pairs: Sequence[Pair]) -> list[Sample]:
 # -- the whole ------------------------------------------------------------------------------------------------------
 
 
-def _whole(roles: Sequence[Role]) -> Table:
+def _whole(roles: Sequence[ComparedRole]) -> Table:
     rows = [(name, *(_measured(said(role)) for role in roles)) for name, said in FIGURES.items()]
     note = "From a lower to an upper figure where lists of likeliest tokens leave it open. Positions of one answer are "
     note += "not independent: bounds are drawn over answers, in the checks."
@@ -75,42 +75,42 @@ def _measured(said: str) -> str:
     return NOT_MEASURED if said == ABSENT else said
 
 
-def _mean(role: Role) -> str:
+def _mean(role: ComparedRole) -> str:
     return between((per_position(role.samples, "kl_lower_sum"), per_position(role.samples, "kl_upper_sum")))
 
 
-def _percentile(name: str) -> Callable[[Role], str]:
+def _percentile(name: str) -> Callable[[ComparedRole], str]:
     return lambda role: between(getattr(role.stats, name)) if role.stats else ABSENT
 
 
-def _largest(role: Role) -> str:
+def _largest(role: ComparedRole) -> str:
     found = [values(role.samples, f"kl_{side}_max") for side in ("lower", "upper")]
     return between((max(found[0], default=None), max(found[1], default=None)))
 
 
-def _mean_change(role: Role) -> str:
+def _mean_change(role: ComparedRole) -> str:
     return _signed(per_position(role.samples, "delta_p_sum"))
 
 
-def _rms_change(role: Role) -> str:
+def _rms_change(role: ComparedRole) -> str:
     square = finite(per_position(role.samples, "delta_p_squared_sum"))
     return ABSENT if square is None or square < 0 else percent(math.sqrt(square), 2)
 
 
-def _same(role: Role) -> str:
+def _same(role: ComparedRole) -> str:
     flips = per_position(role.samples, "flips")
     return ABSENT if flips is None else percent(1 - flips, 2)
 
 
-def _flips(name: str) -> Callable[[Role], str]:
-    def said(role: Role) -> str:
+def _flips(name: str) -> Callable[[ComparedRole], str]:
+    def said(role: ComparedRole) -> str:
         share = percent(per_position(role.samples, name), 2)
         return share if share == ABSENT else f"{share} ({number(total(role.samples, name))})"
 
     return said
 
 
-def _perplexity(role: Role) -> str:
+def _perplexity(role: ComparedRole) -> str:
     both = [per_position(role.samples, f"nll_{name}_sum") for name in ("candidate", "reference")]
     if both[0] is None or both[1] is None or finite(both[0] - both[1]) is None:
         return ABSENT
@@ -121,7 +121,7 @@ def _signed(value: float | None) -> str:
     return percent(value, 2).replace("-", "−")
 
 
-FIGURES: dict[str, Callable[[Role], str]] = {
+FIGURES: dict[str, Callable[[ComparedRole], str]] = {
     "Answers": lambda role: number(len(role.samples)),
     "Positions": lambda role: number(total(role.samples, "positions")),
     "Mean KL, nats a position": _mean,
@@ -142,7 +142,7 @@ FIGURES: dict[str, Callable[[Role], str]] = {
 # -- its parts ------------------------------------------------------------------------------------------------------
 
 
-class Part(NamedTuple):
+class PositionGroup(NamedTuple):
     """Some positions: of each role its samples, the suffix of their metrics, and what the files say."""
 
     name: str
@@ -151,16 +151,18 @@ class Part(NamedTuple):
     stats: PositionStats | None
 
 
-def _by_position(roles: Sequence[Role]) -> list[Table]:
+def _by_position(roles: Sequence[ComparedRole]) -> list[Table]:
     summary = roles[0].summary
     parts = [
-        Part(name, [role.samples for role in roles], f"@{name}", summary.by_bucket.get(name) if summary else None)
+        PositionGroup(
+            name, [role.samples for role in roles], f"@{name}", summary.by_bucket.get(name) if summary else None
+        )
         for name in BUCKETS
     ]
     return _parts("By position in the answer", "Position", parts)
 
 
-def _by_task(roles: Sequence[Role], first: str) -> list[Table]:
+def _by_task(roles: Sequence[ComparedRole], first: str) -> list[Table]:
     tasks = {sample.task for sample in roles[0].samples}
     if not all("-" in task for task in tasks):  # one task of everything, as older runs have
         return []
@@ -168,7 +170,7 @@ def _by_task(roles: Sequence[Role], first: str) -> list[Table]:
     summary = roles[0].summary
     known = (summary.by_language if first == "Language" else summary.by_kind) if summary else {}
     parts = [
-        Part(name, [[s for s in role.samples if of(s.task) == name] for role in roles], "", known.get(name))
+        PositionGroup(name, [[s for s in role.samples if of(s.task) == name] for role in roles], "", known.get(name))
         for name in sorted({of(task) for task in tasks})
     ]
     return _parts(f"By {first.lower()}", first, parts)
@@ -178,7 +180,7 @@ def _kind_of(task: str) -> str:
     return task.rpartition("-")[0]
 
 
-def _parts(title: str, first: str, parts: Sequence[Part]) -> list[Table]:
+def _parts(title: str, first: str, parts: Sequence[PositionGroup]) -> list[Table]:
     there = [part for part in parts if total(part.samples[0], f"positions{part.suffix}")]
     with_noise, with_stats = any(len(part.samples) > 1 for part in there), any(part.stats for part in there)
     columns = (

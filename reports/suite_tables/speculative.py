@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from harness.contract.samples import Sample
 from reports.scores import by_task
 from reports.suite_tables.table import (
-    Speculative,
+    DraftCounts,
     SuiteRun,
     Table,
     both,
@@ -84,7 +84,7 @@ def _by_position(groups: Mapping[str, tuple[Counts, Counts]]) -> list[Table]:
     return [Table("Acceptance by position", columns, rows, note)] if rows else []
 
 
-def by_suite(speculative: Speculative) -> list[Table]:
+def by_suite(speculative: DraftCounts) -> list[Table]:
     """Acceptance while each suite ran; none when nothing was counted."""
     rows = [
         (suite, *_cells(roles.get("reference", {}), roles.get("candidate", {})))

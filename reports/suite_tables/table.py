@@ -61,7 +61,7 @@ class Table:
         return [*found[:-1], (found[-1][0], False)] if found else []
 
 
-Speculative = Mapping[str, Mapping[Role, Mapping[str, float]]]
+DraftCounts = Mapping[str, Mapping[Role, Mapping[str, float]]]
 """What was drafted while a suite ran: suite -> role -> counters, named as the speculative suite's metrics are."""
 
 
@@ -76,7 +76,7 @@ class SuiteRun:
     noise: Sequence[Pair] = ()
     """The reference beside itself, in the candidate's place."""
     positions: Mapping[Role, PositionSummary] = field(default_factory=dict)
-    speculative: Speculative = field(default_factory=dict)
+    speculative: DraftCounts = field(default_factory=dict)
     kl_margin: float | None = None
     """The policy's margin on the mean KL, when it has one."""
 

@@ -23,19 +23,17 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.endpoint.client import Completion, Endpoint, EndpointError, Scores
-from suites.base import Suite, SuiteConfig, make_sample
-from suites.divergence.comparison import compare
-from suites.divergence.files import read_scores, rounded, write_scores
+from suites.base import AnswerConfig, Suite, make_sample
+from suites.divergence.kl_bounds import compare_scores
+from suites.divergence.parquet_files import read_trajectory, rounded, write_trajectory
 from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
 
 
-class DivergenceConfig(SuiteConfig):
-    """`divergence` in a policy."""
+class DivergenceConfig(AnswerConfig):
+    """`divergence` in a policy. `max_tokens` is the longest trajectory."""
 
     trajectories: int = Field(48, ge=1)
     """Answers of the reference that are scored: the first prompts of those shipped."""
-    max_tokens: int | None = Field(None, ge=2)
-    """Longest trajectory; the policy's sampling.max_tokens when absent."""
     top_logprobs: int = Field(64, ge=1)
     """Tokens whose log-probabilities are kept at each position; the server's --max-logprobs must allow them."""
 
@@ -81,17 +79,17 @@ class Divergence(Suite):
         ids = completion.prompt_ids + completion.token_ids
         scores = await self._score(endpoint, ids, len(completion.prompt_ids))
         path = self._path(item, "reference")
-        await asyncio.to_thread(write_scores, path, completion.prompt_ids, scores, item.task)
+        await asyncio.to_thread(write_trajectory, path, completion.prompt_ids, scores, item.task)
         metrics = {"positions": float(len(completion.token_ids))}
         sample = make_sample(self.name, item, "reference", completion, score=None, answer=None, metrics=metrics)
         return sample.model_copy(update={"answer": sha256_of(ids)})  # a call of a tool is a trajectory too
 
     async def _compare(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
-        prompt_ids, reference = await asyncio.to_thread(read_scores, self._path(item, "reference"))
+        prompt_ids, reference = await asyncio.to_thread(read_trajectory, self._path(item, "reference"))
         ids = prompt_ids + reference.token_ids.tolist()
         scores = await self._score(endpoint, ids, len(prompt_ids))
-        compared = await asyncio.to_thread(compare, reference, scores)
-        await asyncio.to_thread(write_scores, self._path(item, role), prompt_ids, scores, item.task, compared)
+        compared = await asyncio.to_thread(compare_scores, reference, scores)
+        await asyncio.to_thread(write_trajectory, self._path(item, role), prompt_ids, scores, item.task, compared)
         nothing_written = Completion("", "", "", len(prompt_ids), 0, [], [], 0.0, None)
         metrics = compared.totals()
         sample = make_sample(self.name, item, role, nothing_written, score=None, answer=sha256_of(ids), metrics=metrics)

@@ -17,11 +17,9 @@ from functools import cache, cached_property
 from importlib import resources
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
 
 from harness.contract.errors import BadInput
-
-Language = Literal["en", "ja", "zh"]
+from suites.readings.scripts import Language
 
 NOISE: dict[Language, tuple[str, ...]] = {
     "en": (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from suites.readings.accepted import numbers
+from suites.readings.accepted_answers import numbers
 from suites.readings.scripts import Language
 
 Level = Literal["easy", "medium", "hard"]
@@ -19,7 +19,7 @@ LEVELS: tuple[Level, ...] = ("easy", "medium", "hard")
 LEAST, MOST = 30, 10_000_000
 """Answers lie between: a smaller number would stand in the thinking by chance."""
 
-Asked = dict[Language, str]
+Wordings = dict[Language, str]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Problem:
     """One problem in all languages."""
 
     kind: str
-    question: Asked
+    question: Wordings
     answer: int
 
 
@@ -56,7 +56,7 @@ def pick(rng: Random, values: list[int], count: int) -> list[int]:
     return sorted(rest.pop(draw(rng, 0, len(rest) - 1)) for _ in range(count))
 
 
-def remainders(rng: Random, level: int) -> tuple[Asked, int]:
+def remainders(rng: Random, level: int) -> tuple[Wordings, int]:
     """The smallest number above a limit with given remainders."""
     moduli = pick(rng, [[5, 7, 9], [7, 9, 11, 13], [11, 13, 16, 17, 19]][level], [2, 3, 3][level])
     left = [draw(rng, 1, modulus - 1) for modulus in moduli]
@@ -73,7 +73,7 @@ def remainders(rng: Random, level: int) -> tuple[Asked, int]:
     }, answer
 
 
-def multiples(rng: Random, level: int) -> tuple[Asked, int]:
+def multiples(rng: Random, level: int) -> tuple[Wordings, int]:
     """How many numbers up to a limit are multiples of these and not of that (inclusion and exclusion)."""
     limit = draw(rng, 20, 95) * [10, 20, 100][level] + draw(rng, 1, 9)
     some = pick(rng, [3, 4, 5, 7], 2) if level < 2 else pick(rng, [4, 6, 9, 10, 15], 3)
@@ -87,7 +87,7 @@ def multiples(rng: Random, level: int) -> tuple[Asked, int]:
     }, answer
 
 
-def sequence(rng: Random, level: int) -> tuple[Asked, int]:
+def sequence(rng: Random, level: int) -> tuple[Wordings, int]:
     """A term of a recursive sequence that is reduced by a modulus at each step."""
     terms, modulus = [5, 9, 15][level], draw(rng, 30, 49) * [2, 10, 20][level] + 1
     first, times, plus = draw(rng, 2, 9), draw(rng, 3, 9), draw(rng, 2, 29)
@@ -104,7 +104,7 @@ def sequence(rng: Random, level: int) -> tuple[Asked, int]:
     }, value
 
 
-def coins(rng: Random, level: int) -> tuple[Asked, int]:
+def coins(rng: Random, level: int) -> tuple[Wordings, int]:
     """In how many ways an amount can be paid with three or four kinds of coins."""
     kinds = pick(rng, [[3, 4, 5, 6, 10], [2, 3, 4, 5, 10], [2, 3, 4, 5, 8, 10]][level], [3, 3, 4][level])
     amount = draw(rng, 40, 99) + 20 * level
@@ -122,7 +122,7 @@ def coins(rng: Random, level: int) -> tuple[Asked, int]:
     }, ways[amount]
 
 
-def paths(rng: Random, level: int) -> tuple[Asked, int]:
+def paths(rng: Random, level: int) -> tuple[Wordings, int]:
     """Shortest ways through a grid of streets around closed crossings."""
     east, north = draw(rng, 3, 5) + level, draw(rng, 4, 6) + level
     inside = [x * 100 + y for x in range(1, east) for y in range(1, north)]
@@ -144,7 +144,7 @@ def paths(rng: Random, level: int) -> tuple[Asked, int]:
     }, ways[east, north]
 
 
-def savings(rng: Random, level: int) -> tuple[Asked, int]:
+def savings(rng: Random, level: int) -> tuple[Wordings, int]:
     """Money after months of paying in more each time and taking half out now and then."""
     months, every = [6, 10, 18][level], [3, 4, 4][level]
     money = start = draw(rng, 20, 60) * 10
@@ -165,7 +165,7 @@ def savings(rng: Random, level: int) -> tuple[Asked, int]:
     }, money
 
 
-def digit_sums(rng: Random, level: int) -> tuple[Asked, int]:
+def digit_sums(rng: Random, level: int) -> tuple[Wordings, int]:
     """How many numbers of a stretch have a digit sum that leaves a given remainder."""
     low = draw(rng, 2, 9) * [10, 100, 1000][level] + draw(rng, 1, 9)
     high = low + [150, 400, 1500][level] + draw(rng, 1, 60)
@@ -180,7 +180,7 @@ def digit_sums(rng: Random, level: int) -> tuple[Asked, int]:
     }, answer
 
 
-def tickets(rng: Random, level: int) -> tuple[Asked, int]:
+def tickets(rng: Random, level: int) -> tuple[Wordings, int]:
     """Three unknown counts from a sum, a price and a relation; asked for is what one group paid."""
     child, student = draw(rng, 3, 6), draw(rng, 7, 9)
     adult = draw(rng, 11, 19)
@@ -207,7 +207,7 @@ def tickets(rng: Random, level: int) -> tuple[Asked, int]:
     }, solutions[0]
 
 
-KINDS: dict[str, Callable[[Random, int], tuple[Asked, int]]] = {
+KINDS: dict[str, Callable[[Random, int], tuple[Wordings, int]]] = {
     "remainders": remainders,
     "multiples": multiples,
     "sequence": sequence,

@@ -15,16 +15,16 @@ from typing import Literal
 
 from wonderwords import RandomWord
 
-from suites.materials.haystack import Language
+from suites.readings.scripts import Language
 
-Kind = Literal["word", "number", "uuid"]
+PhraseKind = Literal["word", "number", "uuid"]
 
 
 @dataclass(frozen=True)
 class Phrases:
     """The sentences of one language; each is (about one value, about several)."""
 
-    things: dict[Kind, str]
+    things: dict[PhraseKind, str]
     """What a value of each kind is called."""
     intro: tuple[str, str]
     needle: tuple[str, str]
@@ -111,7 +111,7 @@ def _word(rng: random.Random, language: Language) -> str:
     return rng.choice(ADJECTIVES[language].split()) + rng.choice(NOUNS[language].split())
 
 
-def draw(kind: Kind, rng: random.Random, language: Language = "en") -> str:
+def draw(kind: PhraseKind, rng: random.Random, language: Language = "en") -> str:
     """A key or value: a pair of words, a number of seven digits, or a UUID."""
     if kind == "word":
         return _word(rng, language)
@@ -121,7 +121,7 @@ def draw(kind: Kind, rng: random.Random, language: Language = "en") -> str:
 
 
 def draw_other(
-    kind: Kind,
+    kind: PhraseKind,
     rng: random.Random,
     language: Language,
     taken: Collection[str],

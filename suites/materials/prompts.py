@@ -8,11 +8,12 @@ from importlib import resources
 from typing import Any
 
 import jinja2
+from pydantic import Field
 
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.errors import BadInput
 from harness.contract.samples import Item
-from suites.base import make_item
+from suites.base import SuiteConfig, make_item
 
 LONGEST_PROMPT = 640
 """Tokens that the longest of them may take: SmolLM2's tokenizer, which splits Japanese finely, makes 550."""
@@ -23,6 +24,15 @@ TOLD = {
     "zh": "你可以调用下列函数。需要调用时，请用包含 name 和 arguments 的 JSON 对象作答。",
 }
 """What stands before the functions in a prompt whose model has no template for them."""
+
+
+class PromptsConfig(SuiteConfig):
+    """Of a suite that asks the prompts that ship."""
+
+    prompts: int = Field(48, ge=1)
+    """How many of them are answered: the first."""
+    max_tokens: int = Field(512, ge=1)
+    """Budget of one answer."""
 
 
 def shipped_prompts(suite: str, count: int, limit: int | None, tokenizer: Tokenizer) -> list[Item]:

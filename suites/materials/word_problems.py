@@ -20,7 +20,7 @@ TRAVELS = ["walk", "run", "cycle", "row"]
 RIDES = ["bus", "train", "tram", "ferry"]
 
 # A question, its worked solution, and the number that the solution ends with.
-Problem = tuple[str, str, int]
+WordProblem = tuple[str, str, int]
 
 
 class Draw:
@@ -46,35 +46,35 @@ class Draw:
         return words[self.number(0, len(words) - 1)]
 
 
-def gathered(d: Draw) -> Problem:
+def gathered(d: Draw) -> WordProblem:
     a, b = d.number(3, 19), d.number(3, 19)
     question = f"{d.who} picks {a} {d.fruit}s in the morning and {b} {d.fruit}s in the afternoon. "
     question += f"How many {d.fruit}s does {d.who} pick in all?"
     return question, f"{d.who} picks {a} + {b} = {a + b} {d.fruit}s in all.", a + b
 
 
-def given_away(d: Draw) -> Problem:
+def given_away(d: Draw) -> WordProblem:
     given, kept = d.number(2, 9), d.number(2, 12)
     question = f"{d.who} has {given + kept} {d.thing}s and gives {given} of them to {d.friend}. "
     question += f"How many {d.thing}s does {d.who} have left?"
     return question, f"{d.who} has {given + kept} - {given} = {kept} {d.thing}s left.", kept
 
 
-def packs(d: Draw) -> Problem:
+def packs(d: Draw) -> WordProblem:
     n, each = d.number(2, 9), d.number(2, 10)
     question = f"{d.who} buys {n} {d.pack}s of {d.supply}s. Each {d.pack} holds {each} {d.supply}s. "
     question += f"How many {d.supply}s does {d.who} buy?"
     return question, f"{d.who} buys {n} * {each} = {n * each} {d.supply}s.", n * each
 
 
-def shared(d: Draw) -> Problem:
+def shared(d: Draw) -> WordProblem:
     friends, each = d.number(2, 8), d.number(2, 9)
     question = f"{d.who} shares {friends * each} {d.bake}s equally among {friends} friends. "
     question += f"How many {d.bake}s does each friend get?"
     return question, f"Each friend gets {friends * each} / {friends} = {each} {d.bake}s.", each
 
 
-def market(d: Draw) -> Problem:
+def market(d: Draw) -> WordProblem:
     n, price, m, cost = d.number(2, 5), d.number(2, 4), d.number(2, 5), d.number(2, 6)
     a, b = n * price, m * cost
     question = f"At the market, {d.fruit}s cost ${price} each and {d.supply}s cost ${cost} each. "
@@ -83,7 +83,7 @@ def market(d: Draw) -> Problem:
     return question, f"{steps} Together they cost {a} + {b} = {a + b} dollars.", a + b
 
 
-def change(d: Draw) -> Problem:
+def change(d: Draw) -> WordProblem:
     n, price, left = d.number(2, 5), d.number(2, 6), d.number(2, 12)
     cost = n * price
     question = f"{d.who} has ${cost + left} and buys {n} {d.supply}s for ${price} each. "
@@ -92,7 +92,7 @@ def change(d: Draw) -> Problem:
     return question, f"{steps} {d.who} has {cost + left} - {cost} = {left} dollars left.", left
 
 
-def more_than(d: Draw) -> Problem:
+def more_than(d: Draw) -> WordProblem:
     a, more = d.number(3, 12), d.number(2, 8)
     b, total = a + more, a + a + more
     question = f"{d.who} has {a} {d.thing}s. {d.friend} has {more} more {d.thing}s than {d.who}. "
@@ -101,7 +101,7 @@ def more_than(d: Draw) -> Problem:
     return question, f"{steps} Altogether they have {a} + {b} = {total} {d.thing}s.", total
 
 
-def times_as_many(d: Draw) -> Problem:
+def times_as_many(d: Draw) -> WordProblem:
     a, times = d.number(3, 12), d.number(2, 4)
     phrase = ("twice", "three times", "four times")[times - 2]
     b, total = times * a, a + times * a
@@ -111,7 +111,7 @@ def times_as_many(d: Draw) -> Problem:
     return question, f"{steps} Together that is {a} + {b} = {total} pages.", total
 
 
-def passengers(d: Draw) -> Problem:
+def passengers(d: Draw) -> WordProblem:
     off, stay, on = d.number(2, 9), d.number(3, 15), d.number(2, 12)
     question = f"A {d.ride} sets out with {off + stay} passengers. At the first stop, {off} get off "
     question += f"and {on} get on. How many passengers are on the {d.ride} now?"
@@ -119,7 +119,7 @@ def passengers(d: Draw) -> Problem:
     return question, f"{steps} After {on} get on, there are {stay} + {on} = {stay + on}.", stay + on
 
 
-def saving(d: Draw) -> Problem:
+def saving(d: Draw) -> WordProblem:
     weekly, weeks = d.number(2, 9), d.number(3, 9)
     cost = weekly * weeks
     question = f"{d.who} saves ${weekly} every week to buy a {d.toy} that costs ${cost}. "
@@ -127,7 +127,7 @@ def saving(d: Draw) -> Problem:
     return question, f"{d.who} needs {cost} / {weekly} = {weeks} weeks.", weeks
 
 
-def bake_sale(d: Draw) -> Problem:
+def bake_sale(d: Draw) -> WordProblem:
     trays, each = d.number(2, 5), d.number(4, 8)
     baked = trays * each
     sold = d.number(2, baked - 2)
@@ -137,7 +137,7 @@ def bake_sale(d: Draw) -> Problem:
     return question, f"{steps} Then {baked} - {sold} = {baked - sold} are left.", baked - sold
 
 
-def half_used(d: Draw) -> Problem:
+def half_used(d: Draw) -> WordProblem:
     half, more = d.number(2, 10), d.number(2, 9)
     question = f"{d.who} has {2 * half} {d.fruit}s and makes jam from half of them. Then {d.they} buys "
     question += f"{more} more. How many {d.fruit}s does {d.who} have now?"
@@ -145,7 +145,7 @@ def half_used(d: Draw) -> Problem:
     return question, f"{steps} Then {d.they} has {half} + {more} = {half + more}.", half + more
 
 
-def miles(d: Draw) -> Problem:
+def miles(d: Draw) -> WordProblem:
     days, daily, last = d.number(2, 6), d.number(2, 8), d.number(2, 9)
     far = days * daily
     question = f"{d.who} {d.travel}s {daily} miles a day for {days} days and then {last} miles "
@@ -154,7 +154,7 @@ def miles(d: Draw) -> Problem:
     return question, f"{steps} In total that is {far} + {last} = {far + last} miles.", far + last
 
 
-def wages(d: Draw) -> Problem:
+def wages(d: Draw) -> WordProblem:
     rate, a, b = d.number(5, 12), d.number(2, 5), d.number(2, 5)
     pay = (a + b) * rate
     question = f"{d.who} earns ${rate} an hour. If {d.they} works {a} hours on Saturday and "
@@ -163,7 +163,7 @@ def wages(d: Draw) -> Problem:
     return question, f"{steps} The pay is {a + b} * {rate} = {pay} dollars.", pay
 
 
-def ages(d: Draw) -> Problem:
+def ages(d: Draw) -> WordProblem:
     age, older, years = d.number(5, 14), d.number(2, 9), d.number(2, 6)
     now, then = age + older, age + older + years
     question = f"{d.who} is {age} years old. {d.friend} is {older} years older than {d.who}. "
@@ -172,7 +172,7 @@ def ages(d: Draw) -> Problem:
     return question, f"{steps} In {years} years, {d.friend} will be {now} + {years} = {then}.", then
 
 
-def boxes(d: Draw) -> Problem:
+def boxes(d: Draw) -> WordProblem:
     n, each, lost = d.number(2, 6), d.number(2, 8), d.number(2, 9)
     rest = n * each
     question = f"{d.who} has {rest + lost} {d.thing}s, but {d.they} loses {lost} of them and puts "

@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from decimal import Decimal
 
+from suites.readings.plain_numbers import plain_digits
+
 TAIL = 20_000
 """So many last characters are looked at: a final answer stands at the end."""
 LONGEST = 500
@@ -31,7 +33,7 @@ _SAID = re.compile(
 )
 _SENTENCE_ENDS = re.compile(r"[.;](?=\s|$)|[。！？；]")
 _MARKUP = " \t*_:、,\"'“”「」"
-_NUMBER = re.compile(
+_AMOUNT = re.compile(
     r"(?P<minus>(?<![A-Za-z0-9)\]}])-(?=[$€£¥\d.]))?(?:[$€£¥]\s?(?P<inner>-(?=[\d.]))?)?"
     r"(?<![A-Za-z\d_^])(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 )
@@ -54,18 +56,18 @@ _FULL_WIDTH |= {0x2212: "-", 0xFFE5: "¥"}
 
 def final_number(text: str) -> str:
     """The number that an answer ends with, in plain form ("1234.5", "-7"); "" when there is none."""
-    text = _plain(text)
+    text = _ascii(text)
     for _, said in sorted([*_boxes(text), *_statements(text)], reverse=True):
         if number := _number_in(said):
             return number
-    last = _last(_NUMBER, text)
-    return _canonical(last) if last else ""
+    last = _last(_AMOUNT, text)
+    return _signed(last) if last else ""
 
 
 def plain_number(text: str) -> str:
     """`text` in plain form when it is one number and nothing else, otherwise ""."""
-    found = _NUMBER.fullmatch(_plain(text.strip()))
-    return _canonical(found) if found else ""
+    found = _AMOUNT.fullmatch(_ascii(text.strip()))
+    return _signed(found) if found else ""
 
 
 def final_letter(text: str) -> str:
@@ -96,13 +98,13 @@ def final_expression(text: str) -> str:
         formula = _FORMULA.search(said)
         if expression := _inside(formula) if formula else said.strip(_MARKUP):
             return expression
-    formula, number = _last(_FORMULA, text), _last(_NUMBER, text)
+    formula, number = _last(_FORMULA, text), _last(_AMOUNT, text)
     if formula and (not number or number.end() <= formula.end()):
         return _inside(formula)
-    return _canonical(number) if number else ""
+    return _signed(number) if number else ""
 
 
-def _plain(text: str) -> str:
+def _ascii(text: str) -> str:
     """The end of a text with ASCII digits, signs and separators; 3万5000 is 35000."""
     text = re.sub(r"(?<=[０-９])，(?=[０-９]{3})", ",", text[-TAIL:]).translate(_FULL_WIDTH)
     text = text.replace("{,}", ",").replace(r"\$", "$").replace(r"\,", "").replace(r"\!", "")
@@ -136,15 +138,13 @@ def _statements(text: str) -> Iterator[Spot]:
 def _number_in(said: str) -> str:
     """The number of a final statement: the first one after its last equals sign."""
     for part in (re.split(r"[=≈]", said)[-1], said):
-        if found := _NUMBER.search(part):
-            return _canonical(found)
+        if found := _AMOUNT.search(part):
+            return _signed(found)
     return ""
 
 
-def _canonical(found: re.Match[str]) -> str:
-    whole, _, part = found["digits"].replace(",", "").partition(".")
-    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
-    number = f"{whole}.{part}" if part else whole
+def _signed(found: re.Match[str]) -> str:
+    number = plain_digits(found["digits"])
     return f"-{number}" if (found["minus"] or found["inner"]) and number != "0" else number
 
 

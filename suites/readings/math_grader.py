@@ -25,7 +25,7 @@ MEMORY = 4 * 2**30
 """Bytes of address space for the worker."""
 
 Worker = tuple[SpawnProcess, Connection]
-Verdict = Literal["same", "other", "gold"]
+Same = Literal["same", "other", "gold"]
 """gold: the gold answer cannot be read."""
 
 _COUNTED = re.compile(r"(-?[\d.,/]+)\s+[A-Za-z]{3}[A-Za-z ]*")
@@ -53,12 +53,12 @@ def same_expression(gold: str, answer: str) -> bool:
             if _ask(worker, "1", "1", START) is None:  # the start does not count
                 raise GraderError("the process that compares expressions does not start")
             _worker = worker
-        verdict = _ask(_worker, gold, answer, SECONDS)
-        if verdict is None:
+        found = _ask(_worker, gold, answer, SECONDS)
+        if found is None:
             _worker = None
-    if verdict == "gold":
+    if found == "gold":
         raise GraderError(f"the gold answer {gold[:100]!r} cannot be read")
-    return verdict == "same"
+    return found == "same"
 
 
 def _start() -> Worker:
@@ -70,14 +70,14 @@ def _start() -> Worker:
     return process, ours
 
 
-def _ask(worker: Worker, gold: str, answer: str, seconds: int) -> Verdict | None:
-    """None: no verdict in time, and the worker is ended."""
+def _ask(worker: Worker, gold: str, answer: str, seconds: int) -> Same | None:
+    """None: no answer in time, and the worker is ended."""
     process, pipe = worker
     try:
         pipe.send((gold, answer, seconds))
         if pipe.poll(seconds + 2):  # the worker's own alarm comes first
-            verdict: Verdict = pipe.recv()
-            return verdict
+            found: Same = pipe.recv()
+            return found
     except (EOFError, OSError):  # it has ended
         pass
     process.kill()
@@ -99,12 +99,12 @@ def _serve(pipe: Connection) -> None:
         except EOFError:
             return
         signal.alarm(seconds)
-        verdict = _judge(gold, answer)
+        found = _judge(gold, answer)
         signal.alarm(0)
-        pipe.send(verdict)
+        pipe.send(found)
 
 
-def _judge(gold: str, answer: str) -> Verdict:
+def _judge(gold: str, answer: str) -> Same:
     """In the worker."""
     from math_verify import parse, verify  # type: ignore[import-untyped]
 

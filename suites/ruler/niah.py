@@ -11,8 +11,9 @@ from typing import Literal
 
 from harness.contract.chat import Messages
 from suites.materials.fitting import user
-from suites.materials.haystack import Language, noise, of_sentences, running_text, topped_up
-from suites.materials.needle_phrases import PHRASES, Kind, draw_other
+from suites.materials.haystack import noise, of_sentences, running_text, topped_up
+from suites.materials.needle_phrases import PHRASES, PhraseKind, draw_other
+from suites.readings.scripts import Language
 from suites.ruler.task import Made, Place
 
 DEPTHS = tuple(i / 39 for i in range(40))
@@ -23,8 +24,8 @@ class Niah:
     """One line of RULER's table of needle tasks."""
 
     haystack: Literal["noise", "text", "needles"]
-    keys: Kind = "word"
-    values: Kind = "number"
+    keys: PhraseKind = "word"
+    values: PhraseKind = "number"
     n_keys: int = 1
     """Keys that have needles."""
     n_values: int = 1
@@ -61,7 +62,7 @@ def niah(place: Place) -> Made:
     haystack = running_text(task.language) if task.haystack == "text" else noise(task.language)
     names: set[str] = set()
 
-    def fresh(kind: Kind) -> str:
+    def fresh(kind: PhraseKind) -> str:
         names.add(name := draw_other(kind, rng, task.language, names, haystack.holds))
         return name
 

@@ -1,4 +1,4 @@
-"""SQuAD and HotpotQA, for RULER: $QUANTGATE_DATA/squad and /hotpotqa, else the hub's data sets."""
+"""SQuAD and HotpotQA, for RULER: files of QUANTGATE_DATA, else the hub's data sets."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.contract.datasets import PublicDataset, public_dataset
 from harness.contract.errors import BadInput
+from harness.contract.text import quoted
 
 
-class Question(BaseModel):
+class QaQuestion(BaseModel):
     """One question with the documents that answer it."""
 
     model_config = ConfigDict(frozen=True)
@@ -29,7 +31,7 @@ class Question(BaseModel):
     """Documents that are about the same without being needed."""
 
 
-Pool = tuple[tuple[Question, ...], tuple[str, ...]]
+Pool = tuple[tuple[QaQuestion, ...], tuple[str, ...]]
 """Questions, and all documents."""
 
 
@@ -53,9 +55,10 @@ def hotpotqa() -> Pool:
 
 @cache
 def _squad(data: str | None) -> Pool:
-    files = _files(data, "squad", lambda content: isinstance(content, dict) and "data" in content)
+    dataset = _dataset("qa_1")
+    files = _files(data, dataset, lambda content: isinstance(content, dict) and "data" in content)
     if not files:
-        return _pool("rajpurkar/squad_v2", _squad_rows(_hub("squad", "rajpurkar/squad_v2")))
+        return _pool(dataset.hub_id, _squad_rows(_hub(dataset)))
     return _checked(files, lambda content: _squad_rows(_squad_flat(content)))
 
 
@@ -69,13 +72,13 @@ def _squad_flat(content: Any) -> Iterable[Mapping[str, Any]]:
                 yield row | {"question": asked["question"], "answers": answers}
 
 
-def _squad_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+def _squad_rows(rows: Iterable[Mapping[str, Any]]) -> list[QaQuestion]:
     rows = list(rows)
     articles: dict[str, dict[str, None]] = {}
     for row in rows:
         articles.setdefault(row["title"], {})[row["context"]] = None
     return [
-        Question(
+        QaQuestion(
             name=row["id"],
             question=row["question"],
             answers=tuple(dict.fromkeys(row["answers"]["text"])),
@@ -92,10 +95,10 @@ def _hotpotqa(data: str | None) -> Pool:
     def whole(content: Any) -> bool:
         return isinstance(content, list) and bool(content) and isinstance(content[0], dict) and "context" in content[0]
 
-    files = _files(data, "hotpotqa", whole)
+    dataset = _dataset("qa_2")
+    files = _files(data, dataset, whole)
     if not files:
-        rows = _hub("hotpotqa", "hotpotqa/hotpot_qa", "distractor")
-        return _pool("hotpotqa/hotpot_qa", _hotpot_rows(map(_hotpot_flat, rows)))
+        return _pool(dataset.hub_id, _hotpot_rows(map(_hotpot_flat, _hub(dataset))))
     return _checked(files, _hotpot_rows)
 
 
@@ -109,7 +112,7 @@ def _hotpot_flat(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"_id": row["id"], "question": row["question"], "answer": row["answer"]} | pairs
 
 
-def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
+def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[QaQuestion]:
     found = []
     for row in rows:
         needed = {title for title, _ in row["supporting_facts"]}
@@ -117,7 +120,7 @@ def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
         gold = tuple(text for title, text in documents.items() if title in needed)
         near = tuple(text for title, text in documents.items() if title not in needed)
         found.append(
-            Question(name=row["_id"], question=row["question"], answers=(row["answer"],), gold=gold, near=near)
+            QaQuestion(name=row["_id"], question=row["question"], answers=(row["answer"],), gold=gold, near=near)
         )
     return found
 
@@ -125,12 +128,18 @@ def _hotpot_rows(rows: Iterable[Mapping[str, Any]]) -> list[Question]:
 # -- where rows come from ------------------------------------------------------------------------------------
 
 
-def _files(data: str | None, name: str, fits: Callable[[Any], bool]) -> list[tuple[Path, Any]]:
+def _dataset(task: str) -> PublicDataset:
+    found = public_dataset("ruler", task)
+    assert found is not None, task
+    return found
+
+
+def _files(data: str | None, dataset: PublicDataset, fits: Callable[[Any], bool]) -> list[tuple[Path, Any]]:
     """The JSON files of a folder in $QUANTGATE_DATA that have the published form."""
     if not data:
         return []
     found = []
-    for path in sorted((Path(data) / name).glob("*.json")):
+    for path in sorted(Path(data).glob(dataset.file)):
         try:
             content = json.loads(path.read_text("utf-8"))
         except (OSError, ValueError) as error:
@@ -140,33 +149,34 @@ def _files(data: str | None, name: str, fits: Callable[[Any], bool]) -> list[tup
     return found
 
 
-def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[Question]]) -> Pool:
-    questions: list[Question] = []
+def _checked(files: list[tuple[Path, Any]], read: Callable[[Any], list[QaQuestion]]) -> Pool:
+    questions: list[QaQuestion] = []
     for path, content in files:
         try:
             questions += read(content)
         except (KeyError, TypeError, ValueError, ValidationError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = quoted(str(error), 200)
             raise BadInput(f"{path} is not in the published form: {type(error).__name__}: {reason}") from error
     return _pool(", ".join(str(path) for path, _ in files), questions)
 
 
-def _pool(source: str, questions: list[Question]) -> Pool:
+def _pool(source: str, questions: list[QaQuestion]) -> Pool:
     if not questions:
         raise BadInput(f"{source}: no answerable question in it")
     documents = dict.fromkeys(text for question in questions for text in (*question.gold, *question.near))
     return tuple(questions), tuple(documents)
 
 
-def _hub(folder: str, name: str, subset: str | None = None) -> Iterable[Mapping[str, Any]]:
+def _hub(dataset: PublicDataset) -> Iterable[Mapping[str, Any]]:
     from datasets import load_dataset
 
     try:
-        rows: Iterable[Mapping[str, Any]] = load_dataset(name, subset, split="validation")
+        rows: Iterable[Mapping[str, Any]] = load_dataset(dataset.hub_id, dataset.config, split=dataset.split)
     except Exception as error:  # every error of a download
         reason = str(error).strip().splitlines()
         raise BadInput(
-            f"no {folder} data: set QUANTGATE_DATA to a folder with {folder}/*.json in its published form, or leave "
-            f"its task out; the hub's {name} cannot be had ({type(error).__name__}: {reason[0] if reason else ''})"
+            f"no {dataset.file.split('/')[0]} data: set QUANTGATE_DATA to a folder with {dataset.file} in its "
+            f"published form, or leave its task out; the hub's {dataset.hub_id} cannot be had "
+            f"({type(error).__name__}: {reason[0] if reason else ''})"
         ) from error
     return rows

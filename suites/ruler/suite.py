@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 
 from pydantic import Field, field_validator
 
 from harness.contract.chat import Tokenizer
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
+from suites.base import Distinct, LengthsConfig, LengthsSuite, make_item, make_sample
 from suites.materials.fitting import FIRST, TooShort, fit
 from suites.ruler.niah import NIAH, niah
 from suites.ruler.qa import qa
@@ -48,16 +46,13 @@ TRIED = 100
 """Items that must fit the length that a refusal names."""
 
 
-class RulerConfig(AnswerConfig):
+class RulerConfig(LengthsConfig):
     """`ruler` in a policy."""
 
-    lengths: Distinct[int]
-    """Prompt lengths in tokens, chat template included."""
     tasks: Distinct[str] = tuple(PUBLISHED)
     """The thirteen tasks; also niah_single_, niah_word_ and niah_multikey_ with ja or zh."""
     per_task: int = Field(50, ge=1)
     """Items for each task and length."""
-    seed: int = 42
 
     @field_validator("tasks")
     @classmethod
@@ -67,18 +62,12 @@ class RulerConfig(AnswerConfig):
         return tasks
 
 
-class Ruler(ChatSuite):
+class Ruler(LengthsSuite):
     """The suite."""
 
     name = "ruler"
 
-    def __init__(self, config: RulerConfig, sampling: Sampling, folder: Path) -> None:
-        self._config = config
-        self.max_tokens = config.max_tokens or sampling.max_tokens
-
-    @property
-    def context_needed(self) -> int:
-        return max(self._config.lengths) + self.max_tokens
+    _config: RulerConfig
 
     def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
         """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.

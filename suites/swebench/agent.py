@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.contract.errors import BadInput
-from harness.contract.files import write_whole
+from harness.contract.extras import MODAL_EXTRA
+from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint
-from harness.serving.commands import run_guarded
+from harness.serving.guarded_command import run_guarded
 from suites.swebench.trajectory import (
+    AgentRun,
     InfrastructureError,
-    Trajectory,
     has_ended,
     raise_unless_ended,
-    read_trajectory,
+    read_agent_run,
     trajectory_path,
 )
 
@@ -38,7 +39,6 @@ CONFIGS: dict[Format, tuple[str, str]] = {
 is said since that configuration does not: tools would be offered to a model that is told to write text."""
 
 MODAL_MODULES = ("modal", "swerex", "boto3")
-MODAL_EXTRA = "pip install 'quantgate[modal]'"
 WATCHED = "suites.swebench.environment.WatchedContainer"
 """The class of the agent's container, by the name under which mini-swe-agent loads it."""
 
@@ -68,7 +68,7 @@ async def solve(
     endpoint: Endpoint,
     settings: AgentSettings,
     cleanup: Sequence[str],
-) -> Trajectory:
+) -> AgentRun:
     """Let the agent work on one instance; a trajectory in `folder` that the model had ended is taken as it is.
 
     Any other one is of an agent that outlived its gate, or its server: it says nothing of this run, and is made anew.
@@ -96,11 +96,11 @@ async def solve(
             raise InfrastructureError(f"the agent did not end ({log})") from None
         finally:
             shutil.rmtree(folder / "cache", ignore_errors=True)
-    trajectory = read_trajectory(path)
-    for fingerprint, prompt_tokens in () if there else trajectory.answers:
+    agent_run = read_agent_run(path)
+    for fingerprint, prompt_tokens in () if there else agent_run.answers:
         endpoint.note(fingerprint, prompt_tokens, settings.max_tokens)
-    raise_unless_ended(trajectory, endpoint.url)
-    return trajectory
+    raise_unless_ended(agent_run, endpoint.url)
+    return agent_run
 
 
 def require_agent() -> None:

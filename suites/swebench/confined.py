@@ -29,7 +29,7 @@ from typing import Any
 
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import validate
-from harness.serving.containers import LABEL, Limits, create_options
+from harness.serving.containers import LABEL, ContainerLimits, create_options
 
 KNOWN = {"name", "user", "detach", "cap_add"}
 """What swebench 5 gives `containers.create` besides image and command."""
@@ -40,7 +40,7 @@ class UnconfinedError(Exception):
     """A container would have been made, or was made, without its limits."""
 
 
-def confined_arguments(limits: Limits, label: str) -> list[str]:
+def confined_arguments(limits: ContainerLimits, label: str) -> list[str]:
     """The arguments of this module before `--`."""
     return [limits.model_dump_json(), label]
 
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
             raise SystemExit(RunFailed.exit_code)
 
 
-def _parsed(arguments: list[str]) -> tuple[Limits, str, str, list[str]]:
+def _parsed(arguments: list[str]) -> tuple[ContainerLimits, str, str, list[str]]:
     try:
         split = arguments.index("--")
         limits_json, label = arguments[:split]
@@ -73,10 +73,10 @@ def _parsed(arguments: list[str]) -> tuple[Limits, str, str, list[str]]:
         limits = json.loads(limits_json)
     except ValueError:
         raise BadInput("python -m suites.swebench.confined LIMITS_JSON LABEL -- MODULE ARGUMENTS...") from None
-    return validate(Limits, limits, "limits of containers"), label, module, rest
+    return validate(ContainerLimits, limits, "limits of containers"), label, module, rest
 
 
-def confine(limits: Limits, label: str) -> list[str]:
+def confine(limits: ContainerLimits, label: str) -> list[str]:
     """Wrap the Docker SDK of this process. Returns a list that takes a line for each container that was refused.
 
     Raises:
@@ -115,7 +115,7 @@ def confine(limits: Limits, label: str) -> list[str]:
     return refused
 
 
-def unmet(attrs: Mapping[str, Any], limits: Limits, label: str) -> list[str]:
+def unmet(attrs: Mapping[str, Any], limits: ContainerLimits, label: str) -> list[str]:
     """What a container lacks of its label and limits, by what the engine says of it (`docker inspect`)."""
     host = attrs.get("HostConfig") or {}
     wanted = create_options(limits, label)

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput, first_error
+from harness.contract.text import quoted
 
 
 def _from_json(value: Any) -> Any:
@@ -26,7 +28,7 @@ Tests = Annotated[list[str], BeforeValidator(_from_json)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Row(BaseModel):
+class InstanceRow(BaseModel):
     """What solving and grading an instance need, in the schema of swebench 5. The gold patch is never read."""
 
     model_config = ConfigDict(frozen=True)
@@ -45,7 +47,7 @@ class Row(BaseModel):
     image_assets: Any = None
 
 
-def load_rows(dataset: str, split: str) -> Iterator[Row]:
+def load_rows(dataset: str, split: str) -> Iterator[InstanceRow]:
     """The rows of a .jsonl file, or of a data set of the hub, in their order.
 
     Raises:
@@ -63,20 +65,20 @@ def load_rows(dataset: str, split: str) -> Iterator[Row]:
         raise BadInput(f"{dataset}: no row is in it")
 
 
-def _checked(data: Any, where: str) -> Row:
+def _checked(data: Any, where: str) -> InstanceRow:
     if not isinstance(data, dict):
         raise BadInput(f"{where}: not an object")
     name = data.get("instance_id")
     where += f" ({name[:80]})" if isinstance(name, str) else ""
-    needed = [field for field, info in Row.model_fields.items() if info.is_required()]
+    needed = [field for field, info in InstanceRow.model_fields.items() if info.is_required()]
     missing = [field for field in needed if data.get(field) is None]
     if missing:
         raise BadInput(
             f"{where}: lacks {', '.join(missing)}: an older schema of SWE-bench; rows of swebench 5 have them "
-            "(SWE-bench/SWE-bench_Verified on the hub)"
+            f"({SWEBENCH.hub_id} on the hub)"
         )
     try:
-        return Row.model_validate({field: data[field] for field in Row.model_fields if field in data})
+        return InstanceRow.model_validate({field: data[field] for field in InstanceRow.model_fields if field in data})
     except ValidationError as error:
         raise BadInput(f"{where}: {first_error(error, 'row')}") from None
 
@@ -102,6 +104,5 @@ def _hub_rows(dataset: str, split: str) -> Iterator[Any]:
     except BadInput:
         raise
     except Exception as error:  # of many kinds: no network, no such data set, no such split
-        said = " ".join(str(error).split())[:200]
-        what = f"suite swebench: data set {dataset} (split {split}) cannot be loaded: {said}"
+        what = f"suite swebench: data set {dataset} (split {split}) cannot be loaded: {quoted(str(error), 200)}"
         raise BadInput(f"{what}; give a .jsonl file") from None

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.files import read_json, write_whole
-from harness.runs.instances import Outcome
-from harness.serving.commands import run_guarded
+from harness.contract.whole_files import read_json, write_whole
+from harness.runs.instances import InstanceOutcome
+from harness.serving.guarded_command import run_guarded
 from suites.swebench.trajectory import InfrastructureError
 
 HARNESS = "swebench.harness.run_evaluation"
@@ -39,7 +39,7 @@ MARGIN_SECONDS = 900.0
 class Grade:
     """What came of one patch."""
 
-    outcome: Outcome
+    outcome: InstanceOutcome
     timed_out: bool = False
     test_output: Path | None = None
     tests: dict[str, dict[str, list[str]]] = field(default_factory=dict)

@@ -18,15 +18,16 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.contract.chat import Tokenizer
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
-from harness.runs.instances import InstanceResult, read_result, sample_of_result, write_result
+from harness.runs.instances import BROKEN, InstanceResult, read_result, sample_of_result, write_result
 from harness.serving.containers import (
+    ContainerLimits,
     EngineError,
-    Limits,
     cleanup_command,
     cli,
     image_digest,
@@ -46,7 +47,7 @@ from suites.swebench.agent import (
 from suites.swebench.confined import confined_arguments
 from suites.swebench.data import load_rows
 from suites.swebench.grading import Grade, grade, require_grader
-from suites.swebench.trajectory import InfrastructureError, Trajectory, trajectory_path
+from suites.swebench.trajectory import AgentRun, InfrastructureError, trajectory_path
 
 TASK = "instances"
 PROMPT_TOKENS = 4096
@@ -58,9 +59,9 @@ TIMEOUTS = 2
 class SwebenchConfig(AnswerConfig):
     """`swebench` in a policy."""
 
-    dataset: str = "SWE-bench/SWE-bench_Verified"
+    dataset: str = SWEBENCH.hub_id
     """A data set of the hub, or a .jsonl file, with the columns of swebench 5."""
-    split: str = "test"
+    split: str = SWEBENCH.split
     instances: tuple[str, ...] = ()
     """Only these; all when empty."""
     workers: int = Field(4, ge=1)
@@ -79,7 +80,7 @@ class SwebenchConfig(AnswerConfig):
     """Of pulling an image and starting a container."""
     retries: int = Field(2, ge=0)
     """Further tries after a failure of the infrastructure."""
-    containers: Limits = Limits()
+    containers: ContainerLimits = ContainerLimits()
     """What a container may use; no network unless asked for."""
     modal: bool = False
     """Containers at Modal, for machines that can run no engine (`swebench --modal`); no limits of ours apply there."""
@@ -161,17 +162,17 @@ class Swebench(Suite):
     async def _run(self, item: Item, role: Role, endpoint: Endpoint, folder: Path) -> InstanceResult:
         """One result, of as many tries as the policy allows. Raises EndpointError: the server failed."""
         failures: list[str] = []
-        trajectory, graded, timeouts, seconds = Trajectory("none"), Grade("infrastructure error"), 0, 0.0
+        agent_run, graded, timeouts, seconds = AgentRun("none"), Grade(BROKEN), 0, 0.0
         while timeouts < TIMEOUTS:  # tests that took too long have a further try that is not counted as a retry
             try:
-                trajectory = await self._solve(item, endpoint, folder)
+                agent_run = await self._solve(item, endpoint, folder)
                 start = time.monotonic()
-                graded = await self._grade(item, role, folder, trajectory.patch)
+                graded = await self._grade(item, role, folder, agent_run.patch)
                 seconds = time.monotonic() - start
             except InfrastructureError as error:
                 failures.append(str(error)[:300])
                 if len(failures) > self._config.retries:
-                    graded = Grade("infrastructure error")  # whatever an earlier try took too long for
+                    graded = Grade(BROKEN)  # whatever an earlier try took too long for
                     break
                 continue
             if not graded.timed_out:
@@ -181,14 +182,14 @@ class Swebench(Suite):
             instance_id=item.item,
             role=role,
             outcome=graded.outcome,
-            exit_status=trajectory.exit_status,
-            patch=trajectory.patch,
-            steps=trajectory.steps,
-            prompt_tokens=trajectory.prompt_tokens,
-            completion_tokens=trajectory.completion_tokens,
-            cut_steps=trajectory.cut_steps,
-            format_errors=trajectory.format_errors,
-            agent_seconds=trajectory.seconds,
+            exit_status=agent_run.exit_status,
+            patch=agent_run.patch,
+            steps=agent_run.steps,
+            prompt_tokens=agent_run.prompt_tokens,
+            completion_tokens=agent_run.completion_tokens,
+            cut_steps=agent_run.cut_steps,
+            format_errors=agent_run.format_errors,
+            agent_seconds=agent_run.seconds,
             grading_seconds=round(seconds, 3),
             tests_timed_out=graded.timed_out,
             image=item.data["row"]["image"],
@@ -201,7 +202,7 @@ class Swebench(Suite):
             tests=graded.tests,
         )
 
-    async def _solve(self, item: Item, endpoint: Endpoint, folder: Path) -> Trajectory:
+    async def _solve(self, item: Item, endpoint: Endpoint, folder: Path) -> AgentRun:
         config, label, confined = self._config, str(folder), not self._config.modal
         settings = AgentSettings(
             format=config.format,
@@ -242,7 +243,7 @@ def _finished(folder: Path) -> InstanceResult | None:
         result = read_result(folder)
     except BadInput:
         return None
-    return None if result.outcome == "infrastructure error" else result
+    return None if result.outcome == BROKEN else result
 
 
 def _digest(image: str) -> str | None:

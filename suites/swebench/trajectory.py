@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.endpoint.answers import EndpointError, ErrorKind
-from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, SUBMITTED
+from harness.contract.error_kinds import RequestErrorKind
+from harness.endpoint.answers import EndpointError
+from harness.runs.instances import AT_A_LIMIT, BAD_FORMAT, CONTEXT_FULL, SUBMITTED
 
-SERVER_ERRORS: dict[str, ErrorKind] = {
+SERVER_ERRORS: dict[str, RequestErrorKind] = {
     "APIConnectionError": "unreachable",
     "Timeout": "timeout",
     "APIError": "server",
@@ -38,8 +39,8 @@ class InfrastructureError(Exception):
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """What a trajectory says, as far as a gate must know it."""
+class AgentRun:
+    """What a trajectory says of a run of the agent, as far as a gate must know it."""
 
     exit_status: str
     patch: str = ""
@@ -61,7 +62,7 @@ def trajectory_path(folder: Path, instance: str) -> Path:
     return folder / instance / f"{instance}.traj.json"
 
 
-def read_trajectory(path: Path) -> Trajectory:
+def read_agent_run(path: Path) -> AgentRun:
     """Read a trajectory that mini-swe-agent has saved: the model wrote most of it, so nothing of it is believed.
 
     Raises:
@@ -80,10 +81,10 @@ def read_trajectory(path: Path) -> Trajectory:
     status, patch = str(info.get("exit_status") or "none"), info.get("submission")
     said = str(info.get("exception_str") or "")
     if CONTEXT_IS_FULL in said and status in SERVER_ERRORS:
-        status = "ContextWindowExceededError"
+        status = CONTEXT_FULL
     answers = list(_answers(messages))
     times = [t for message in messages if isinstance(t := _extra(message).get("timestamp"), int | float)]
-    return Trajectory(
+    return AgentRun(
         exit_status=status,
         patch=patch if status == SUBMITTED and isinstance(patch, str) else "",
         said=" ".join(said.split())[:300],
@@ -127,19 +128,19 @@ def _count(value: Any) -> int:
 def has_ended(path: Path) -> bool:
     """Whether a whole trajectory is there that the model has ended. mini-swe-agent does not write it in one piece."""
     try:
-        return read_trajectory(path).exit_status in ENDED_BY_THE_MODEL
+        return read_agent_run(path).exit_status in ENDED_BY_THE_MODEL
     except InfrastructureError:
         return False
 
 
-def raise_unless_ended(trajectory: Trajectory, url: str) -> None:
+def raise_unless_ended(agent_run: AgentRun, url: str) -> None:
     """Pass what the model itself has ended, at a limit or by submitting."""
-    status = trajectory.exit_status
+    status = agent_run.exit_status
     if status in ENDED_BY_THE_MODEL:
         return
     if status in SERVER_ERRORS:
-        raise EndpointError(SERVER_ERRORS[status], f"{url}: the agent's request: {trajectory.said}")
-    raise InfrastructureError(f"agent: {status}: {trajectory.said}")
+        raise EndpointError(SERVER_ERRORS[status], f"{url}: the agent's request: {agent_run.said}")
+    raise InfrastructureError(f"agent: {status}: {agent_run.said}")
 
 
 def _reason(path: Path) -> str:

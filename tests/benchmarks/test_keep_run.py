@@ -8,7 +8,9 @@ from typing import Any
 from benchmarks.agent_report import make_run, stages
 from benchmarks.keep_run import main, scores
 from harness.contract.samples import Role, Sample
+from harness.judging.verdict import SCHEMA_VERSION, Verdict
 from harness.runs.folder import RunFolder
+from harness.runs.manifest import Manifest
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -68,3 +70,15 @@ def test_the_policy_of_each_run_that_is_not_a_shipped_one_is_beside_it() -> None
     assert len(manifests) >= 9
     for manifest in manifests:
         assert manifest["policy_name"] == "ci" or manifest["policy_sha256"] in policies
+
+
+def test_what_was_kept_of_every_run_still_loads() -> None:
+    """Verdicts of schema 1 were never readable by later versions: they are stored as they were."""
+    loaded = 0
+    for path in RESULTS.glob("*.json"):
+        kept = json.loads(path.read_text("utf-8"))
+        if "manifest" in kept:
+            Manifest.model_validate(kept["manifest"])
+            if kept["verdict"]["schema_version"] == SCHEMA_VERSION:
+                loaded += len(Verdict.model_validate(kept["verdict"]).checks) > 0
+    assert loaded >= 6

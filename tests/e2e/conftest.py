@@ -18,19 +18,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from harness.contract.datasets import PUBLIC_DATASETS
 from harness.runs.folder import RunFolder
-from suites.readings.scripts import LANGUAGES
 from suites.ruler.suite import PUBLISHED
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
-COT = {
-    "gsm8k": "gsm8k/test.jsonl",
-    "math500": "math500/math500_full.jsonl",
-    "mmlu_pro": "mmlu_pro/test_stratified_1400.jsonl",
-    "aime24": "aime/aime24.jsonl",
-    "aime25": "aime/aime25.jsonl",
-    **{f"mgsm_{language}": f"mgsm/mgsm_{language}.jsonl" for language in LANGUAGES},
-}
+COT = {dataset.task: dataset.file for dataset in PUBLIC_DATASETS if dataset.suite == "cot"}
 """cot tasks whose data are not this project's -> the file of QUANTGATE_DATA that they need."""
 QA = {"qa_1": "squad", "qa_2": "hotpotqa"}
 """ruler tasks likewise -> the folder they need."""

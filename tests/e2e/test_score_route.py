@@ -16,8 +16,8 @@ from harness.contract.policy import Requests, Sampling, load_policy
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.parity.steadiness import SETTLE_SECONDS, read_after, read_counters
 from harness.runs.progress import Meter
+from harness.serving.flags import SERVED_NAME, plan_servers
 from harness.serving.hardware import detect
-from harness.serving.plans import SERVED_NAME, plan_servers
 from harness.serving.servers import serve
 
 pytestmark = pytest.mark.e2e

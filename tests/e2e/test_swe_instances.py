@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoint.models import cache_folder
+from harness.contract.whole_files import cache_folder
 from tests.e2e.swe_instances import instances, missing, scripted_fix
 
 NO_EFFECT = """\

@@ -17,7 +17,8 @@ import psutil
 import pytest
 from fake_server import FakeServer
 
-from harness.checkpoint.models import cache_folder, resolve_model
+from harness.checkpoint.models import resolve_model
+from harness.contract.whole_files import cache_folder
 from harness.runs.folder import RunFolder
 from harness.runs.instances import read_result
 from harness.serving.containers import LABEL

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from command_line import Ended, Quantgate
-from elsewhere import Both, Record, write
 from fake_server import FakeServer
+from foreign_results import Both, Record, write
 from jobs import Model
 
 from harness import cli

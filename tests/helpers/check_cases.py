@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from made import documents, measured, sample, spread
+from verdict_samples import documents, measured, sample, spread
 
 from harness.contract.samples import ROLES, Role, Sample
 

@@ -15,14 +15,14 @@ from benchmarks.trajectories import write_instance
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Role
 from harness.runs.folder import RunFolder
-from harness.runs.instances import SUITE, InstanceResult, Outcome, read_result, sample_of_result, write_result
+from harness.runs.instances import SUITE, InstanceOutcome, InstanceResult, read_result, sample_of_result, write_result
 from suites.base import make_item
 
 SEALED = parse_policy(POLICY)
 
 
 def instance_run(
-    path: Path, outcomes: Mapping[str, tuple[Outcome | None, Outcome | None]], seed: int = 0
+    path: Path, outcomes: Mapping[str, tuple[InstanceOutcome | None, InstanceOutcome | None]], seed: int = 0
 ) -> tuple[RunFolder, random.Random]:
     """A run of these instances, by the outcomes of reference and candidate; None was not run."""
     folder, facts, rng = RunFolder(path), manifest(SEALED, {f"{SUITE}/instances": len(outcomes)}), random.Random(seed)

@@ -9,13 +9,14 @@ from typing import Any
 from fake_server import FakeServer, FakeVllm
 
 from harness.contract.items import ItemRef
+from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES, Item, Role, Sample
 from harness.endpoint.client import Endpoint
 from harness.gate.job import Job, order_items
 from harness.gate.questions import ask_everything
 from harness.runs.folder import RunFolder
-from harness.runs.manifest import Manifest, ModelFacts, ServerFacts
+from harness.runs.manifest import Manifest, ServerFacts
 from harness.runs.progress import Reporter
 from suites.base import Suite, make_item, make_sample
 

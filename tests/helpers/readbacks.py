@@ -7,8 +7,8 @@ import pytest
 from fake_server import FakeServer, FakeVllm, ask
 
 from harness.contract.errors import NotComparable
+from harness.contract.model_facts import ModelFacts
 from harness.parity.readback import read_back
-from harness.runs.manifest import ModelFacts
 
 
 def facts(path: Path | None = None, **more: Any) -> ModelFacts:

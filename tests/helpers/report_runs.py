@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import ROLES, Item, Role, Sample, sha256_of
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import Verdict, judge
 from harness.runs.folder import RunFolder
-from harness.runs.manifest import Manifest, ModelFacts, ServerFacts, Stage
+from harness.runs.manifest import Manifest, ServerFacts, Stage
 
 SEALED = parse_policy(
     """name: demo

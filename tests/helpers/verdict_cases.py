@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from made import Plan, counts, pairs, plan, policy
+from verdict_samples import Plan, counts, pairs, plan, policy
 
 from harness.contract.samples import Sample
 from harness.judging.checks import CheckResult

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from harness.checkpoint.models import DEMO_NAME, cache_folder
+from harness.checkpoint.models import DEMO_NAME
+from harness.contract.whole_files import cache_folder
 
 TEMPLATE = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"

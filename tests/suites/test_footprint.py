@@ -7,12 +7,13 @@ import pytest
 from fake_server import FakeServer, ask
 from hypothesis import given
 from hypothesis import strategies as st
-from made import decided
+from verdict_samples import decided
 
 from harness.contract.policy import Sampling
 from harness.contract.samples import Role, Sample
 from harness.endpoint.client import Endpoint, EndpointError
-from suites.footprint import GIB, GPU_SIZES, MOST_GPUS, OVERHEAD_GIB, USABLE, Footprint, FootprintConfig, gpus_needed
+from harness.serving.hardware import GIB
+from suites.footprint import GPU_SIZES, MOST_GPUS, OVERHEAD_GIB, USABLE, Footprint, FootprintConfig, gpus_needed
 
 MEASURED = {"bytes": 15.0 * GIB, "parameters": 8e9, "bits_per_weight": 16.0, "draft_bytes": 0.0, "kv_bytes": 8.0 * GIB}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruler_made import body_of, length_of, text_of
+from ruler_tasks import body_of, length_of, text_of
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, validate

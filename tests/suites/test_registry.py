@@ -7,7 +7,7 @@ import pytest
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Check, Policy, Serving
-from suites.cot import Cot
+from suites.cot.suite import Cot
 from suites.divergence.suite import Divergence
 from suites.registry import SUITES, make_suites
 from suites.ruler.suite import Ruler

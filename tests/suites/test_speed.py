@@ -11,7 +11,7 @@ import bench_stub
 import psutil
 import pytest
 from fake_server import FakeServer, FakeVllm, Reply, ask
-from made import decided, measured
+from verdict_samples import decided, measured
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Requests, Sampling
@@ -20,7 +20,7 @@ from harness.endpoint.client import Asked, Endpoint, EndpointError
 from harness.judging.statistics import ratio_interval
 from harness.parity.steadiness import read_after, read_counters
 from suites import speed
-from suites.speed import METRICS, Load, Speed, SpeedConfig, bench_command, read_result
+from suites.speed import METRICS, Load, Speed, SpeedConfig, bench_command, read_figures
 
 SMALL = {"concurrency": (2,), "rounds": 1, "waves": 4, "warmups": 3, "input_tokens": 100, "output_tokens": 20}
 
@@ -169,7 +169,7 @@ def test_a_figure_that_is_none_is_garbage(tmp_path: Path, name: str, value: Any)
     path = tmp_path / "r.json"
     path.write_text(json.dumps(bench_stub.good_result(8, 100, 20) | {name: value}))
     with pytest.raises(EndpointError, match=f"^garbage: r.json: {name} is") as error:
-        read_result(path)
+        read_figures(path)
     assert len(str(error.value)) < 320
 
 
@@ -180,9 +180,9 @@ def test_a_file_that_is_no_result_is_garbage(tmp_path: Path, raw: str) -> None:
     path = tmp_path / "r.json"
     path.write_bytes(raw.encode("utf-8", "surrogatepass"))
     with pytest.raises(EndpointError, match=r"^garbage"):
-        read_result(path)
+        read_figures(path)
     with pytest.raises(EndpointError, match=r"^garbage"):
-        read_result(tmp_path / "none.json")
+        read_figures(tmp_path / "none.json")
 
 
 def test_an_old_result_is_never_taken_for_a_new_one(bench: Stubbed) -> None:
@@ -234,7 +234,7 @@ def test_prompts_that_the_server_knew_are_refused(bench: Stubbed) -> None:
 
 
 def test_the_benchmarks_requests_are_counted_as_ours(bench: Stubbed) -> None:
-    """As test_steady.py does it: what the server has counted is what the endpoint says it asked."""
+    """As test_steadiness.py does it: what the server has counted is what the endpoint says it asked."""
 
     async def before_and_after(endpoint: Endpoint) -> dict[str, str]:
         bench.endpoint_ready(endpoint)

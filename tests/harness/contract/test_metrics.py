@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from made import sample
+from verdict_samples import sample
 
 from harness.contract.metrics import METRICS, Difference, Ratio
 from harness.contract.pairs import Pair

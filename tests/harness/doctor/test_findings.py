@@ -15,10 +15,11 @@ from huggingface_hub import constants
 from typer.testing import CliRunner
 
 from harness.commands import app
+from harness.contract.datasets import PUBLIC_DATASETS
 from harness.contract.policy import Policy, parse_policy
 from harness.doctor import findings as doctor
-from harness.doctor.datasets import FILES, data_files, source_of
-from harness.doctor.findings import Asked, Finding, examine, finding_table, lacks, to_json
+from harness.doctor.data_files import data_files, data_source
+from harness.doctor.findings import Finding, Needs, examine, finding_table, lacks, to_json
 from harness.serving.hardware import Gpu, Hardware
 
 CPU = Hardware("a processor", [0, 1], 32.0, 24.0, [])
@@ -47,7 +48,7 @@ def look(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Look:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def found(asked: Policy | None = None, hardware: Hardware = CPU) -> dict[str, Finding]:
-        findings = [finding for check in doctor.CHECKS for finding in check(Asked(asked, hardware))]
+        findings = [finding for check in doctor.CHECKS for finding in check(Needs(asked, hardware))]
         assert len({finding.name for finding in findings}) == len(findings)
         assert all(bool(finding.way_out) == (finding.state != "ok") for finding in findings)
         return {finding.name: finding for finding in findings}
@@ -209,17 +210,17 @@ def test_the_list_of_files_is_that_of_the_document() -> None:
     rows = [
         line for line in document.splitlines() if line.startswith("| `") and ("| cot `" in line or "| ruler `" in line)
     ]
-    for file in FILES:
-        assert any(f"`{file.task}`" in row and file.hub.split("/")[0] in row for row in rows), file
+    for file in PUBLIC_DATASETS:
+        assert any(f"`{file.task}`" in row and file.hub_id.split("/")[0] in row for row in rows), file
     told = [part for row in rows for part in row.split("|")[2].split("`")[1::2]]
-    assert sorted(told) == sorted(file.task for file in FILES)
+    assert sorted(told) == sorted(file.task for file in PUBLIC_DATASETS)
 
 
 def test_tasks_that_need_no_data() -> None:
     assert data_files({"cot": {"tasks": {"word_problems": {}}}, "ruler": {"tasks": ["vt"]}, "language": None}) == []
     assert [file.task for file in data_files({"ruler": {"lengths": [4096]}})] == ["qa_1", "qa_2"]
     (hub,) = data_files({"swebench": {}})
-    assert hub.name == "SWE-bench/SWE-bench_Verified" and source_of(hub, None) in ("hub", "nowhere")
+    assert hub.hub_id == "SWE-bench/SWE-bench_Verified" and data_source(hub, None) in ("hub", "nowhere")
 
 
 def test_the_command(look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import pytest
-from chats import HELLO, chat, entry
 from fake_server import FakeServer, Reply, ask, chat_reply, score_reply
+from scripted_chats import HELLO, chat, entry
 
 from harness.endpoint.client import Asked, Completion, Endpoint, EndpointError
 

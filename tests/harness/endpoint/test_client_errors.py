@@ -5,8 +5,8 @@ import threading
 from typing import Any
 
 import pytest
-from chats import HELLO, chat, failure
 from fake_server import FakeServer, Reply, ask, chat_reply
+from scripted_chats import HELLO, chat, failure
 
 from harness.endpoint.client import Endpoint, EndpointError
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from chats import HELLO
 from fake_server import FakeServer, Reply, ask, chat_reply
+from scripted_chats import HELLO
 
 from harness.contract.policy import Sampling
 from harness.endpoint.client import EndpointError

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chats import entry
 from fake_server import FakeServer, ask, score_reply
+from scripted_chats import entry
 
 from harness.endpoint.client import EndpointError, Scores
 

@@ -1,21 +1,15 @@
-"""What is measured of a checkpoint and its server without asking: sizes, KV room, memory, counters of drafts."""
+"""What is measured of a checkpoint and its server without asking: sizes, KV room, counters of drafts."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from fake_server import FakeServer, FakeVllm, Reply, ask, server_info
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.contract.model_facts import ModelFacts
 from harness.endpoint.client import EndpointError
 from harness.endpoint.counters import counter, measure_server, spec_counters, spec_metrics
-from harness.runs.manifest import ModelFacts
 
 FACTS = ModelFacts(
     name="a/b",
@@ -37,14 +31,12 @@ def cache(engine: int = 0, memory: str = "1073741824", tokens: str = "46592") ->
     return f"vllm:cache_config_info{{{labels}}} 1.0\n"
 
 
-def measured(
-    server: FakeServer, metrics: str = "", facts: ModelFacts = FACTS, log: Path | None = None, **parallel: Any
-) -> dict[str, float]:
+def measured(server: FakeServer, metrics: str = "", facts: ModelFacts = FACTS, **parallel: Any) -> dict[str, float]:
     vllm = FakeVllm()
     vllm.metrics = metrics or cache()
     vllm.info = server_info(parallel_config={"pipeline_parallel_size": 1} | parallel)
     server.handler = vllm
-    return ask(server.url, lambda endpoint: measure_server(endpoint, facts, log))
+    return ask(server.url, lambda endpoint: measure_server(endpoint, facts))
 
 
 def test_sizes_are_those_of_the_checkpoints_files(server: FakeServer) -> None:
@@ -86,7 +78,7 @@ def test_a_server_that_keeps_its_flags_shut_is_measured_all_the_same(server: Fak
     vllm = FakeVllm()
     vllm.metrics, vllm.info = cache(), None
     server.handler = vllm
-    found = ask(server.url, lambda endpoint: measure_server(endpoint, FACTS, None))
+    found = ask(server.url, lambda endpoint: measure_server(endpoint, FACTS))
     assert found["kv_tokens"] == 46592.0 and not {"gpus", "kv_bytes"} & found.keys()
 
 
@@ -94,60 +86,7 @@ def test_without_counters_nothing_is_known_and_without_a_server_it_is_an_error(s
     assert not {"kv_tokens", "kv_bytes"} & measured(server, "# nothing\n").keys()
     server.script(Reply({}, 500))
     with pytest.raises(EndpointError, match="server:"):
-        ask(server.url, lambda endpoint: measure_server(endpoint, FACTS, None))
-
-
-def test_memory_at_load_is_what_the_last_server_of_the_log_says(server: FakeServer, tmp_path: Path) -> None:
-    log = tmp_path / "candidate.log"
-    said = (
-        "(Worker pid=7) INFO 11-22 04:24:11 [model_runner.py:425] Model loading took {} GiB memory and 3.211 seconds\n"
-    )
-    log.write_bytes(said.format("9.99").encode() + b"\xff\xfe garbage\n" + said.format("1.25").encode() + b"ready\n")
-    assert measured(server, log=log)["load_bytes"] == 1.25 * 2**30
-    # The other model runner of 0.26, as it wrote on an H100.
-    log.write_text("INFO 11-22 05:43:27 [model_runner.py:305] Model loading took 3.41 GiB and 4.100859 seconds\n")
-    assert measured(server, log=log)["load_bytes"] == round(3.41 * 2**30)
-    log.write_text("Model loading took a while\n")
-    assert "load_bytes" not in measured(server, log=log)
-    assert "load_bytes" not in measured(server, log=tmp_path / "none.log")
-
-
-@pytest.fixture
-def process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a child, which holds 64 MiB that were written to."""
-    child = "import sys; held = bytearray(b'x' * (64 << 20)); print('held', flush=True); sys.stdin.read()"
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    with subprocess.Popen([sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
-        assert started.stdout is not None and started.stdout.readline() == b"held\n"
-        yield started
-        assert started.stdin is not None
-        started.stdin.close()
-
-
-def state(tmp_path: Path, process: subprocess.Popen[bytes], *, later: float = 0.0, cleanup: Any = ()) -> Path:
-    """The log beside whose state file the process is named, as harness.serving.guard writes it."""
-    identity = {"pid": process.pid, "created": psutil.Process(process.pid).create_time() + later}
-    record = {"guard": identity, "server": identity, "cleanup": list(cleanup)}
-    (tmp_path / "reference.state.json").write_text(json.dumps(record))
-    return tmp_path / "reference.log"
-
-
-def test_resident_memory_is_that_of_the_whole_process_tree(
-    server: FakeServer, tmp_path: Path, process: subprocess.Popen[bytes]
-) -> None:
-    found = measured(server, log=state(tmp_path, process))["resident_bytes"]
-    assert 64 << 20 < found < 256 << 20
-
-
-def test_resident_memory_of_another_process_or_a_container_is_not_taken(
-    server: FakeServer, tmp_path: Path, process: subprocess.Popen[bytes]
-) -> None:
-    assert "resident_bytes" not in measured(server, log=state(tmp_path, process, later=5.0))
-    assert "resident_bytes" not in measured(server, log=state(tmp_path, process, cleanup=["docker", "rm", "x"]))
-    log = state(tmp_path, process)
-    for broken in ("{", "[]", '{"server": {"pid": "x"}, "cleanup": []}', "null"):
-        (tmp_path / "reference.state.json").write_text(broken)
-        assert "resident_bytes" not in measured(server, log=log)
+        ask(server.url, lambda endpoint: measure_server(endpoint, FACTS))
 
 
 # -- counters ----------------------------------------------------------------------------------------------------

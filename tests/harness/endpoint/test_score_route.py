@@ -163,10 +163,10 @@ def test_what_the_engine_refuses_is_left_to_the_server(engine: Engine) -> None:
 
 @pytest.mark.parametrize("made", [flat([1, 2, 3], 2), flat([1, 2], 3), flat([1, 2], 1), flat([], 2)])
 def test_log_probabilities_of_another_layout_are_not_sent(engine: Engine, made: Any) -> None:
-    from harness.endpoint.score_route import pack
+    from harness.endpoint.score_route import pack_scores
 
     with pytest.raises(RuntimeError, match="flat log-probabilities for 2 tokens"):
-        pack(made, 2, 1, 2)
+        pack_scores(made, 2, 1, 2)
 
 
 def test_a_client_that_leaves_ends_its_request(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from check_cases import ACCURACY, KL, TRUNCATED, answered, truncated
-from made import changed, counts, decided, documents, items, pairs, sample, spread
+from verdict_samples import changed, counts, decided, documents, items, pairs, sample, spread
 
 from harness.contract.samples import ROLES, Sample
 from harness.judging.statistics import proportion_interval

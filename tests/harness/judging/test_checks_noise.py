@@ -2,7 +2,7 @@
 
 import pytest
 from check_cases import ACCURACY, parted
-from made import changed, counts, decided, documents, noise, pairs, spread
+from verdict_samples import changed, counts, decided, documents, noise, pairs, spread
 
 from harness.judging.statistics import paired_interval, ratio_interval
 

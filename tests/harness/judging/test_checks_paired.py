@@ -4,7 +4,7 @@ import pytest
 from check_cases import ACCURACY, KL, WORSE, answered
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import changed, counts, decided, documents, pairs, spread
+from verdict_samples import changed, counts, decided, documents, pairs, spread
 
 from harness.contract.metrics import METRICS
 from harness.judging.statistics import mean_interval, paired_interval

@@ -2,7 +2,7 @@
 
 import pytest
 from check_cases import KL, RATIOS, WORSE, accepted, drafts, ratios
-from made import decided, documents
+from verdict_samples import decided, documents
 
 from harness.contract.metrics import METRICS, Difference
 from harness.judging.statistics import ratio_interval

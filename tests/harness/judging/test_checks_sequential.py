@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from check_cases import ACCURACY, TRUNCATED, answered
-from made import changed, counts, decided, pairs, plan
+from verdict_samples import changed, counts, decided, pairs, plan
 
 from harness.contract.pairs import sealed_order
 from harness.contract.policy import Check

@@ -4,8 +4,8 @@ import math
 
 import pytest
 from check_cases import ACCURACY, KL, RATIOS, TRUNCATED, truncated
-from made import counts, decided, documents, noise, pairs, policy, spread
 from scipy import stats
+from verdict_samples import counts, decided, documents, noise, pairs, policy, spread
 
 from harness.judging.checks import CheckResult, show, undecided
 from harness.judging.statistics import (

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import Plan, changed, counts, items, noise, pairs, plan, policy, sample
+from verdict_samples import Plan, changed, counts, items, noise, pairs, plan, policy, sample
 
 from harness.contract.pairs import sealed_order
 from harness.contract.policy import Policy

@@ -5,8 +5,8 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import changed, counts, documents, items, measured, noise, pairs, plan, spread
 from verdict_cases import ACCURACY, BAD, GOOD, KL, one, run
+from verdict_samples import changed, counts, documents, items, measured, noise, pairs, plan, spread
 
 from harness.contract.policy import Check
 from harness.contract.samples import Sample

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-from made import counts, pairs, plan, policy
 from verdict_cases import ACCURACY, GOOD, KL
+from verdict_samples import counts, pairs, plan, policy
 
 from harness.contract.policy import NoiseFloor, Policy, SealedPolicy, weakened
 from harness.judging.verdict import judge

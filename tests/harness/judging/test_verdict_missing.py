@@ -1,8 +1,8 @@
 """What is missing, broken or foreign is counted against the plan, and is never a PASS."""
 
 import pytest
-from made import Plan, changed, counts, documents, items, noise, pairs, plan, sample
 from verdict_cases import ACCURACY, BAD, GOOD, one, run
+from verdict_samples import Plan, changed, counts, documents, items, noise, pairs, plan, sample
 
 from harness.contract.errors import BadInput
 from harness.contract.pairs import noise_keys

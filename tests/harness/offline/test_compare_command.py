@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import FINE, STAMP, Both, ids, make_run, record, records, report
+from foreign_results import FINE, STAMP, Both, ids, make_run, record, records, report
 
 from harness import cli
-from harness.offline.compare import compare, to_json
+from harness.offline.compare import compare_results, to_json
 
 
 @pytest.fixture
@@ -99,5 +99,5 @@ def test_a_file_that_cannot_be_read_is_status_4(both: Both, quantgate: Callable[
 
 
 def test_json_is_plain_ascii(both: Both) -> None:
-    text = to_json(compare(*both(records([1] * 9, filter="厳密"), records([1] * 9, filter="厳密")), 0.01))
+    text = to_json(compare_results(*both(records([1] * 9, filter="厳密"), records([1] * 9, filter="厳密")), 0.01))
     assert text.isascii() and json.loads(text)["tasks"][0]["n"] == 9

@@ -6,38 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import DATA, Both, Record, only, record, records, write
+from foreign_results import DATA, Both, Record, only, record, records, write
 
 from harness.contract.errors import BadInput
 from harness.judging.checks import CheckResult
 from harness.judging.verdict import Verdict
-from harness.offline.compare import compare
+from harness.offline.compare import compare_results
 
 
 def test_pairs_are_made_by_document_and_not_by_line(both: Both) -> None:
     scores = [1] * 300 + [0] * 100
-    check = only(compare(*both(records(scores), reversed(records(scores))), 0.01))
+    check = only(compare_results(*both(records(scores), reversed(records(scores))), 0.01))
     assert (check.verdict, check.on) == ("PASS", "lm_eval/gsm8k (exact_match)")
     assert (check.n, check.b, check.c, check.discordant, check.reference_value) == (400, 0, 0, 0, 0.75)
     assert 0 < (check.upper or 0) < 0.01
 
 
 def test_a_loss_fails_and_a_small_set_is_not_enough(both: Both) -> None:
-    check = only(compare(*both(records([1] * 400), records([1] * 360 + [0] * 40)), 0.01))
+    check = only(compare_results(*both(records([1] * 400), records([1] * 360 + [0] * 40)), 0.01))
     assert (check.verdict, check.b, check.c, check.estimate) == ("FAIL", 40, 0, 0.1)
-    assert only(compare(*both(records([1] * 40), records([1] * 40)), 0.01)).verdict == "INCONCLUSIVE"
+    assert only(compare_results(*both(records([1] * 40), records([1] * 40)), 0.01)).verdict == "INCONCLUSIVE"
 
 
 def test_each_filter_is_judged_by_itself(both: Both) -> None:
     strict, loose = records([1] * 400, filter="strict-match"), records([1] * 400, filter="flexible-extract")
     worse = records([1] * 300 + [0] * 100, filter="strict-match")
-    verdict = compare(*both(strict + loose, worse + loose), 0.01)
+    verdict = compare_results(*both(strict + loose, worse + loose), 0.01)
     assert {check.on: check.verdict for check in verdict.checks} == {
         "lm_eval/gsm8k (flexible-extract, exact_match)": "PASS",
         "lm_eval/gsm8k (strict-match, exact_match)": "FAIL",
     }
     assert verdict.verdict == "FAIL"
-    one_filter = only_by_name(compare(*both(strict + loose, loose), 0.01), "strict-match")
+    one_filter = only_by_name(compare_results(*both(strict + loose, loose), 0.01), "strict-match")
     assert (one_filter.verdict, one_filter.missing) == ("INCONCLUSIVE", 400)
 
 
@@ -49,36 +49,36 @@ def only_by_name(verdict: Verdict, part: str) -> CheckResult:
 def test_a_task_of_one_side_only_is_named_and_counted(both: Both) -> None:
     sides = both(records([1] * 400), records([1] * 400))
     write(sides[0], records([1] * 30), task="aime")
-    verdict = compare(*sides, 0.01)
+    verdict = compare_results(*sides, 0.01)
     missing = only_by_name(verdict, "aime")
     assert (missing.verdict, missing.n, missing.missing) == ("INCONCLUSIVE", 0, 30)
     assert (verdict.verdict, only_by_name(verdict, "gsm8k").verdict) == ("INCONCLUSIVE", "PASS")
     assert "aime" in verdict.reason
     with pytest.raises(BadInput, match=r"no task in common: .* has gsm8k; .* has aime"):
-        compare(sides[1], write(sides[0].parent / "other", records([1]), task="aime"), 0.01)
+        compare_results(sides[1], write(sides[0].parent / "other", records([1]), task="aime"), 0.01)
 
 
 def test_the_metric_is_the_only_one_or_the_preferred_or_the_one_asked_for(both: Both) -> None:
     rows = records([1] * 400, metrics=["acc_norm", "acc"], acc=1, acc_norm=0.5, exact_match=None)
     sides = both(rows, rows)
-    assert only(compare(*sides, 0.05)).on.endswith("(acc)")
-    asked = only(compare(*sides, 0.05, metric="acc_norm"))
+    assert only(compare_results(*sides, 0.05)).on.endswith("(acc)")
+    asked = only(compare_results(*sides, 0.05, metric="acc_norm"))
     assert asked.on.endswith("(acc_norm)") and asked.reference_value == 0.5
     with pytest.raises(BadInput, match="has no metric 'f1'; it has acc, acc_norm"):
-        compare(*sides, 0.05, metric="f1")
+        compare_results(*sides, 0.05, metric="f1")
     undecided = records([1], metrics=["f1", "bleu"], f1=1, bleu=1)
     with pytest.raises(BadInput, match="has bleu, f1: choose with --metric"):
-        compare(*both(undecided, undecided), 0.05)
+        compare_results(*both(undecided, undecided), 0.05)
     single = records([True] * 400, metrics=["prompt_level_strict_acc"], prompt_level_strict_acc=True)
-    assert only(compare(*both(single, single), 0.05)).verdict == "PASS"
+    assert only(compare_results(*both(single, single), 0.05)).verdict == "PASS"
 
 
 def test_the_same_text_twice_in_a_set_is_paired_by_id_too(both: Both) -> None:
     rows = [record(i, int(i != 7), doc_hash="same" if i in (7, 9) else f"d{i}") for i in range(400)]
     shifted = [row | {"doc_id": row["doc_id"] + (0 if row["doc_hash"] == "same" else 1000)} for row in rows]
-    check = only(compare(*both(rows, reversed(shifted)), 0.01))
+    check = only(compare_results(*both(rows, reversed(shifted)), 0.01))
     assert (check.verdict, check.n, check.discordant, check.missing) == ("PASS", 400, 0, 0)
-    check = only(compare(*both(rows, [row for row in shifted if row["doc_id"] != 9]), 0.01))
+    check = only(compare_results(*both(rows, [row for row in shifted if row["doc_id"] != 9]), 0.01))
     assert (check.n, check.discordant, check.missing) == (399, 0, 1)
 
 
@@ -87,7 +87,7 @@ def test_the_same_text_twice_in_a_set_is_paired_by_id_too(both: Both) -> None:
     [{"prompt_hash": "other"}, {"target_hash": "other"}, {"arguments": {"gen_args_0": {"arg_1": {"until": ["\n"]}}}}],
 )
 def test_what_was_asked_must_be_equal(both: Both, change: Record) -> None:
-    check = only(compare(*both(records([1] * 400), records([1] * 400, **change)), 0.01))
+    check = only(compare_results(*both(records([1] * 400), records([1] * 400, **change)), 0.01))
     assert (check.verdict, check.n, check.unequal) == ("INCONCLUSIVE", 0, 400)
 
 
@@ -95,30 +95,30 @@ def test_what_was_asked_must_be_equal(both: Both, change: Record) -> None:
 
 
 def test_ten_items_without_a_flip_are_no_proof(both: Both) -> None:
-    assert only(compare(*both(records([1] * 10), records([1] * 10)), 0.005)).verdict == "INCONCLUSIVE"
+    assert only(compare_results(*both(records([1] * 10), records([1] * 10)), 0.005)).verdict == "INCONCLUSIVE"
 
 
 def test_two_models_that_get_nothing_right_are_no_pass(both: Both) -> None:
-    check = only(compare(*both(records([0] * 5000), records([0] * 5000)), 0.01))
+    check = only(compare_results(*both(records([0] * 5000), records([0] * 5000)), 0.01))
     assert check.verdict == "INCONCLUSIVE" and "cannot show damage" in check.reason
 
 
 def test_twelve_of_five_hundred_items_are_no_pass(both: Both) -> None:
-    check = only(compare(*both(records([1] * 500), records([1] * 12)), 0.5))
+    check = only(compare_results(*both(records([1] * 500), records([1] * 12)), 0.5))
     assert (check.verdict, check.n, check.missing) == ("INCONCLUSIVE", 12, 488)
 
 
 def test_other_documents_under_the_same_index_are_no_pairs(both: Both) -> None:
     others = [record(i, 1, doc_hash=f"e{i}", prompt_hash=f"q{i}") for i in range(500)]
-    check = only(compare(*both(records([1] * 500), others), 0.5))
+    check = only(compare_results(*both(records([1] * 500), others), 0.5))
     assert (check.verdict, check.n, check.missing) == ("INCONCLUSIVE", 0, 1000)
 
 
 @pytest.mark.slow
 def test_a_tight_margin_allows_no_gap_as_wide_as_itself(both: Both) -> None:
     scores = [1] * 10_000
-    assert only(compare(*both(records(scores), records(scores[:-9])), 0.001)).verdict == "PASS"
-    check = only(compare(*both(records(scores), records(scores[:-50])), 0.001))
+    assert only(compare_results(*both(records(scores), records(scores[:-9])), 0.001)).verdict == "PASS"
+    check = only(compare_results(*both(records(scores), records(scores[:-50])), 0.001))
     assert (check.verdict, check.missing) == ("INCONCLUSIVE", 50)
 
 
@@ -169,12 +169,12 @@ def test_what_lm_eval_itself_writes_is_read(tmp_path: Path) -> None:
         samples = found.pop("samples")
         tracker.save_results_aggregated(results=found, samples=samples)
         tracker.save_results_samples("tiny_sums", samples["tiny_sums"])
-    passed = compare(tmp_path / "r", tmp_path / "same", 0.01)
+    passed = compare_results(tmp_path / "r", tmp_path / "same", 0.01)
     assert [check.on for check in passed.checks] == [
         f"lm_eval/tiny_sums ({f}, exact_match)" for f in ("lower", "strict")
     ]
     assert [(check.verdict, check.n, check.reference_value) for check in passed.checks] == [("PASS", 600, 0.5)] * 2
-    failed = compare(tmp_path / "r", tmp_path / "c", 0.01)
+    failed = compare_results(tmp_path / "r", tmp_path / "c", 0.01)
     assert [(check.verdict, check.b, check.c) for check in failed.checks] == [("FAIL", 300, 0)] * 2
 
 
@@ -186,6 +186,6 @@ def test_a_real_quantized_model_fails_a_margin_of_one_point(tmp_path: Path) -> N
     for name in ("original", "quantized"):
         made = [record(row["question_id"], float(row[f"pred_{name}"] == row["answer"])) for row in rows]
         write(tmp_path / name, made, task="mmlu_pro")
-    check = only(compare(tmp_path / "original", tmp_path / "quantized", 0.01))
+    check = only(compare_results(tmp_path / "original", tmp_path / "quantized", 0.01))
     assert (check.verdict, check.n, check.missing) == ("FAIL", len(rows), 0)
     assert (check.lower or 0) > 0.01

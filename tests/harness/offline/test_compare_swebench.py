@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elsewhere import DATA, Record, ids, only, report
+from foreign_results import DATA, Record, ids, only, report
 
 from harness.contract.errors import BadInput, NotComparable
-from harness.offline.compare import compare
+from harness.offline.compare import compare_results
 
 
 def test_an_empty_patch_is_wrong_and_a_failure_of_the_grader_is_not(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_an_empty_patch_is_wrong_and_a_failure_of_the_grader_is_not(tmp_path: Pa
         infra_failure=ids(386, 388) + ids(396, 397),
         incomplete=ids(397, 400),
     )
-    check = only(compare(reference, candidate, 0.05))
+    check = only(compare_results(reference, candidate, 0.05))
     assert check.on == "swebench/resolved"
     assert (check.n, check.b, check.c, check.errored, check.missing) == (392, 12, 0, 5, 3)
     assert check.verdict == "INCONCLUSIVE" and "8 of 400 pairs cannot be used" in check.reason
@@ -46,13 +46,13 @@ def test_an_empty_patch_is_wrong_and_a_failure_of_the_grader_is_not(tmp_path: Pa
 def test_reports_of_other_instances_are_refused(tmp_path: Path, candidate: list[str], says: str) -> None:
     sides = report(tmp_path / "r.json", resolved=ids(0, 500)), report(tmp_path / "c.json", resolved=candidate)
     with pytest.raises(NotComparable, match=says):
-        compare(*sides, 0.03)
+        compare_results(*sides, 0.03)
 
 
 def test_an_instance_without_a_prediction_is_missing_and_no_difference(tmp_path: Path) -> None:
     reference = report(tmp_path / "r.json", resolved=ids(0, 500))
     candidate = report(tmp_path / "c.json", resolved=ids(0, 498), incomplete=ids(498, 500))
-    check = only(compare(reference, candidate, 0.03))
+    check = only(compare_results(reference, candidate, 0.03))
     assert (check.verdict, check.n, check.missing) == ("PASS", 498, 2)
 
 
@@ -81,7 +81,7 @@ def edited(path: Path, **changes: Any) -> Path:
 def test_a_report_that_cannot_be_believed_is_refused(tmp_path: Path, changes: Record, says: str) -> None:
     fine = report(tmp_path / "r.json", resolved=ids(0, 10))
     with pytest.raises(BadInput, match=says):
-        compare(fine, edited(report(tmp_path / "c.json", resolved=ids(0, 10)), **changes), 0.01)
+        compare_results(fine, edited(report(tmp_path / "c.json", resolved=ids(0, 10)), **changes), 0.01)
 
 
 def test_a_true_near_tie_is_decided_by_its_discordant_pairs(tmp_path: Path) -> None:
@@ -98,6 +98,6 @@ def test_a_true_near_tie_is_decided_by_its_discordant_pairs(tmp_path: Path) -> N
         )
         for total in (372, 371)
     ]
-    check = only(compare(sides[0], sides[1], 0.01))
+    check = only(compare_results(sides[0], sides[1], 0.01))
     assert (check.verdict, check.n, check.b, check.c, check.discordant) == ("INCONCLUSIVE", 500, 29, 28, 57)
-    assert only(compare(sides[0], sides[1], 0.03)).verdict == "PASS"
+    assert only(compare_results(sides[0], sides[1], 0.03)).verdict == "PASS"

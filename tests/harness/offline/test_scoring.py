@@ -12,7 +12,7 @@ from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion, EndpointError
 from harness.offline.scoring import score_answers, score_notes
 from harness.runs.progress import Reporter
-from suites.cot import Cot
+from suites.cot.suite import Cot
 from suites.registry import make_suite
 from suites.ruler.suite import Ruler
 

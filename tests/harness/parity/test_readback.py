@@ -8,11 +8,11 @@ import pytest
 from fake_server import FakeServer, FakeVllm, Reply, ask, server_info
 from readbacks import changed, facts, read
 
+from harness.contract.model_facts import ModelFacts
 from harness.endpoint.client import EndpointError
 from harness.parity.comparison import differences
 from harness.parity.readback import DEFAULTS, PROBES, TOOLS, read_back
 from harness.parity.server_config import READABLE, UNKNOWN
-from harness.runs.manifest import ModelFacts
 
 
 def test_what_is_read_back_is_what_the_server_says(server: FakeServer, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from fake_server import FakeServer, FakeVllm
 from readbacks import facts, read
 
 from harness.contract.errors import BadInput
+from harness.contract.model_facts import ModelFacts
 from harness.parity.comparison import differences
 from harness.parity.readback import GENERATION_CONFIG
-from harness.runs.manifest import ModelFacts
 
 TOKENIZER: dict[str, Any] = {
     "version": "1.0",

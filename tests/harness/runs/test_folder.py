@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from harness.contract.errors import BadInput, RunFailed
+from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, load_policy, parse_policy
 from harness.contract.samples import Item, Sample, sha256_of
 from harness.judging.verdict import Verdict
 from harness.runs.folder import RunFolder
-from harness.runs.manifest import Manifest, ModelFacts, Stage
+from harness.runs.manifest import Manifest, Stage
 
 POLICY = """\
 name: test  # ü 日本

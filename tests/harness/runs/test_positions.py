@@ -14,8 +14,8 @@ from next_tokens import draw, top
 
 from harness.contract.errors import BadInput
 from harness.runs.positions import BUCKETS, COLUMNS, position_summary
-from suites.divergence.comparison import Comparison, compare
-from suites.divergence.files import rounded, write_scores
+from suites.divergence.kl_bounds import Comparison, compare_scores
+from suites.divergence.parquet_files import rounded, write_trajectory
 
 
 def store(folder: Path, item: str, compared: Comparison, task: str = "chat-en", role: str = "candidate") -> None:
@@ -24,7 +24,7 @@ def store(folder: Path, item: str, compared: Comparison, task: str = "chat-en", 
     scores = top(draw(0, n=1)[0], 2)
     scores = type(scores)(*(np.repeat(values, n, axis=0) for values in vars(scores).values()))
     scores = type(scores)(scores.token_ids, compared.logprobs.astype(np.float32), scores.top_ids, scores.top_logprobs)
-    write_scores(folder / f"{item}.{role}.parquet", [1], scores, task, compared)
+    write_trajectory(folder / f"{item}.{role}.parquet", [1], scores, task, compared)
 
 
 def made(n: int, seed: int) -> Comparison:
@@ -72,8 +72,8 @@ def test_pooled_means_of_the_samples_and_of_the_files_agree(tmp_path: Path) -> N
     for seed in range(5):
         p, q = draw(seed, n=20 + seed)
         scores = rounded(top(q, 6))
-        compared = compare(rounded(top(p, 6)), scores)
-        write_scores(tmp_path / f"i{seed}.candidate.parquet", [1], scores, "code-ja", compared)
+        compared = compare_scores(rounded(top(p, 6)), scores)
+        write_trajectory(tmp_path / f"i{seed}.candidate.parquet", [1], scores, "code-ja", compared)
         for name, value in compared.totals().items():
             sums[name] = sums.get(name, 0.0) + value
     summary = position_summary(tmp_path)
@@ -146,7 +146,7 @@ def test_the_table_that_the_cases_change_is_a_good_one(tmp_path: Path) -> None:
         lambda p: write_table(p, logprob=pa.array([float("nan")], pa.float32())),
         lambda p: write_table(p, flip=pa.array([1])),
         lambda p: write_table(p, **{name: pa.array([], kind) for name, kind in COLUMNS.items()}),
-        lambda p: write_scores(p, [1], top(draw(1)[0], 4), "chat-en"),  # never compared with anything
+        lambda p: write_trajectory(p, [1], top(draw(1)[0], 4), "chat-en"),  # never compared with anything
     ],
 )
 def test_what_was_not_compared_is_named(tmp_path: Path, damage: Any) -> None:

@@ -10,13 +10,14 @@ import pytest
 from fake_server import FakeServer, Reply
 from jobs import Model, StubSuite, asked, finish, make_items, make_job, prompt_of, stored
 
+from harness.contract.error_kinds import PASSING
 from harness.contract.policy import Sampling
 from harness.contract.samples import Role, Sample
 from harness.gate import pipeline as gate
 from harness.gate.job import Job
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
-from harness.runs.resume import PASSING, forget_passing_errors, passing
+from harness.runs.resume import forget_passing_errors, passing
 from suites.decoding import Decoding, DecodingConfig, read_ids
 
 Servers = dict[Role, FakeServer]

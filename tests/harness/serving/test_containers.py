@@ -14,8 +14,8 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import validate
 from harness.serving.containers import (
     LABEL,
+    ContainerLimits,
     EngineError,
-    Limits,
     cleanup_command,
     cli,
     create_options,
@@ -27,7 +27,7 @@ from harness.serving.containers import (
     run_arguments,
 )
 
-NO_LIMITS = Limits(memory_gib=None, pids=None)
+NO_LIMITS = ContainerLimits(memory_gib=None, pids=None)
 
 
 @pytest.fixture
@@ -38,18 +38,22 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
 
 
 def test_the_agents_containers_have_limits_and_no_network() -> None:
-    assert run_arguments(Limits(), "/runs/a b") == [
+    assert run_arguments(ContainerLimits(), "/runs/a b") == [
         *("--rm", "--label", "quantgate.run=/runs/a b", "--network", "none"),
         *("--memory", "8589934592b", "--memory-swap", "8589934592b", "--pids-limit", "2048"),
     ]
-    more = run_arguments(Limits(network=True, memory_gib=0.5, pids=64, cpus=1.5), "/r")
+    more = run_arguments(ContainerLimits(network=True, memory_gib=0.5, pids=64, cpus=1.5), "/r")
     assert "--network" not in more and more[-2:] == ["--cpus", "1.5"]
     assert more[3:7] == ["--memory", "536870912b", "--memory-swap", "536870912b"]
-    assert run_arguments(Limits(network=True, memory_gib=None, pids=None), "/r") == ["--rm", "--label", f"{LABEL}=/r"]
+    assert run_arguments(ContainerLimits(network=True, memory_gib=None, pids=None), "/r") == [
+        "--rm",
+        "--label",
+        f"{LABEL}=/r",
+    ]
 
 
 def test_the_graders_containers_have_the_same() -> None:
-    assert create_options(Limits(cpus=0.5), "/r") == {
+    assert create_options(ContainerLimits(cpus=0.5), "/r") == {
         "labels": {LABEL: "/r"},
         "network_mode": "none",
         "mem_limit": 8 << 30,
@@ -63,7 +67,7 @@ def test_the_graders_containers_have_the_same() -> None:
 @pytest.mark.parametrize("bad", [{"memory": 8}, {"memory_gib": 0}, {"pids": 1}, {"cpus": 0}, {"memory_gib": "a lot"}])
 def test_limits_that_make_no_sense_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(BadInput, match=f"limits: (unknown key '{next(iter(bad))}'|{next(iter(bad))}: )"):
-        validate(Limits, bad, "limits")
+        validate(ContainerLimits, bad, "limits")
 
 
 @pytest.mark.parametrize(
@@ -99,17 +103,17 @@ def test_an_engine_that_would_drop_a_limit_is_refused(fake: FakeEngine) -> None:
     ):
         require_engine()
     with pytest.raises(BadInput, match="has no cgroup to limit pids with"):
-        require_engine(Limits(memory_gib=None))
+        require_engine(ContainerLimits(memory_gib=None))
     assert require_engine(NO_LIMITS).cannot_limit == ("memory_gib", "pids")
     del fake.info["CpuCfsQuota"]  # an engine that does not say is not believed to
     with pytest.raises(BadInput, match="limit cpus with"):
-        require_engine(Limits(memory_gib=None, pids=None, cpus=1))
+        require_engine(ContainerLimits(memory_gib=None, pids=None, cpus=1))
 
 
 def test_more_processors_than_there_are(fake: FakeEngine) -> None:
-    assert require_engine(Limits(cpus=4)).cpus == 4
+    assert require_engine(ContainerLimits(cpus=4)).cpus == 4
     with pytest.raises(BadInput, match=r"are to have 4\.5 cpus, Docker at .* has 4"):
-        require_engine(Limits(cpus=4.5))
+        require_engine(ContainerLimits(cpus=4.5))
 
 
 def test_only_containers_of_the_folder_are_removed(fake: FakeEngine) -> None:
@@ -171,7 +175,7 @@ def test_docker_or_else_podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_real_container_has_what_its_arguments_say(tmp_path: Path) -> None:
     if no_engine():
         pytest.skip(no_engine())
-    limits = Limits(memory_gib=0.125, pids=64, cpus=0.5)
+    limits = ContainerLimits(memory_gib=0.125, pids=64, cpus=0.5)
     ours, other = str(tmp_path / "run"), str(tmp_path / "run2")
     started = [
         subprocess.check_output([cli(), "run", "-d", *run_arguments(limits, label), tiny_image(), "sleep", "600"])

@@ -10,18 +10,17 @@ import pytest
 from huggingface_hub import ModelCard
 from report_runs import edited, judge_run, make_run, result, verdict_of
 
+from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
 from harness.contract.samples import Role
 from harness.runs.folder import RunFolder
 from reports.cards.card_file import BEGIN, END, merge_into
-from reports.cards.datasets import COT, SWEBENCH, of_swebench
 from reports.cards.licence import origin
 from reports.cards.model_card import render_model_card
 from reports.cards.model_index import TASK, front_matter
+from reports.cards.sources import of_swebench
 from reports.render import read_report
 from reports.view import Report
-from suites.cot_tasks import datasets_of
-from suites.swebench.suite import SwebenchConfig
 
 OWN = """---
 # our own card
@@ -86,16 +85,9 @@ def test_a_source_is_named_where_the_report_is_published(run: RunFolder) -> None
         render_model_card(report, "javascript:alert(1)")
 
 
-def test_data_sets_are_those_that_the_suites_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(datasets_of, "load", lambda _, source, __: asked.setdefault("source", source) and [])
-    monkeypatch.setattr(datasets_of, "test_split", lambda rows: rows)
-    for task, source in COT.items():
-        asked.clear()
-        getattr(datasets_of, task)()
-        assert tuple(source) == asked["source"], task
-    assert SwebenchConfig().dataset == SWEBENCH.dataset
+def test_the_data_set_of_swebench_is_that_of_the_policy() -> None:
     assert of_swebench({}, "instances") == SWEBENCH
+    assert of_swebench({"dataset": "rows.jsonl"}, "instances") is None
     assert of_swebench(None, "instances") is None  # without its policy nobody knows what was asked
 
 

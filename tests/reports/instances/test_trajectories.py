@@ -23,28 +23,28 @@ from reports.instances.trajectories import (
     FIRST_STEPS,
     LAST_STEPS,
     OUTPUT_LIMIT,
-    Trajectory,
-    read_trajectory,
+    ShownSteps,
+    read_steps,
 )
 
 
 @pytest.fixture(scope="module", params=["backticks", "tool_calls"])
-def of_the_agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trajectory:
+def of_the_agent(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ShownSteps:
     """A trajectory that mini-swe-agent itself has saved, in each of its formats."""
     folder = tmp_path_factory.mktemp("agent")
     environment = os.environ | {"MSWEA_SILENT_STARTUP": "1", "MSWEA_GLOBAL_CONFIG_DIR": str(folder)}
     script = Path(__file__).with_name("real_agent.py")
     subprocess.run([sys.executable, str(script), str(folder)], check=True, env=environment, cwd=folder)
-    return read_trajectory(folder / f"{request.param}.traj.json")
+    return read_steps(folder / f"{request.param}.traj.json")
 
 
-def read(tmp_path: Path, data: Any) -> Trajectory:
+def read(tmp_path: Path, data: Any) -> ShownSteps:
     path = tmp_path / "made.traj.json"
     path.write_text(data if isinstance(data, str) else json.dumps(data))
-    return read_trajectory(path)
+    return read_steps(path)
 
 
-def test_a_trajectory_of_the_agent_itself(of_the_agent: Trajectory) -> None:
+def test_a_trajectory_of_the_agent_itself(of_the_agent: ShownSteps) -> None:
     found = of_the_agent
     assert "x is a, not b" in found.task and "You have a shell" not in found.task
     assert (found.count, found.exit_status, found.problem) == (4, "Submitted", "")
@@ -115,7 +115,7 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with path.open("wb") as file:
         file.truncate(FILE_LIMIT + 1)
     with pytest.raises(BadInput, match=r"big\.traj\.json has 64 MiB, more than the 64 that are read"):
-        read_trajectory(path)
+        read_steps(path)
 
 
 JSON = st.recursive(

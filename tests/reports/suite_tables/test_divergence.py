@@ -18,8 +18,8 @@ from harness.runs.positions import position_summary
 from reports.render import read_report
 from reports.suite_tables import decoding, divergence
 from reports.suite_tables.table import SuiteRun, Table
-from suites.divergence.comparison import Comparison, compare
-from suites.divergence.files import rounded, write_scores
+from suites.divergence.kl_bounds import Comparison, compare_scores
+from suites.divergence.parquet_files import rounded, write_trajectory
 
 
 def scored(seed: int, n: int, shift: float, ids: np.ndarray | None = None) -> Scores:
@@ -46,8 +46,8 @@ def stored_run(folder: Path, role: Role, shift: float, n: int = 1500) -> tuple[l
     for place, task in enumerate(("chat-en", "code-en", "chat-ja")):
         reference = scored(place, n, 0.0)
         other = scored(place, n, shift, reference.token_ids)
-        compared = compare(reference, other)
-        write_scores(folder / f"{task}-01.{role}.parquet", [1], other, task, compared)
+        compared = compare_scores(reference, other)
+        write_trajectory(folder / f"{task}-01.{role}.parquet", [1], other, task, compared)
         pairs.append(pair("divergence", task, f"{task}-01", metrics=({}, compared.totals()), role=role))
         found.append(compared)
     return pairs, found

@@ -19,6 +19,7 @@ from harness.contract.samples import Role
 from harness.endpoint import counters
 from harness.endpoint.client import Completion
 from harness.runs.positions import BUCKETS
+from harness.serving import memory
 from reports.known_suites import KNOWN_SUITES, known_suite
 from reports.render import read_report, render
 from reports.suite_tables import (
@@ -31,7 +32,7 @@ from reports.suite_tables import (
 )
 from reports.suite_tables.table import SuiteRun, Table
 from suites.decoding import parting
-from suites.language import LANGUAGE_METRICS
+from suites.language.suite import LANGUAGE_METRICS
 from suites.readings.endings import endings
 from suites.readings.scripts import SCRIPTS
 from suites.readings.thinking import THINKING_METRICS
@@ -113,7 +114,8 @@ def test_names_of_metrics_are_those_that_the_suites_write() -> None:
     assert set(termination.RATES) <= {*ended, *THINKING_METRICS}
     assert {*language.RATES, *language.COUNTS} <= LANGUAGE_METRICS.keys() and language.SCRIPTS == SCRIPTS
     assert set(speed.FIGURES) <= METRICS.keys()
-    assert set(footprint.FACTS) <= set(re.findall(r"^    ([a-z_]+)  ", counters.__doc__ or "", re.MULTILINE))
+    measured = f"{counters.__doc__}\n{memory.__doc__}"
+    assert set(footprint.FACTS) <= set(re.findall(r"^ *([a-z_]+)  ", measured, re.MULTILINE))
     parted = parting([1, 2, 3], [1, 2])
     (table,) = decoding.tables(SuiteRun([pair("decoding", "chat-en", metrics=({}, parted))]))
     assert table.rows == [("chat-en", "1", "0.0 %", "2", "33.33 %")]

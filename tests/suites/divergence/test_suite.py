@@ -14,8 +14,8 @@ from harness.contract.samples import Item
 from harness.endpoint.client import EndpointError
 from harness.runs.positions import position_summary
 from suites.base import make_item
-from suites.divergence.comparison import compare
-from suites.divergence.files import read_scores, rounded
+from suites.divergence.kl_bounds import compare_scores
+from suites.divergence.parquet_files import read_trajectory, rounded
 from suites.divergence.suite import Divergence, DivergenceConfig
 
 K, VOCABULARY = 4, 24
@@ -70,11 +70,11 @@ def test_both_roles_score_the_trajectory_of_the_reference(
 
     tail = slice(len(PROMPT), None)
     tokens = np.array(ANSWER, np.int32)
-    expected = compare(rounded(top(p[tail], K, tokens)), rounded(top(q[tail], K, tokens)))
+    expected = compare_scores(rounded(top(p[tail], K, tokens)), rounded(top(q[tail], K, tokens)))
     assert candidate.metrics == pytest.approx(expected.totals())
     assert candidate.metrics["kl_lower_sum"] <= exact_kl(p[tail], q[tail]).sum() + 1e-4
     for role, rows in (("reference", p), ("candidate", q)):
-        prompt_ids, stored = read_scores(tmp_path / "divergence" / f"chat-en-01.{role}.parquet")
+        prompt_ids, stored = read_trajectory(tmp_path / "divergence" / f"chat-en-01.{role}.parquet")
         assert prompt_ids == PROMPT
         assert stored.token_ids.tolist() == ANSWER
         assert stored.logprobs == pytest.approx(rows[tail][np.arange(5), tokens], abs=1e-5)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.contract.errors import BadInput
-from suites.materials.haystack import NOISE, Haystack, Language, noise, running_text
+from suites.materials.haystack import NOISE, Haystack, noise, running_text
+from suites.readings.scripts import Language
 
 LANGUAGES: tuple[Language, ...] = ("en", "ja", "zh")
 

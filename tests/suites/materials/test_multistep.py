@@ -10,7 +10,7 @@ from math import comb, prod
 import pytest
 
 from suites.materials.multistep import KINDS, LEAST, LEVELS, MOST, Level, Problem, make_problem
-from suites.readings.accepted import numbers
+from suites.readings.accepted_answers import numbers
 from suites.readings.scripts import LANGUAGES, fits
 
 COUNT = 48

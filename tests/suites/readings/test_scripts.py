@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import HOSTILE
 
-from suites.materials.haystack import Language
 from suites.readings.scripts import (
     LANGUAGES,
     SCRIPTS,
+    Language,
     broken_characters,
     fits,
     mixed_words,

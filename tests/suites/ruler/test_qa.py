@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruler_made import made, question_of, ruler, text_of, write_data
+from ruler_tasks import made, question_of, ruler, text_of, write_data
 
 from harness.contract.errors import BadInput
 from suites.ruler.qa_data import _squad_flat, hotpotqa, squad

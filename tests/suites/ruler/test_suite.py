@@ -13,7 +13,7 @@ import pytest
 from fake_server import FakeServer, ask, chat_reply
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ruler_made import length_of, made, ruler, text_of, write_data
+from ruler_tasks import length_of, made, ruler, text_of, write_data
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import validate

@@ -8,10 +8,11 @@ from collections import Counter
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ruler_made import body_of, made, question_of, text_of
+from ruler_tasks import body_of, made, question_of, text_of
 
-from suites.materials.haystack import Language, noise, running_text
+from suites.materials.haystack import noise, running_text
 from suites.materials.needle_phrases import ADJECTIVES, NOUNS, PHRASES, draw_other
+from suites.readings.scripts import Language
 from suites.ruler.niah import NIAH
 from suites.ruler.words import SHORT
 

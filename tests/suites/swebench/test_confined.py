@@ -14,11 +14,11 @@ import pytest
 from fake_engine import FakeEngine
 from tiny_image import no_engine, tiny_image
 
-from harness.serving.containers import LABEL, Limits, create_options, remove_leftovers
+from harness.serving.containers import LABEL, ContainerLimits, create_options, remove_leftovers
 from suites.swebench.confined import confined_arguments, unmet
 
 REPOSITORY = Path(__file__).parents[3]
-LIMITS = Limits(memory_gib=0.125, pids=64, cpus=0.5)
+LIMITS = ContainerLimits(memory_gib=0.125, pids=64, cpus=0.5)
 HOST = {"NetworkMode": "none", "Memory": 128 << 20, "PidsLimit": 64, "NanoCpus": 500_000_000}
 CREATE = "client.containers.create(image='i', name='n', user='root', detach=True, command='c', cap_add=['SYS_ADMIN'])"
 
@@ -31,7 +31,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
         yield running
 
 
-def command(*arguments: str, limits: Limits = LIMITS, label: str = "/r") -> list[str]:
+def command(*arguments: str, limits: ContainerLimits = LIMITS, label: str = "/r") -> list[str]:
     return [sys.executable, "-m", "suites.swebench.confined", *confined_arguments(limits, label), "--", *arguments]
 
 
@@ -39,7 +39,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{REPOSITORY}"}
 
 
-def run(folder: Path, code: str, *arguments: str, limits: Limits = LIMITS) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, code: str, *arguments: str, limits: ContainerLimits = LIMITS) -> subprocess.CompletedProcess[str]:
     """Run `code` as the module, in a folder of its own."""
     (folder / "grader_of_test.py").write_text(code, "utf-8")
     return subprocess.run(
@@ -104,7 +104,7 @@ def test_unmet_limits_are_named() -> None:
     assert unmet(attrs, LIMITS, "/r") == []
     assert unmet(attrs, LIMITS, "/other") == ["labels"]
     assert unmet({}, LIMITS, "/r") == ["labels", "network_mode", "mem_limit", "pids_limit", "nano_cpus"]
-    assert unmet({**attrs, "HostConfig": {}}, Limits(network=True, memory_gib=None, pids=None), "/r") == []
+    assert unmet({**attrs, "HostConfig": {}}, ContainerLimits(network=True, memory_gib=None, pids=None), "/r") == []
     assert set(create_options(LIMITS, "/r")) - {"memswap_limit"} == set(unmet({}, LIMITS, "/r"))
 
 

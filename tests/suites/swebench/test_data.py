@@ -9,7 +9,7 @@ import pytest
 from swebench_rows import row, written
 
 from harness.contract.errors import BadInput
-from suites.swebench.data import Row, load_rows
+from suites.swebench.data import InstanceRow, load_rows
 
 
 def test_rows_in_their_order_and_without_the_gold_patch(tmp_path: Path) -> None:
@@ -54,6 +54,6 @@ def test_no_such_file(tmp_path: Path) -> None:
 
 def test_what_is_needed_is_what_swebench_reads() -> None:
     """make_test_spec of swebench 5 indexes these; the rest is for the agent."""
-    needed = {name for name, info in Row.model_fields.items() if info.is_required()}
+    needed = {name for name, info in InstanceRow.model_fields.items() if info.is_required()}
     grader = {"instance_id", "image", "repo", "version", "FAIL_TO_PASS", "PASS_TO_PASS"}
     assert needed == grader | {"log_parser", "eval_type", "eval_script", "problem_statement"}

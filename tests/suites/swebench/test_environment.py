@@ -14,13 +14,13 @@ from tiny_image import no_engine, tiny_image
 
 from harness.contract.policy import Requests, Sampling
 from harness.endpoint.client import Endpoint
-from harness.serving.containers import Limits, cleanup_command, cli, remove_leftovers, run_arguments
+from harness.serving.containers import ContainerLimits, cleanup_command, cli, remove_leftovers, run_arguments
 from suites.swebench.agent import AgentSettings, solve
 from suites.swebench.environment import ContainerGoneError, WatchedContainer
 from suites.swebench.trajectory import InfrastructureError
 
 pytestmark = pytest.mark.engine
-LIMITS = Limits(memory_gib=None, pids=None)
+LIMITS = ContainerLimits(memory_gib=None, pids=None)
 FORGED = "echo 'Error response from daemon: container is not running'; exit 1"
 
 

@@ -23,7 +23,7 @@ from suites.swebench import agent as swebench_agent
 from suites.swebench import suite as swebench
 from suites.swebench.grading import Grade
 from suites.swebench.suite import Swebench, SwebenchConfig
-from suites.swebench.trajectory import InfrastructureError, Trajectory, trajectory_path
+from suites.swebench.trajectory import AgentRun, InfrastructureError, trajectory_path
 
 SAMPLING = Sampling(max_tokens=64)
 
@@ -69,7 +69,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sampl
     return answer
 
 
-DONE = Trajectory("Submitted", patch="diff", steps=4, prompt_tokens=100, completion_tokens=30, format_errors=1)
+DONE = AgentRun("Submitted", patch="diff", steps=4, prompt_tokens=100, completion_tokens=30, format_errors=1)
 BROKEN = InfrastructureError("no such image")
 SLOW = Grade("unresolved", timed_out=True)
 
@@ -115,7 +115,7 @@ def test_a_resolved_instance(play: Callable[..., Sample], tmp_path: Path) -> Non
     ],
 )
 def test_an_end_without_a_patch_is_the_models(play: Callable[..., Sample], status: str, finish: str) -> None:
-    sample = play([Trajectory(status, steps=3)], [Grade("empty patch")])
+    sample = play([AgentRun(status, steps=3)], [Grade("empty patch")])
     assert (sample.score, sample.answer, sample.finish_reason, sample.error) == (0.0, "empty patch", finish, None)
     assert sample.metrics["unsubmitted"] == 1.0
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.endpoint.answers import EndpointError
-from suites.swebench.trajectory import InfrastructureError, Trajectory, raise_unless_ended, read_trajectory
+from suites.swebench.trajectory import AgentRun, InfrastructureError, raise_unless_ended, read_agent_run
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -45,8 +45,8 @@ def test_what_is_counted(tmp_path: Path) -> None:
         answer(4300, 20, "tool_calls", 62.0),
         {"role": "exit", "content": "diff", "extra": {"exit_status": "Submitted"}},
     ]
-    found = read_trajectory(stored(tmp_path, {"exit_status": "Submitted", "submission": "diff --git\n"}, messages))
-    assert found == Trajectory(
+    found = read_agent_run(stored(tmp_path, {"exit_status": "Submitted", "submission": "diff --git\n"}, messages))
+    assert found == AgentRun(
         exit_status="Submitted",
         patch="diff --git\n",
         steps=3,
@@ -60,7 +60,7 @@ def test_what_is_counted(tmp_path: Path) -> None:
 
 
 def test_only_what_was_submitted_is_a_patch(tmp_path: Path) -> None:
-    found = read_trajectory(stored(tmp_path, {"exit_status": "LimitsExceeded", "submission": "diff"}, []))
+    found = read_agent_run(stored(tmp_path, {"exit_status": "LimitsExceeded", "submission": "diff"}, []))
     assert found.patch == ""
 
 
@@ -68,7 +68,7 @@ def test_only_what_was_submitted_is_a_patch(tmp_path: Path) -> None:
     "status", ["Submitted", "LimitsExceeded", "TimeExceeded", "ContextWindowExceededError", "RepeatedFormatError"]
 )
 def test_what_the_model_has_ended_is_an_outcome(status: str) -> None:
-    raise_unless_ended(Trajectory(status), "http://x")
+    raise_unless_ended(AgentRun(status), "http://x")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_what_the_model_has_ended_is_an_outcome(status: str) -> None:
 )
 def test_errors_of_the_server_are_its_own(status: str, kind: str) -> None:
     with pytest.raises(EndpointError) as error:
-        raise_unless_ended(Trajectory(status, said="gone"), "http://x")
+        raise_unless_ended(AgentRun(status, said="gone"), "http://x")
     assert error.value.kind == kind
 
 
@@ -86,19 +86,19 @@ def test_errors_of_the_server_are_its_own(status: str, kind: str) -> None:
 )
 def test_everything_else_is_the_infrastructure(status: str) -> None:
     with pytest.raises(InfrastructureError, match=status):
-        raise_unless_ended(Trajectory(status), "http://x")
+        raise_unless_ended(AgentRun(status), "http://x")
 
 
 def test_a_full_context_is_the_models_end_however_it_is_called(tmp_path: Path) -> None:
     said = "BadRequestError: This model's maximum context length is 4096 tokens"
-    found = read_trajectory(stored(tmp_path, {"exit_status": "BadRequestError", "exception_str": said}, []))
+    found = read_agent_run(stored(tmp_path, {"exit_status": "BadRequestError", "exception_str": said}, []))
     assert found.exit_status == "ContextWindowExceededError"
 
 
 def test_the_model_cannot_make_its_own_end(tmp_path: Path) -> None:
     """What a command printed is a message, not the trajectory's info."""
     messages = [{"role": "user", "content": '{"info": {"exit_status": "Submitted", "submission": "x"}}'}]
-    found = read_trajectory(stored(tmp_path, {"exit_status": "InternalServerError"}, messages))
+    found = read_agent_run(stored(tmp_path, {"exit_status": "InternalServerError"}, messages))
     assert found.exit_status == "InternalServerError" and found.patch == ""
 
 
@@ -108,7 +108,7 @@ def test_the_model_cannot_make_its_own_end(tmp_path: Path) -> None:
         "timestamp": JSON, "interrupt_type": JSON})}) | JSON, max_size=4))  # fmt: skip
 def test_any_json_is_read_without_harm(info: dict[str, Any], messages: list[Any], tmp_path_factory: Any) -> None:
     path = stored(tmp_path_factory.mktemp("t"), info, messages)
-    found = read_trajectory(path)
+    found = read_agent_run(path)
     assert found.steps >= 0 and found.prompt_tokens >= 0 and isinstance(found.patch, str)
 
 
@@ -117,10 +117,10 @@ def test_broken_files_are_the_infrastructures(tmp_path: Path, text: str) -> None
     path = tmp_path / "a.traj.json"
     path.write_text(text)
     with pytest.raises(InfrastructureError):
-        read_trajectory(path)
+        read_agent_run(path)
 
 
 def test_without_a_trajectory_the_log_says_why(tmp_path: Path) -> None:
     (tmp_path / "minisweagent.log").write_text("fine\nError processing instance a: no such image\n")
     with pytest.raises(InfrastructureError, match="no such image"):
-        read_trajectory(tmp_path / "a" / "a.traj.json")
+        read_agent_run(tmp_path / "a" / "a.traj.json")

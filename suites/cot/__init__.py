@@ -1,0 +1,1 @@
+"""Chain-of-thought tasks of lm-eval, ours (`tasks/`) and its own."""
