@@ -82,15 +82,26 @@ def gate(
 @app.command()
 def quantize(
     model: Model,
-    recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16) or a YAML file.")] = "w4a16",
+    recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16, vq-2bit) or a YAML file.")] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
 ) -> None:
-    """Quantize MODEL into a checkpoint that stock vLLM loads. Run again to go on after an interruption."""
+    """Quantize MODEL by a recipe. Run again to go on after an interruption."""
     from harness.checkpoint.models import resolve_model
     from harness.gate.quantization import quantize_model
 
     reporter = Reporter()
     print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
+
+
+@app.command()
+def dequantize(
+    folder: Annotated[Path, typer.Argument(help="A codebook checkpoint that quantgate made.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
+) -> None:
+    """Turn a codebook checkpoint back into bf16, to serve it where the codes cannot be served."""
+    from harness.gate.quantization import dequantize_model
+
+    print(dequantize_model(folder, out))
 
 
 @app.command("judge")

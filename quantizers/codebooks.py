@@ -1,8 +1,8 @@
 """The universal codebooks: entries fitted once to standard normal vectors, from a seed, for every layer of every model.
 
 Weights that were rotated and divided by their RMS are nearly standard normal whatever the model is, so one table a tier
-serves all of it and fits a kernel's shared memory. Lloyd's algorithm (k-means), with fresh samples in each round so that
-no entry is fitted to noise; int8 in the end.
+serves all of it and fits a kernel's shared memory. Lloyd's algorithm (k-means), with fresh samples in each round so
+that no entry is fitted to noise; int8 in the end.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def universal_codebook(dimensions: int, entries: int, seed: int = SEED) -> torch
     table = torch.randn(entries, dimensions, generator=generator)
     for _ in range(ROUNDS):
         samples = torch.randn(count, dimensions, generator=generator)
-        nearest = torch.cat([_nearest(part, table) for part in samples.split(max(1, CHUNK // entries))])
+        nearest = torch.cat([_nearest(part, table) for part in torch.split(samples, max(1, CHUNK // entries))])
         hits = torch.bincount(nearest, minlength=entries).to(torch.float32)
         sums = torch.zeros(entries, dimensions).index_add_(0, nearest, samples)
         # An entry that nothing chose begins again at a sample.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,20 @@ class LayerCall:
     kwargs: dict[str, Any]
     layer: str = "a decoder layer"
     """Full name of the layer, to name it when it fails."""
+    sequences: int = 0
+    """How many were in the batch that it was captured with."""
+
+    def narrowed(self, sequences: int) -> LayerCall:
+        """The same call for fewer sequences."""
+
+        def narrow(value: Any) -> Any:
+            if isinstance(value, torch.Tensor) and value.ndim > 1 and len(value) == self.sequences:
+                return value[:sequences]
+            if isinstance(value, (tuple, list)):
+                return type(value)(map(narrow, value))
+            return {key: narrow(v) for key, v in value.items()} if isinstance(value, dict) else value
+
+        return replace(self, args=narrow(self.args), kwargs=narrow(self.kwargs), sequences=sequences)
 
 
 def build(checkpoint: Checkpoint) -> Architecture:
@@ -148,7 +162,7 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
         def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
-            calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}")
+            calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden))
             return hidden
 
         return forward

@@ -1,9 +1,9 @@
 """From a model folder to a quantized model folder, one decoder layer at a time.
 
-The calibration batch walks through the model: each layer first runs as it is, which shows what enters its
-Linears; GPTQ quantizes them; the quantized layer runs again, so that the next layer is calibrated on what
-it will really receive. Memory holds one layer, its Hessians and the batch. After each layer all of it is on
-the disk.
+The calibration batch walks through the model: quantizers/layer.py quantizes each layer on what it receives, then the
+quantized layer runs, so that the next layer is calibrated on what it will really receive. Where layers are tuned, the
+batch also walks through the original model beside it. Memory holds one layer, a Hessian and the batch. After each layer
+all of it is on the disk.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from torch import nn
 
 from quantizers.calibration import calibration_tokens, own_tokenizer
 from quantizers.card import model_card
-from quantizers.checkpoint import CONFIG_FILE, Checkpoint, fingerprint, open_checkpoint, read_tensor
+from quantizers.checkpoint import CONFIG_FILE, DTYPES, Checkpoint, fingerprint, open_checkpoint
 from quantizers.errors import QuantizeError
-from quantizers.gptq import HessianError
-from quantizers.hessian import Hessians
+from quantizers.layer import quantize_layer
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
 from quantizers.recipe import Recipe
-from quantizers.schemes.base import split_rows
+from quantizers.schemes.vq import TABLES_FILE
 from quantizers.side_files import copy_side_files
 from quantizers.soundness import require_sound
-from quantizers.work_folder import WorkFolder, open_work
-from quantizers.writing import copy_entry, named, write_index, write_shard, write_text
+from quantizers.tuning import METHODS
+from quantizers.work_folder import States, WorkFolder, open_work
+from quantizers.writing import Entry, copy_entry, named, write_index, write_shard, write_text
 
 Progress = Callable[[str, int, int], None]
 BATCH_TOKENS = 4096
@@ -59,18 +59,17 @@ def quantize(
     """Quantize the model folder `model` by `recipe` into the new folder `out`, and return `out`.
 
     `progress(stage, done, total)` is called with stage "layer" after each decoder layer, and every second
-    or so within it with "inputs", "columns" or "outputs". Work goes on in `out`.partial: run the same call
+    or so within it with "inputs", "columns", "tuning" or "outputs". Work goes on in `out`.partial: run the same call
     again after an interruption and it continues at the first unfinished layer; `out` itself appears
-    complete or not at all. `device` is where layers run (None: the first GPU if there is one, else the CPU;
-    float32 there, bf16 on a GPU). The same input gives the same bytes on the same device and number of
-    threads.
+    complete or not at all. `device` is where layers run, in float32 (None: the first GPU if there is one, else
+    the CPU). The same input gives the same bytes on the same device and number of threads.
 
     Raises:
         QuantizeError: one line that says what is wrong and the way out.
     """
     report = progress or (lambda stage, done, total: None)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    dtype = torch.float32
     report("load", 0, 1)
     checkpoint = open_checkpoint(model)
     architecture = build(checkpoint)
@@ -83,9 +82,10 @@ def quantize(
         "calibration": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
         "device": f"{device} {dtype}",
     }
-    # The batch is stored twice for a moment, when one layer's states replace another's.
+    # The batch is stored twice for a moment, when one layer's states replace another's; of both models where tuned.
     hidden_size = int(architecture.model.get_input_embeddings().weight.shape[1])
-    batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
+    streams = 2 if METHODS[recipe.tune] else 1
+    batch_bytes = streams * tokens.numel() * hidden_size * dtype.itemsize
     job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch_size(*tokens.shape))
     with open_work(out, identity, plan.output_bytes() + 2 * batch_bytes) as work:
         _quantize_layers(job, tokens, work)
@@ -102,7 +102,9 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
         return
     hidden, calls = _enter(job, tokens, all_batches=work.layers_done == 0)
     if hidden is None:
-        hidden = work.load_hidden()
+        states = work.load_states()
+    else:
+        states = States(hidden, hidden.clone() if METHODS[job.recipe.tune] else None)
     for index in range(work.layers_done, total):
         layer, call = layers[index], calls[index]
         fill(
@@ -113,19 +115,9 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
             device=job.device,
             dtype=job.dtype,
         )
-        stored = _quantize_layer(job, index, hidden, call)
-        entries = []
-        for info in job.plan.layer_tensors[index]:
-            entries += named(stored[info.name]) if info.name in stored else [copy_entry(info)]
-        write_shard(work.model / job.plan.shard_name(index), entries)
-        last = index + 1 == total
-        if not last:
-            batches = torch.split(hidden, job.batch)
-            for number, batch in enumerate(batches, start=1):
-                batch.copy_(run_layer(layer, batch.to(job.device), call))
-                job.report("outputs", number, len(batches))
+        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call))
         empty(layer)
-        work.finish_layer(None if last else hidden)
+        work.finish_layer(None if index + 1 == total else states)
         job.report("layer", index + 1, total)
 
 
@@ -151,38 +143,44 @@ def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple
     return hidden, calls
 
 
-def _quantize_layer(
-    job: Conversion, index: int, hidden: torch.Tensor, call: LayerCall
-) -> dict[str, dict[str, torch.Tensor]]:
-    """Quantize the Linears of a filled layer in place; returns their stored form by the old tensor's name."""
+def _quantize_layer(job: Conversion, index: int, states: States, call: LayerCall) -> list[Entry]:
+    """Quantize a filled layer in place, move the states on, and return what is written of it."""
     layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
-    modules = {name: layer.get_submodule(name.removeprefix(prefix)) for name in job.plan.targets[index]}
+    named_modules = {name.removeprefix(prefix): name for name in job.plan.targets[index]}
+    modules = {name: layer.get_submodule(name) for name in named_modules}
     linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
-    if not linears:
-        return {}
-    hessians = Hessians(linears)
-    batches = torch.split(hidden, job.batch)
-    for number, batch in enumerate(batches, start=1):
-        hessians.watch(partial(run_layer, layer, batch.to(job.device), call))
-        job.report("inputs", number, len(batches))
+    last = index + 1 == len(job.architecture.layers)
+    if states.original is not None:
+        _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
+    stored: dict[str, torch.Tensor] = {}
+    if linears:
+        stored = quantize_layer(
+            layer, linears, call, job.plan.scheme, METHODS[job.recipe.tune], states.quantized, states.original,
+            device=job.device, batch=job.batch, seed=index, report=job.report,
+        )  # fmt: skip
+    infos = {info.name: info for info in job.plan.layer_tensors[index]}
+    for name, tensor in stored.items():
+        info = infos.get(f"{prefix}{name}")
+        if info is not None and (dtype := DTYPES[info.dtype][0]) is not None:  # tuned norms and biases keep their dtype
+            stored[name] = tensor.to(dtype)
+            layer.get_parameter(name).data.copy_(stored[name])
+    if not last:
+        _advance(job, layer, states.quantized, call)
+    written = [copy_entry(info) for name, info in infos.items() if name not in _replaced(prefix, linears, stored)]
+    return [*written, *named({f"{prefix}{name}": tensor for name, tensor in stored.items()})]
 
-    stored: dict[str, dict[str, torch.Tensor]] = {}
-    groups = hessians.groups()
-    scheme = job.plan.scheme
-    for number, (names, hessian) in enumerate(groups):
-        # Rows do not know of each other, so Linears with one Hessian are quantized as one tall matrix.
-        infos = [job.checkpoint.tensors[f"{name}.weight"] for name in names]
-        weight = torch.cat([read_tensor(info).to(job.device, torch.float32) for info in infos])
-        rows = [info.shape[0] for info in infos]
-        try:
-            parts = scheme.quantize(weight, hessian, partial(job.report, "columns", number, len(groups)))
-        except HessianError as error:
-            raise QuantizeError(f"{names[0]}: {error}: raise damping, or add the layer to ignore") from None
-        for name, part in zip(names, split_rows(parts, rows), strict=True):
-            stored[f"{name}.weight"] = {f"{name}.{key}": value for key, value in scheme.tensors(part).items()}
-            linears[name].weight.data.copy_(scheme.dequantize(part))
-    job.report("columns", len(groups), len(groups))
-    return stored
+
+def _replaced(prefix: str, linears: dict[str, nn.Linear], stored: dict[str, torch.Tensor]) -> set[str]:
+    """Full names of the old tensors that are not written as they were."""
+    return {f"{prefix}{name}.weight" for name in linears} | {f"{prefix}{name}" for name in stored}
+
+
+def _advance(job: Conversion, layer: nn.Module, states: torch.Tensor, call: LayerCall) -> None:
+    """Replace what enters a layer by what leaves it, in place."""
+    batches = torch.split(states, job.batch)
+    for number, batch in enumerate(batches, start=1):
+        batch.copy_(run_layer(layer, batch.to(job.device), call))
+        job.report("outputs", number, len(batches))
 
 
 def _finish(job: Conversion, work: WorkFolder) -> None:
@@ -194,6 +192,10 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
         write_shard(work.model / plan.shard_name(layers + number), map(copy_entry, infos))
     names = [plan.shard_name(i) for i in range(layers + len(plan.other_tensors))]
     write_index(work.model, [work.model / name for name in names])
+    widths = [checkpoint.tensors[f"{name}.weight"].shape[1] for layer in plan.targets for name in layer]
+    tables = plan.scheme.tables(widths)
+    if tables:
+        write_shard(work.model / TABLES_FILE, named(tables))
     copy_side_files(checkpoint.folder, work.model)
     config = {**checkpoint.config, "quantization_config": plan.scheme.config(plan.ignore)}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")

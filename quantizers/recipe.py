@@ -13,6 +13,7 @@ from ruamel.yaml.error import YAMLError
 
 from quantizers.errors import QuantizeError
 from quantizers.schemes import TIERS
+from quantizers.tuning import METHODS
 
 # Small, easily hurt, or never run in calibration: the head, whatever decides between experts, and draft
 # layers.
@@ -49,6 +50,8 @@ class Recipe(BaseModel):
     """How the Linears of the decoder layers are stored (quantizers/schemes)."""
     group_size: int | None = None
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
+    tune: str = "none"
+    """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
     damping: float = Field(default=0.05, gt=0, le=1)
     """Added to the diagonal of the Hessian, in units of its mean: firm, as the calibration is short."""
     calibration: Calibration = Calibration()
@@ -63,6 +66,13 @@ class Recipe(BaseModel):
         if tier not in TIERS:
             raise ValueError(f"{tier!r} is unknown: use one of {', '.join(TIERS)}")
         return tier
+
+    @field_validator("tune")
+    @classmethod
+    def _tuning_is_known(cls, tune: str) -> str:
+        if tune not in METHODS:
+            raise ValueError(f"{tune!r} is unknown: use one of {', '.join(METHODS)}")
+        return tune
 
     @field_validator("ignore")
     @classmethod
@@ -84,7 +94,11 @@ class Recipe(BaseModel):
         return hashlib.sha256(self.model_dump_json(exclude={"calibration": {"file"}}).encode()).hexdigest()
 
 
-RECIPES: dict[str, dict[str, Any]] = {"w4a16": {"name": "w4a16"}}
+RECIPES: dict[str, dict[str, Any]] = {
+    "w4a16": {"name": "w4a16"},
+    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks"},
+    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "damping": 0.01, "tune": "blocks"},
+}
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:

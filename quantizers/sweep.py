@@ -1,8 +1,8 @@
 """The exact block form of GPTQ: columns in blocks of d, an error of a block is spread over all columns after it.
 
 With H + damping = R R^T (R upper triangular) and U = R^-1, the error e = (w - q) of a block B costs |e R_BB|^2 once the
-columns after it have moved by -e R_BB U_B,rest. Published vector quantizers use the diagonal of R_BB alone (GPTVQ, arXiv
-2402.15319); the whole block is as cheap. Method of the sweep: GPTQ, arXiv 2210.17323.
+columns after it have moved by -e R_BB U_B,rest. Published vector quantizers use the diagonal of R_BB alone (GPTVQ,
+arXiv 2402.15319); the whole block is as cheap. Method of the sweep: GPTQ, arXiv 2210.17323.
 """
 
 from __future__ import annotations
@@ -122,4 +122,4 @@ def nearest(points: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """The index [N] of the entry of `table` [K, d] that is nearest to each of `points` [N, d]."""
     bias, entries = -0.5 * table.square().sum(1), table.t().contiguous()
     step = len(points) if points.is_cuda else max(1, TABLE_ELEMENTS // len(table))
-    return torch.cat([torch.addmm(bias, part, entries).argmax(1) for part in points.split(step)])
+    return torch.cat([torch.addmm(bias, part, entries).argmax(1) for part in torch.split(points, step)])

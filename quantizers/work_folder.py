@@ -23,7 +23,15 @@ from quantizers.checkpoint import one_line, read_header, read_json_object, read_
 from quantizers.errors import QuantizeError
 from quantizers.writing import named, write_shard, write_text
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+
+
+@dataclass
+class States:
+    """What enters a layer [N, L, D]: in the quantized model and, where layers are tuned, in the original one."""
+
+    quantized: torch.Tensor
+    original: torch.Tensor | None
 
 
 @dataclass
@@ -39,14 +47,16 @@ class WorkFolder:
         """Where the quantized model grows."""
         return self.folder / "model"
 
-    def load_hidden(self) -> torch.Tensor:
-        """States [N, L, D] that enter layer `layers_done`. Raises QuantizeError if they are not there."""
-        return read_tensor(read_header(self._hidden(self.layers_done))[0])
+    def load_states(self) -> States:
+        """What enters layer `layers_done`. Raises QuantizeError if it is not there."""
+        found = {info.name: read_tensor(info) for info in read_header(self._hidden(self.layers_done))}
+        return States(found["quantized"], found.get("original"))
 
-    def finish_layer(self, hidden: torch.Tensor | None) -> None:
-        """Record that the next layer's shard is written; `hidden` [N, L, D] enters the layer after it."""
-        if hidden is not None:
-            write_shard(self._hidden(self.layers_done + 1), named({"hidden": hidden}))
+    def finish_layer(self, states: States | None) -> None:
+        """Record that the next layer's shard is written; `states` enter the layer after it."""
+        if states is not None:
+            original = {} if states.original is None else {"original": states.original}
+            write_shard(self._hidden(self.layers_done + 1), named({"quantized": states.quantized, **original}))
         # The state goes last: whatever it counts is safely on the disk.
         self.layers_done += 1
         self._save()

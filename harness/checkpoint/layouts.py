@@ -163,8 +163,22 @@ def _qweight(parts: Mapping[str, TensorInfo], word_bits: int) -> int:
     return stored * 32 // word_bits if word_bits else 0
 
 
+def _vq_codes(words: TensorInfo, quantization: Mapping[str, Any]) -> int:
+    tiers = quantization.get("tiers")
+    tier = tiers.get(quantization.get("default_tier")) if isinstance(tiers, Mapping) else None
+    dimensions, entries = (tier.get("dimensions"), tier.get("entries")) if isinstance(tier, Mapping) else (None, None)
+    if not isinstance(dimensions, int) or not isinstance(entries, int) or not 2 <= entries <= 1 << 16:
+        return 0
+    return math.prod(words.shape) * 32 // (entries.bit_length() - 1) * max(0, dimensions)
+
+
 def _codes(parts: Mapping[str, TensorInfo], quantization: Mapping[str, Any]) -> int:
-    """AQLM: codes [O / o, I / i, books], codebooks [books, 2^bits, o, i]; the config knows o, i of a shared book."""
+    """AQLM: codes [O / o, I / i, books], codebooks [books, 2^bits, o, i]; the config knows o, i of a shared book.
+
+    Ours: words of codes [O, W], each code of `dimensions` weights; the config's tier says how many bits a code has.
+    """
+    if quantization.get("quant_method") == "quantgate":
+        return _vq_codes(parts["codes"], quantization)
     codes, books = parts["codes"], parts.get("codebooks")
     if len(codes.shape) < 2:
         return 0

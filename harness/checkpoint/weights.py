@@ -72,9 +72,11 @@ def read_weights(model: Path, config: Mapping[str, Any]) -> Weights:
     headers = {file: read_header(file) for file in files}
     counted = [file for file in files if file.name in named] or files
     infos = [info for file in counted for info in headers[file]]
+    quantization = quantization_settings(model, config)
     if weight_map:
-        doubts += _index_doubts(weight_map, infos, files)
-    return count_weights(infos, config, quantization_settings(model, config), doubts)
+        tables = (quantization or {}).get("tables")  # codebooks, which the config names and no index should
+        doubts += _index_doubts(weight_map, infos, [file for file in files if file.name != tables])
+    return count_weights(infos, config, quantization, doubts)
 
 
 def _index(model: Path) -> tuple[dict[str, str], list[str]]:

@@ -40,6 +40,21 @@ def quantize_model(model: Path, recipe_name: str, out: Path, reporter: Reporter)
             raise BadInput(str(error)) from None
 
 
+def dequantize_model(folder: Path, out: Path) -> Path:
+    """A codebook checkpoint as plain bf16 in the new folder `out`.
+
+    Raises:
+        BadInput: the folder is no codebook checkpoint, or one that contradicts itself.
+    """
+    from quantizers.dequantize import dequantize
+    from quantizers.errors import QuantizeError
+
+    try:
+        return dequantize(folder, out)
+    except QuantizeError as error:
+        raise BadInput(str(error)) from None
+
+
 def quantized(model: Path, recipe_name: str, reporter: Reporter) -> Path:
     """The quantized form of `model` in the cache; made when it is not there.
 

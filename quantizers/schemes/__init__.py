@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from quantizers.schemes import int_groups
+from quantizers.schemes import int_groups, vq
 from quantizers.schemes.base import CardWords, Parts, Scheme
 
-TIERS: dict[str, Callable[..., Scheme]] = {"int4": partial(int_groups.for_model, 4)}
+TIERS: dict[str, Callable[..., Scheme]] = {
+    "int4": partial(int_groups.for_model, 4),
+    "vq1": partial(vq.for_model, "vq1", 8, 256),
+    "vq1.5": partial(vq.for_model, "vq1.5", 8, 4096),
+    "vq2": partial(vq.for_model, "vq2", 4, 256),
+    "vq3": partial(vq.for_model, "vq3", 4, 4096),
+}
 """What a recipe's `tier` may name. Each makes its scheme for one model: the arguments of `int_groups.for_model`."""
 
 __all__ = ["TIERS", "CardWords", "Parts", "Scheme"]

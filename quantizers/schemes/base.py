@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from quantgate_kernels.formats.rotation import rotate, signs_of, unrotate
 
 Parts = dict[str, torch.Tensor]
-"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it."""
+"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it.
+`scales` [O, G], float32, is always there: the scale of each row and group of I/G neighbouring inputs."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,20 @@ class CardWords:
 
 
 class Scheme(ABC):
-    """One way to store the Linears of a model, with everything decided that one model needs; holds no weights."""
+    """One way to store the Linears of a model, with everything decided that one model needs; holds no weights.
+
+    A weight is units * scales: units come from codes alone and stay as they are once chosen, scales can be tuned. Where
+    the scheme rotates, both are in the rotated basis (quantgate_kernels/formats/rotation.py).
+    """
+
+    rotation_seed: int | None = None
+    """Of the signs of the rotation; None: inputs are not rotated."""
+    scale_dtype: torch.dtype = torch.float16
+    """In which scales are stored."""
 
     @abstractmethod
     def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
-        """Quantize a weight [O, I] so that the error weighted by its Hessian [I, I] is small.
+        """Quantize a weight [O, I] so that the error weighted by its Hessian [I, I] is small; both rotated already.
 
         `tick` is called after each piece of work. Rows do not know of each other: Linears with one Hessian may come
         as one tall weight, and `split_rows` parts what comes of it.
@@ -41,8 +52,8 @@ class Scheme(ABC):
         """
 
     @abstractmethod
-    def dequantize(self, parts: Parts) -> torch.Tensor:
-        """The weight bf16 [O, I] that a server will compute with."""
+    def units(self, parts: Parts) -> torch.Tensor:
+        """The values float32 [O, I] that the codes stand for, before any scale."""
 
     @abstractmethod
     def tensors(self, parts: Parts) -> dict[str, torch.Tensor]:
@@ -59,6 +70,36 @@ class Scheme(ABC):
     @abstractmethod
     def words(self) -> CardWords:
         """What the model card says."""
+
+    def tables(self, widths: Sequence[int]) -> dict[str, torch.Tensor]:
+        """What is stored once for the whole model, for Linears of these `widths` (inputs), by name."""
+        return {}
+
+    def combine(self, units: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """The weight float32 [O, I] of units [O, I] and scales [O, G], in the model's basis; it has a gradient."""
+        rows, groups = scales.shape
+        weight = (units.view(rows, groups, -1) * scales[:, :, None]).view(units.shape)
+        return self.turn_back(weight)
+
+    def dequantize(self, parts: Parts) -> torch.Tensor:
+        """The weight bf16 [O, I] that a server computes with."""
+        return self.combine(self.units(parts), self.stored(parts["scales"])).to(torch.bfloat16)
+
+    def stored(self, scales: torch.Tensor) -> torch.Tensor:
+        """Scales as they will be read back: rounded to what is stored, none of them 0 or infinite."""
+        limits = torch.finfo(self.scale_dtype)
+        smallest = 2.0**-24 if self.scale_dtype == torch.float16 else limits.tiny
+        return scales.clamp(smallest, limits.max).to(self.scale_dtype).to(torch.float32)
+
+    def turn(self, values: torch.Tensor) -> torch.Tensor:
+        """Values [..., I] in the basis of the codes."""
+        seed = self.rotation_seed
+        return values if seed is None else rotate(values, signs_of(values.shape[-1], seed).to(values.device))
+
+    def turn_back(self, values: torch.Tensor) -> torch.Tensor:
+        """The inverse of `turn`."""
+        seed = self.rotation_seed
+        return values if seed is None else unrotate(values, signs_of(values.shape[-1], seed).to(values.device))
 
 
 def split_rows(parts: Parts, rows: Sequence[int]) -> list[Parts]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from quantgate_kernels.formats.pack_quantized import CODES_PER_WORD, FORMAT, dequantize, encode
+from quantgate_kernels.formats.pack_quantized import CODES_PER_WORD, FORMAT, encode
 
 from quantizers.errors import QuantizeError
 from quantizers.gptq import GPTQArgs, gptq
@@ -24,13 +24,14 @@ class IntGroups(Scheme):
     bits: int
     group_size: int
     damping: float
+    scale_dtype = torch.bfloat16
 
     def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
         codes, scales = gptq(weight, hessian, GPTQArgs(self.group_size, self.bits, self.damping), tick)
-        return {"codes": codes, "scales": scales}
+        return {"codes": codes, "scales": scales.to(torch.float32)}
 
-    def dequantize(self, parts: Parts) -> torch.Tensor:
-        return dequantize(parts["codes"], parts["scales"])
+    def units(self, parts: Parts) -> torch.Tensor:
+        return parts["codes"].to(torch.float32)
 
     def tensors(self, parts: Parts) -> dict[str, torch.Tensor]:
         return encode(parts["codes"].cpu(), parts["scales"].cpu())

@@ -92,7 +92,7 @@ def test_config_and_card(tiny_model: Path, tiny_quantized: Path) -> None:
 def test_layers_see_what_earlier_quantized_layers_give(
     tiny_model: Path, tiny_recipe: Recipe, tiny_quantized: Path
 ) -> None:
-    """Layer 1's Hessian, and so its codes, must come from the quantized layer 0: recompute them."""
+    """Hessians, and so codes, must come from all that is quantized before: recompute those of layer 1's o_proj."""
     from transformers import AutoModelForCausalLM
 
     from quantizers.calibration import calibration_tokens, own_tokenizer
@@ -100,9 +100,9 @@ def test_layers_see_what_earlier_quantized_layers_give(
 
     checkpoint, original = open_checkpoint(tiny_quantized), open_checkpoint(tiny_model)
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    first = "model.layers.0."
+    before = ("model.layers.0.", *(f"model.layers.1.self_attn.{part}_proj" for part in "qkv"))
     for linear in targets(tiny_quantized):
-        if linear.startswith(first):
+        if linear.startswith(before):
             model.get_submodule(linear).weight.data.copy_(decoded(checkpoint, linear))
     seen: list[torch.Tensor] = []
     linear = "model.layers.1.self_attn.o_proj"

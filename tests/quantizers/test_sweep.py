@@ -68,9 +68,7 @@ def test_a_singular_hessian_is_no_error_and_a_broken_one_is() -> None:
     weight, _ = problem(2, 8, 32)
     one = torch.randn(1, 32)
     for hessian in (torch.zeros(32, 32), one.t() @ one):
-        codes, _ = sweep(
-            weight, factors_of(hessian, 2, 0.0), torch.randn(4, 2), torch.ones(8, 1), (1.0,), lambda: None
-        )
+        codes, _ = sweep(weight, factors_of(hessian, 2, 0.0), torch.randn(4, 2), torch.ones(8, 1), (1.0,), lambda: None)
         assert codes.shape == (8, 16)
     with pytest.raises(HessianError, match="not finite"):
         factors_of(torch.full((4, 4), float("nan")), 2, 0.01)

@@ -1,0 +1,92 @@
+"""From a codebook checkpoint back to bf16, to serve or to judge it anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from quantgate_kernels.formats import vq
+
+from quantizers.checkpoint import (
+    CONFIG_FILE,
+    Checkpoint,
+    TensorInfo,
+    open_checkpoint,
+    quantization_settings,
+    read_header,
+    read_tensor,
+)
+from quantizers.codebooks import sha256_of_table
+from quantizers.errors import QuantizeError
+from quantizers.schemes.vq import FORMAT_VERSION
+from quantizers.side_files import copy_side_files
+from quantizers.work_folder import open_work
+from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, write_shard, write_text
+
+
+def dequantize(folder: Path, out: Path) -> Path:
+    """Write the model in `folder` as plain bf16 into the new folder `out`, shard by shard, and return `out`.
+
+    Raises:
+        QuantizeError: the checkpoint is not one of ours, is of another version, or contradicts itself; `out` exists;
+            the disk is full. Nothing is left under the name of `out`.
+    """
+    checkpoint = open_checkpoint(folder)
+    settings = quantization_settings(folder, checkpoint.config) or {}
+    if settings.get("quant_method") != "quantgate":
+        method = str(settings.get("quant_method"))[:40]
+        raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
+    if settings.get("format_version") != FORMAT_VERSION:
+        raise QuantizeError(f"{folder} has format version {settings.get('format_version')}: this is {FORMAT_VERSION}")
+    tables = _tables(folder, settings)
+    shards: dict[Path, list[TensorInfo]] = {}
+    for info in checkpoint.tensors.values():
+        shards.setdefault(info.file, []).append(info)
+    needed = 16 * sum(info.nbytes for info in checkpoint.tensors.values())
+    with open_work(out, {"dequantized": folder.name}, needed) as work:
+        for file, infos in shards.items():
+            write_shard(work.model / file.name, _entries(checkpoint, infos, settings, tables))
+        write_index(work.model, [work.model / file.name for file in shards])
+        copy_side_files(folder, work.model)
+        config = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"} | {"dtype": "bfloat16"}
+        write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+        work.publish(out)
+    return out
+
+
+def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Codebooks and signs beside the shards, the codebooks held against the hash in the config."""
+    name = str(settings.get("tables"))
+    if Path(name).name != name:
+        raise QuantizeError(f"{folder}: the tables lie outside of the folder ({name[:80]}): refused")
+    tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
+    for tier, found in dict(settings.get("tiers") or {}).items():
+        table = tables.get(f"codebooks.{tier}")
+        if table is None or sha256_of_table(table) != found["codebook"]["sha256"]:
+            raise QuantizeError(f"{folder}/{name}: the codebook of {tier} is not the one that config.json names")
+    return tables
+
+
+def _entries(
+    checkpoint: Checkpoint, infos: list[TensorInfo], settings: Mapping[str, Any], tables: Mapping[str, torch.Tensor]
+) -> Iterator[Entry]:
+    codebook = tables[f"codebooks.{settings['default_tier']}"]
+    rotated = settings["tiers"][settings["default_tier"]]["rotation"] is not None
+    for info in infos:
+        module, _, kind = info.name.rpartition(".")
+        if f"{module}.codes" not in checkpoint.tensors:
+            yield copy_entry(info)
+        elif kind == "codes":
+            stored = {part: read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in ("codes", "scales")}
+            layout = vq.VQLayout(codebook.shape[1], len(codebook))
+            columns = stored["codes"].shape[1] * 32 // layout.code_bits * layout.dimensions
+            try:
+                weight = vq.decode(stored, codebook, tables[f"signs.{columns}"] if rotated else None)
+            except (ValueError, KeyError, IndexError) as error:
+                raise QuantizeError(f"{module}: its codes cannot be read: {error}") from None
+            yield tensor_entry(f"{module}.weight", weight.to(torch.bfloat16))
+        elif kind != "scales":
+            yield copy_entry(info)

@@ -1,0 +1,95 @@
+"""One decoder layer, from its weights and the states that enter it to what is stored of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from quantizers.errors import QuantizeError
+from quantizers.gptq import HessianError
+from quantizers.hessian import Run, hessian_of, input_groups
+from quantizers.modeling import LayerCall, run_layer
+from quantizers.schemes import Scheme
+from quantizers.schemes.base import split_rows
+from quantizers.tuning import Layer, Tuning, small_parameters, tune
+
+Report = Callable[[str, int, int], None]
+
+
+def quantize_layer(
+    module: nn.Module,
+    linears: Mapping[str, nn.Linear],
+    call: LayerCall,
+    scheme: Scheme,
+    tuning: Tuning | None,
+    states: torch.Tensor,
+    targets: torch.Tensor | None,
+    *,
+    device: str,
+    batch: int,
+    seed: int,
+    report: Report,
+) -> dict[str, torch.Tensor]:
+    """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
+
+    Each group is calibrated on what it receives when those before it are quantized.
+
+    Args:
+        states: what enters the layer [N, L, D] in the quantized model.
+        targets: what leaves the original layer [N, L, D] in the original model; needed where it is tuned.
+        batch: sequences that run through the layer at once.
+        seed: of the tuning.
+
+    Returns: the stored tensors by their name inside the layer, tuned norms and biases among them.
+
+    Raises:
+        QuantizeError: a Linear cannot be quantized, by name.
+    """
+    runs = [partial(run_layer, module, part.to(device), call) for part in torch.split(states, batch)]
+    full = {f"{call.layer}.{name}": linear for name, linear in linears.items()}
+    groups = [[n.removeprefix(f"{call.layer}.") for n in names] for names in input_groups(full, runs[0])]
+    basis = {name: scheme.turn(linear.weight.detach().float()) for name, linear in linears.items()}
+    layer = Layer(module, call, scheme, {}, basis, small_parameters(module, linears))
+    for number, names in enumerate(groups):
+        hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report))
+        hessian = scheme.turn(scheme.turn(hessian).t())
+        # Rows do not know of each other, so Linears with one Hessian are quantized as one tall matrix.
+        weight = torch.cat([layer.whole.pop(name) for name in names])
+        try:
+            parts = scheme.quantize(weight, hessian, partial(report, "columns", number, len(groups)))
+        except HessianError as error:
+            raise QuantizeError(f"{call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
+        for name, part in zip(names, split_rows(parts, [linears[n].out_features for n in names]), strict=True):
+            layer.parts[name] = part
+        if tuning and targets is not None and tuning.between and layer.whole:
+            report("tuning", number, len(groups))
+            tune(layer, tuning.between, states, targets, device, seed + number)
+        _apply(layer, linears)
+    report("columns", len(groups), len(groups))
+    tensors: dict[str, torch.Tensor] = {}
+    if tuning and targets is not None:
+        report("tuning", len(groups), len(groups))
+        tune(layer, tuning.after, states, targets, device, seed)
+        _apply(layer, linears)
+        parameters = dict(module.named_parameters())
+        tensors |= {name: parameters[name].detach().cpu() for name in layer.tuned}
+    for name, parts in layer.parts.items():
+        tensors |= {f"{name}.{key}": value for key, value in scheme.tensors(parts).items()}
+    return tensors
+
+
+def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:
+    """Give the module the weights as they are now: quantized ones as a server will have them."""
+    for name, parts in layer.parts.items():
+        linears[name].weight.data.copy_(layer.scheme.dequantize(parts))
+    for name, weight in layer.whole.items():
+        linears[name].weight.data.copy_(layer.scheme.turn_back(weight))
+
+
+def _counted(runs: list[partial[torch.Tensor]], report: Report) -> Iterator[Run]:
+    for number, run in enumerate(runs, start=1):
+        yield run
+        report("inputs", number, len(runs))

@@ -1,0 +1,94 @@
+"""A codebook checkpoint: what is written, what it is said to be, and the way back to bf16."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from quantgate_kernels.formats import vq
+from safetensors.torch import load_file, save_file
+
+from harness.checkpoint.models import describe
+from quantizers.dequantize import dequantize
+from quantizers.errors import QuantizeError
+from quantizers.pipeline import quantize
+from quantizers.recipe import Recipe
+from quantizers.schemes.vq import TABLES_FILE
+
+
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    """The tiny model at 2 bits, each layer tuned for a few steps."""
+    recipe = Recipe.model_validate(
+        {"name": "vq", "tier": "vq2", "damping": 0.01, "tune": "fast", "calibration": {"samples": 8, "length": 32}}
+    )
+    return quantize(tiny_model, recipe, tmp_path_factory.mktemp("vq") / "out", device="cpu")
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("model-*.safetensors")):
+        found |= load_file(file)
+    return found
+
+
+def test_the_way_back_holds_the_very_weights_of_the_codes(codes: Path, tmp_path: Path, tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    stored, tables = tensors(codes), load_file(codes / TABLES_FILE)
+    model: Any = AutoModelForCausalLM.from_pretrained(dequantize(codes, tmp_path / "bf16"), dtype=torch.bfloat16)
+    names = [name.removesuffix(".codes") for name in stored if name.endswith(".codes")]
+    assert len(names) == 14
+    for name in names:
+        parts = {key: stored[f"{name}.{key}"] for key in ("codes", "scales")}
+        linear = model.get_submodule(name)
+        weight = vq.decode(parts, tables["codebooks.vq2"], tables[f"signs.{linear.in_features}"])
+        assert torch.equal(linear.weight.data, weight.to(torch.bfloat16))
+    original: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    norm = "model.layers.0.input_layernorm.weight"
+    assert not torch.equal(model.get_parameter(norm), original.get_parameter(norm)), "norms are tuned and stored"
+    assert torch.equal(model.get_parameter("model.norm.weight"), original.get_parameter("model.norm.weight"))
+
+
+def test_it_is_described_by_what_it_holds(codes: Path) -> None:
+    facts = describe("vq", codes)
+    assert facts.quantization == "quantgate" and facts.layout_known and not facts.doubts
+    assert facts.low_bit_share == 1.0
+    assert facts.linear_bits == pytest.approx(2 + 16 / 64, abs=0.01)  # groups of 64: no 128 divides this model's widths
+    assert "2 bits each" in (codes / "README.md").read_text()
+
+
+def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_model: Path) -> None:
+    with pytest.raises(QuantizeError, match="is no codebook checkpoint of quantgate"):
+        dequantize(tiny_model, tmp_path / "out")
+
+    def changed(name: str, **settings: object) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(codes, folder)
+        config = json.loads((folder / "config.json").read_text())
+        config["quantization_config"] |= settings
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    with pytest.raises(QuantizeError, match="format version 2: this is 1"):
+        dequantize(changed("newer", format_version=2), tmp_path / "out")
+    with pytest.raises(QuantizeError, match="lie outside of the folder"):
+        dequantize(changed("outside", tables="../x.safetensors"), tmp_path / "out")
+    other = changed("table")
+    tables = load_file(other / TABLES_FILE)
+    tables["codebooks.vq2"][3, 1] += 1
+    save_file(tables, other / TABLES_FILE)
+    with pytest.raises(QuantizeError, match=r"the codebook of vq2 is not the one that config\.json names"):
+        dequantize(other, tmp_path / "out")
+    broken = changed("broken")
+    shard = sorted(broken.glob("model-*.safetensors"))[0]
+    held = load_file(shard)
+    first = next(name for name in held if name.endswith(".scales"))
+    save_file(held | {first: held[first][:, :-1].contiguous()}, shard)
+    with pytest.raises(QuantizeError, match=f"{first.removesuffix('.scales')}: its codes cannot be read"):
+        dequantize(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
