@@ -58,7 +58,10 @@ def test_it_is_described_by_what_it_holds(codes: Path) -> None:
     facts = describe("vq", codes)
     assert facts.quantization == "quantgate" and facts.layout_known and not facts.doubts
     assert facts.low_bit_share == 1.0
-    assert facts.linear_bits == pytest.approx(2 + 16 / 64, abs=0.01)  # groups of 64: no 128 divides this model's widths
+    stored = tensors(codes)
+    weights = sum(16 * t.numel() for n, t in stored.items() if n.endswith(".codes"))  # 2 bits: 16 in a word
+    held = sum(t.nbytes for n, t in stored.items() if n.endswith((".codes", ".scales")))
+    assert facts.linear_parameters == weights and facts.linear_bits == pytest.approx(8 * held / weights, abs=0.01)
     assert "2 bits each" in (codes / "README.md").read_text()
 
 
