@@ -23,8 +23,8 @@ def test_a_killed_run_is_finished_by_resume(
 ) -> None:
     out = tmp_path / "killed"
     run = RunFolder(out)
-    # No --reference: the candidate's card names its base_model.
-    command = [sys.executable, "-m", "harness", "gate", str(candidate)]
+    # The candidate's card names its base_model, a model of the hub, which no test can fetch.
+    command = [sys.executable, "-m", "harness", "gate", str(candidate), "--reference", "demo"]
     command += ["--policy", str(few), "--out", str(out)]
     log = tmp_path / "gate.log"
     with log.open("w") as file:
@@ -38,7 +38,7 @@ def test_a_killed_run_is_finished_by_resume(
     psutil.wait_procs(processes, timeout=40)
     assert [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
 
-    result = quantgate("gate", candidate, "--out", out, "--resume")
+    result = quantgate("gate", candidate, "--reference", "demo", "--out", out, "--resume")
     assert result.returncode == EXIT_CODES[run.verdict().verdict], result.stderr
     for suite, stored in before.items():
         whole = stored[: stored.rfind(b"\n") + 1]
