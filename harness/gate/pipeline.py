@@ -21,7 +21,7 @@ from harness.contract.samples import Role
 from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
-from harness.gate.quantization import quantized
+from harness.gate.quantization import NOT_SERVED, quantized
 from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
@@ -161,6 +161,8 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
         meter.update(text=name)
         reference = resolve_model(name, reporter.say)
     candidate = given if is_candidate else quantized(given, sealed.policy.recipe, reporter)
+    if options.candidate_url is None and quantization_of(candidate) == "quantgate":
+        raise BadInput(f"{options.model}: {NOT_SERVED}")
     label = options.model if is_candidate else f"{options.model} {sealed.policy.recipe}"
     with reporter.stage("hashes"):
         facts: dict[Role, ModelFacts] = {

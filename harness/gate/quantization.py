@@ -10,6 +10,11 @@ from harness.contract.errors import BadInput
 from harness.contract.whole_files import cache_folder
 from harness.runs.progress import Reporter
 
+NOT_SERVED = (
+    "vLLM cannot serve codes of a codebook yet; gate what `quantgate dequantize` makes of them, or attach to a server "
+    "that can with --candidate-url and --reference-url"
+)
+
 
 def quantize_model(model: Path, recipe_name: str, out: Path, reporter: Reporter) -> Path:
     """Quantize `model` into `out` with a progress bar. A call that was interrupted is gone on with.
@@ -64,9 +69,13 @@ def quantized(model: Path, recipe_name: str, reporter: Reporter) -> Path:
     from quantizers.checkpoint import fingerprint, open_checkpoint
     from quantizers.errors import QuantizeError
     from quantizers.recipe import load_recipe
+    from quantizers.schemes import SERVED
 
     try:
-        what = [fingerprint(open_checkpoint(model)), load_recipe(recipe_name).digest(), _code_sha256()]
+        recipe = load_recipe(recipe_name)
+        if recipe.tier not in SERVED:
+            raise BadInput(f"recipe {recipe.name}: {NOT_SERVED}")
+        what = [fingerprint(open_checkpoint(model)), recipe.digest(), _code_sha256()]
     except QuantizeError as error:
         raise BadInput(str(error)) from None
     key = hashlib.sha256(" ".join(what).encode()).hexdigest()[:16]

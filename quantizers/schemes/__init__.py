@@ -17,4 +17,7 @@ TIERS: dict[str, Callable[..., Scheme]] = {
 }
 """What a recipe's `tier` may name. Each makes its scheme for one model: the arguments of `int_groups.for_model`."""
 
-__all__ = ["TIERS", "CardWords", "Parts", "Scheme"]
+SERVED = frozenset({"int4"})
+"""Tiers that stock vLLM serves."""
+
+__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme"]

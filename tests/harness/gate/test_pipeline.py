@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from harness.contract.errors import BadInput
 from harness.contract.samples import Role
 from harness.gate import pipeline
-from harness.gate.quantization import quantize_model
+from harness.gate.quantization import quantize_model, quantized
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Stage
 from harness.runs.progress import Reporter
@@ -70,3 +70,21 @@ def test_no_reference_is_guessed_from_the_config(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
     with pytest.raises(BadInput, match=r"is unknown \(no base_model in its card\): give --reference"):
         pipeline.run_gate(pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run"), Reporter())
+
+
+def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
+    with pytest.raises(BadInput, match="recipe vq-2bit: vLLM cannot serve codes of a codebook yet; gate what"):
+        quantized(model, "vq-2bit", Reporter())
+    (model / "config.json").write_text(
+        json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "quantgate"}})
+    )
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    options = pipeline.GateOptions(str(model), reference=str(model), policy="demo", out=tmp_path / "run")
+    with pytest.raises(BadInput, match="model: vLLM cannot serve codes of a codebook yet"):
+        pipeline.run_gate(options, Reporter())
