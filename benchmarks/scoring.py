@@ -29,7 +29,8 @@ import numpy as np
 
 from harness import __version__
 from harness.contract.policy import Requests, Sampling
-from harness.endpoint.client import Endpoint, Scores
+from harness.endpoint.answers import Scores
+from harness.endpoint.client import Endpoint
 from harness.serving.hardware import detect
 
 Way = Callable[[list[int], int, int], Awaitable[Scores]]

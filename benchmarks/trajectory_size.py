@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.endpoint.client import Scores
+from harness.endpoint.answers import Scores
 from harness.serving.hardware import detect
 from suites.divergence.kl_bounds import compare_scores
 from suites.divergence.parquet_files import read_trajectory, rounded, write_trajectory

@@ -9,7 +9,7 @@ from torch import nn
 
 from quantizers.errors import QuantizeError
 
-Run = Callable[[], object]
+RunLayer = Callable[[], object]
 """Runs a layer on one batch."""
 
 
@@ -17,7 +17,7 @@ class _Reached(BaseException):
     """Ends a pass at the Linear that was waited for; no Exception, so that no forward takes it for an error."""
 
 
-def input_groups(linears: Mapping[str, nn.Linear], run: Run) -> list[list[str]]:
+def input_groups(linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[str]]:
     """Names of the Linears that receive the very same tensor, such as q/k/v or gate/up, in the order in which they run.
 
     Raises:
@@ -48,7 +48,7 @@ def input_groups(linears: Mapping[str, nn.Linear], run: Run) -> list[list[str]]:
     return list(groups.values())
 
 
-def hessian_of(name: str, linear: nn.Linear, runs: Iterable[Run]) -> torch.Tensor:
+def hessian_of(name: str, linear: nn.Linear, runs: Iterable[RunLayer]) -> torch.Tensor:
     """2 X X^T [I, I], float32, over all rows of what `linear` receives; each run ends when it is reached.
 
     Raises:

@@ -10,13 +10,13 @@ from torch import nn
 
 from quantizers.errors import QuantizeError
 from quantizers.gptq import HessianError
-from quantizers.hessian import Run, hessian_of, input_groups
+from quantizers.hessian import RunLayer, hessian_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
 from quantizers.schemes import Scheme
 from quantizers.schemes.base import split_rows
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
 
-Report = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 def quantize_layer(
@@ -31,7 +31,7 @@ def quantize_layer(
     device: str,
     batch: int,
     seed: int,
-    report: Report,
+    report: Progress,
 ) -> dict[str, torch.Tensor]:
     """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
 
@@ -89,7 +89,7 @@ def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:
         linears[name].weight.data.copy_(layer.scheme.turn_back(weight))
 
 
-def _counted(runs: list[partial[torch.Tensor]], report: Report) -> Iterator[Run]:
+def _counted(runs: list[partial[torch.Tensor]], report: Progress) -> Iterator[RunLayer]:
     for number, run in enumerate(runs, start=1):
         yield run
         report("inputs", number, len(runs))

@@ -203,8 +203,8 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
     except QuantizeError:
         raise
     except Exception as error:  # anything a model's forward may raise
-        reason = " ".join(str(error).split())[:300]
-        raise QuantizeError(f"{call.layer} cannot be run ({type(error).__name__}: {reason}): not supported") from None
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise QuantizeError(f"{call.layer} cannot be run ({reason}): not supported") from None
     output = result[0] if isinstance(result, tuple) else result
     if not isinstance(output, torch.Tensor) or output.shape != hidden.shape:
         raise QuantizeError(f"{call.layer} does not return hidden states like those that enter it: not supported")
@@ -248,8 +248,7 @@ def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> Non
             if any(map(_unset, part._buffers.values())):  # Falcon-H1 fills its layers' buffers from the whole model
                 model._init_weights(model.base_model)
     except Exception as error:  # anything a model's initialiser may raise
-        reason = " ".join(str(error).split())[:300]
-        raise QuantizeError(f"the buffers of {name} cannot be computed ({reason}): not supported") from None
+        raise QuantizeError(f"the buffers of {name} cannot be computed ({one_line(error)}): not supported") from None
     for key in missing:
         if part._buffers[key] is None or _unset(part._buffers[key]):
             raise QuantizeError(f"{name}.{key} is stored nowhere and its class cannot compute it: not supported")

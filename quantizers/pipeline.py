@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,18 +22,17 @@ from quantizers.calibration import calibration_tokens, own_tokenizer
 from quantizers.card import model_card
 from quantizers.checkpoint import CONFIG_FILE, DTYPES, Checkpoint, fingerprint, open_checkpoint
 from quantizers.errors import QuantizeError
-from quantizers.layer import quantize_layer
+from quantizers.layer import Progress, quantize_layer
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
 from quantizers.recipe import Recipe
-from quantizers.schemes.vq import TABLES_FILE
+from quantizers.schemes.base import TABLES_FILE
 from quantizers.side_files import copy_side_files
 from quantizers.soundness import require_sound
 from quantizers.tuning import METHODS
 from quantizers.work_folder import States, WorkFolder, open_work
 from quantizers.writing import Entry, copy_entry, named, write_index, write_shard, write_text
 
-Progress = Callable[[str, int, int], None]
 BATCH_TOKENS = 4096
 
 

@@ -19,9 +19,6 @@ FUSED = (
     ("in_proj_qkv", "in_proj_z"), ("in_proj_b", "in_proj_a"),
 )  # fmt: skip
 LARGEST_SHARD = 4 << 30
-# What vLLM's kernels ask of the outputs of one matrix, fused parts together. Marlin pads, CPUWNA16 does not
-# (model_executor/kernels/linear/mixed_precision in vLLM 0.32).
-OUTPUTS_BY_TIER = {"int4": 32}
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
         features[name] = info.shape[1]
     scheme = TIERS[recipe.tier](features, recipe.group_size, recipe.damping)
     _refuse_half_fused(architecture, set(names))
-    _refuse_odd_outputs(checkpoint, targets, OUTPUTS_BY_TIER.get(recipe.tier, 1))
+    _refuse_odd_outputs(checkpoint, targets, scheme.outputs_multiple)
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
     layer_tensors: list[list[TensorInfo]] = [[] for _ in range(count)]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from quantizers.checkpoint import one_line
 from quantizers.errors import QuantizeError
 from quantizers.schemes import TIERS
 from quantizers.tuning import METHODS
@@ -119,7 +120,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, YAMLError, RecursionError) as error:
-        raise QuantizeError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
+        raise QuantizeError(f"recipe {path} cannot be read: {one_line(error)}") from None
     if not isinstance(content, dict):
         raise QuantizeError(f"recipe {path} must be a YAML mapping with at least a name")
     try:

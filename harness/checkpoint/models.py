@@ -23,7 +23,7 @@ from harness.checkpoint.weights import read_weights
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.model_facts import ModelFacts
 from harness.contract.text import quoted
-from harness.contract.whole_files import cache_folder, read_json, sha256_of_file
+from harness.contract.whole_files import cache_folder, read_json, sha256_of_file, write_whole
 from quantizers.checkpoint import quantization_settings
 from quantizers.errors import QuantizeError
 
@@ -120,10 +120,10 @@ def _dequantize(gguf: Path, out: Path) -> None:
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(out)
     config = json.loads((out / "config.json").read_text("utf-8"))
     config.pop("quantization_config", None)
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    write_whole(out / "config.json", json.dumps(config, indent=2) + "\n")
     card = f"---\nlicense: apache-2.0\nbase_model: HuggingFaceTB/{DEMO_NAME}\n---\n# {DEMO_NAME}, bf16\n\n"
     card += f"Dequantized by quantgate from the Q4_1 GGUF file in the package {DEMO_PACKAGE}.\n"
-    (out / "README.md").write_text(card, "utf-8")
+    write_whole(out / "README.md", card)
 
 
 def quantization_of(model: Path) -> str | None:

@@ -18,6 +18,7 @@ from ruamel.yaml.error import YAMLError
 
 from harness.contract.errors import BadInput, first_error
 from harness.contract.metrics import METRICS, Difference, Margin
+from harness.contract.text import quoted
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -241,7 +242,7 @@ def parse_policy(text: str, source: str = "policy") -> SealedPolicy:
         # YAML 1.2: in 1.1 the key `on` would be read as true. A key given twice is an error.
         data = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-13-45 is no date
-        raise BadInput(f"policy {source}: not YAML: {' '.join(str(error).split())}") from None
+        raise BadInput(f"policy {source}: not YAML: {quoted(str(error), 300)}") from None
     if not isinstance(data, dict):
         raise BadInput(f"policy {source}: expected keys and values, found {type(data).__name__}")
     policy = validate(Policy, data, f"policy {source}")

@@ -1,4 +1,4 @@
-"""Storage formats and compute kernels; imports with torch alone, so a serving image needs nothing else.
+"""Storage formats, later kernels too; imports with torch alone, so a serving image needs nothing else.
 
 May import: nothing of ours.
 """

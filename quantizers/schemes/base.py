@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from quantgate_kernels.formats.rotation import rotate, signs_of, unrotate
 
+TABLES_FILE = "quantgate_tables.safetensors"
+"""What is stored once for the whole model lies beside the shards, in no index: servers find it by the config."""
+
 Parts = dict[str, torch.Tensor]
 """What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it.
 `scales` [O, G], float32, is always there: the scale of each row and group of I/G neighbouring inputs."""
@@ -37,6 +40,8 @@ class Scheme(ABC):
 
     rotation_seed: int | None = None
     """Of the signs of the rotation; None: inputs are not rotated."""
+    outputs_multiple: int = 1
+    """What the outputs of one matrix, fused parts together, must be a multiple of for servers to take it."""
     scale_dtype: torch.dtype = torch.float16
     """In which scales are stored."""
 

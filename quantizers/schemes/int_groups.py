@@ -24,6 +24,8 @@ class IntGroups(Scheme):
     bits: int
     group_size: int
     damping: float
+    # vLLM's Marlin pads, its CPUWNA16 does not (model_executor/kernels/linear/mixed_precision in vLLM 0.32).
+    outputs_multiple = 32
     scale_dtype = torch.bfloat16
 
     def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:

@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from harness.contract.errors import BadInput
+from harness.contract.text import quoted
 from harness.contract.whole_files import write_whole
 from reports.cards.licence import origin
 from reports.cards.model_card import card_section
@@ -128,7 +129,7 @@ def _parse(front: str, path: Path) -> dict[str, Any]:
     try:
         data = YAML(typ="safe", pure=True).load(front)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: its front matter is not YAML: {' '.join(str(error).split())[:200]}") from None
+        raise BadInput(f"{path}: its front matter is not YAML: {quoted(str(error), 200)}") from None
     if data is not None and not isinstance(data, dict):
         raise BadInput(f"{path}: its front matter holds no keys")
     return data or {}

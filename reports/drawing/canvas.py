@@ -19,7 +19,7 @@ MAX_ROWS = 40
 Svg = Callable[[str, str], str]
 """Draws a figure: its markup, given a name that is unique on the page and what a screen reader says."""
 
-ROLES = (("reference", "reference"), ("candidate", "candidate"))
+ROLE_LEGEND = (("reference", "reference"), ("candidate", "candidate"))
 """The legend of a figure of both roles: (mark, word)."""
 
 
@@ -31,7 +31,7 @@ class SuiteFigure:
     finding: str
     """What it shows, in a sentence: the caption, and what a screen reader says."""
     svg: Svg
-    legend: Sequence[tuple[str, str]] = ROLES
+    legend: Sequence[tuple[str, str]] = ROLE_LEGEND
     wide: bool = False
 
     def draw(self, name: str) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from harness.judging.checks import CheckResult
 from reports.check_rows import no_loss
-from reports.history.runs import Line, Run
+from reports.history.runs import CheckHistory, Run
 from reports.text import bare, plural, quantity, unit_word
 
 WIDTH, HEIGHT = 360, 150
@@ -71,7 +71,7 @@ class Chart:
     floor: int = HEIGHT - BOTTOM
 
 
-def chart(line: Line) -> Chart:
+def chart(line: CheckHistory) -> Chart:
     """Draw one check."""
     points = line.points[-MOST_POINTS:]
     checks = [check for _, check in points]
@@ -144,7 +144,7 @@ def _said(run: Run, check: CheckResult) -> str:
     )
 
 
-def _label(line: Line, last: CheckResult) -> str:
+def _label(line: CheckHistory, last: CheckResult) -> str:
     changes = [a.verdict != b.verdict for (_, a), (_, b) in zip(line.points, line.points[1:], strict=False)]
     turned = f"; the verdict changed {plural(sum(changes), 'time')}" if any(changes) else ""
     return (

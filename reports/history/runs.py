@@ -75,7 +75,7 @@ def key_of(check: CheckResult) -> CheckKey:
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckHistory:
     """One check through the runs of a model under policies of one name."""
 
     key: CheckKey
@@ -89,7 +89,7 @@ class RunGroup:
     model: str
     policy: str
     runs: list[Run]
-    lines: list[Line]
+    lines: list[CheckHistory]
 
 
 def read_history(paths: Iterable[Path]) -> History:
@@ -128,7 +128,9 @@ def groups(runs: Sequence[Run]) -> list[RunGroup]:
         for run in latest_first:
             for check in {key_of(check): check for check in run.verdict.checks}.values():
                 lines.setdefault(key_of(check), []).append((run, check))
-        made.append(RunGroup(model, policy, latest_first[::-1], [Line(key, line[::-1]) for key, line in lines.items()]))
+        made.append(
+            RunGroup(model, policy, latest_first[::-1], [CheckHistory(key, line[::-1]) for key, line in lines.items()])
+        )
     return made
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from harness.contract.pairs import Pair
-from reports.drawing.canvas import ROLES, SuiteFigure
+from reports.drawing.canvas import ROLE_LEGEND, SuiteFigure
 from reports.drawing.charts import Curve, curves, finite
 from reports.scores import by_task
 from reports.suite_tables.table import SuiteRun, average
@@ -31,7 +31,7 @@ def figures(run: SuiteRun) -> list[SuiteFigure]:
         drawn = [_curve(half), *([_curve(most, dashed=True)] if half.keys() == most.keys() else [])]
         svg = curves(_places(half), drawn, "requests at once", "milliseconds", low=0.0)
         said = f"{_finding(half, 'ms')} Less is better."
-        legend = (*ROLES, ("line", "median"), ("dash", "99 %")) if len(drawn) > 1 else ROLES
+        legend = (*ROLE_LEGEND, ("line", "median"), ("dash", "99 %")) if len(drawn) > 1 else ROLE_LEGEND
         found.append(SuiteFigure("Time to the first token", said, svg, legend))
     return found
 

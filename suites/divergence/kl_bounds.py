@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.endpoint.client import Scores
+from harness.endpoint.answers import Scores
 from harness.runs.positions import BUCKETS
 
 CONFIDENT = 0.9

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from harness.contract.errors import BadInput
 from harness.contract.whole_files import whole_file
-from harness.endpoint.client import Scores
+from harness.endpoint.answers import Scores
 from harness.runs.positions import COLUMNS
 from suites.divergence.kl_bounds import Comparison
 

@@ -22,7 +22,8 @@ from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sha256_of
-from harness.endpoint.client import Completion, Endpoint, EndpointError, Scores
+from harness.endpoint.answers import Scores
+from harness.endpoint.client import Completion, Endpoint, EndpointError
 from suites.base import AnswerConfig, Suite, make_sample
 from suites.divergence.kl_bounds import compare_scores
 from suites.divergence.parquet_files import read_trajectory, rounded, write_trajectory

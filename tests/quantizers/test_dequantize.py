@@ -17,7 +17,7 @@ from quantizers.dequantize import dequantize
 from quantizers.errors import QuantizeError
 from quantizers.pipeline import quantize
 from quantizers.recipe import Recipe
-from quantizers.schemes.vq import TABLES_FILE
+from quantizers.schemes.base import TABLES_FILE
 
 
 @pytest.fixture(scope="module")
