@@ -12,8 +12,10 @@ from collections.abc import Mapping
 
 import torch
 
+from quantgate_kernels.formats import words
+
 FORMAT = "pack-quantized"
-CODES_PER_WORD = 8
+BITS, CODES_PER_WORD = 4, 8
 LOWEST, HIGHEST = -8, 7
 
 
@@ -29,28 +31,18 @@ def pack_int4(codes: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"the {codes.shape[1]} columns of the codes are not a multiple of {CODES_PER_WORD}")
     if codes.numel() and (int(codes.min()) < LOWEST or int(codes.max()) > HIGHEST):
         raise ValueError(f"codes must lie in {LOWEST}..{HIGHEST}")
-    nibbles = codes.to(torch.int32) - LOWEST
-    words = nibbles[:, 0::CODES_PER_WORD].clone()
-    for lane in range(1, CODES_PER_WORD):
-        # The top lane reaches the sign bit: two's complement keeps the bits, which is all a word is.
-        words |= nibbles[:, lane::CODES_PER_WORD] << (4 * lane)
-    return words
+    return words.pack(codes.to(torch.int32) - LOWEST, BITS)
 
 
-def unpack_int4(words: torch.Tensor) -> torch.Tensor:
+def unpack_int4(packed: torch.Tensor) -> torch.Tensor:
     """Unpack int32 words [O, I/8] into int8 codes [O, I], each in -8..7: the inverse of `pack_int4`.
 
     Raises:
-        ValueError: `words` is no int32 matrix.
+        ValueError: `packed` is no int32 matrix.
     """
-    if words.ndim != 2 or words.dtype != torch.int32:
-        raise ValueError(f"packed words must be an int32 matrix, not {words.dtype} {list(words.shape)}")
-    rows, columns = words.shape
-    codes = torch.empty(rows, columns * CODES_PER_WORD, dtype=torch.int8, device=words.device)
-    for lane in range(CODES_PER_WORD):
-        # The arithmetic shift smears the sign bit; the mask removes it again.
-        codes[:, lane::CODES_PER_WORD] = (((words >> (4 * lane)) & 0xF) + LOWEST).to(torch.int8)
-    return codes
+    if packed.ndim != 2 or packed.dtype != torch.int32:
+        raise ValueError(f"packed words must be an int32 matrix, not {packed.dtype} {list(packed.shape)}")
+    return (words.unpack(packed, BITS) + LOWEST).to(torch.int8)
 
 
 def encode(codes: torch.Tensor, scales: torch.Tensor) -> dict[str, torch.Tensor]:
