@@ -81,10 +81,12 @@ def figures(reference: Any, candidate: Any, rows: list[Row]) -> dict[str, Any]:
 
 
 def load(folder: Path) -> Any:
-    """A checkpoint in float32, on the CPU."""
-    from transformers import AutoModelForCausalLM
+    """A checkpoint in float32, on the CPU; packed integers are unpacked."""
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    packed = "quantization_config" in json.loads((folder / "config.json").read_text("utf-8"))
+    options: dict[str, Any] = {"quantization_config": CompressedTensorsConfig(run_compressed=False)} if packed else {}
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
 
 
 def main(arguments: list[str] | None = None) -> int:
