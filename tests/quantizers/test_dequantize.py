@@ -19,6 +19,8 @@ from quantizers.pipeline import quantize
 from quantizers.recipe import Recipe
 from quantizers.schemes.base import TABLES_FILE
 
+pytestmark = pytest.mark.slow  # quantizes a whole model
+
 
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:

@@ -19,6 +19,8 @@ from quantizers.pipeline import batch_size, quantize
 from quantizers.recipe import Recipe
 from quantizers.schemes import int_groups
 
+pytestmark = pytest.mark.slow  # quantizes whole models
+
 PARTS = ("weight_packed", "weight_scale", "weight_shape")
 
 

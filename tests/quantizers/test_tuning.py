@@ -12,6 +12,8 @@ from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS
 from quantizers.tuning import METHODS, Tuning, TuningSteps
 
+pytestmark = pytest.mark.slow  # tunes layers
+
 
 class Small(nn.Module):
     """A norm, two Linears with one input, and one behind them."""

@@ -6,6 +6,8 @@ import pytest
 from harness.judging.power import sequential_power
 from harness.judging.sequential import items_without_loss, run_test
 
+pytestmark = pytest.mark.slow  # simulates
+
 
 @pytest.mark.parametrize("discordance", [0.05, 0.2])
 @pytest.mark.parametrize("margin", [0.05, 0.1])

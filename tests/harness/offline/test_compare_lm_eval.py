@@ -13,6 +13,8 @@ from harness.judging.checks import CheckResult
 from harness.judging.verdict import Verdict
 from harness.offline.compare import compare_results
 
+pytestmark = pytest.mark.slow  # lm-eval is imported
+
 
 def test_pairs_are_made_by_document_and_not_by_line(both: Both) -> None:
     scores = [1] * 300 + [0] * 100
@@ -114,7 +116,6 @@ def test_other_documents_under_the_same_index_are_no_pairs(both: Both) -> None:
     assert (check.verdict, check.n, check.missing) == ("INCONCLUSIVE", 0, 1000)
 
 
-@pytest.mark.slow
 def test_a_tight_margin_allows_no_gap_as_wide_as_itself(both: Both) -> None:
     scores = [1] * 10_000
     assert only(compare_results(*both(records(scores), records(scores[:-9])), 0.001)).verdict == "PASS"
@@ -122,7 +123,6 @@ def test_a_tight_margin_allows_no_gap_as_wide_as_itself(both: Both) -> None:
     assert (check.verdict, check.missing) == ("INCONCLUSIVE", 50)
 
 
-@pytest.mark.slow
 def test_what_lm_eval_itself_writes_is_read(tmp_path: Path) -> None:
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")
     from lm_eval import simple_evaluate

@@ -16,6 +16,8 @@ import pytest
 from harness.serving import guard as guard_module
 from harness.serving.guard import end_group, end_leftovers
 
+pytestmark = pytest.mark.slow  # real processes are started and ended
+
 # The guard with a grace of a tenth of a second instead of fifteen.
 GUARD = "import sys; from harness.serving import guard; guard.GRACE_SECONDS = 0.1; sys.exit(guard.main(sys.argv[1:]))"
 # A server that ignores SIGTERM, as does the process that it starts; both ids go to a file.

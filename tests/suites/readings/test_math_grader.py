@@ -8,6 +8,8 @@ import pytest
 from suites.readings import math_grader
 from suites.readings.math_grader import GraderError, same_expression
 
+pytestmark = pytest.mark.slow  # a process that hangs is waited for
+
 SAME = [
     ("204", "204"),
     ("204", "204.0"),

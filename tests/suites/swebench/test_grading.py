@@ -13,6 +13,8 @@ import pytest
 from suites.swebench.grading import Grade, read_grade, run_id
 from suites.swebench.trajectory import InfrastructureError
 
+pytestmark = pytest.mark.slow  # starts the grader
+
 START, END = ">>>>> Start Test Output", ">>>>> End Test Output"
 FIXED, KEPT = "tests/test_a.py::test_fixed", "tests/test_a.py::test_kept"
 
