@@ -97,8 +97,10 @@ def tune(
     groups = [{"params": tensors, "lr": rate} for tensors, rate in rates if tensors and rate]
     optimizer = torch.optim.Adam(groups, betas=BETAS, eps=1e-10)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 0.5 * (1 + math.cos(math.pi * t / steps.steps)))
-    call, losses = layer.call.narrowed(steps.sequences), []
-    for batch in _batches(len(states), steps, seed):
+    # What the layer is called with was captured for so many sequences, and long ones come in small batches.
+    size = min(steps.sequences, layer.call.sequences)
+    call, losses = layer.call.narrowed(size), []
+    for batch in _batches(len(states), size, steps.steps, seed):
         weights = {f"{name}.weight": layer.scheme.combine(units[name], log.exp()) for name, log in logs.items()}
         weights |= {f"{name}.weight": layer.scheme.turn_back(tensor) for name, tensor in whole.items()}
         inputs = states[batch].to(device)
@@ -130,11 +132,10 @@ def _normal(states: torch.Tensor) -> torch.Tensor:
     return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + EPSILON)
 
 
-def _batches(count: int, steps: TuningSteps, seed: int) -> Sequence[torch.Tensor]:
+def _batches(count: int, size: int, steps: int, seed: int) -> Sequence[torch.Tensor]:
     """Indices of the sequences of each step: every one once before any twice."""
     generator = torch.Generator().manual_seed(seed)
-    size = min(steps.sequences, count)
     found: list[torch.Tensor] = []
-    while len(found) < steps.steps:
+    while len(found) < steps:
         found += [b for b in torch.split(torch.randperm(count, generator=generator), size) if len(b) == size]
-    return found[: steps.steps]
+    return found[:steps]

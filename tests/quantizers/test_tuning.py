@@ -82,3 +82,22 @@ def test_fewer_sequences_take_their_share_of_what_a_layer_is_called_with() -> No
     call = LayerCall((mask,), {"position_embeddings": (angles, angles), "flag": True}, "l", 4).narrowed(2)
     assert call.args[0].shape == (2, 1, 3, 3) and call.kwargs["position_embeddings"][0].shape == (1, 3, 8)
     assert call.kwargs["flag"] is True and call.sequences == 2
+
+
+def test_long_sequences_are_tuned_in_batches_no_larger_than_those_that_ran() -> None:
+    """A mask captured for two sequences fits no batch of four."""
+
+    class Masked(Small):
+        def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(hidden * mask)
+
+    torch.manual_seed(0)
+    module = Masked().requires_grad_(False)
+    states, mask = torch.randn(8, 4, 128), torch.ones(2, 4, 1)
+    linears = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+    scheme = TIERS["int4"](dict.fromkeys(linears, 128), None, 0.01)
+    stored = quantize_layer(
+        module, linears, LayerCall((mask,), {}, "layers.0", 2), scheme, Tuning(None, STEPS), states, states,
+        device="cpu", batch=2, seed=0, report=lambda *_: None,
+    )  # fmt: skip
+    assert "norm.weight" in stored
