@@ -63,10 +63,17 @@ def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor
     if Path(name).name != name:
         raise QuantizeError(f"{folder}: the tables lie outside of the folder ({name[:80]}): refused")
     tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
-    for tier, found in dict(settings.get("tiers") or {}).items():
-        table = tables.get(f"codebooks.{tier}")
-        if table is None or sha256_of_table(table) != found["codebook"]["sha256"]:
-            raise QuantizeError(f"{folder}/{name}: the codebook of {tier} is not the one that config.json names")
+    try:
+        tier, described = settings["default_tier"], settings["tiers"][settings["default_tier"]]
+        sha256, shape = described["codebook"]["sha256"], (described["entries"], described["dimensions"])
+        described["rotation"]  # read later: null, or how inputs are rotated
+    except (KeyError, TypeError):
+        raise QuantizeError(
+            f"{folder}/{CONFIG_FILE} does not describe its tier: get a sound copy of the model"
+        ) from None
+    table = tables.get(f"codebooks.{tier}")
+    if table is None or tuple(table.shape) != shape or sha256_of_table(table) != sha256:
+        raise QuantizeError(f"{folder}/{name}: the codebook of {tier} is not the one that config.json names")
     return tables
 
 

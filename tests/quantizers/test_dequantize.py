@@ -83,6 +83,9 @@ def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_mod
         dequantize(changed("newer", format_version=2), tmp_path / "out")
     with pytest.raises(QuantizeError, match="lie outside of the folder"):
         dequantize(changed("outside", tables="../x.safetensors"), tmp_path / "out")
+    for place, settings in enumerate(({"tiers": []}, {"tiers": {"vq2": {}}}, {"default_tier": "vq9"}, {"tiers": None})):
+        with pytest.raises(QuantizeError, match=r"config\.json does not describe its tier"):
+            dequantize(changed(f"tier{place}", **settings), tmp_path / "out")
     other = changed("table")
     tables = load_file(other / TABLES_FILE)
     tables["codebooks.vq2"][3, 1] += 1
