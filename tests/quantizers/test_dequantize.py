@@ -83,7 +83,8 @@ def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_mod
         dequantize(changed("newer", format_version=2), tmp_path / "out")
     with pytest.raises(QuantizeError, match="lie outside of the folder"):
         dequantize(changed("outside", tables="../x.safetensors"), tmp_path / "out")
-    for place, settings in enumerate(({"tiers": []}, {"tiers": {"vq2": {}}}, {"default_tier": "vq9"}, {"tiers": None})):
+    broken: list[dict[str, Any]] = [{"tiers": []}, {"tiers": {"vq2": {}}}, {"default_tier": "vq9"}, {"tiers": None}]
+    for place, settings in enumerate(broken):
         with pytest.raises(QuantizeError, match=r"config\.json does not describe its tier"):
             dequantize(changed(f"tier{place}", **settings), tmp_path / "out")
     other = changed("table")
@@ -92,11 +93,11 @@ def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_mod
     save_file(tables, other / TABLES_FILE)
     with pytest.raises(QuantizeError, match=r"the codebook of vq2 is not the one that config\.json names"):
         dequantize(other, tmp_path / "out")
-    broken = changed("broken")
-    shard = sorted(broken.glob("model-*.safetensors"))[0]
+    cut = changed("broken")
+    shard = sorted(cut.glob("model-*.safetensors"))[0]
     held = load_file(shard)
     first = next(name for name in held if name.endswith(".scales"))
     save_file(held | {first: held[first][:, :-1].contiguous()}, shard)
     with pytest.raises(QuantizeError, match=f"{first.removesuffix('.scales')}: its codes cannot be read"):
-        dequantize(broken, tmp_path / "out")
+        dequantize(cut, tmp_path / "out")
     assert not (tmp_path / "out").exists()
