@@ -73,7 +73,7 @@ def quantized(model: Path, recipe_name: str, reporter: Reporter) -> Path:
 
     try:
         recipe = load_recipe(recipe_name)
-        if recipe.tier not in SERVED:
+        if not {recipe.tier, *recipe.tiers.values()} <= SERVED:
             raise BadInput(f"recipe {recipe.name}: {NOT_SERVED}")
         what = [fingerprint(open_checkpoint(model)), recipe.digest(), _code_sha256()]
     except QuantizeError as error:
