@@ -14,6 +14,7 @@ from quantizers.plan import Plan
 from quantizers.recipe import Recipe
 from quantizers.schemes import SERVED, CardWords
 
+KEPT = ("embeddings, norms and all else", "as it was")
 _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
@@ -77,15 +78,11 @@ def _parts(plan: Plan) -> str:
     for info in (info for group in plan.layer_tensors + plan.other_tensors for info in group):
         name = info.name.removesuffix(".weight")
         scheme, count = plan.schemes.get(name), math.prod(info.shape)
-        part = (
-            (name.rpartition(".")[2], scheme.tier)
-            if scheme
-            else ("embeddings, norms and what else is kept", "as it was")
-        )
+        part = (name.rpartition(".")[2], scheme.tier) if scheme else KEPT
         held = sizes.setdefault(part, [0, 0])
         held[0] += count
         held[1] += scheme.nbytes(*info.shape) if scheme else info.nbytes
-    rows = sorted(sizes.items(), key=lambda row: (row[0][1] == "as it was", row[0]))
+    rows = sorted(sizes.items(), key=lambda row: (row[0] == KEPT, row[0]))
     return "".join(f"| {n} | {t} | {w:,} | {8 * b / w:.3f} |\n" for (n, t), (w, b) in rows if w)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from quantizers.modeling import Architecture, LayerCall, build, capture_calls, e
 from quantizers.plan import Plan, make_plan
 from quantizers.quantization_config import quantization_config
 from quantizers.recipe import Recipe
-from quantizers.schemes.base import TABLES_FILE, Scheme
+from quantizers.schemes.base import TABLES_FILE
 from quantizers.side_files import copy_side_files
 from quantizers.soundness import require_sound
 from quantizers.tuning import METHODS
@@ -154,8 +153,9 @@ def _quantize_layer(job: Conversion, index: int, states: States, call: LayerCall
         _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
     stored: dict[str, torch.Tensor] = {}
     if linears:
+        schemes = {name: job.plan.schemes[full] for name, full in named_modules.items()}
         stored = quantize_layer(
-            layer, linears, call, _schemes_of(job, named_modules), METHODS[job.recipe.tune], states.quantized, states.original,
+            layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original,
             device=job.device, batch=job.batch, seed=index, report=job.report,
         )  # fmt: skip
     infos = {info.name: info for info in job.plan.layer_tensors[index]}
@@ -168,10 +168,6 @@ def _quantize_layer(job: Conversion, index: int, states: States, call: LayerCall
         _advance(job, layer, states.quantized, call)
     written = [copy_entry(info) for name, info in infos.items() if name not in _replaced(prefix, linears, stored)]
     return [*written, *named({f"{prefix}{name}": tensor for name, tensor in stored.items()})]
-
-
-def _schemes_of(job: Conversion, names: Mapping[str, str]) -> dict[str, Scheme]:
-    return {name: job.plan.schemes[full] for name, full in names.items()}
 
 
 def _replaced(prefix: str, linears: dict[str, nn.Linear], stored: dict[str, torch.Tensor]) -> set[str]:
