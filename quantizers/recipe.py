@@ -117,6 +117,7 @@ def _fits(pattern: str, module: str) -> bool:
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
     "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks"},
+    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2", "damping": 0.01, "tune": "blocks"},
     "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "damping": 0.01, "tune": "blocks"},
 }
 

@@ -46,6 +46,8 @@ class Scheme(ABC):
     """Of the signs of the rotation; None: inputs are not rotated."""
     outputs_multiple: int = 1
     """What the outputs of one matrix, fused parts together, must be a multiple of for servers to take it."""
+    rows_multiple: int = 1
+    """What the outputs of each Linear must be a multiple of: rows whose codes are stored together."""
     scale_dtype: torch.dtype = torch.float16
     """In which scales are stored."""
 
