@@ -48,4 +48,5 @@ def inner_feedback(factors: Factors) -> torch.Tensor:
     """What an error of each column alone takes from the later ones of its block: R_cc U_cc' [I / 16, 16, 16]."""
     metric = factors.metric.to(torch.float64)
     diagonal = torch.diagonal(metric, dim1=1, dim2=2)
-    return (diagonal[:, :, None] * torch.linalg.inv(metric)).to(torch.float32)
+    inner: torch.Tensor = torch.linalg.inv(metric)
+    return (diagonal[:, :, None] * inner).to(torch.float32)

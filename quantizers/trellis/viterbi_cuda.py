@@ -153,9 +153,9 @@ def usable(device: torch.device, table: torch.Tensor, bits: int) -> bool:
     state_bits = len(table).bit_length() - 1
     if state_bits < 9 or bits > 4:  # less than a warp, or several thousand ways
         return False
-    if _cupy() is None:
+    if (cupy := _cupy()) is None:
         return False
-    room = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    room = cupy.cuda.Device(device.index or 0).attributes["MaxSharedMemoryPerBlockOptin"]
     if costs_bytes(state_bits, bits) + STATIC_BYTES > room:
         _warn(f"a search over 2^{state_bits} states does not fit this GPU's shared memory")
         return False
