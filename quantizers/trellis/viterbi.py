@@ -72,63 +72,70 @@ class Search:
 
     def __init__(self, targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, bits: int) -> None:
         self.targets, self.feedback = targets.t().contiguous(), feedback
-        self.table, self.bits = table[:, None], bits
+        self.table, self.bits = table, bits
         self.symbols, self.tiles = self.targets.shape
+        self.height = self.symbols // len(feedback)
+        """Symbols of a column."""
         self.ways, self.groups = 1 << bits, len(table) >> bits
+        self.origins = torch.arange(self.ways, device=targets.device)[:, None] * self.groups
         size = (self.symbols + WRAPPED + 1, self.groups, self.tiles)
         self.costs = torch.empty(size, device=targets.device)
         """Of the best path into each group before each symbol; the way back is found by computing a step again."""
+        self.aims = self.bounded = self.targets
+        """The targets as errors moved them, and these within reach."""
 
     def ring(self) -> torch.Tensor:
         """The symbols [tiles, n] of the best path around the ring from where a free path crosses its end."""
-        aims = self._forward(None, self.symbols + WRAPPED)
-        _, crossing = self._back(aims, self.costs[-1].argmin(0), self.symbols + WRAPPED, WRAPPED)
+        steps = self.symbols + WRAPPED
+        self._forward(None, steps)
+        _, crossing = self._back(self.costs[steps].argmin(0), steps, WRAPPED)
         return self.path(crossing, crossing)
 
     def path(self, start: torch.Tensor | None, end: torch.Tensor | None) -> torch.Tensor:
         """The symbols [tiles, n] of the best path from and to these groups [tiles]; None: to where it is best."""
-        aims = self._forward(start, self.symbols)
+        self._forward(start, self.symbols)
         last = self.costs[self.symbols].argmin(0) if end is None else end
-        states, _ = self._back(aims, last, self.symbols, self.symbols)
+        states, _ = self._back(last, self.symbols, self.symbols)
         return (states & (self.ways - 1)).to(torch.uint8).t()
 
-    def _forward(self, start: torch.Tensor | None, steps: int) -> torch.Tensor:
-        """Fill in the costs of `steps` symbols; returns the targets [n, tiles] as they were moved."""
-        aims, height = self.targets.clone(), self.symbols // len(self.feedback)
+    def _forward(self, start: torch.Tensor | None, steps: int) -> None:
+        """Fill in the costs of `steps` symbols, from `start` or from anywhere."""
+        self.aims, self.bounded = self.targets.clone(), self.targets.clamp(-REACH, REACH)
         if start is None:
             self.costs[0] = 0
         else:
             self.costs[0] = math.inf
             self.costs[0].scatter_(0, start[None], 0.0)
-        each = torch.empty(len(self.table), self.tiles, device=aims.device)
-        onwards = each.view(self.groups, self.ways, self.tiles)
-        arriving = each.view(self.ways, self.groups, self.tiles)
+        # A state is (k upper bits, middle, k lower bits); here in the order upper, lower, middle: states with one group
+        # before them (upper, middle) and those with one after them (middle, lower) are then whole blocks apart.
+        ways, tiles, middle = self.ways, self.tiles, self.groups // self.ways
+        values = self.table.view(ways, middle, ways).transpose(1, 2).reshape(ways, ways, middle, 1)
+        each = torch.empty(ways, ways, middle, tiles, device=self.costs.device)
+        least = torch.empty(ways, middle, tiles, device=self.costs.device)
         for step in range(steps):
-            if step < self.symbols and step and step % height == 0:
-                self._feed(aims, step, height)
-            torch.sub(self.table, aims[step % self.symbols].clamp(-REACH, REACH), out=each).square_()
-            onwards += self.costs[step][:, None]
-            torch.amin(arriving, 0, out=self.costs[step + 1])
-        return aims
+            if 0 < step < self.symbols and step % self.height == 0:
+                self._feed(step)
+            torch.sub(values, self.bounded[step % self.symbols], out=each).square_()
+            each += self.costs[step].view(ways, 1, middle, tiles)
+            torch.amin(each, 0, out=least)
+            self.costs[step + 1].view(middle, ways, tiles).copy_(least.transpose(0, 1))
 
-    def _feed(self, aims: torch.Tensor, step: int, height: int) -> None:
+    def _feed(self, step: int) -> None:
         """Move the targets from `step` on by the errors of the column that ends there."""
-        states, _ = self._back(aims, self.costs[step].argmin(0), step, height)
-        errors = aims[step - height : step] - self.table[states, 0]
-        column = step // height
+        states, _ = self._back(self.costs[step].argmin(0), step, self.height)
+        errors = self.aims[step - self.height : step] - self.table[states]
+        column = step // self.height
         moves = self.feedback[column - 1, column:, None, None] * errors
-        aims[step:] -= moves.view(-1, self.tiles)
+        self.aims[step:] -= moves.view(-1, self.tiles)
+        self.bounded[step:] = self.aims[step:].clamp(-REACH, REACH)
 
-    def _back(
-        self, aims: torch.Tensor, group: torch.Tensor, step: int, count: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _back(self, group: torch.Tensor, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """States [count, tiles] of the best path into `group` [tiles] before `step`, and the group it came from."""
-        ways = torch.arange(self.ways, device=aims.device)[:, None] * self.groups
         found = []
         for place in range(step - 1, step - 1 - count, -1):
-            states = ways + group
-            aim = aims[place % self.symbols].clamp(-REACH, REACH)
-            each = (self.table[states, 0] - aim).square_().add_(self.costs[place].gather(0, states >> self.bits))
+            states = self.origins + group
+            each = (self.table[states] - self.bounded[place % self.symbols]).square_()
+            each += self.costs[place].gather(0, states >> self.bits)
             state = states.gather(0, each.argmin(0, keepdim=True))[0]
             found.append(state)
             group = state >> self.bits

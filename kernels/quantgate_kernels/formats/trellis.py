@@ -10,7 +10,7 @@ hold its symbols from the last to the first: so a state is L neighbouring bits o
 (255 - i) * k on, and a server finds it with one shift of two words, without the states before it.
 
 The table is int8, in units of TABLE_STEP. With L = 16 it is 64 KiB, which fits the shared memory of a server GPU but
-not beside much else; docs/decisions/0019-trellis-table.md compares it with a computed one.
+not beside much else; docs/decisions/0033-the-trellis-has-a-table.md compares it with a computed one.
 """
 
 from __future__ import annotations

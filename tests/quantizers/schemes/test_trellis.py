@@ -56,7 +56,7 @@ def test_feedback_pays_inside_tiles_and_outside(monkeypatch: pytest.MonkeyPatch)
     error = weight - scheme.units(unaware) * unaware["scales"].repeat_interleave(128, 1)
     found = output_error(scheme, weight, near)
     monkeypatch.setattr(tile_sweep, "inner_feedback", lambda factors: torch.zeros_like(inner(factors)))
-    assert found < 0.8 * output_error(scheme, weight, near)
+    assert found < 0.92 * output_error(scheme, weight, near)
     assert output_error(scheme, weight, wide) < 0.9 * float(((error @ wide) * error).sum())
 
 
