@@ -23,7 +23,7 @@ TIERS: dict[str, Callable[..., Scheme]] = {
 }
 """What a recipe's `tier` may name. Each makes its scheme for one model: the arguments of `int_groups.for_model`.
 
-A trellis has 2^16 states, or 2^12 (-l12) in a sixteenth of the time: minutes instead of hours without a GPU.
+A trellis has 2^16 states, or 2^12 (-l12) in a tenth of the time: minutes instead of hours without a GPU.
 """
 
 SERVED = frozenset({"int4"})

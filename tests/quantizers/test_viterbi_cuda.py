@@ -10,6 +10,8 @@ import torch
 from quantgate_kernels.formats.trellis import TrellisLayout, states, values
 
 from quantizers.codebooks import normal_table
+from quantizers.curvature import Curvature
+from quantizers.schemes import TIERS
 from quantizers.trellis import viterbi_cuda
 from quantizers.trellis.viterbi import search, search_torch
 
@@ -68,6 +70,23 @@ def test_many_tiles_are_searched_in_several_launches(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(viterbi_cuda, "WAVES", 1)
     assert torch.equal(viterbi_cuda.search(*arguments), once)
     assert torch.equal(viterbi_cuda.search(*arguments), once)
+
+
+@GPU
+@CUPY
+@pytest.mark.parametrize("tier", ["trellis2-l12", "trellis3-l12", "trellis4-l12"])
+def test_a_weight_is_quantized_as_well_as_on_a_cpu(tier: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, places = torch.randn(64, 256, generator=generator), torch.arange(256)
+    hessian = 0.9 ** (places[:, None] - places).abs()
+    scheme = TIERS[tier]({"a": 256}, None, 0.01)
+    errors = []
+    for device in ("cpu", "cuda"):
+        parts = scheme.quantize(weight.to(device), Curvature(hessian.to(device)), lambda: None)
+        error = weight - (scheme.units(parts) * parts["scales"].repeat_interleave(128, 1)).cpu()
+        errors.append(float(((error @ hessian) * error).sum()))
+        assert scheme.tensors(parts)["codes"].shape == (4, 16 * scheme.layout.tile_words)  # type: ignore[attr-defined]
+    assert errors[1] == pytest.approx(errors[0], rel=0.03)
 
 
 @GPU
