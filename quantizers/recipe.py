@@ -56,6 +56,9 @@ class Recipe(BaseModel):
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
     tune: str = "none"
     """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
+    two_sided: bool = False
+    """Whether errors are weighed, token by token and output by output, by what they do to the model's loss: one pass
+    back through the original model (quantizers/gradients.py)."""
     damping: float = Field(default=0.05, gt=0, le=1)
     """Added to the diagonal of the Hessian, in units of its mean: firm, as the calibration is short."""
     calibration: Calibration = Calibration()
@@ -116,8 +119,8 @@ def _fits(pattern: str, module: str) -> bool:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
-    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks"},
-    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "damping": 0.01, "tune": "blocks"},
+    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
+    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "damping": 0.01, "tune": "blocks", "two_sided": True},
 }
 
 
