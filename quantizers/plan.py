@@ -68,7 +68,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
             found = "is missing" if info is None else f"is {info.dtype} {list(info.shape)}, not a float matrix"
             raise QuantizeError(f"tensor {name}.weight {found}: give the original model, or ignore {name}")
         features[name] = info.shape[1]
-    scheme = TIERS[recipe.tier](features, recipe.group_size, recipe.damping)
+    scheme = TIERS[recipe.tier](features, recipe.group_size, recipe.own_damping)
     _refuse_half_fused(architecture, set(names))
     _refuse_odd_outputs(checkpoint, targets, scheme.outputs_multiple)
 
