@@ -93,6 +93,27 @@ def quantize(
     print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
 
 
+@app.command("traces")
+def traces_command(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File of the traces, one JSON line each, for a recipe's calibration.")],
+    count: Annotated[int, typer.Option(min=1, max=65536, help="Answers to keep.")] = 64,
+    policy: Annotated[str, typer.Option(help="How MODEL is served: a shipped policy's name or a YAML file.")] = "demo",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Budget of one answer, thinking included.")] = 4096,
+) -> None:
+    """Have MODEL answer prompts in several languages, and keep the answers that it ended itself."""
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.checkpoint.models import resolve_model
+        from harness.gate.traces import write_traces
+    if out.suffix != ".jsonl":
+        raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
+    path = resolve_model(model, reporter.say)
+    traces = write_traces(path, model, out, count, load_policy(policy).policy, reporter, max_tokens=max_tokens)
+    print(traces.summary())
+    print(out)
+
+
 @app.command()
 def dequantize(
     folder: Annotated[Path, typer.Argument(help="A codebook checkpoint that quantgate made.")],

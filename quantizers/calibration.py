@@ -1,8 +1,7 @@
 """Calibration tokens: texts of many kinds, cut into equal sequences, the same ones every time.
 
-Each source gives the share of sequences that its weight asks for. A source that a recipe names and that is too short
-is an error, since the shares would no longer be those that the recipe and the model card state. In the shipped mix,
-which nobody weighted, a text that runs out leaves its turns to the others.
+Each source gives the share of sequences that its weight asks for. A text that ships with quantgate and runs out leaves
+its turns to the others, as nobody can lengthen it; files, data sets and traces that are too short are an error.
 """
 
 from __future__ import annotations
@@ -59,29 +58,33 @@ def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Ten
     body = settings.length - len(begin)
     sources = settings.drawn_on
     weights = [source.weight for source in sources]
-    asked = shares(settings.samples, weights)
-    shipped_mix = not settings.sources and settings.file is None
     used: set[str] = set()
-    piles: list[list[list[int]]] = []
-    for source, count in zip(sources, asked, strict=True):
-        most = settings.samples if shipped_mix else count
+
+    def cut(source: Source, most: int) -> list[list[int]]:
         stream = _stream(tokenizer, source, settings.seed, most * body, begin, used)
-        piles.append([begin + stream[i : i + body] for i in range(0, len(stream) - body + 1, body)][:most])
-    held = [len(pile) for pile in piles]
-    if shipped_mix:
-        _require(sum(held), settings, f"the shipped text ({', '.join(source.label for source in sources)})")
-        asked = shares(settings.samples, weights, held)
-    for source, count, there in zip(sources, asked, held, strict=True):
-        if there < count:
-            _require(there, settings, source.label, count)
+        return [begin + stream[i : i + body] for i in range(0, len(stream) - body + 1, body)][:most]
+
+    piles = [cut(source, settings.samples) if source.shipped else [] for source in sources]
+    asked = shares(
+        settings.samples, weights, [len(p) if s.shipped else None for s, p in zip(sources, piles, strict=True)]
+    )
+    if sum(asked) < settings.samples:
+        raise _too_short(
+            settings, settings.samples, f"the shipped text ({', '.join(s.label for s in sources)})", sum(asked)
+        )
+    for i, source in enumerate(sources):
+        if not source.shipped:
+            piles[i] = cut(source, asked[i])
+            if len(piles[i]) < asked[i]:
+                raise _too_short(settings, asked[i], source.label, len(piles[i]))
     turns = sorted((k / weights[i], i, k) for i, count in enumerate(asked) for k in range(count))
     return torch.tensor([piles[i][k] for _, i, k in turns], dtype=torch.int64)
 
 
-def shares(samples: int, weights: Sequence[float], held: Sequence[int] | None = None) -> list[int]:
+def shares(samples: int, weights: Sequence[float], held: Sequence[int | None]) -> list[int]:
     """How many of `samples` each source gives, by largest remainder (of equal ones the first).
 
-    With `held`, no source gives more than it holds: what it lacks goes to the others, by their weights.
+    No source gives more than it holds (None: no limit): what it lacks goes to the others, by their weights.
     """
     given = [0] * len(weights)
     open_ = list(range(len(weights)))
@@ -92,14 +95,10 @@ def shares(samples: int, weights: Sequence[float], held: Sequence[int] | None = 
         parts = {i: int(exact[i]) for i in open_}
         for i in sorted(open_, key=lambda i: (parts[i] - exact[i], i))[: left - sum(parts.values())]:
             parts[i] += 1
-        short = [i for i in open_ if held is not None and held[i] < parts[i]]
-        if not short:
-            for i in open_:
-                given[i] = parts[i]
-            break
-        for i in short:
-            given[i] = held[i] if held is not None else 0
-            left -= given[i]
+        short = {i: most for i in open_ if (most := held[i]) is not None and most < parts[i]}
+        for i, count in (short or parts).items():
+            given[i] = count
+            left -= count
         open_ = [i for i in open_ if i not in short]
     return given
 
@@ -130,13 +129,9 @@ def _once(ids: list[int], begin: list[int], end: list[int]) -> list[int]:
     return ids if end and ids[-1:] == end else ids + end
 
 
-def _require(there: int, settings: Calibration, what: str, count: int | None = None) -> None:
-    count = settings.samples if count is None else count
-    if there < count:
-        more = "lower samples or length" if len(settings.sources) < 2 else "lower its weight, samples or length"
-        raise QuantizeError(
-            f"calibration needs {count} x {settings.length} tokens, but {what} holds {there} x {settings.length}: "
-            f"give a longer text, or {more}"
-        )
-
-
+def _too_short(settings: Calibration, count: int, what: str, there: int) -> QuantizeError:
+    less = "lower its weight, samples or length" if len(settings.sources) > 1 else "lower samples or length"
+    return QuantizeError(
+        f"calibration needs {count} x {settings.length} tokens, but {what} holds {there} x {settings.length}: "
+        f"give a longer text, or {less}"
+    )

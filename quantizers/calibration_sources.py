@@ -104,6 +104,12 @@ def split_documents(text: str) -> list[str]:
     return [joined for lines in documents if (joined := "\n".join(lines).strip())]
 
 
+def trace_prompts() -> list[dict[str, str]]:
+    """Prompts that a model is asked for traces of its own: id, language, kind and prompt, languages in turn."""
+    text = (files("quantizers") / "calibration_texts" / "prompts.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def files_digest(settings: Calibration) -> str:
     """A sha256 over the files that calibration reads: the part of a recipe that its own digest leaves out.
 
@@ -111,10 +117,9 @@ def files_digest(settings: Calibration) -> str:
         QuantizeError: one cannot be read.
     """
     digest = hashlib.sha256()
-    for source in settings.drawn_on:
-        if source.file is not None:
-            with reading(source.file):
-                digest.update(hashlib.sha256(source.file.read_bytes()).digest())
+    for file in settings.files:
+        with reading(file):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
@@ -141,9 +146,7 @@ def _of_dataset(source: Source, seed: int) -> Iterator[Document]:
 
     name = source.dataset
     try:
-        rows: Sequence[dict[str, Any]] = load_dataset(
-            name, source.config, split=source.split, revision=source.revision
-        )
+        rows: Sequence[dict[str, Any]] = load_dataset(name, source.config, split=source.split, revision=source.revision)
         order = list(range(len(rows)))
     except Exception as error:  # the hub's clients raise anything here
         raise QuantizeError(

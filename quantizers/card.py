@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import CardData, ModelCard
 
 from quantizers.plan import Plan
-from quantizers.recipe import Recipe
+from quantizers.recipe import Calibration, Recipe
 
 _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
@@ -28,8 +28,8 @@ def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
-    text = settings.file.name if settings.file else "the texts shipped with quantgate"
     rows = "".join(f"| {name} | {value} |\n" for name, value in words.settings.items())
+    text = calibration_words(recipe.calibration)
     return f"""---
 {CardData(**front).to_yaml().strip()}
 ---
@@ -51,6 +51,15 @@ A quantized form of `{original or source.name}`, made by quantgate.
 
 Serve it with `vllm serve <this folder>`.
 """
+
+
+def calibration_words(settings: Calibration) -> str:
+    """The texts that a model is calibrated on, with their weights where there are several."""
+    if settings.file is None and not settings.sources:
+        return "the texts shipped with quantgate"
+    if len(settings.drawn_on) == 1:
+        return settings.drawn_on[0].label
+    return ", ".join(f"{source.label} (weight {source.weight:g})" for source in settings.drawn_on)
 
 
 def original_name(source: Path) -> str | None:

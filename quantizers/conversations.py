@@ -1,4 +1,4 @@
-"""Conversations as the very text that a model sees and writes: its own chat template, thinking closed before the answer.
+"""Conversations as the very text that a model sees and writes: its chat template, thinking closed before the answer.
 
 The last answer is laid behind the template's generation prompt, where the model itself would write it: templates drop
 the thinking of answers that they are given as history.
@@ -71,8 +71,9 @@ def _message(value: Any) -> dict[str, str] | None:
     content = value.get("content")
     thoughts = [value.get(key) for key in ("reasoning_content", "reasoning", "thinking")]
     if isinstance(content, list):
-        parts = [(part.get("type"), part.get("text", part.get("value"))) for part in content if isinstance(part, dict)]
-        if len(parts) < len(content) or not all(isinstance(text, str) for _, text in parts):
+        said = [(part.get("type"), part.get("text", part.get("value"))) for part in content if isinstance(part, dict)]
+        parts = [(kind, text) for kind, text in said if isinstance(text, str)]
+        if len(parts) < len(content):
             return None
         thoughts += [text for kind, text in parts if kind == "reasoning"]
         content = "\n".join(text for kind, text in parts if kind != "reasoning")

@@ -59,7 +59,7 @@ class Source(BaseModel):
     column: str = "text"
     """Column of the data set that holds texts or lists of messages."""
     traces: int | None = Field(default=None, ge=1, le=65536)
-    """So many answers of the model itself, made before it is quantized (`quantgate traces`)."""
+    """So many answers of the model itself; `quantgate quantize` has them written, once, and sets `file`."""
     language: str | None = None
     """Takes only rows whose `language` is this; rows that name none are taken to be of it."""
     kind: str | None = None
@@ -73,7 +73,8 @@ class Source(BaseModel):
         if len(named) != 1:
             raise ValueError(f"names {' and '.join(named) or 'no text'}: give one of shipped, file, dataset or traces")
         if self.shipped is not None and self.shipped not in SHIPPED:
-            raise ValueError(f"shipped: {self.shipped!r} is unknown: use one of {', '.join(sorted(SHIPPED))}")
+            known = ", ".join(sorted(SHIPPED))
+            raise ValueError(f"shipped: {self.shipped!r} is unknown: use one of {known}, or a .txt or .jsonl file")
         only = [key for key in ("revision", "config", "split", "column") if key in self.model_fields_set]
         if self.dataset is None and only:
             raise ValueError(f"{only[0]} is of a dataset, and {named[0]} is none: leave it out")
@@ -107,7 +108,7 @@ class Calibration(BaseModel):
     file: Path | None = None
     """Short for one source, a file of your own."""
     sources: tuple[Source, ...] = ()
-    """Texts with their weights; none of them and no `file`: the shipped mix, whose short texts give on their turns."""
+    """Texts with their weights; none of them and no `file`: the shipped mix."""
     seed: int = 0
     """Shuffles the documents within each source."""
 
@@ -135,6 +136,11 @@ class Calibration(BaseModel):
         if self.file is not None:
             return (Source(file=self.file),)
         return self.sources or tuple(Source(shipped=kind) for kind in DEFAULT_MIX)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files among the sources."""
+        return [source.file for source in self.drawn_on if source.file is not None]
 
 
 DAMPING = 0.01
