@@ -84,13 +84,15 @@ def quantize(
     model: Model,
     recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16, vq-2bit) or a YAML file.")] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
+    policy: Annotated[str, typer.Option(help="How MODEL is served where the recipe asks for traces of it.")] = "demo",
 ) -> None:
     """Quantize MODEL by a recipe. Run again to go on after an interruption."""
     from harness.checkpoint.models import resolve_model
     from harness.gate.quantization import quantize_model
 
     reporter = Reporter()
-    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
+    served = load_policy(policy).policy
+    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter, served))
 
 
 @app.command("traces")
