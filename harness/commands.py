@@ -104,12 +104,13 @@ def traces_command(
     max_tokens: Annotated[int, typer.Option(min=1, help="Budget of one answer, thinking included.")] = 4096,
 ) -> None:
     """Have MODEL answer prompts in several languages, and keep the answers that it ended itself."""
+    if out.suffix != ".jsonl" or out.is_dir():
+        raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
+    out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the server is started
     reporter = Reporter()
     with reporter.stage("start"):
         from harness.checkpoint.models import resolve_model
         from harness.gate.traces import write_traces
-    if out.suffix != ".jsonl":
-        raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
     path = resolve_model(model, reporter.say)
     traces = write_traces(path, model, out, count, load_policy(policy).policy, reporter, max_tokens=max_tokens)
     print(traces.summary())
