@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +12,28 @@ from huggingface_hub import CardData, ModelCard
 
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
+from quantizers.schemes import SERVED, CardWords
 
+KEPT = ("embeddings, norms and all else", "as it was")
 _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
 def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     """Markdown with YAML front matter for the quantized form of the model in `source`."""
-    words = plan.scheme.words()
+    words = [scheme.words() for scheme in plan.distinct().values()]
     original = original_name(source)
     front: dict[str, Any] = {} if original is None else {"base_model": original}
     front |= {
         "base_model_relation": "quantized",
-        "tags": list(dict.fromkeys(["quantgate", recipe.name, *words.tags])),
+        "tags": list(dict.fromkeys(["quantgate", recipe.name, *(tag for each in words for tag in each.tags)])),
     }
     front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
-    rows = "".join(f"| {name} | {value} |\n" for name, value in words.settings.items())
-    text = calibration_words(recipe.calibration)
+    text = calibration_words(settings)
+    rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
 ---
@@ -40,16 +44,19 @@ A quantized form of `{original or source.name}`, made by quantgate.
 
 | | |
 | --- | --- |
-| method | {words.method} |
-| weights | {words.weights} |
-| activations | {words.activations} |
-| format | {words.format} |
+| method | {_joined(each.method for each in words)} |
+| weights | {_joined(each.weights for each in words)} |
+| activations | {_joined(each.activations for each in words)} |
+| format | {_joined(each.format for each in words)} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
 | calibration | {settings.samples} x {settings.length} tokens of {text}, seed {settings.seed} |
 {rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
-Serve it with `vllm serve <this folder>`.
+| part | stored as | weights | bits each |
+| --- | --- | --- | --- |
+{_parts(plan)}
+{_serving(recipe, plan)}
 """
 
 
@@ -60,6 +67,41 @@ def calibration_words(settings: Calibration) -> str:
     if len(settings.drawn_on) == 1:
         return settings.drawn_on[0].label
     return ", ".join(f"{source.label} (weight {source.weight:g})" for source in settings.drawn_on)
+
+
+def _joined(words: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(words))
+
+
+def _settings(words: Iterable[CardWords]) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for each in words:
+        for name, value in each.settings.items():
+            found.setdefault(name, []).append(value)
+    return {name: _joined(values) for name, values in found.items()}
+
+
+def _parts(plan: Plan) -> str:
+    """A row for each kind of Linear and tier, and one for what was kept."""
+    sizes: dict[tuple[str, str], list[int]] = {}
+    for info in (info for group in plan.layer_tensors + plan.other_tensors for info in group):
+        name = info.name.removesuffix(".weight")
+        scheme, count = plan.schemes.get(name), math.prod(info.shape)
+        part = (name.rpartition(".")[2], scheme.tier) if scheme else KEPT
+        held = sizes.setdefault(part, [0, 0])
+        held[0] += count
+        held[1] += scheme.nbytes(*info.shape) if scheme else info.nbytes
+    rows = sorted(sizes.items(), key=lambda row: (row[0] == KEPT, row[0]))
+    return "".join(f"| {n} | {t} | {w:,} | {8 * b / w:.3f} |\n" for (n, t), (w, b) in rows if w)
+
+
+def _serving(recipe: Recipe, plan: Plan) -> str:
+    if set(plan.distinct()) <= SERVED:
+        return "Serve it with `vllm serve <this folder>`."
+    return (
+        "Stock servers cannot read these codes. `quantgate dequantize <this folder> --out DIR` turns them back into "
+        "bf16, which serves anywhere."
+    )
 
 
 def original_name(source: Path) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantgate_kernels.formats import vq
+from quantgate_kernels.formats.linears import READERS, read_linear
 
 from quantizers.checkpoint import (
     CONFIG_FILE,
@@ -21,7 +21,7 @@ from quantizers.checkpoint import (
 )
 from quantizers.codebooks import sha256_of_table
 from quantizers.errors import QuantizeError
-from quantizers.schemes.vq import FORMAT_VERSION
+from quantizers.quantization_config import FORMAT_VERSION, METHOD, tier_of
 from quantizers.side_files import copy_side_files
 from quantizers.work_folder import open_work
 from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, write_shard, write_text
@@ -36,7 +36,7 @@ def dequantize(folder: Path, out: Path) -> Path:
     """
     checkpoint = open_checkpoint(folder)
     settings = quantization_settings(folder, checkpoint.config) or {}
-    if settings.get("quant_method") != "quantgate":
+    if settings.get("quant_method") != METHOD:
         method = str(settings.get("quant_method"))[:40]
         raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
     if settings.get("format_version") != FORMAT_VERSION:
@@ -64,36 +64,34 @@ def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor
         raise QuantizeError(f"{folder}: the tables lie outside of the folder ({name[:80]}): refused")
     tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
     try:
-        tier, described = settings["default_tier"], settings["tiers"][settings["default_tier"]]
-        sha256, shape = described["codebook"]["sha256"], (described["entries"], described["dimensions"])
-        described["rotation"]  # read later: null, or how inputs are rotated
-    except (KeyError, TypeError):
+        tiers, used = settings["tiers"], {settings["default_tier"], *settings["modules"].values()}
+        books = {tiers[t]["table"]: tiers[t]["codebook"]["sha256"] for t in used if "table" in tiers[t]}
+        _ = [(tiers[t]["format"], tiers[t]["rotation"]) for t in used]  # needed later
+    except (AttributeError, KeyError, TypeError):
         raise QuantizeError(
-            f"{folder}/{CONFIG_FILE} does not describe its tier: get a sound copy of the model"
+            f"{folder}/{CONFIG_FILE} does not describe its tiers: get a sound copy of the model"
         ) from None
-    table = tables.get(f"codebooks.{tier}")
-    if table is None or tuple(table.shape) != shape or sha256_of_table(table) != sha256:
-        raise QuantizeError(f"{folder}/{name}: the codebook of {tier} is not the one that config.json names")
+    for book, sha256 in books.items():
+        if book not in tables or sha256_of_table(tables[book]) != sha256:
+            raise QuantizeError(f"{folder}/{name}: the table {book} is not the one that config.json names")
     return tables
 
 
 def _entries(
     checkpoint: Checkpoint, infos: list[TensorInfo], settings: Mapping[str, Any], tables: Mapping[str, torch.Tensor]
 ) -> Iterator[Entry]:
-    codebook = tables[f"codebooks.{settings['default_tier']}"]
-    rotated = settings["tiers"][settings["default_tier"]]["rotation"] is not None
     for info in infos:
         module, _, kind = info.name.rpartition(".")
-        if f"{module}.codes" not in checkpoint.tensors:
+        tier = settings["tiers"][tier_of(module, settings)]
+        parts = READERS[tier["format"]][0] if tier["format"] in READERS else ("codes",)
+        if f"{module}.{parts[0]}" not in checkpoint.tensors:
             yield copy_entry(info)
-        elif kind == "codes":
-            stored = {part: read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in ("codes", "scales")}
-            layout = vq.VQLayout(codebook.shape[1], len(codebook))
-            columns = stored["codes"].shape[1] * 32 // layout.code_bits * layout.dimensions
+        elif kind == parts[0]:
             try:
-                weight = vq.decode(stored, codebook, tables[f"signs.{columns}"] if rotated else None)
+                stored = {part: read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in parts}
+                weight = read_linear(stored, tier, tables)
             except (ValueError, KeyError, IndexError) as error:
                 raise QuantizeError(f"{module}: its codes cannot be read: {error}") from None
             yield tensor_entry(f"{module}.weight", weight.to(torch.bfloat16))
-        elif kind != "scales":
+        elif kind not in parts:
             yield copy_entry(info)

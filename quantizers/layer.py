@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
 from quantizers.gptq import HessianError
 from quantizers.hessian import RunLayer, hessian_of, input_groups
@@ -23,7 +24,7 @@ def quantize_layer(
     module: nn.Module,
     linears: Mapping[str, nn.Linear],
     call: LayerCall,
-    scheme: Scheme,
+    schemes: Mapping[str, Scheme],
     tuning: Tuning | None,
     states: torch.Tensor,
     targets: torch.Tensor | None,
@@ -38,6 +39,7 @@ def quantize_layer(
     Each group is calibrated on what it receives when those before it are quantized.
 
     Args:
+        schemes: of each of `linears`.
         states: what enters the layer [N, L, D] in the quantized model.
         targets: what leaves the original layer [N, L, D] in the original model; needed where it is tuned.
         batch: sequences that run through the layer at once.
@@ -51,19 +53,13 @@ def quantize_layer(
     runs = [partial(run_layer, module, part.to(device), call) for part in torch.split(states, batch)]
     full = {f"{call.layer}.{name}": linear for name, linear in linears.items()}
     groups = [[n.removeprefix(f"{call.layer}.") for n in names] for names in input_groups(full, runs[0])]
-    basis = {name: scheme.turn(linear.weight.detach().float()) for name, linear in linears.items()}
-    layer = Layer(module, call, scheme, {}, basis, small_parameters(module, linears))
+    basis = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in linears.items()}
+    layer = Layer(module, call, schemes, {}, basis, small_parameters(module, linears))
     for number, names in enumerate(groups):
         hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report))
-        hessian = scheme.turn(scheme.turn(hessian).t())
-        # Rows do not know of each other, so Linears with one Hessian are quantized as one tall matrix.
-        weight = torch.cat([layer.whole.pop(name) for name in names])
-        try:
-            parts = scheme.quantize(weight, hessian, partial(report, "columns", number, len(groups)))
-        except HessianError as error:
-            raise QuantizeError(f"{call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
-        for name, part in zip(names, split_rows(parts, [linears[n].out_features for n in names]), strict=True):
-            layer.parts[name] = part
+        for scheme in dict.fromkeys(schemes[name] for name in names):
+            members = [name for name in names if schemes[name] == scheme]
+            _quantize_group(layer, members, hessian, partial(report, "columns", number, len(groups)))
         if tuning and targets is not None and tuning.between and layer.whole:
             report("tuning", number, len(groups))
             tune(layer, tuning.between, states, targets, device, seed + number)
@@ -77,16 +73,29 @@ def quantize_layer(
         parameters = dict(module.named_parameters())
         tensors |= {name: parameters[name].detach().cpu() for name in layer.tuned}
     for name, parts in layer.parts.items():
-        tensors |= {f"{name}.{key}": value for key, value in scheme.tensors(parts).items()}
+        tensors |= {f"{name}.{key}": value for key, value in schemes[name].tensors(parts).items()}
     return tensors
+
+
+def _quantize_group(layer: Layer, names: list[str], hessian: torch.Tensor, tick: Callable[[], None]) -> None:
+    """Linears with one Hessian and one scheme: rows do not know of each other, so they are one tall weight."""
+    scheme = layer.schemes[names[0]]
+    curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
+    rows = [len(layer.whole[name]) for name in names]
+    weight = torch.cat([layer.whole.pop(name) for name in names])
+    try:
+        parts = scheme.quantize(weight, curvature, tick)
+    except HessianError as error:
+        raise QuantizeError(f"{layer.call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
+    layer.parts |= dict(zip(names, split_rows(parts, rows), strict=True))
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:
     """Give the module the weights as they are now: quantized ones as a server will have them."""
     for name, parts in layer.parts.items():
-        linears[name].weight.data.copy_(layer.scheme.dequantize(parts))
+        linears[name].weight.data.copy_(layer.schemes[name].dequantize(parts))
     for name, weight in layer.whole.items():
-        linears[name].weight.data.copy_(layer.scheme.turn_back(weight))
+        linears[name].weight.data.copy_(layer.schemes[name].turn_back(weight))
 
 
 def _counted(runs: list[partial[torch.Tensor]], report: Progress) -> Iterator[RunLayer]:

@@ -25,6 +25,7 @@ from quantizers.errors import QuantizeError
 from quantizers.layer import Progress, quantize_layer
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
+from quantizers.quantization_config import quantization_config
 from quantizers.recipe import Recipe
 from quantizers.schemes.base import TABLES_FILE
 from quantizers.side_files import copy_side_files
@@ -152,8 +153,9 @@ def _quantize_layer(job: Conversion, index: int, states: States, call: LayerCall
         _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
     stored: dict[str, torch.Tensor] = {}
     if linears:
+        schemes = {name: job.plan.schemes[full] for name, full in named_modules.items()}
         stored = quantize_layer(
-            layer, linears, call, job.plan.scheme, METHODS[job.recipe.tune], states.quantized, states.original,
+            layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original,
             device=job.device, batch=job.batch, seed=index, report=job.report,
         )  # fmt: skip
     infos = {info.name: info for info in job.plan.layer_tensors[index]}
@@ -190,12 +192,14 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
         write_shard(work.model / plan.shard_name(layers + number), map(copy_entry, infos))
     names = [plan.shard_name(i) for i in range(layers + len(plan.other_tensors))]
     write_index(work.model, [work.model / name for name in names])
-    widths = [checkpoint.tensors[f"{name}.weight"].shape[1] for layer in plan.targets for name in layer]
-    tables = plan.scheme.tables(widths)
+    tables: dict[str, torch.Tensor] = {}
+    for scheme in plan.distinct().values():
+        users = [name for name, its in plan.schemes.items() if its == scheme]
+        tables |= scheme.tables([checkpoint.tensors[f"{name}.weight"].shape[1] for name in users])
     if tables:
         write_shard(work.model / TABLES_FILE, named(tables))
     copy_side_files(checkpoint.folder, work.model)
-    config = {**checkpoint.config, "quantization_config": plan.scheme.config(plan.ignore)}
+    config = {**checkpoint.config, "quantization_config": quantization_config(plan.schemes, plan.ignore)}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(work.model / "README.md", model_card(checkpoint.folder, job.recipe, plan))
     report("copy", len(plan.other_tensors), len(plan.other_tensors))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -23,11 +24,12 @@ LARGEST_SHARD = 4 << 30
 
 @dataclass(frozen=True)
 class Plan:
-    """Targets, their scheme, the ignore list and the content of every shard."""
+    """Targets, their schemes, the ignore list and the content of every shard."""
 
     targets: list[list[str]]
     """Full names of the Linears to quantize, by decoder layer."""
-    scheme: Scheme
+    schemes: dict[str, Scheme]
+    """Of each target by its full name."""
     ignore: list[str]
     """For config.json: every Linear of the checkpoint that stays as it is."""
     layer_tensors: list[list[TensorInfo]]
@@ -41,11 +43,15 @@ class Plan:
 
     def output_bytes(self) -> int:
         """Bytes of tensor data that the quantized model will have."""
-        quantized = {f"{name}.weight" for names in self.targets for name in names}
         total = 0
         for info in (info for group in self.layer_tensors + self.other_tensors for info in group):
-            total += self.scheme.nbytes(*info.shape) if info.name in quantized else info.nbytes
+            scheme = self.schemes.get(info.name.removesuffix(".weight"))
+            total += scheme.nbytes(*info.shape) if scheme and info.name.endswith(".weight") else info.nbytes
         return total
+
+    def distinct(self) -> dict[str, Scheme]:
+        """The schemes in use by tier."""
+        return {scheme.tier: scheme for scheme in self.schemes.values()}
 
 
 def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe) -> Plan:
@@ -68,9 +74,9 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
             found = "is missing" if info is None else f"is {info.dtype} {list(info.shape)}, not a float matrix"
             raise QuantizeError(f"tensor {name}.weight {found}: give the original model, or ignore {name}")
         features[name] = info.shape[1]
-    scheme = TIERS[recipe.tier](features, recipe.group_size, recipe.own_damping)
-    _refuse_half_fused(architecture, set(names))
-    _refuse_odd_outputs(checkpoint, targets, scheme.outputs_multiple)
+    schemes = _schemes(features, recipe)
+    _refuse_half_fused(architecture, schemes)
+    _refuse_odd_outputs(checkpoint, targets, schemes)
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
     layer_tensors: list[list[TensorInfo]] = [[] for _ in range(count)]
@@ -81,11 +87,21 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
         (layer_tensors[int(match.group(1))] if match and inside else others).append(info)
     return Plan(
         targets,
-        scheme,
+        schemes,
         _ignored(checkpoint, architecture, set(names), pattern),
         layer_tensors,
         _split(others),
     )
+
+
+def _schemes(features: Mapping[str, int], recipe: Recipe) -> dict[str, Scheme]:
+    """The scheme of each Linear; one object a tier. `features` are their inputs by full name."""
+    tiers = {name: recipe.tier_of(name) for name in features}
+    made: dict[str, Scheme] = {}
+    for tier in dict.fromkeys(tiers.values()):
+        own = {name: columns for name, columns in features.items() if tiers[name] == tier}
+        made[tier] = TIERS[tier](own, recipe.group_size, recipe.damping_of(tier))
+    return {name: made[tier] for name, tier in tiers.items()}
 
 
 def _split(tensors: list[TensorInfo]) -> list[list[TensorInfo]]:
@@ -135,7 +151,7 @@ def _covers(entry: str, targets: set[str], classes: set[str]) -> bool:
     return entry in targets or entry in classes
 
 
-def _refuse_odd_outputs(checkpoint: Checkpoint, targets: list[list[str]], multiple: int) -> None:
+def _refuse_odd_outputs(checkpoint: Checkpoint, targets: list[list[str]], schemes: Mapping[str, Scheme]) -> None:
     for names in targets:
         outputs: dict[str, int] = {}
         first: dict[str, str] = {}
@@ -145,6 +161,7 @@ def _refuse_odd_outputs(checkpoint: Checkpoint, targets: list[list[str]], multip
             outputs[whole] = outputs.get(whole, 0) + checkpoint.tensors[f"{name}.weight"].shape[0]
             first.setdefault(whole, name)
         for whole, count in outputs.items():
+            multiple = schemes[first[whole]].outputs_multiple
             if count % multiple or not count:
                 raise QuantizeError(
                     f"{first[whole]} has {count} outputs (fused parts together), and vLLM's kernels take multiples of "
@@ -152,14 +169,20 @@ def _refuse_odd_outputs(checkpoint: Checkpoint, targets: list[list[str]], multip
                 )
 
 
-def _refuse_half_fused(architecture: Architecture, targets: set[str]) -> None:
+def _refuse_half_fused(architecture: Architecture, schemes: Mapping[str, Scheme]) -> None:
     for index in range(len(architecture.layers)):
         names = linear_names(architecture, index)
         for parent in dict.fromkeys(name.rpartition(".")[0] for name in names):
             for parts in FUSED:
                 present = [f"{parent}.{part}" for part in parts if f"{parent}.{part}" in names]
-                kept = [name for name in present if name not in targets]
+                kept = [name for name in present if name not in schemes]
                 if kept and len(kept) < len(present):
                     raise QuantizeError(
                         f"the recipe ignores {kept[0]} but not all of {', '.join(parts)}: vLLM fuses them"
+                    )
+                tiers = {schemes[name].tier: name for name in present if name in schemes}
+                if len(tiers) > 1:
+                    named = " and ".join(f"{name} {tier}" for tier, name in tiers.items())
+                    raise QuantizeError(
+                        f"the recipe gives {named}, but servers fuse {', '.join(parts)}: give them one tier"
                     )

@@ -158,6 +158,9 @@ class Recipe(BaseModel):
     """How reports and the model card call it."""
     tier: str = "int4"
     """How the Linears of the decoder layers are stored (quantizers/schemes)."""
+    tiers: dict[str, str] = {}
+    """Other tiers for some Linears: full names, or "re:" and a regular expression as in `ignore`; the first that fits
+    decides."""
     group_size: int | None = None
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
     tune: str = "none"
@@ -176,6 +179,14 @@ class Recipe(BaseModel):
         if tier not in TIERS:
             raise ValueError(f"{tier!r} is unknown: use one of {', '.join(TIERS)}")
         return tier
+
+    @field_validator("tiers")
+    @classmethod
+    def _tiers_are_known(cls, tiers: dict[str, str]) -> dict[str, str]:
+        for tier in tiers.values():
+            cls._tier_is_known(tier)
+        cls._patterns_compile(tuple(tiers))
+        return tiers
 
     @field_validator("tune")
     @classmethod
@@ -197,17 +208,24 @@ class Recipe(BaseModel):
 
     def ignores(self, module: str) -> bool:
         """Whether the module of this full name stays as it is."""
-        return any(re.match(p[3:], module) if p.startswith("re:") else p == module for p in self.ignore)
+        return any(_fits(pattern, module) for pattern in self.ignore)
 
-    @property
-    def own_damping(self) -> float:
-        """The damping that is begun with."""
-        return TIER_DAMPING.get(self.tier, DAMPING) if self.damping is None else self.damping
+    def tier_of(self, module: str) -> str:
+        """The tier of the Linear of this full name."""
+        return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), self.tier)
+
+    def damping_of(self, tier: str) -> float:
+        """The damping that Linears of this tier begin with."""
+        return TIER_DAMPING.get(tier, DAMPING) if self.damping is None else self.damping
 
     def digest(self) -> str:
         """A sha256 over every setting, without the paths of calibration files: their text is what counts."""
         paths: Any = {"calibration": {"file": True, "sources": {"__all__": {"file"}}}}
         return hashlib.sha256(self.model_dump_json(exclude=paths).encode()).hexdigest()
+
+
+def _fits(pattern: str, module: str) -> bool:
+    return re.match(pattern[3:], module) is not None if pattern.startswith("re:") else pattern == module
 
 
 RECIPES: dict[str, dict[str, Any]] = {

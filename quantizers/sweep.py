@@ -8,54 +8,15 @@ arXiv 2402.15319); the whole block is as cheap. Method of the sweep: GPTQ, arXiv
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
-from quantizers.gptq import LARGEST_DAMPING, HessianError
+from quantizers.curvature import Factors
 
 SMALLEST_SCALE = 1e-6
 """Of a group in fp16, whose smallest normal number is 6e-5 and whose smallest of all is 6e-8."""
 TABLE_ELEMENTS = 1 << 20
 """Scores of entries that are held at a time: about what a cache holds."""
-
-
-@dataclass(frozen=True)
-class Factors:
-    """What a sweep needs of a Hessian [I, I] in blocks of d columns; float32."""
-
-    metric: torch.Tensor
-    """R_BB [I/d, d, d]: the error e of block B costs |e R_BB|^2."""
-    spread: torch.Tensor
-    """R_BB U_B,: as rows [I, I]: what e of block B takes from every later column."""
-
-
-def factors_of(hessian: torch.Tensor, dimensions: int, damping: float) -> Factors:
-    """Factor a Hessian [I, I]; a singular one is damped tenfold until it can be.
-
-    Raises:
-        HessianError: the Hessian is not finite, or stays singular at the largest damping.
-    """
-    size = len(hessian)
-    curvature = hessian.to(torch.float64)
-    mean = torch.diagonal(curvature).mean()
-    if not bool(torch.isfinite(mean)) or bool(mean < 0):
-        raise HessianError("the Hessian has a diagonal that is negative or not finite")
-    identity = torch.eye(size, dtype=torch.float64, device=hessian.device)
-    curvature = curvature / mean if bool(mean > 0) else identity
-    while True:
-        flipped, failed = torch.linalg.cholesky_ex((curvature + damping * identity).flip(0, 1))
-        if not failed.item() and bool(torch.isfinite(flipped).all()):
-            break
-        if damping >= LARGEST_DAMPING:
-            raise HessianError(f"the Hessian stays singular at damping {damping:g}: its calibration is broken")
-        damping = min(max(damping, 1e-3) * 10, LARGEST_DAMPING)
-    upper = flipped.flip(0, 1)
-    inverse = torch.linalg.solve_triangular(upper, identity, upper=True)
-    blocks = torch.arange(size // dimensions, device=hessian.device)
-    metric = upper.view(len(blocks), dimensions, len(blocks), dimensions)[blocks, :, blocks]
-    spread = torch.bmm(metric, inverse.view(len(blocks), dimensions, size)).view(size, size)
-    return Factors(metric.to(torch.float32), spread.to(torch.float32))
 
 
 def sweep(

@@ -65,11 +65,12 @@ class Layer:
 
     module: nn.Module
     call: LayerCall
-    scheme: Scheme
+    schemes: Mapping[str, Scheme]
+    """Of each Linear by its name inside the layer."""
     parts: dict[str, Parts]
     """Of the Linears that are quantized, by their name inside the layer."""
     whole: dict[str, torch.Tensor]
-    """Weights [O, I] of the targets that are not quantized yet, in the scheme's basis."""
+    """Weights [O, I] of the targets that are not quantized yet, in the basis of their schemes."""
     tuned: list[str]
     """Names inside the layer of parameters beside them that may be tuned: norms and biases."""
 
@@ -87,7 +88,7 @@ def tune(
     Returns: the loss of the first and of the last step.
     """
     parameters = dict(layer.module.named_parameters())
-    units = {name: layer.scheme.units(parts) for name, parts in layer.parts.items()}
+    units = {name: layer.schemes[name].units(parts) for name, parts in layer.parts.items()}
     logs = {name: parts["scales"].log().requires_grad_() for name, parts in layer.parts.items()}
     whole = {name: w.clone().requires_grad_() for name, w in layer.whole.items()} if steps.weights else {}
     small = {name: parameters[name].detach().float().clone().requires_grad_() for name in layer.tuned}
@@ -101,8 +102,8 @@ def tune(
     size = min(steps.sequences, layer.call.sequences)
     call, losses = layer.call.narrowed(size), []
     for batch in _batches(len(states), size, steps.steps, seed):
-        weights = {f"{name}.weight": layer.scheme.combine(units[name], log.exp()) for name, log in logs.items()}
-        weights |= {f"{name}.weight": layer.scheme.turn_back(tensor) for name, tensor in whole.items()}
+        weights = {f"{name}.weight": layer.schemes[name].combine(units[name], log.exp()) for name, log in logs.items()}
+        weights |= {f"{name}.weight": layer.schemes[name].turn_back(tensor) for name, tensor in whole.items()}
         inputs = states[batch].to(device)
         found = functional_call(layer.module, {**weights, **small}, (inputs, *call.args), call.kwargs)
         output = found[0] if isinstance(found, tuple) else found

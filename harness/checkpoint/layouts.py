@@ -164,8 +164,9 @@ def _qweight(parts: Mapping[str, TensorInfo], word_bits: int) -> int:
 
 
 def _vq_codes(words: TensorInfo, quantization: Mapping[str, Any]) -> int:
-    tiers = quantization.get("tiers")
-    tier = tiers.get(quantization.get("default_tier")) if isinstance(tiers, Mapping) else None
+    tiers, modules = quantization.get("tiers"), quantization.get("modules")
+    named = modules.get(words.name.rpartition(".")[0]) if isinstance(modules, Mapping) else None
+    tier = tiers.get(named or quantization.get("default_tier")) if isinstance(tiers, Mapping) else None
     dimensions, entries = (tier.get("dimensions"), tier.get("entries")) if isinstance(tier, Mapping) else (None, None)
     if not isinstance(dimensions, int) or not isinstance(entries, int) or not 2 <= entries <= 1 << 16:
         return 0

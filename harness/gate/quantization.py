@@ -82,7 +82,7 @@ def quantized(model: Path, recipe_name: str, reporter: Reporter, policy: Policy 
 
     try:
         recipe = load_recipe(recipe_name)
-        if recipe.tier not in SERVED:
+        if not {recipe.tier, *recipe.tiers.values()} <= SERVED:
             raise BadInput(f"recipe {recipe.name}: {NOT_SERVED}")
         recipe = _with_traces(recipe, model, policy or load_policy("demo").policy, reporter)
         what = [fingerprint(open_checkpoint(model)), recipe.digest(), files_digest(recipe.calibration), _code_sha256()]

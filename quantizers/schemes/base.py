@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from quantgate_kernels.formats.rotation import rotate, signs_of, unrotate
 
+from quantizers.curvature import Curvature
+
 TABLES_FILE = "quantgate_tables.safetensors"
 """What is stored once for the whole model lies beside the shards, in no index: servers find it by the config."""
 
@@ -38,6 +40,8 @@ class Scheme(ABC):
     the scheme rotates, both are in the rotated basis (quantgate_kernels/formats/rotation.py).
     """
 
+    tier: str
+    """As recipes name it."""
     rotation_seed: int | None = None
     """Of the signs of the rotation; None: inputs are not rotated."""
     outputs_multiple: int = 1
@@ -46,8 +50,8 @@ class Scheme(ABC):
     """In which scales are stored."""
 
     @abstractmethod
-    def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
-        """Quantize a weight [O, I] so that the error weighted by its Hessian [I, I] is small; both rotated already.
+    def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
+        """Quantize a weight [O, I] so that the error weighted by its Hessian is small; both rotated already.
 
         `tick` is called after each piece of work. Rows do not know of each other: Linears with one Hessian may come
         as one tall weight, and `split_rows` parts what comes of it.
@@ -69,8 +73,15 @@ class Scheme(ABC):
         """Bytes of tensor data that a weight of this shape takes."""
 
     @abstractmethod
-    def config(self, ignore: Sequence[str]) -> dict[str, Any]:
-        """The `quantization_config` of config.json; `ignore` names every Linear that stays as it was."""
+    def entry(self) -> dict[str, Any]:
+        """What a checkpoint of ours says of this tier: `format`, and what that format's reader needs."""
+
+    def stock_config(self, ignore: Sequence[str]) -> dict[str, Any] | None:
+        """A `quantization_config` that stock servers read, for a model with this scheme alone; None: there is none.
+
+        `ignore` names every Linear that stays as it was.
+        """
+        return None
 
     @abstractmethod
     def words(self) -> CardWords:

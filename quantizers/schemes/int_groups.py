@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from quantgate_kernels.formats.pack_quantized import CODES_PER_WORD, FORMAT, encode
 
+from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
 from quantizers.gptq import GPTQArgs, gptq
 from quantizers.schemes.base import CardWords, Parts, Scheme
@@ -28,8 +29,12 @@ class IntGroups(Scheme):
     outputs_multiple = 32
     scale_dtype = torch.bfloat16
 
-    def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
-        codes, scales = gptq(weight, hessian, GPTQArgs(self.group_size, self.bits, self.damping), tick)
+    @property
+    def tier(self) -> str:  # type: ignore[override]
+        return f"int{self.bits}"
+
+    def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
+        codes, scales = gptq(weight, curvature.hessian, GPTQArgs(self.group_size, self.bits, self.damping), tick)
         return {"codes": codes, "scales": scales.to(torch.float32)}
 
     def units(self, parts: Parts) -> torch.Tensor:
@@ -42,7 +47,10 @@ class IntGroups(Scheme):
         words, groups = columns // CODES_PER_WORD, columns // self.group_size
         return rows * (4 * words + SCALE_BYTES * groups) + SHAPE_BYTES
 
-    def config(self, ignore: Sequence[str]) -> dict[str, Any]:
+    def entry(self) -> dict[str, Any]:
+        return {"format": FORMAT, "bits": self.bits, "group_size": self.group_size, "rotation": None}
+
+    def stock_config(self, ignore: Sequence[str]) -> dict[str, Any]:
         # "static" is the act-order that needs no g_idx: vLLM runs it like no act-order at all.
         weights = {
             "num_bits": self.bits,

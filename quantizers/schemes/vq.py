@@ -11,11 +11,11 @@ from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import CODEBOOK_STEP, FORMAT, VQLayout, encode, units
 
 from quantizers.codebooks import SEED, sha256_of_table, universal_codebook
+from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
 from quantizers.schemes.base import TABLES_FILE, CardWords, Parts, Scheme
-from quantizers.sweep import factors_of, sweep
+from quantizers.sweep import sweep
 
-FORMAT_VERSION = 1
 ROTATION_SEED = 7
 FEW = (0.92, 1.0, 1.08)
 MANY = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
@@ -35,11 +35,11 @@ class VectorQuantization(Scheme):
     def multipliers(self) -> tuple[float, ...]:
         return MANY if self.layout.entries <= 256 else FEW
 
-    def quantize(self, weight: torch.Tensor, hessian: torch.Tensor, tick: Callable[[], None]) -> Parts:
+    def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
         rows, columns = weight.shape
         table = self._table().to(weight.device, torch.float32) * CODEBOOK_STEP
         groups = weight.view(rows, columns // block_of(columns), -1)
-        factors = factors_of(hessian, self.layout.dimensions, self.damping)
+        factors = curvature.factors(self.layout.dimensions, self.damping)
         codes, scales = sweep(weight, factors, table, groups.square().mean(2).sqrt(), self.multipliers, tick)
         return {"codes": codes, "scales": scales}
 
@@ -58,22 +58,15 @@ class VectorQuantization(Scheme):
             found |= {f"signs.{width}": signs_of(width, self.rotation_seed) for width in sorted(set(widths))}
         return found
 
-    def config(self, ignore: Sequence[str]) -> dict[str, Any]:
+    def entry(self) -> dict[str, Any]:
         table = self._table()
-        tier = {
+        return {
             "format": FORMAT,
             "dimensions": self.layout.dimensions,
             "entries": self.layout.entries,
+            "table": f"codebooks.{self.tier}",
             "codebook": {"kind": "universal", "seed": SEED, "sha256": sha256_of_table(table)},
             "rotation": None if self.rotation_seed is None else {"kind": "signs+hadamard", "seed": self.rotation_seed},
-        }
-        return {
-            "quant_method": "quantgate",
-            "format_version": FORMAT_VERSION,
-            "tables": TABLES_FILE,
-            "tiers": {self.tier: tier},
-            "default_tier": self.tier,
-            "ignore": list(ignore),
         }
 
     def words(self) -> CardWords:

@@ -85,13 +85,13 @@ def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_mod
         dequantize(changed("outside", tables="../x.safetensors"), tmp_path / "out")
     broken: list[dict[str, Any]] = [{"tiers": []}, {"tiers": {"vq2": {}}}, {"default_tier": "vq9"}, {"tiers": None}]
     for place, settings in enumerate(broken):
-        with pytest.raises(QuantizeError, match=r"config\.json does not describe its tier"):
+        with pytest.raises(QuantizeError, match=r"config\.json does not describe its tiers"):
             dequantize(changed(f"tier{place}", **settings), tmp_path / "out")
     other = changed("table")
     tables = load_file(other / TABLES_FILE)
     tables["codebooks.vq2"][3, 1] += 1
     save_file(tables, other / TABLES_FILE)
-    with pytest.raises(QuantizeError, match=r"the codebook of vq2 is not the one that config\.json names"):
+    with pytest.raises(QuantizeError, match=r"the table codebooks.vq2 is not the one that config\.json names"):
         dequantize(other, tmp_path / "out")
     cut = changed("broken")
     shard = sorted(cut.glob("model-*.safetensors"))[0]

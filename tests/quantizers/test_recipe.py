@@ -62,8 +62,8 @@ def test_sources(tmp_path: Path) -> None:
 
 
 def test_damping_is_the_tiers_own_unless_named() -> None:
-    assert [load_recipe(name).own_damping for name in ("w4a16", "vq-2bit")] == [0.05, 0.01]
-    assert Recipe(name="a", tier="vq2", damping=0.1).own_damping == 0.1
+    assert [load_recipe("w4a16").damping_of(tier) for tier in ("int4", "vq2")] == [0.05, 0.01]
+    assert Recipe(name="a", damping=0.1).damping_of("vq2") == 0.1
 
 
 def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: Path) -> None:

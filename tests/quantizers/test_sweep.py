@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from quantizers.curvature import factors_of
 from quantizers.gptq import HessianError
-from quantizers.sweep import factors_of, nearest, sweep
+from quantizers.sweep import nearest, sweep
 
 
 def problem(seed: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,10 +36,20 @@ def quantized(tier: str, tuning: Tuning | None) -> tuple[Small, dict[str, torch.
     states = torch.randn(8, 16, 128)
     targets = layer(states)
     linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
-    scheme = TIERS[tier](dict.fromkeys(linears, 128), None, 0.01)
+    schemes = dict.fromkeys(linears, TIERS[tier](dict.fromkeys(linears, 128), None, 0.01))
     call = LayerCall((), {}, "layers.0", 4)
     stored = quantize_layer(
-        layer, linears, call, scheme, tuning, states, targets, device="cpu", batch=4, seed=0, report=lambda *_: None
+        layer,
+        linears,
+        call,
+        schemes,
+        tuning,
+        states,
+        targets,
+        device="cpu",
+        batch=4,
+        seed=0,
+        report=lambda *_: None,
     )
     return layer, stored, float((layer(states) - targets).square().mean())
 
@@ -95,9 +105,9 @@ def test_long_sequences_are_tuned_in_batches_no_larger_than_those_that_ran() -> 
     module = Masked().requires_grad_(False)
     states, mask = torch.randn(8, 4, 128), torch.ones(2, 4, 1)
     linears = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
-    scheme = TIERS["int4"](dict.fromkeys(linears, 128), None, 0.01)
+    schemes = dict.fromkeys(linears, TIERS["int4"](dict.fromkeys(linears, 128), None, 0.01))
     stored = quantize_layer(
-        module, linears, LayerCall((mask,), {}, "layers.0", 2), scheme, Tuning(None, STEPS), states, states,
+        module, linears, LayerCall((mask,), {}, "layers.0", 2), schemes, Tuning(None, STEPS), states, states,
         device="cpu", batch=2, seed=0, report=lambda *_: None,
     )  # fmt: skip
     assert "norm.weight" in stored

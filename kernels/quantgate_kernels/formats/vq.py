@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ from quantgate_kernels.formats import rotation
 from quantgate_kernels.formats.words import WORD_BITS, pack, unpack
 
 FORMAT = "vq"
+PARTS = ("codes", "scales")
+"""What is stored of a Linear."""
 CODEBOOK_STEP = 1 / 32
 """Value of one unit of a codebook: +-3.97 is as far as an entry reaches, in units of the weights' RMS."""
 
@@ -76,6 +79,21 @@ def decode(tensors: Mapping[str, torch.Tensor], codebook: torch.Tensor, signs: t
         raise ValueError(f"scales {list(scales.shape)} do not fit {columns} columns of codes")
     weight = units(codes, codebook) * scales.to(torch.float32).repeat_interleave(rotation.block_of(columns), dim=1)
     return weight if signs is None else rotation.unrotate(weight, signs)
+
+
+def read(
+    tensors: Mapping[str, torch.Tensor], tier: Mapping[str, Any], tables: Mapping[str, torch.Tensor]
+) -> torch.Tensor:
+    """`decode` of a tier as config.json has it: `table` names the codebook, `rotation` says whether inputs are turned.
+
+    Raises:
+        ValueError: as `decode`.
+        KeyError: a tensor, a table or a setting is absent.
+    """
+    codebook = tables[tier["table"]]
+    layout = VQLayout(codebook.shape[1], len(codebook))
+    columns = tensors["codes"].shape[1] * WORD_BITS // layout.code_bits * layout.dimensions
+    return decode(tensors, codebook, None if tier["rotation"] is None else tables[f"signs.{columns}"])
 
 
 def units(codes: torch.Tensor, codebook: torch.Tensor) -> torch.Tensor:

@@ -6,16 +6,17 @@ import pytest
 import torch
 from quantgate_kernels.formats.pack_quantized import decode
 
+from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
 from quantizers.schemes import TIERS, Scheme
 from quantizers.schemes.base import split_rows
 from quantizers.schemes.int_groups import IntGroups, choose_group_size
 
 
-def weight_and_hessian(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+def weight_and_hessian(rows: int, columns: int) -> tuple[torch.Tensor, Curvature]:
     generator = torch.Generator().manual_seed(rows)
     inputs = torch.randn(2 * columns, columns, generator=generator)
-    return torch.randn(rows, columns, generator=generator), inputs.t() @ inputs
+    return torch.randn(rows, columns, generator=generator), Curvature(inputs.t() @ inputs)
 
 
 def test_compressed_tensors_reads_what_we_write() -> None:
@@ -23,7 +24,7 @@ def test_compressed_tensors_reads_what_we_write() -> None:
     from compressed_tensors.quantization import QuantizationConfig, QuantizationStatus
 
     scheme = IntGroups(4, 64, 0.05)
-    config = QuantizationConfig.model_validate(scheme.config(["lm_head"]))
+    config = QuantizationConfig.model_validate(scheme.stock_config(["lm_head"]))
     assert config.quantization_status == QuantizationStatus.COMPRESSED and config.ignore == ["lm_head"]
     parts = scheme.quantize(*weight_and_hessian(16, 192), lambda: None)
     stored = scheme.tensors(parts)
@@ -36,11 +37,11 @@ def test_compressed_tensors_reads_what_we_write() -> None:
 def test_a_tall_weight_is_its_parts(tier: str) -> None:
     """Linears with one Hessian are quantized as one weight; what is stored of each is as if it had been alone."""
     scheme: Scheme = TIERS[tier]({"a": 128}, None, 0.05)
-    weight, hessian = weight_and_hessian(48, 128)
+    weight, curvature = weight_and_hessian(48, 128)
     rows = [16, 32]
-    together = split_rows(scheme.quantize(weight, hessian, lambda: None), rows)
+    together = split_rows(scheme.quantize(weight, curvature, lambda: None), rows)
     for part, found in zip(torch.split(weight, rows), together, strict=True):
-        alone = scheme.quantize(part, hessian, lambda: None)
+        alone = scheme.quantize(part, curvature, lambda: None)
         assert all(torch.equal(alone[name], found[name]) for name in alone)
         assert torch.equal(scheme.dequantize(alone), scheme.dequantize(found))
 
