@@ -37,6 +37,7 @@ LABELS = {
     "gptqmodel": "GPTQModel",
     "gptqmodel-asym": "GPTQModel, asymmetric",
     "auto-round": "AutoRound",
+    "auto-round-asym": "AutoRound, asymmetric",
     "auto-round-ext": "AutoRound, alg_ext",
 }
 """What a line is called, where not by its own name."""
