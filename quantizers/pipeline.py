@@ -54,7 +54,13 @@ class Conversion:
 
 
 def quantize(
-    model: Path, recipe: Recipe, out: Path, *, progress: Progress | None = None, device: str | None = None
+    model: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    tokens: torch.Tensor | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
 ) -> Path:
     """Quantize the model folder `model` by `recipe` into the new folder `out`, and return `out`.
 
@@ -62,7 +68,8 @@ def quantize(
     or so within it with "inputs", "columns", "tuning" or "outputs". Work goes on in `out`.partial: run the same call
     again after an interruption and it continues at the first unfinished layer; `out` itself appears
     complete or not at all. `device` is where layers run, in float32 (None: the first GPU if there is one, else
-    the CPU). The same input gives the same bytes on the same device and number of threads.
+    the CPU). The same input gives the same bytes on the same device and number of threads. `tokens` [N, L] calibrate
+    instead of the recipe's texts: benchmarks bring a panel's.
 
     Raises:
         QuantizeError: one line that says what is wrong and the way out.
@@ -74,7 +81,8 @@ def quantize(
     checkpoint = open_checkpoint(model)
     architecture = build(checkpoint)
     plan = make_plan(checkpoint, architecture, recipe)
-    tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
+    if tokens is None:
+        tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
         "model": fingerprint(checkpoint),
