@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import CardData, ModelCard
 
 from quantizers.plan import Plan
-from quantizers.recipe import Recipe
+from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import SERVED, CardWords
 
 KEPT = ("embeddings, norms and all else", "as it was")
@@ -32,7 +32,7 @@ def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
-    text = settings.file.name if settings.file else "the texts shipped with quantgate"
+    text = calibration_words(settings)
     rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
@@ -58,6 +58,15 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {_parts(plan)}
 {_serving(recipe, plan)}
 """
+
+
+def calibration_words(settings: Calibration) -> str:
+    """The texts that a model is calibrated on, with their weights where there are several."""
+    if settings.file is None and not settings.sources:
+        return "the texts shipped with quantgate"
+    if len(settings.drawn_on) == 1:
+        return settings.drawn_on[0].label
+    return ", ".join(f"{source.label} (weight {source.weight:g})" for source in settings.drawn_on)
 
 
 def _joined(words: Iterable[str]) -> str:

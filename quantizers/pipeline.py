@@ -22,6 +22,7 @@ from quantizers.calibration import calibration_tokens, own_tokenizer
 from quantizers.card import model_card
 from quantizers.checkpoint import CONFIG_FILE, DTYPES, Checkpoint, fingerprint, open_checkpoint
 from quantizers.errors import QuantizeError
+from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
@@ -53,7 +54,13 @@ class Conversion:
 
 
 def quantize(
-    model: Path, recipe: Recipe, out: Path, *, progress: Progress | None = None, device: str | None = None
+    model: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    tokens: torch.Tensor | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
 ) -> Path:
     """Quantize the model folder `model` by `recipe` into the new folder `out`, and return `out`.
 
@@ -61,7 +68,8 @@ def quantize(
     or so within it with "inputs", "columns", "tuning" or "outputs". Work goes on in `out`.partial: run the same call
     again after an interruption and it continues at the first unfinished layer; `out` itself appears
     complete or not at all. `device` is where layers run, in float32 (None: the first GPU if there is one, else
-    the CPU). The same input gives the same bytes on the same device and number of threads.
+    the CPU). The same input gives the same bytes on the same device and number of threads. `tokens` [N, L] calibrate
+    instead of the recipe's texts: benchmarks bring a panel's.
 
     Raises:
         QuantizeError: one line that says what is wrong and the way out.
@@ -73,7 +81,8 @@ def quantize(
     checkpoint = open_checkpoint(model)
     architecture = build(checkpoint)
     plan = make_plan(checkpoint, architecture, recipe)
-    tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
+    if tokens is None:
+        tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
         "model": fingerprint(checkpoint),
@@ -83,10 +92,11 @@ def quantize(
     }
     # The batch is stored twice for a moment, when one layer's states replace another's; of both models where tuned.
     hidden_size = int(architecture.model.get_input_embeddings().weight.shape[1])
-    streams = 2 if METHODS[recipe.tune] else 1
-    batch_bytes = streams * tokens.numel() * hidden_size * dtype.itemsize
+    streams = 2 if _walks_beside(recipe) else 1
+    batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
+    kept = 2 * streams + (1 + len(architecture.layers) // 2 if recipe.two_sided else 0)  # gradients are kept in bf16
     job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch_size(*tokens.shape))
-    with open_work(out, identity, plan.output_bytes() + 2 * batch_bytes) as work:
+    with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
         _quantize_layers(job, tokens, work)
         _finish(job, work)
         work.publish(out)
@@ -103,7 +113,12 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
     if hidden is None:
         states = work.load_states()
     else:
-        states = States(hidden, hidden.clone() if METHODS[job.recipe.tune] else None)
+        if job.recipe.two_sided:
+            backward_pass(
+                job.architecture, job.checkpoint, tokens, hidden, calls, work.folder,
+                device=job.device, batch=job.batch, report=job.report,
+            )  # fmt: skip
+        states = States(hidden, hidden.clone() if _walks_beside(job.recipe) else None)
     for index in range(work.layers_done, total):
         layer, call = layers[index], calls[index]
         fill(
@@ -114,7 +129,8 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
             device=job.device,
             dtype=job.dtype,
         )
-        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call))
+        gradient = BackwardPass(work.folder).load(index) if job.recipe.two_sided else None
+        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call, gradient))
         empty(layer)
         work.finish_layer(None if index + 1 == total else states)
         job.report("layer", index + 1, total)
@@ -142,20 +158,33 @@ def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple
     return hidden, calls
 
 
-def _quantize_layer(job: Conversion, index: int, states: States, call: LayerCall) -> list[Entry]:
-    """Quantize a filled layer in place, move the states on, and return what is written of it."""
+def _walks_beside(recipe: Recipe) -> bool:
+    """Whether the original model's states are needed beside the quantized one's."""
+    return recipe.two_sided or METHODS[recipe.tune] is not None
+
+
+def _quantize_layer(
+    job: Conversion, index: int, states: States, call: LayerCall, gradient: torch.Tensor | None
+) -> list[Entry]:
+    """Quantize a filled layer in place, move the states on, and return what is written of it.
+
+    `gradient` [N, L, D] is at the original layer's outputs, for two-sided compensation.
+    """
     layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
     named_modules = {name.removeprefix(prefix): name for name in job.plan.targets[index]}
     modules = {name: layer.get_submodule(name) for name in named_modules}
     linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
     last = index + 1 == len(job.architecture.layers)
+    sides = None
     if states.original is not None:
+        if gradient is not None and linears:
+            sides = output_sides(layer, linears, call, states.original, gradient, device=job.device, batch=job.batch)
         _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
     stored: dict[str, torch.Tensor] = {}
     if linears:
         schemes = {name: job.plan.schemes[full] for name, full in named_modules.items()}
         stored = quantize_layer(
-            layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original,
+            layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
             device=job.device, batch=job.batch, seed=index, report=job.report,
         )  # fmt: skip
     infos = {info.name: info for info in job.plan.layer_tensors[index]}

@@ -27,6 +27,7 @@ class IntGroups(Scheme):
     damping: float
     # vLLM's Marlin pads, its CPUWNA16 does not (model_executor/kernels/linear/mixed_precision in vLLM 0.32).
     outputs_multiple = 32
+    row_chunks = 4
     scale_dtype = torch.bfloat16
 
     @property

@@ -30,6 +30,7 @@ class Trellis(Scheme):
     layout: TrellisLayout
     damping: float
     rotation_seed: int | None = ROTATION_SEED
+    row_chunks = 2  # tiles of fewer rows at a time do not fill a GPU
     outputs_multiple = TILE
     rows_multiple = TILE
 

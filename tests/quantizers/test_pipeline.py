@@ -113,7 +113,7 @@ def test_layers_see_what_earlier_quantized_layers_give(
         model(calibration_tokens(own_tokenizer(tiny_model), tiny_recipe.calibration))
     rows = torch.cat(seen)
     weight = read_tensor(original.tensors[f"{linear}.weight"])
-    codes, scales = gptq(weight, 2 * rows.T @ rows, GPTQArgs(32, 4, tiny_recipe.damping))
+    codes, scales = gptq(weight, 2 * rows.T @ rows, GPTQArgs(32, 4, tiny_recipe.damping_of("int4")))
     stored = read_tensor(checkpoint.tensors[f"{linear}.weight_scale"])
     assert (stored == scales).float().mean() > 0.95
     from quantgate_kernels.formats.pack_quantized import unpack_int4

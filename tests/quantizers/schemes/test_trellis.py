@@ -16,6 +16,7 @@ from quantizers.schemes import TIERS
 from quantizers.schemes.base import split_rows
 from quantizers.schemes.trellis import Trellis
 from quantizers.trellis import sweep as tile_sweep
+from quantizers.two_sided import quantize_two_sided
 
 
 def correlated(seed: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,6 +83,21 @@ def test_tiles_of_rows_do_not_know_of_each_other() -> None:
     for part, found in zip(torch.split(weight, rows), together, strict=True):
         alone = scheme.quantize(part, curvature, lambda: None)
         assert all(torch.equal(alone[name], found[name]) for name in alone)
+
+
+def test_errors_over_the_outputs_are_compensated_in_chunks_of_tiles() -> None:
+    scheme = Trellis("t", TrellisLayout(2, 8), 0.01)
+    one, hessian = correlated(6, 48, 128)
+    weights, curvature = [one, correlated(7, 16, 128)[0]], Curvature(hessian)
+    places = torch.arange(48)
+    outputs = 0.9 ** (places[:, None] - places).abs()
+    found = quantize_two_sided(scheme, weights, curvature, [outputs, torch.eye(16)], lambda: None)
+    assert [parts["codes"].shape for parts in found] == [(3, 8, 256), (1, 8, 256)]
+    errors = []
+    for parts in (found[0], scheme.quantize(one, curvature, lambda: None)):
+        error = one - scheme.units(parts) * parts["scales"]
+        errors.append(float(((outputs @ error @ hessian) * error).sum()))
+    assert errors[0] < 0.95 * errors[1]
 
 
 def test_rows_of_zeros_are_stored_as_nearly_zero() -> None:
