@@ -78,16 +78,19 @@ def quantize_layer(
 
 
 def _quantize_group(layer: Layer, names: list[str], hessian: torch.Tensor, tick: Callable[[], None]) -> None:
-    """Linears with one Hessian and one scheme: rows do not know of each other, so they are one tall weight."""
+    """Linears with one Hessian and one scheme: one tall weight, where rows do not know of each other."""
     scheme = layer.schemes[names[0]]
     curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
-    rows = [len(layer.whole[name]) for name in names]
-    weight = torch.cat([layer.whole.pop(name) for name in names])
-    try:
-        parts = scheme.quantize(weight, curvature, tick)
-    except HessianError as error:
-        raise QuantizeError(f"{layer.call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
-    layer.parts |= dict(zip(names, split_rows(parts, rows), strict=True))
+    for members in [names] if scheme.tall else [[name] for name in names]:
+        rows = [len(layer.whole[name]) for name in members]
+        weight = torch.cat([layer.whole.pop(name) for name in members])
+        try:
+            parts = scheme.quantize(weight, curvature, tick)
+        except HessianError as error:
+            raise QuantizeError(
+                f"{layer.call.layer}.{members[0]}: {error}: raise damping, or add it to ignore"
+            ) from None
+        layer.parts |= dict(zip(members, split_rows(parts, rows), strict=True))
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

@@ -178,9 +178,9 @@ def _codes(parts: Mapping[str, TensorInfo], quantization: Mapping[str, Any]) -> 
 
     Ours: words of codes [O, W], each code of `dimensions` weights; the config's tier says how many bits a code has.
     """
-    if quantization.get("quant_method") == "quantgate":
-        return _vq_codes(parts["codes"], quantization)
     codes, books = parts["codes"], parts.get("codebooks")
+    if books is None and quantization.get("quant_method") == "quantgate":
+        return _vq_codes(codes, quantization)
     if len(codes.shape) < 2:
         return 0
     if books is not None and len(books.shape) == 4:
