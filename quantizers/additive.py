@@ -15,21 +15,17 @@ from dataclasses import dataclass
 
 import torch
 from quantgate_kernels.formats.aqlm import AQLMLayout, units
-from scipy.spatial import cKDTree
 
 from quantizers.curvature import Curvature
+from quantizers.kmeans import kmeans, nearest_few, segments
 
 SEED = 20260101
-SCORES = 1 << 20
-"""Distances that are held at a time: about what a cache holds."""
 STATES = 1 << 26
 """Elements of all the rows that are searched at a time."""
 TOGETHER = 128
 """Columns that are searched before the columns after them hear of it: a few large products for many small ones."""
 BETWEEN = 8
 """How many times as many choices are kept between two codebooks of a group: worth more than a wider beam (measured)."""
-LARGEST_SCANNED = 4096
-"""Entries that a CPU scans for each point; with more, a tree of them is faster."""
 SMALLEST_SCALE, LARGEST = 2.0**-24, 65504.0
 """Of fp16."""
 
@@ -41,7 +37,7 @@ class Effort:
     beam: int = 4
     """Beginnings of a row that are kept."""
     rounds: int = 3
-    """Searches, each but the last followed by new codebooks."""
+    """Searches, each followed by new codebooks and scales."""
     steps: int = 16
     """Of conjugate gradients for each round's codebooks."""
     lloyd: int = 16
@@ -65,9 +61,10 @@ class AdditiveFit:
         self.scales = _fp16(self.weight.square().mean(1).sqrt()).clamp_min(SMALLEST_SCALE)
         """float32 of fp16 values [O]."""
         rows, columns = weight.shape
-        self.codes = torch.zeros(rows, columns // layout.in_group, layout.books, dtype=torch.int64)
+        self.codes = torch.zeros(
+            rows, columns // layout.in_group, layout.books, dtype=torch.int64, device=weight.device
+        )
         """[O, I/i, M]."""
-        self.codes = self.codes.to(weight.device)
         self.codebooks = self._first_codebooks()
         """float32 of fp16 values [M, K, 1, i]."""
 
@@ -104,7 +101,7 @@ class AdditiveFit:
         def scattered(values: torch.Tensor) -> torch.Tensor:
             """The transpose of `gathered`; sums in a fixed order."""
             groups = (values * self.scales[:, None]).view(-1, width)
-            sums = [_segments(groups[order[book]], counts[book]) for book in range(books)]
+            sums = [segments(groups[order[book]], counts[book]) for book in range(books)]
             return torch.cat(sums)
 
         table = self.codebooks.view(-1, width).clone()
@@ -156,8 +153,8 @@ class AdditiveFit:
         weights = (self.scales.square()[:, None] * columns[None]).view(-1)
         found = []
         for book in range(self.layout.books):
-            table = _fp16(_kmeans(rest, weights, entries, self.effort.lloyd, SEED + book))
-            rest = rest - table[_nearest(rest, table, 1)[0][:, 0]]
+            table = _fp16(kmeans(rest, weights, entries, self.effort.lloyd, SEED + book))
+            rest = rest - table[nearest_few(rest, table, 1)[0][:, 0]]
             found.append(table)
         return torch.stack(found)[:, :, None]
 
@@ -212,55 +209,13 @@ class AdditiveFit:
             keep, few = (beam, 2 if book else beam) if last else (BETWEEN * beam, 2 * beam)
             table = self.codebooks[book, :, 0] @ metric
             few = min(few, len(table))
-            index, distance = _nearest(rest.reshape(-1, width), table, few)
+            index, distance = nearest_few(rest.reshape(-1, width), table, few)
             total = cost[every, parent][:, :, None] + distance.view(rows, -1, few)
             total, picked = total.flatten(1).topk(min(keep, total[0].numel()), dim=1, largest=False)
             source, code = picked // few, index.view(rows, -1)[every, picked]
             parent, rest = parent[every, source], rest[every, source] - table[code]
             chosen = torch.cat([chosen[every, source], code[:, :, None]], 2)
         return parent, chosen, total
-
-
-def _nearest(points: torch.Tensor, table: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices and squared distances [N, count] of the entries of `table` [K, i] nearest to `points` [N, i]."""
-    if not points.is_cuda and len(table) > LARGEST_SCANNED:
-        distance, index = cKDTree(table.numpy()).query(points.numpy(), k=range(1, count + 1), workers=-1)
-        return torch.from_numpy(index), torch.from_numpy(distance).to(torch.float32).square()
-    norms, entries = table.square().sum(1), table.t().contiguous()
-    step = max(1, SCORES * (64 if points.is_cuda else 1) // len(table))
-    found = []
-    for part in torch.split(points, step):
-        scores = torch.addmm(norms, part, entries, alpha=-2)
-        best = scores.min(1, keepdim=True) if count == 1 else scores.topk(count, dim=1, largest=False)
-        found.append((best[1], best[0] + part.square().sum(1, keepdim=True)))
-    return torch.cat([index for index, _ in found]), torch.cat([distance for _, distance in found])
-
-
-def _kmeans(points: torch.Tensor, weights: torch.Tensor, entries: int, rounds: int, seed: int) -> torch.Tensor:
-    """A codebook [K, i] for `points` [N, i] of these `weights` [N]; entries beyond the number of points are zero."""
-    generator = torch.Generator().manual_seed(seed)
-    most = max(1 << 17, 16 * entries)
-    order = torch.randperm(len(points), generator=generator)[:most].to(points.device)
-    points, weights = points[order], weights[order].clamp_min(1e-12)
-    table = torch.zeros(entries, points.shape[1], device=points.device)
-    table[: len(points)] = points[:entries]
-    if len(points) <= entries:
-        return table
-    for _ in range(rounds):
-        index, distance = (part[:, 0] for part in _nearest(points, table, 1))
-        order, counts = torch.argsort(index, stable=True), torch.bincount(index, minlength=entries)
-        mass = _segments(weights[order, None], counts)
-        table = torch.where(mass > 0, _segments((points * weights[:, None])[order], counts) / mass, table)
-        # An entry that nothing chose begins again at one of the points that cost most.
-        empty = torch.nonzero(counts == 0)[:, 0]
-        if len(empty):
-            table[empty] = points[(distance * weights).topk(len(empty))[1]]
-    return table
-
-
-def _segments(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Sums [K, i] over runs of `counts` [K] rows of `values` [N, i]."""
-    return torch.segment_reduce(values, "sum", lengths=counts, axis=0, unsafe=True)
 
 
 def _damped(hessian: torch.Tensor, damping: float) -> torch.Tensor:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from quantgate_kernels.formats.aqlm import AQLMLayout, decode
 
-from quantizers import additive
+from quantizers import kmeans
 from quantizers.additive import AdditiveFit, Effort
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
@@ -107,7 +107,7 @@ def test_a_large_codebook_is_searched_through_a_tree_with_the_same_result(monkey
     weight, curvature = correlated(128, 64)
     made = []
     for largest in (8, 4096):
-        monkeypatch.setattr(additive, "LARGEST_SCANNED", largest)
+        monkeypatch.setattr(kmeans, "LARGEST_SCANNED", largest)
         fit = AdditiveFit(weight, curvature, AQLMLayout(1, 7), 0.01, Effort(beam=3, rounds=1))
         fit.run(tick)
         made.append(float(fit.row_losses().sum()))
