@@ -60,10 +60,8 @@ class AdditiveFit:
         self.hessian = _damped(curvature.hessian, damping)
         self.scales = _fp16(self.weight.square().mean(1).sqrt()).clamp_min(SMALLEST_SCALE)
         """float32 of fp16 values [O]."""
-        rows, columns = weight.shape
-        self.codes = torch.zeros(
-            rows, columns // layout.in_group, layout.books, dtype=torch.int64, device=weight.device
-        )
+        shape = (len(weight), weight.shape[1] // layout.in_group, layout.books)
+        self.codes = torch.zeros(shape, dtype=torch.int64, device=weight.device)
         """[O, I/i, M]."""
         self.codebooks = self._first_codebooks()
         """float32 of fp16 values [M, K, 1, i]."""
