@@ -182,9 +182,9 @@ def _codes(parts: Mapping[str, TensorInfo], quantization: Mapping[str, Any]) -> 
     Ours: words of codes; the config's tier says how many `bits` a weight has, or that a code of one of `entries` stands
     for `dimensions` weights.
     """
-    if quantization.get("quant_method") == "quantgate":
-        return _our_codes(parts["codes"], quantization)
     codes, books = parts["codes"], parts.get("codebooks")
+    if books is None and quantization.get("quant_method") == "quantgate":
+        return _our_codes(codes, quantization)
     if len(codes.shape) < 2:
         return 0
     if books is not None and len(books.shape) == 4:

@@ -16,7 +16,8 @@ TABLES_FILE = "quantgate_tables.safetensors"
 """What is stored once for the whole model lies beside the shards, in no index: servers find it by the config."""
 
 Parts = dict[str, torch.Tensor]
-"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it.
+"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it; in
+schemes that are not `tall`, tensors of the whole weight (its codebooks) may be there too.
 `scales` [O, G], float32, is always there: the scale of each row and group of I/G neighbouring inputs."""
 
 
@@ -50,6 +51,8 @@ class Scheme(ABC):
     """What the outputs of one matrix, fused parts together, must be a multiple of for servers to take it."""
     rows_multiple: int = 1
     """What the outputs of each Linear must be a multiple of: rows whose codes are stored together."""
+    tall: bool = True
+    """Rows do not know of each other: Linears with one Hessian come as one tall weight. False: each comes alone."""
     scale_dtype: torch.dtype = torch.float16
     """In which scales are stored."""
 
@@ -57,8 +60,8 @@ class Scheme(ABC):
     def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
         """Quantize a weight [O, I] so that the error weighted by its Hessian is small; both rotated already.
 
-        `tick` is called after each piece of work. Rows do not know of each other: Linears with one Hessian may come
-        as one tall weight, and `split_rows` parts what comes of it.
+        `tick` is called after each piece of work. Where the scheme is `tall`, Linears with one Hessian may come as one
+        tall weight, and `split_rows` parts what comes of it.
 
         Raises:
             HessianError: the Hessian cannot be used.
@@ -126,7 +129,12 @@ class Scheme(ABC):
 
 
 def split_rows(parts: Parts, rows: Sequence[int]) -> list[Parts]:
-    """The parts of each of several weights that were quantized as one tall weight of sum(`rows`) rows."""
+    """The parts of each of several weights that were quantized as one tall weight of sum(`rows`) rows.
+
+    Of one weight they are the very parts, those without rows among them.
+    """
+    if len(rows) == 1:
+        return [parts]
     pieces: list[Parts] = [{} for _ in rows]
     for name, tensor in parts.items():
         sizes = [count * len(tensor) // sum(rows) for count in rows]

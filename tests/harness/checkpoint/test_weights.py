@@ -101,6 +101,15 @@ FORMATS: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any], int]] = {
         },
         128 * 256 * 3 // 8 + 128 * 2 * 2,
     ),
+    "AQLM 2x8g8 beside other tiers of ours": (
+        {
+            "codes": zeros(torch.int8, 128, 32, 2),
+            "codebooks": f16(2, 256, 1, 8),
+            "scales": f16(128, 1, 1, 1),
+        },
+        {"quant_method": "quantgate", "tiers": {}, "modules": {}},
+        128 * 32 * 2 + 2 * 256 * 8 * 2 + 128 * 2,
+    ),
     "bitsandbytes NF4": (
         {
             "weight": u8(128 * 128, 1),

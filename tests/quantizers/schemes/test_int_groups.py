@@ -43,7 +43,7 @@ def test_compressed_tensors_reads_what_we_write() -> None:
     assert torch.equal(theirs, scheme.dequantize(parts)) and torch.equal(theirs, decode(stored))
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", [tier for tier in TIERS if TIERS[tier]({}, None, 0.05).tall])
 def test_a_tall_weight_is_its_parts(tier: str) -> None:
     """Linears with one Hessian are quantized as one weight; what is stored of each is as if it had been alone."""
     scheme = scheme_of(tier, 128)
