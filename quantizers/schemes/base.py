@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,12 +121,18 @@ class Scheme(ABC):
     def turn(self, values: torch.Tensor) -> torch.Tensor:
         """Values [..., I] in the basis of the codes."""
         seed = self.rotation_seed
-        return values if seed is None else rotate(values, signs_of(values.shape[-1], seed).to(values.device))
+        return values if seed is None else rotate(values, _signs(values.shape[-1], seed, values.device))
 
     def turn_back(self, values: torch.Tensor) -> torch.Tensor:
         """The inverse of `turn`."""
         seed = self.rotation_seed
-        return values if seed is None else unrotate(values, signs_of(values.shape[-1], seed).to(values.device))
+        return values if seed is None else unrotate(values, _signs(values.shape[-1], seed, values.device))
+
+
+@functools.cache
+def _signs(columns: int, seed: int, device: torch.device) -> torch.Tensor:
+    """On the device, as tuning turns each weight in each step."""
+    return signs_of(columns, seed).to(device)
 
 
 def split_rows(parts: Parts, rows: Sequence[int]) -> list[Parts]:
