@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from quantgate_kernels.formats import fp8_block
 from quantgate_kernels.formats.linears import READERS, read_linear
 
 from quantizers.checkpoint import (
@@ -26,6 +27,16 @@ from quantizers.side_files import copy_side_files
 from quantizers.work_folder import open_work
 from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, write_shard, write_text
 
+FP8: dict[str, Any] = {
+    "quant_method": METHOD,
+    "format_version": FORMAT_VERSION,
+    "tables": None,
+    "tiers": {"fp8": {"format": fp8_block.FORMAT, "rotation": None}},
+    "default_tier": "fp8",
+    "modules": {},
+}
+"""Block fp8 in our words: ours says no more than anyone's."""
+
 
 def dequantize(folder: Path, out: Path) -> Path:
     """Write the model in `folder` as plain bf16 into the new folder `out`, shard by shard, and return `out`.
@@ -36,6 +47,8 @@ def dequantize(folder: Path, out: Path) -> Path:
     """
     checkpoint = open_checkpoint(folder)
     settings = quantization_settings(folder, checkpoint.config) or {}
+    if settings.get("quant_method") == "fp8" and settings.get("weight_block_size") == [fp8_block.BLOCK] * 2:
+        settings = FP8
     if settings.get("quant_method") != METHOD:
         method = str(settings.get("quant_method"))[:40]
         raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
@@ -58,11 +71,12 @@ def dequantize(folder: Path, out: Path) -> Path:
 
 
 def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Codebooks and signs beside the shards, the codebooks held against the hash in the config."""
-    name = str(settings.get("tables"))
-    if Path(name).name != name:
-        raise QuantizeError(f"{folder}: the tables lie outside of the folder ({name[:80]}): refused")
-    tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
+    """Codebooks and signs beside the shards, if there are any, the codebooks held against the hash in the config."""
+    name, tables = settings.get("tables"), {}
+    if name is not None:
+        if Path(str(name)).name != name:
+            raise QuantizeError(f"{folder}: the tables lie outside of the folder ({str(name)[:80]}): refused")
+        tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
     try:
         tiers, used = settings["tiers"], {settings["default_tier"], *settings["modules"].values()}
         books = {tiers[t]["table"]: tiers[t]["codebook"]["sha256"] for t in used if "table" in tiers[t]}

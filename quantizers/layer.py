@@ -8,9 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from quantizers.curvature import Curvature
+from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
-from quantizers.gptq import HessianError
 from quantizers.hessian import RunLayer, hessian_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
 from quantizers.schemes import Scheme
@@ -59,7 +58,8 @@ def quantize_layer(
         hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report))
         for scheme in dict.fromkeys(schemes[name] for name in names):
             members = [name for name in names if schemes[name] == scheme]
-            _quantize_group(layer, members, hessian, partial(report, "columns", number, len(groups)))
+            for together in [[name] for name in members] if scheme.data_free else [members]:
+                _quantize_group(layer, together, hessian, partial(report, "columns", number, len(groups)))
         if tuning and targets is not None and tuning.between and layer.whole:
             report("tuning", number, len(groups))
             tune(layer, tuning.between, states, targets, device, seed + number)

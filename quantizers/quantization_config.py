@@ -1,6 +1,6 @@
 """The `quantization_config` of a quantized model: a stock server's where one scheme has one, else ours.
 
-Ours, for codes in two tiers:
+Ours, for codes in two tiers (`tables` is null where no tier stores any):
 
     {"quant_method": "quantgate", "format_version": 1, "tables": "quantgate_tables.safetensors",
      "tiers": {"vq2": {"format": "vq", ...}, "vq3": {"format": "vq", ...}},
@@ -32,7 +32,7 @@ def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) ->
     return {
         "quant_method": METHOD,
         "format_version": FORMAT_VERSION,
-        "tables": TABLES_FILE,
+        "tables": TABLES_FILE if any(s.rotation_seed is not None or s.tables([]) for s in tiers.values()) else None,
         "tiers": {tier: tiers[tier].entry() for tier in sorted(tiers)},
         "default_tier": default,
         "modules": {name: scheme.tier for name, scheme in schemes.items() if scheme.tier != default},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
@@ -54,6 +54,8 @@ class Recipe(BaseModel):
     decides."""
     group_size: int | None = None
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
+    rotate: Literal["none", "folded"] = "none"
+    """Rotations that are folded into the weights before they are quantized (quantizers/folding.py)."""
     tune: str = "none"
     """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
     damping: float = Field(default=0.05, gt=0, le=1)
@@ -116,8 +118,10 @@ def _fits(pattern: str, module: str) -> bool:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
+    "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
     "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks"},
     "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "damping": 0.01, "tune": "blocks"},
+    "fp8-block": {"name": "fp8-block", "tier": "fp8"},
 }
 
 

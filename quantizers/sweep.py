@@ -8,6 +8,7 @@ arXiv 2402.15319); the whole block is as cheap. Method of the sweep: GPTQ, arXiv
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
@@ -17,28 +18,43 @@ SMALLEST_SCALE = 1e-6
 """Of a group in fp16, whose smallest normal number is 6e-5 and whose smallest of all is 6e-8."""
 TABLE_ELEMENTS = 1 << 20
 """Scores of entries that are held at a time: about what a cache holds."""
+SERIAL_WEIGHTS = 1 << 15
+"""Below so many weights torch runs an operation on one thread. Integers are swept in very many tiny operations, and
+waking a second thread for each makes them ten times slower on a machine that is busy with something else."""
+STRIP = 16
+"""Columns of integers after which the rest of their group is corrected at once."""
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A table of all integers from `low` to `high`, d = 1: the nearest one is found by rounding."""
+
+    low: int
+    high: int
 
 
 def sweep(
     weight: torch.Tensor,
     factors: Factors,
-    table: torch.Tensor,
+    table: torch.Tensor | Integers,
     scales: torch.Tensor,
     multipliers: tuple[float, ...],
     tick: Callable[[], None],
+    scale_dtype: torch.dtype = torch.float16,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Entries and scales for a weight [O, I] (rotated already) that keep the output error small.
 
     Args:
-        table: entries float32 [K, d].
+        table: entries float32 [K, d]; or integers, which are their own codes.
         scales: a first scale [O, I/g] of each row and group of g columns.
         multipliers: what each scale is tried with; a row keeps the one with the least error in its group.
         tick: called after each group.
+        scale_dtype: in which scales are stored: those that are tried are rounded to it.
 
-    Returns: codes int32 [O, I/d] and the scales chosen, float32 of fp16 values [O, I/g].
+    Returns: codes int32 [O, I/d] and the scales chosen, float32 of `scale_dtype` values [O, I/g].
     """
     rows, columns = weight.shape
-    dimensions, groups = table.shape[1], scales.shape[1]
+    dimensions, groups = 1 if isinstance(table, Integers) else table.shape[1], scales.shape[1]
     width = columns // groups
     work, tries = weight.to(torch.float32).clone(), len(multipliers)
     codes = torch.empty(rows, columns // dimensions, dtype=torch.int32, device=weight.device)
@@ -46,9 +62,12 @@ def sweep(
     factor = torch.tensor(multipliers, device=weight.device).repeat_interleave(rows)
     for group in range(groups):
         start, stop = group * width, (group + 1) * width
-        scale = (scales[:, group].repeat(tries) * factor).clamp_min(SMALLEST_SCALE).to(torch.float16).to(torch.float32)
+        scale = (scales[:, group].repeat(tries) * factor).clamp_min(SMALLEST_SCALE).to(scale_dtype).to(torch.float32)
         part = work[:, start:stop].repeat(tries, 1)
-        found, errors, cost = _group(part, factors, table, scale, start)
+        if isinstance(table, Integers):
+            found, errors, cost = _integers(part, factors, table, scale, start)
+        else:
+            found, errors, cost = _group(part, factors, table, scale, start)
         best = cost.view(tries, rows).argmin(0) * rows + torch.arange(rows, device=weight.device)
         codes[:, start // dimensions : stop // dimensions] = found[best]
         chosen[:, group] = scale[best]
@@ -77,6 +96,33 @@ def _group(
         rest = place + dimensions
         part[:, rest:].addmm_(error, inner[place:rest, rest:], alpha=-1)
     return codes, errors, cost
+
+
+def _integers(
+    part: torch.Tensor, factors: Factors, table: Integers, scale: torch.Tensor, start: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`_group` for integers, column by column; columns lie in rows here, so that each is one run of memory."""
+    count, width = part.shape
+    inner = factors.spread[start : start + width, start : start + width]
+    weights = factors.metric[start : start + width].flatten().square()
+    codes = torch.empty(width, count, dtype=torch.int32, device=part.device)
+    errors = torch.empty(width, count, device=part.device)
+    cost = torch.empty(count, device=part.device)
+    step = count if part.is_cuda else SERIAL_WEIGHTS // STRIP
+    for first in range(0, count, step):
+        rows = slice(first, first + step)
+        targets, divisor = part[rows].t().contiguous(), scale[rows]
+        missed, code = torch.empty_like(targets), torch.empty_like(targets)
+        for left in range(0, width, STRIP):
+            right = min(left + STRIP, width)
+            for place in range(left, right):
+                torch.div(targets[place], divisor, out=code[place]).round_().clamp_(table.low, table.high)
+                torch.addcmul(targets[place], code[place], divisor, value=-1, out=missed[place])
+                targets[place + 1 : right].addr_(inner[place, place + 1 : right], missed[place], alpha=-1)
+            targets[right:].addmm_(inner[left:right, right:].t(), missed[left:right], alpha=-1)
+        codes[:, rows], errors[:, rows] = code, missed
+        cost[rows] = weights @ missed.square()
+    return codes.t(), errors.t(), cost
 
 
 def nearest(points: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from harness.contract.whole_files import cache_folder
 from harness.runs.progress import Reporter
 
 NOT_SERVED = (
-    "vLLM cannot serve codes of a codebook yet; gate what `quantgate dequantize` makes of them, or attach to a server "
+    "vLLM cannot serve these codes yet; gate what `quantgate dequantize` makes of them, or attach to a server "
     "that can with --candidate-url and --reference-url"
 )
 
@@ -69,11 +69,11 @@ def quantized(model: Path, recipe_name: str, reporter: Reporter) -> Path:
     from quantizers.checkpoint import fingerprint, open_checkpoint
     from quantizers.errors import QuantizeError
     from quantizers.recipe import load_recipe
-    from quantizers.schemes import SERVED
+    from quantizers.schemes import served
 
     try:
         recipe = load_recipe(recipe_name)
-        if not {recipe.tier, *recipe.tiers.values()} <= SERVED:
+        if not served({recipe.tier, *recipe.tiers.values()}):
             raise BadInput(f"recipe {recipe.name}: {NOT_SERVED}")
         what = [fingerprint(open_checkpoint(model)), recipe.digest(), _code_sha256()]
     except QuantizeError as error:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
-from quantizers.schemes import int_groups, vq
+from quantizers.schemes import fp8_block, int_groups, vq
 from quantizers.schemes.base import CardWords, Parts, Scheme
 
 TIERS: dict[str, Callable[..., Scheme]] = {
-    "int4": partial(int_groups.for_model, 4),
+    "int2": partial(int_groups.for_model, 2, False),
+    "int3": partial(int_groups.for_model, 3, False),
+    "int4": partial(int_groups.for_model, 4, False),
+    "int8": partial(int_groups.for_model, 8, False),
+    "int4-rotated": partial(int_groups.for_model, 4, True),
+    "fp8": fp8_block.for_model,
     "vq1": partial(vq.for_model, "vq1", 8, 256),
     "vq1.5": partial(vq.for_model, "vq1.5", 8, 4096),
     "vq2": partial(vq.for_model, "vq2", 4, 256),
@@ -17,7 +22,13 @@ TIERS: dict[str, Callable[..., Scheme]] = {
 }
 """What a recipe's `tier` may name. Each makes its scheme for one model: the arguments of `int_groups.for_model`."""
 
-SERVED = frozenset({"int4"})
-"""Tiers that stock vLLM serves."""
+SERVED = frozenset({"int4", "int8", "fp8"})
+"""Tiers that stock vLLM 0.32 serves where a model has one of them alone: int4 on a CPU too, the others on a GPU."""
 
-__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme"]
+
+def served(tiers: Collection[str]) -> bool:
+    """Does stock vLLM serve a model whose Linears have these tiers?"""
+    return len(set(tiers)) == 1 and set(tiers) <= SERVED
+
+
+__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme", "served"]

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 
-from quantgate_kernels.formats import vq
+from quantgate_kernels.formats import fp8_block, pack_quantized, vq
 
 Reader = Callable[[Mapping[str, torch.Tensor], Mapping[str, Any], Mapping[str, torch.Tensor]], torch.Tensor]
 """(stored tensors of the Linear by their last name, the tier as config.json has it, tables of the model) -> weight."""
 
-READERS: dict[str, tuple[tuple[str, ...], Reader]] = {vq.FORMAT: (vq.PARTS, vq.read)}
+READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
+    fp8_block.FORMAT: (fp8_block.PARTS, fp8_block.read),
+    pack_quantized.FORMAT: (pack_quantized.PARTS, pack_quantized.read),
+    vq.FORMAT: (vq.PARTS, vq.read),
+}
 """Of each format: what it stores of a Linear, the first of them in no other format's, and its reader."""
 
 
