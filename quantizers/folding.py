@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from quantgate_kernels.formats.rotation import hadamard
@@ -79,7 +80,7 @@ class Folding:
         if info.name not in (EMBEDDINGS, HEAD):
             return copy_entry(info)
 
-        def chunks() -> Iterator[memoryview]:
+        def chunks() -> Iterator[bytes | memoryview]:
             for stored in torch.split(read_tensor(info), CHUNK_ROWS):
                 rows = stored.to(torch.float32)
                 found = self.turned(rows) if info.name == EMBEDDINGS else self.head(rows, norm)
@@ -116,7 +117,7 @@ def folding_of(architecture: Architecture) -> Folding:
     strange = sorted(outside - {EMBEDDINGS, FINAL_NORM, HEAD})
     if strange or not {EMBEDDINGS, FINAL_NORM} <= outside:
         raise QuantizeError(f"rotate: folded does not know {(strange or [EMBEDDINGS])[0]} of this {kind}")
-    attention = architecture.layers[0].get_submodule("self_attn")
+    attention: Any = architecture.layers[0].get_submodule("self_attn")
     hidden = model.get_input_embeddings().weight.shape[1]
     return Folding(orthogonal(hidden, SEED), orthogonal(int(attention.head_dim), SEED + 1))
 

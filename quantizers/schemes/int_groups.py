@@ -132,8 +132,8 @@ class IntGroups(Scheme):
         turned = "" if self.rotation_seed is None else ", rotated inputs"
         ours = f"quantgate `{FORMAT}`" + (f" ({TABLES_FILE} holds the rotation's signs)" if turned else "")
         return CardWords(
-            method="GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, several scales tried "
-            f"for each row and group{turned}",
+            method="GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, several scales "
+            f"tried for each row and group{turned}",
             weights=f"{width}-bit integers, symmetric, {kind} scale per {self.group_size} inputs ({bits:g} bits each)",
             activations=f"not quantized (W{width}A16)",
             format=f"compressed-tensors `{FORMAT}`" if self.stock else ours,

@@ -37,7 +37,8 @@ def tiny(kind: str, **settings: Any) -> Any:
 
 def double_norm(norm: Any, states: torch.Tensor) -> torch.Tensor:
     """What transformers computes in float32, whatever the model is in."""
-    return norm.weight * states * torch.rsqrt(states.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    normal = states * torch.rsqrt(states.square().mean(-1, keepdim=True) + norm.variance_epsilon)
+    return torch.mul(norm.weight, normal)
 
 
 @pytest.mark.parametrize(

@@ -308,7 +308,7 @@ def test_a_hopeless_hessian_names_the_layer(
     def broken(*_: object) -> None:
         raise HessianError("the Hessian stays singular")
 
-    monkeypatch.setattr(int_groups, "gptq", broken)
+    monkeypatch.setattr(int_groups, "sweep", broken)
     with pytest.raises(
         QuantizeError, match=r"model.layers.0.self_attn.q_proj: the Hessian stays singular: raise damping"
     ):

@@ -59,7 +59,7 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
     ("content", "message"),
     [
         ("name: x\ncolour: red\n", "colour: Extra inputs"),
-        ("name: x\ntier: int5\n", "tier: .*unknown: use one of int4"),
+        ("name: x\ntier: int5\n", "tier: .*unknown: use one of int2"),
         ("name: x\ngroup_size: many\n", "group_size:"),
         ("name: x\ndamping: 0\n", "damping:"),
         ("name: x\ndamping: .nan\n", "damping:"),
@@ -67,6 +67,7 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
         ("name: x\nignore: ['re:(']\n", "ignore: .*not a regular expression"),
         ("name: ../x\n", "name:"),
         ("[]", "must be a YAML mapping"),
+        ("name: x\nrotate: online", "rotate: "),
         ("{", "cannot be read"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
     ],
@@ -80,7 +81,7 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(QuantizeError, match="unknown recipe 'w4a17': use one of vq-2bit, w4a16, w4a16-tuned"):
+    with pytest.raises(QuantizeError, match="unknown recipe 'w4a17': use one of fp8-block, vq-2bit, w4a16, w4a16-f"):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):
         load_recipe("/nowhere/x.yaml")

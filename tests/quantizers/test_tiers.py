@@ -134,7 +134,12 @@ def test_fp8_asks_for_no_text_and_goes_on_after_a_stop(
 
 
 def test_transformers_serves_fp8_as_it_is_read_back(tmp_path: Path) -> None:
-    sizes = {"hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes: dict[str, Any] = {
+        "hidden_size": 256,
+        "intermediate_size": 384,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
     model = save_tiny_llama(tmp_path / "model", **sizes)
     folder = quantize(model, load_recipe("fp8-block"), tmp_path / "fp8", device="cpu")
     assert "Serve it with" in (folder / "README.md").read_text()
