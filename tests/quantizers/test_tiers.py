@@ -18,7 +18,7 @@ from quantizers import pipeline
 from quantizers.dequantize import dequantize
 from quantizers.pipeline import quantize
 from quantizers.quantization_config import tier_of
-from quantizers.recipe import Recipe, load_recipe
+from quantizers.recipe import RECIPES, Recipe, load_recipe
 from quantizers.schemes import served
 from quantizers.schemes.base import TABLES_FILE
 
@@ -39,6 +39,11 @@ def logits(folder: Path, **settings: Any) -> torch.Tensor:
     with torch.no_grad():
         found: torch.Tensor = model(torch.arange(40).view(2, 20)).logits
     return found
+
+
+def stop_after_a_layer(stage: str, done: int, total: int) -> None:
+    if (stage, done) == ("layer", 1):
+        raise KeyboardInterrupt
 
 
 @pytest.mark.slow
@@ -102,12 +107,8 @@ def test_fp8_asks_for_no_text_and_goes_on_after_a_stop(
     monkeypatch.setattr(pipeline, "capture_calls", never)
     whole = quantize(tiny_model, load_recipe("fp8-block"), tmp_path / "whole", device="cpu")
 
-    def stop(stage: str, done: int, total: int) -> None:
-        if (stage, done) == ("layer", 1):
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        quantize(tiny_model, load_recipe("fp8-block"), tmp_path / "again", device="cpu", progress=stop)
+        quantize(tiny_model, load_recipe("fp8-block"), tmp_path / "again", device="cpu", progress=stop_after_a_layer)
     again = quantize(tiny_model, load_recipe("fp8-block"), tmp_path / "again", device="cpu")
     for file in whole.iterdir():
         assert file.read_bytes() == (again / file.name).read_bytes()
@@ -168,13 +169,15 @@ def test_a_folded_model_is_the_model(tmp_path: Path, tied: bool) -> None:
 
 @pytest.mark.slow
 def test_folded_w4a16_is_served_as_any(tmp_path: Path, tiny_model: Path) -> None:
-    recipe = load_recipe("w4a16-folded").model_copy(
-        update={"calibration": Recipe(name="x").calibration.model_copy(update=CALIBRATION)}
-    )
+    recipe = Recipe.model_validate({**RECIPES["w4a16-folded"], "calibration": CALIBRATION})
     folder = quantize(tiny_model, recipe, tmp_path / "folded", device="cpu")
-    assert (
-        json.loads((folder / "config.json").read_text())["quantization_config"]["quant_method"] == "compressed-tensors"
-    )
+    settings = json.loads((folder / "config.json").read_text())["quantization_config"]
+    assert settings["quant_method"] == "compressed-tensors"
     assert not describe("folded", folder).doubts and "vllm serve" in (folder / "README.md").read_text()
     before, after = logits(tiny_model), logits(folder)
     assert float((after - before).norm() / before.norm()) < 0.25
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(tiny_model, recipe, tmp_path / "again", device="cpu", progress=stop_after_a_layer)
+    again = quantize(tiny_model, recipe, tmp_path / "again", device="cpu")
+    assert all(file.read_bytes() == (again / file.name).read_bytes() for file in folder.iterdir())
