@@ -7,7 +7,8 @@ arXiv 2402.15319); the whole block is as cheap. Method of the sweep: GPTQ, arXiv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +19,9 @@ SMALLEST_SCALE = 1e-6
 """Of a group in fp16, whose smallest normal number is 6e-5 and whose smallest of all is 6e-8."""
 TABLE_ELEMENTS = 1 << 20
 """Scores of entries that are held at a time: about what a cache holds."""
-SERIAL_WEIGHTS = 1 << 15
-"""Below so many weights torch runs an operation on one thread. Integers are swept in very many tiny operations, and
-waking a second thread for each makes them ten times slower on a machine that is busy with something else."""
-STRIP = 16
-"""Columns of integers after which the rest of their group is corrected at once."""
+STRIP, ROWS = 16, 2048
+"""Columns of integers after which the rest of their group is corrected at once, and rows that are swept together: what
+stays in a cache."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,22 @@ def sweep(
     codes = torch.empty(rows, columns // dimensions, dtype=torch.int32, device=weight.device)
     chosen = torch.empty_like(scales)
     factor = torch.tensor(multipliers, device=weight.device).repeat_interleave(rows)
-    for group in range(groups):
-        start, stop = group * width, (group + 1) * width
-        scale = (scales[:, group].repeat(tries) * factor).clamp_min(SMALLEST_SCALE).to(scale_dtype).to(torch.float32)
-        part = work[:, start:stop].repeat(tries, 1)
-        if isinstance(table, Integers):
-            found, errors, cost = _integers(part, factors, table, scale, start)
-        else:
-            found, errors, cost = _group(part, factors, table, scale, start)
-        best = cost.view(tries, rows).argmin(0) * rows + torch.arange(rows, device=weight.device)
-        codes[:, start // dimensions : stop // dimensions] = found[best]
-        chosen[:, group] = scale[best]
-        work[:, stop:].addmm_(errors[best], factors.spread[start:stop, stop:], alpha=-1)
-        tick()
+    with _one_thread(isinstance(table, Integers) and not weight.is_cuda):
+        for group in range(groups):
+            start, stop = group * width, (group + 1) * width
+            scale = (
+                (scales[:, group].repeat(tries) * factor).clamp_min(SMALLEST_SCALE).to(scale_dtype).to(torch.float32)
+            )
+            part = work[:, start:stop].repeat(tries, 1)
+            if isinstance(table, Integers):
+                found, errors, cost = _integers(part, factors, table, scale, start)
+            else:
+                found, errors, cost = _group(part, factors, table, scale, start)
+            best = cost.view(tries, rows).argmin(0) * rows + torch.arange(rows, device=weight.device)
+            codes[:, start // dimensions : stop // dimensions] = found[best]
+            chosen[:, group] = scale[best]
+            work[:, stop:].addmm_(errors[best], factors.spread[start:stop, stop:], alpha=-1)
+            tick()
     return codes, chosen
 
 
@@ -98,6 +100,20 @@ def _group(
     return codes, errors, cost
 
 
+@contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """Integers are swept in very many tiny operations: waking a second thread for each of them takes ten times the work
+    itself on a machine that is busy with something else, and saves little on one that is not."""
+    threads = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.set_num_threads(threads)
+
+
 def _integers(
     part: torch.Tensor, factors: Factors, table: Integers, scale: torch.Tensor, start: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -108,7 +124,7 @@ def _integers(
     codes = torch.empty(width, count, dtype=torch.int32, device=part.device)
     errors = torch.empty(width, count, device=part.device)
     cost = torch.empty(count, device=part.device)
-    step = count if part.is_cuda else SERIAL_WEIGHTS // STRIP
+    step = count if part.is_cuda else ROWS
     for first in range(0, count, step):
         rows = slice(first, first + step)
         targets, divisor = part[rows].t().contiguous(), scale[rows]

@@ -90,6 +90,19 @@ def test_rows_are_independent_and_many_rows_are_cut() -> None:
     assert (codes[2040:2060] == part).float().mean() > 0.99
 
 
+def test_the_number_of_threads_is_what_it_was() -> None:
+    threads = torch.get_num_threads()
+    weight, hessian = problem(6, 4, 32)
+
+    def tick() -> None:
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(weight, factors_of(hessian, 1, 0.01), Integers(-8, 7), torch.ones(4, 1), (1.0,), tick)
+    assert torch.get_num_threads() == threads
+
+
 def test_scales_are_rounded_to_what_is_stored() -> None:
     weight, hessian = problem(5, 4, 32)
     for dtype in (torch.float16, torch.bfloat16):
