@@ -52,7 +52,9 @@ def divergences(reference: Any, candidate: Any, rows: list[Row]) -> Iterator[tup
     """(kind, KL [n], whether the likeliest token differs [n]) of each row. Models are transformers' causal ones."""
     with torch.inference_mode():
         for kind, ids in rows:
-            states = [model.model(ids[None, :-1]).last_hidden_state[0] for model in (reference, candidate)]
+            states = [
+                model.model(ids[None, :-1].to(model.device)).last_hidden_state[0] for model in (reference, candidate)
+            ]
             kl, flips = [], []
             for parts in zip(*(torch.split(state, CHUNK) for state in states), strict=True):
                 p, q = (
@@ -61,7 +63,7 @@ def divergences(reference: Any, candidate: Any, rows: list[Row]) -> Iterator[tup
                 )
                 kl.append((p.exp() * (p - q)).sum(-1))
                 flips.append(p.argmax(-1) != q.argmax(-1))
-            yield kind, torch.cat(kl), torch.cat(flips)
+            yield kind, torch.cat(kl).cpu(), torch.cat(flips).cpu()
 
 
 def figures(reference: Any, candidate: Any, rows: list[Row]) -> dict[str, Any]:
@@ -80,13 +82,21 @@ def figures(reference: Any, candidate: Any, rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def load(folder: Path) -> Any:
-    """A checkpoint in float32, on the CPU; packed integers are unpacked."""
+def load(folder: Path, device: str = "cpu") -> Any:
+    """A checkpoint in float32; packed integers are unpacked, codes of a codebook must be plain bf16 already."""
     from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
     packed = "quantization_config" in json.loads((folder / "config.json").read_text("utf-8"))
     options: dict[str, Any] = {"quantization_config": CompressedTensorsConfig(run_compressed=False)} if packed else {}
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    return model.to(device).eval()
+
+
+def machine() -> dict[str, Any]:
+    """What a result says of the machine that made it."""
+    hardware = detect()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": hardware.processor, "cores": os.cpu_count(), "gpu": gpu, "system": platform.platform()}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,19 +107,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--panel", type=Path, help="token ids, a JSON line each")
     parser.add_argument("--texts", type=Path, nargs="+", default=[], help="files of plain text")
     parser.add_argument("--positions", type=int, default=512, help="of each text")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
     rows = panel_rows(asked.panel) if asked.panel else text_rows(asked.reference, asked.texts, asked.positions)
-    reference, results = load(asked.reference), {}
+    reference, results = load(asked.reference, asked.device), {}
     for folder in asked.candidates:
         start = time.monotonic()
-        results[folder.name] = figures(reference, load(folder), rows)
+        results[folder.name] = figures(reference, load(folder, asked.device), rows)
         print(f"{folder.name}: {results[folder.name]['kl_mean']} nats, {time.monotonic() - start:.0f} s", flush=True)
-    hardware = detect()
     record = {
         "command": f"python -m benchmarks.kl_panel {' '.join(arguments or sys.argv[1:])}",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {"processor": hardware.processor, "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": machine(),
         "versions": {name: metadata.version(name) for name in ("torch", "transformers", "quantgate")},
         "reference": asked.reference.name,
         "results": results,

@@ -84,13 +84,37 @@ def quantize(
     model: Model,
     recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16, vq-2bit) or a YAML file.")] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
+    policy: Annotated[str, typer.Option(help="How MODEL is served where the recipe asks for traces of it.")] = "demo",
 ) -> None:
     """Quantize MODEL by a recipe. Run again to go on after an interruption."""
     from harness.checkpoint.models import resolve_model
     from harness.gate.quantization import quantize_model
 
     reporter = Reporter()
-    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter))
+    served = load_policy(policy).policy
+    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter, served))
+
+
+@app.command("traces")
+def traces_command(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="File of the traces, one JSON line each, for a recipe's calibration.")],
+    count: Annotated[int, typer.Option(min=1, max=65536, help="Answers to keep.")] = 64,
+    policy: Annotated[str, typer.Option(help="How MODEL is served: a shipped policy's name or a YAML file.")] = "demo",
+    max_tokens: Annotated[int, typer.Option(min=1, help="Budget of one answer, thinking included.")] = 4096,
+) -> None:
+    """Have MODEL answer prompts in several languages, and keep the answers that it ended itself."""
+    if out.suffix != ".jsonl" or out.is_dir():
+        raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
+    out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the server is started
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.checkpoint.models import resolve_model
+        from harness.gate.traces import write_traces
+    path = resolve_model(model, reporter.say)
+    traces = write_traces(path, model, out, count, load_policy(policy).policy, reporter, max_tokens=max_tokens)
+    print(traces.summary())
+    print(out)
 
 
 @app.command()

@@ -1,29 +1,26 @@
-"""Calibration tokens: many kinds of text, cut into equal sequences, the same ones every time.
+"""Calibration tokens: texts of many kinds, cut into equal sequences, the same ones every time.
 
-The shipped texts lie in `quantizers/calibration_texts/*.txt`, one file per language or kind, documents separated
-by a line that is exactly `%%`. Sequences are dealt in turn from all files, so that no language is left
-uncalibrated; a file that runs out leaves its turns to the others.
+Each source gives the share of sequences that its weight asks for. A text that ships with quantgate and runs out leaves
+its turns to the others, as nobody can lengthen it; files, data sets and traces that are too short are an error.
 """
 
 from __future__ import annotations
 
-import json
-import random
-from importlib.resources import files
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from quantizers.checkpoint import one_line, reading
+from quantizers.calibration_sources import shuffled_documents
+from quantizers.checkpoint import one_line
 from quantizers.errors import QuantizeError
-from quantizers.recipe import Calibration
-
-SEPARATOR = "%%"
+from quantizers.recipe import Calibration, Source
 
 
 class Tokenizer(Protocol):
-    """What we need of a transformers tokenizer."""
+    """What we need of a transformers tokenizer; `chat_template` and `apply_chat_template` only for conversations."""
 
     bos_token_id: int | None
     eos_token_id: int | None
@@ -46,91 +43,95 @@ def own_tokenizer(folder: Path) -> Tokenizer:
     return result
 
 
-def read_documents(file: Path | None) -> dict[str, list[str]]:
-    """The documents of `file` (.txt or .jsonl) or, without one, of the shipped texts, by file name.
-
-    Raises:
-        QuantizeError: the file is missing, not UTF-8, not JSON lines with a "text", or without text.
-    """
-    if file is None:
-        shipped = sorted((p for p in files("quantizers").joinpath("calibration_texts").iterdir()), key=lambda p: p.name)
-        texts = {p.name: p.read_text(encoding="utf-8") for p in shipped if p.name.endswith(".txt")}
-        if not texts:
-            raise QuantizeError("the shipped calibration texts are missing: install quantgate again")
-        return {name: _split(text) for name, text in texts.items()}
-    if file.suffix not in (".txt", ".jsonl"):
-        raise QuantizeError(f"calibration file {file} must end in .txt or .jsonl")
-    try:
-        with reading(file):
-            text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise QuantizeError(f"calibration file {file} is not UTF-8 text: convert it") from None
-    documents = _split(text) if file.suffix == ".txt" else _texts(text, file)
-    if not documents:
-        raise QuantizeError(f"calibration file {file} holds no text: give it some documents")
-    return {file.name: documents}
-
-
 def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Tensor:
     """Token ids [samples, length], int64. The same settings, texts and tokenizer always give the same tokens.
 
-    Documents of a file are shuffled, joined with the end-of-text token and cut; if the tokenizer begins
-    texts with a begin token, every sequence begins with it. No token is used twice.
+    Documents of a source are shuffled, joined with the end-of-text token and cut; if the tokenizer begins
+    texts with a begin token, every sequence begins with it. No token is used twice: a document that two sources
+    name belongs to the first of them. Sources take turns, as often as their weights say.
 
     Raises:
-        QuantizeError: too little text, with the amount that is needed.
+        QuantizeError: a text that cannot be had or read, or too little text, with the amount that is needed.
     """
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    bos = tokenizer.bos_token_id
     begin = [bos] if bos is not None and tokenizer.encode("a", add_special_tokens=True)[:1] == [bos] else []
     body = settings.length - len(begin)
-    piles: list[list[list[int]]] = []
-    documents_by_file = read_documents(settings.file)
-    for name, documents in documents_by_file.items():
-        shuffled = list(documents)
-        random.Random(f"{settings.seed} {name}").shuffle(shuffled)
-        stream: list[int] = []
-        for document in shuffled:
-            # More of one file than all samples could use would only cost time.
-            if len(stream) >= settings.samples * body:
-                break
-            stream += tokenizer.encode(document, add_special_tokens=False) + ([eos] if eos is not None else [])
-        piles.append([begin + stream[i : i + body] for i in range(0, len(stream) - body + 1, body)])
-    available = sum(map(len, piles))
-    if available < settings.samples:
-        source = settings.file or f"the shipped text ({', '.join(documents_by_file)})"
-        raise QuantizeError(
-            f"calibration needs {settings.samples} x {settings.length} tokens, but {source} holds "
-            f"{available} x {settings.length}: give a longer calibration file, or lower samples or length"
+    sources = settings.drawn_on
+    weights = [source.weight for source in sources]
+    used: set[str] = set()
+
+    def cut(source: Source, most: int) -> list[list[int]]:
+        stream = _stream(tokenizer, source, settings.seed, most * body, begin, used)
+        return [begin + stream[i : i + body] for i in range(0, len(stream) - body + 1, body)][:most]
+
+    piles = [cut(source, settings.samples) if source.shipped else [] for source in sources]
+    asked = shares(
+        settings.samples, weights, [len(p) if s.shipped else None for s, p in zip(sources, piles, strict=True)]
+    )
+    if sum(asked) < settings.samples:
+        raise _too_short(
+            settings, settings.samples, f"the shipped text ({', '.join(s.label for s in sources)})", sum(asked)
         )
-    dealt: list[list[int]] = []
-    turn = 0
-    while len(dealt) < settings.samples:
-        dealt += [pile[turn] for pile in piles if turn < len(pile)]
-        turn += 1
-    return torch.tensor(dealt[: settings.samples], dtype=torch.int64)
+    for i, source in enumerate(sources):
+        if not source.shipped:
+            piles[i] = cut(source, asked[i])
+            if len(piles[i]) < asked[i]:
+                raise _too_short(settings, asked[i], source.label, len(piles[i]))
+    turns = sorted((k / weights[i], i, k) for i, count in enumerate(asked) for k in range(count))
+    return torch.tensor([piles[i][k] for _, i, k in turns], dtype=torch.int64)
 
 
-def _split(text: str) -> list[str]:
-    documents: list[list[str]] = [[]]
-    for line in text.splitlines():
-        if line == SEPARATOR:
-            documents.append([])
-        else:
-            documents[-1].append(line)
-    return [joined for lines in documents if (joined := "\n".join(lines).strip())]
+def shares(samples: int, weights: Sequence[float], held: Sequence[int | None]) -> list[int]:
+    """How many of `samples` each source gives, by largest remainder (of equal ones the first).
+
+    No source gives more than it holds (None: no limit): what it lacks goes to the others, by their weights.
+    """
+    given = [0] * len(weights)
+    open_ = list(range(len(weights)))
+    left = samples
+    while left and open_:
+        total = sum(Fraction(weights[i]) for i in open_)
+        exact = {i: left * Fraction(weights[i]) / total for i in open_}
+        parts = {i: int(exact[i]) for i in open_}
+        for i in sorted(open_, key=lambda i: (parts[i] - exact[i], i))[: left - sum(parts.values())]:
+            parts[i] += 1
+        short = {i: most for i in open_ if (most := held[i]) is not None and most < parts[i]}
+        for i, count in (short or parts).items():
+            given[i] = count
+            left -= count
+        open_ = [i for i in open_ if i not in short]
+    return given
 
 
-def _texts(text: str, file: Path) -> list[str]:
-    documents = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            document = None
-        if not isinstance(document, str):
-            raise QuantizeError(f'calibration file {file}, line {number}: not a JSON object with a "text"')
-        if document.strip():
-            documents.append(document.strip())
-    return documents
+def _stream(
+    tokenizer: Tokenizer, source: Source, seed: int, enough: int, begin: list[int], used: set[str]
+) -> list[int]:
+    """Ids of the documents of `source` that are not `used` yet, each ended by the end-of-text token; at least
+    `enough` of them, if there are."""
+    stream: list[int] = []
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    for document in shuffled_documents(source, seed) if enough else ():
+        # More of one source than its samples could use would only cost time.
+        if len(stream) >= enough:
+            break
+        text = document.text(tokenizer)
+        if text not in used:
+            used.add(text)
+            ids = tokenizer.encode(text, add_special_tokens=False)
+            stream += _once(ids, begin, end) if document.row else ids + end
+    return stream
+
+
+def _once(ids: list[int], begin: list[int], end: list[int]) -> list[int]:
+    """A document without `begin` and with one `end`, whether or not a chat template has put them there already."""
+    if begin and ids[:1] == begin:
+        ids = ids[1:]
+    return ids if end and ids[-1:] == end else ids + end
+
+
+def _too_short(settings: Calibration, count: int, what: str, there: int) -> QuantizeError:
+    less = "lower its weight, samples or length" if len(settings.sources) > 1 else "lower samples or length"
+    return QuantizeError(
+        f"calibration needs {count} x {settings.length} tokens, but {what} holds {there} x {settings.length}: "
+        f"give a longer text, or {less}"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import CardData, ModelCard
 
 from quantizers.plan import Plan
-from quantizers.recipe import Recipe
+from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import CardWords, served
 
 KEPT = ("embeddings, norms and all else", "as it was")
@@ -37,8 +37,7 @@ def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
-    text = settings.file.name if settings.file else "the texts shipped with quantgate"
-    calibration = f"{settings.samples} x {settings.length} tokens of {text}, seed {settings.seed}"
+    calibration = calibration_words(settings) if plan.calibrated else "none"
     rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
@@ -56,7 +55,7 @@ A quantized form of `{original or source.name}`, made by quantgate.
 | format | {_joined(each.format for each in words)} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
-| calibration | {calibration if plan.calibrated else "none"} |
+| calibration | {calibration} |
 {rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 | part | stored as | weights | bits each |
@@ -64,6 +63,15 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {_parts(plan)}
 {_serving(plan)}
 """
+
+
+def calibration_words(settings: Calibration) -> str:
+    """The texts that a model is calibrated on, with their weights where there are several."""
+    if settings.file is None and not settings.sources:
+        return "the texts shipped with quantgate"
+    if len(settings.drawn_on) == 1:
+        return settings.drawn_on[0].label
+    return ", ".join(f"{source.label} (weight {source.weight:g})" for source in settings.drawn_on)
 
 
 def _joined(words: Iterable[str]) -> str:

@@ -25,7 +25,23 @@ class Factors:
 
 
 def factors_of(hessian: torch.Tensor, dimensions: int, damping: float) -> Factors:
-    """Factor a Hessian [I, I]; a singular one is damped tenfold until it can be.
+    """Factors of a Hessian [I, I] in blocks of `dimensions` columns.
+
+    Raises:
+        HessianError: as `upper_factors`.
+    """
+    upper, inverse = upper_factors(hessian, damping)
+    size = len(hessian)
+    blocks = torch.arange(size // dimensions, device=hessian.device)
+    metric = upper.view(len(blocks), dimensions, len(blocks), dimensions)[blocks, :, blocks]
+    spread = torch.bmm(metric, inverse.view(len(blocks), dimensions, size)).view(size, size)
+    return Factors(metric.to(torch.float32), spread.to(torch.float32))
+
+
+def upper_factors(hessian: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """R and its inverse, float64 [I, I], upper triangular: R R^T is the Hessian over its mean, plus damping.
+
+    A singular Hessian is damped tenfold until it can be factored.
 
     Raises:
         HessianError: the Hessian is not finite, or stays singular at the largest damping.
@@ -33,23 +49,18 @@ def factors_of(hessian: torch.Tensor, dimensions: int, damping: float) -> Factor
     size = len(hessian)
     curvature = hessian.to(torch.float64)
     mean = torch.diagonal(curvature).mean()
-    if not bool(torch.isfinite(mean)) or bool(mean < 0):
+    if not bool(torch.isfinite(mean)) or bool((torch.diagonal(curvature) < 0).any()):
         raise HessianError("the Hessian has a diagonal that is negative or not finite")
     identity = torch.eye(size, dtype=torch.float64, device=hessian.device)
     curvature = curvature / mean if bool(mean > 0) else identity
     while True:
         flipped, failed = torch.linalg.cholesky_ex((curvature + damping * identity).flip(0, 1))
         if not failed.item() and bool(torch.isfinite(flipped).all()):
-            break
+            upper = flipped.flip(0, 1)
+            return upper, torch.linalg.solve_triangular(upper, identity, upper=True)
         if damping >= LARGEST_DAMPING:
             raise HessianError(f"the Hessian stays singular at damping {damping:g}: its calibration is broken")
         damping = min(max(damping, 1e-3) * 10, LARGEST_DAMPING)
-    upper = flipped.flip(0, 1)
-    inverse = torch.linalg.solve_triangular(upper, identity, upper=True)
-    blocks = torch.arange(size // dimensions, device=hessian.device)
-    metric = upper.view(len(blocks), dimensions, len(blocks), dimensions)[blocks, :, blocks]
-    spread = torch.bmm(metric, inverse.view(len(blocks), dimensions, size)).view(size, size)
-    return Factors(metric.to(torch.float32), spread.to(torch.float32))
 
 
 @dataclass

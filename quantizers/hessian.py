@@ -48,8 +48,13 @@ def input_groups(linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[s
     return list(groups.values())
 
 
-def hessian_of(name: str, linear: nn.Linear, runs: Iterable[RunLayer]) -> torch.Tensor:
+def hessian_of(
+    name: str, linear: nn.Linear, runs: Iterable[RunLayer], weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """2 X X^T [I, I], float32, over all rows of what `linear` receives; each run ends when it is reached.
+
+    Args:
+        weights: what each row counts, over all runs together; None: all the same.
 
     Raises:
         QuantizeError: its inputs are not finite.
@@ -57,9 +62,14 @@ def hessian_of(name: str, linear: nn.Linear, runs: Iterable[RunLayer]) -> torch.
     columns = linear.in_features
     total = torch.zeros(columns, columns, dtype=torch.float32, device=linear.weight.device)
 
+    seen = [0]
+
     def before(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         rows = inputs[0].detach().reshape(-1, columns).to(torch.float32)
-        total.addmm_(rows.t(), rows, alpha=2)
+        start = seen[0]
+        seen[0] += len(rows)
+        counted = rows if weights is None else rows * weights[start : seen[0], None].to(rows.device)
+        total.addmm_(counted.t(), rows, alpha=2)
         raise _Reached
 
     handle = linear.register_forward_pre_hook(before)
@@ -71,6 +81,8 @@ def hessian_of(name: str, linear: nn.Linear, runs: Iterable[RunLayer]) -> torch.
                 continue
     finally:
         handle.remove()
+    if weights is not None and seen[0] != len(weights):
+        raise QuantizeError(f"{name} sees {seen[0]} rows and not {len(weights)} tokens: set two_sided to false")
     if not bool(torch.isfinite(total).all()):
         raise QuantizeError(f"the inputs of {name} overflow on the calibration text: the model is broken")
     return total

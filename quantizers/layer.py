@@ -10,11 +10,13 @@ from torch import nn
 
 from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
+from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessian_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
 from quantizers.schemes import Scheme
 from quantizers.schemes.base import split_rows
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
+from quantizers.two_sided import quantize_two_sided
 
 Progress = Callable[[str, int, int], None]
 
@@ -27,6 +29,7 @@ def quantize_layer(
     tuning: Tuning | None,
     states: torch.Tensor,
     targets: torch.Tensor | None,
+    sides: Mapping[str, OutputSide] | None,
     *,
     device: str,
     batch: int,
@@ -41,6 +44,7 @@ def quantize_layer(
         schemes: of each of `linears`.
         states: what enters the layer [N, L, D] in the quantized model.
         targets: what leaves the original layer [N, L, D] in the original model; needed where it is tuned.
+        sides: of the outputs of each of `linears`, where errors are weighed by what they do to the model's loss.
         batch: sequences that run through the layer at once.
         seed: of the tuning.
 
@@ -55,11 +59,13 @@ def quantize_layer(
     basis = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in linears.items()}
     layer = Layer(module, call, schemes, {}, basis, small_parameters(module, linears))
     for number, names in enumerate(groups):
-        hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report))
+        weights = token_weights([sides[name] for name in names]) if sides else None
+        hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report), weights)
         for scheme in dict.fromkeys(schemes[name] for name in names):
             members = [name for name in names if schemes[name] == scheme]
+            outputs = [sides[name].hessian for name in members] if sides and not scheme.data_free else None
             for together in [[name] for name in members] if scheme.data_free else [members]:
-                _quantize_group(layer, together, hessian, partial(report, "columns", number, len(groups)))
+                _quantize_group(layer, together, hessian, outputs, partial(report, "columns", number, len(groups)))
         if tuning and targets is not None and tuning.between and layer.whole:
             report("tuning", number, len(groups))
             tune(layer, tuning.between, states, targets, device, seed + number)
@@ -77,17 +83,25 @@ def quantize_layer(
     return tensors
 
 
-def _quantize_group(layer: Layer, names: list[str], hessian: torch.Tensor, tick: Callable[[], None]) -> None:
+def _quantize_group(
+    layer: Layer,
+    names: list[str],
+    hessian: torch.Tensor,
+    outputs: list[torch.Tensor] | None,
+    tick: Callable[[], None],
+) -> None:
     """Linears with one Hessian and one scheme: rows do not know of each other, so they are one tall weight."""
     scheme = layer.schemes[names[0]]
     curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
-    rows = [len(layer.whole[name]) for name in names]
-    weight = torch.cat([layer.whole.pop(name) for name in names])
+    weights = [layer.whole.pop(name) for name in names]
     try:
-        parts = scheme.quantize(weight, curvature, tick)
+        if outputs is None:
+            found = split_rows(scheme.quantize(torch.cat(weights), curvature, tick), [len(w) for w in weights])
+        else:
+            found = quantize_two_sided(scheme, weights, curvature, outputs, tick)
     except HessianError as error:
         raise QuantizeError(f"{layer.call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
-    layer.parts |= dict(zip(names, split_rows(parts, rows), strict=True))
+    layer.parts |= dict(zip(names, found, strict=True))
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

@@ -32,6 +32,7 @@ from quantizers.checkpoint import (
 from quantizers.curvature import NONE
 from quantizers.errors import QuantizeError
 from quantizers.folding import FINAL_NORM, Folding, fold, folding_of
+from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
@@ -65,7 +66,13 @@ class Conversion:
 
 
 def quantize(
-    model: Path, recipe: Recipe, out: Path, *, progress: Progress | None = None, device: str | None = None
+    model: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    tokens: torch.Tensor | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
 ) -> Path:
     """Quantize the model folder `model` by `recipe` into the new folder `out`, and return `out`.
 
@@ -73,7 +80,8 @@ def quantize(
     or so within it with "inputs", "columns", "tuning" or "outputs". Work goes on in `out`.partial: run the same call
     again after an interruption and it continues at the first unfinished layer; `out` itself appears
     complete or not at all. `device` is where layers run, in float32 (None: the first GPU if there is one, else
-    the CPU). The same input gives the same bytes on the same device and number of threads.
+    the CPU). The same input gives the same bytes on the same device and number of threads. `tokens` [N, L] calibrate
+    instead of the recipe's texts: benchmarks bring a panel's.
 
     Raises:
         QuantizeError: one line that says what is wrong and the way out.
@@ -86,8 +94,9 @@ def quantize(
     architecture = build(checkpoint)
     folding = folding_of(architecture) if recipe.rotate == "folded" else None
     plan = make_plan(checkpoint, architecture, recipe)
-    tokens = torch.empty(1, 0, dtype=torch.long)
-    if plan.calibrated:
+    if not plan.calibrated:
+        tokens = torch.empty(1, 0, dtype=torch.long)
+    elif tokens is None:
         tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
@@ -98,11 +107,12 @@ def quantize(
     }
     # The batch is stored twice for a moment, when one layer's states replace another's; of both models where tuned.
     hidden_size = int(architecture.model.get_input_embeddings().weight.shape[1])
-    streams = 2 if METHODS[recipe.tune] else 1
-    batch_bytes = streams * tokens.numel() * hidden_size * dtype.itemsize
+    streams = 2 if _walks_beside(recipe) else 1
+    batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
+    kept = 2 * streams + (1 + len(architecture.layers) // 2 if recipe.two_sided else 0)  # gradients are kept in bf16
     batch = batch_size(*tokens.shape) if plan.calibrated else 1
     job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch, folding)
-    with open_work(out, identity, plan.output_bytes() + 2 * batch_bytes) as work:
+    with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
         if plan.calibrated:
             _quantize_layers(job, tokens, work)
         else:
@@ -122,11 +132,17 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
     if hidden is None:
         states = work.load_states()
     else:
-        states = States(hidden, hidden.clone() if METHODS[job.recipe.tune] else None)
+        if job.recipe.two_sided:
+            backward_pass(
+                job.architecture, job.checkpoint, tokens, hidden, calls, work.folder,
+                device=job.device, batch=job.batch, report=job.report,
+            )  # fmt: skip
+        states = States(hidden, hidden.clone() if _walks_beside(job.recipe) else None)
     for index in range(work.layers_done, total):
         layer, call = layers[index], calls[index]
         _fill_layer(job, index)
-        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call))
+        gradient = BackwardPass(work.folder).load(index) if job.recipe.two_sided else None
+        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call, gradient))
         empty(layer)
         work.finish_layer(None if index + 1 == total else states)
         job.report("layer", index + 1, total)
@@ -193,18 +209,31 @@ def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple
     return hidden, calls
 
 
-def _quantize_layer(job: Conversion, index: int, states: States, call: LayerCall) -> list[Entry]:
-    """Quantize a filled layer in place, move the states on, and return what is written of it."""
+def _walks_beside(recipe: Recipe) -> bool:
+    """Whether the original model's states are needed beside the quantized one's."""
+    return recipe.two_sided or METHODS[recipe.tune] is not None
+
+
+def _quantize_layer(
+    job: Conversion, index: int, states: States, call: LayerCall, gradient: torch.Tensor | None
+) -> list[Entry]:
+    """Quantize a filled layer in place, move the states on, and return what is written of it.
+
+    `gradient` [N, L, D] is at the original layer's outputs, for two-sided compensation.
+    """
     layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
     linears = _linears(job, index)
     last = index + 1 == len(job.architecture.layers)
+    sides = None
     if states.original is not None:
+        if gradient is not None and linears:
+            sides = output_sides(layer, linears, call, states.original, gradient, device=job.device, batch=job.batch)
         _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
     stored: dict[str, torch.Tensor] = {}
     if linears:
         schemes = {name: job.plan.schemes[f"{prefix}{name}"] for name in linears}
         stored = quantize_layer(
-            layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original,
+            layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
             device=job.device, batch=job.batch, seed=index, report=job.report,
         )  # fmt: skip
     infos = {info.name: info for info in job.plan.layer_tensors[index]}

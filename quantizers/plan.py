@@ -110,7 +110,7 @@ def _schemes(features: Mapping[str, int], recipe: Recipe) -> dict[str, Scheme]:
     made: dict[str, Scheme] = {}
     for tier in dict.fromkeys(tiers.values()):
         own = {name: columns for name, columns in features.items() if tiers[name] == tier}
-        made[tier] = TIERS[tier](own, recipe.group_size, recipe.damping)
+        made[tier] = TIERS[tier](own, recipe.group_size, recipe.damping_of(tier))
     return {name: made[tier] for name, tier in tiers.items()}
 
 

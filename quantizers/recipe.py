@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,8 +25,79 @@ DEFAULT_IGNORE = (
 )
 
 
+SHIPPED = {
+    "zh": "chinese.txt",
+    "code": "code.txt",
+    "dialogue": "dialogue.txt",
+    "en": "english.txt",
+    "ja": "japanese.txt",
+    "math": "math.txt",
+    "chat": "chat.jsonl",
+    "reasoning": "reasoning.jsonl",
+}
+"""Kinds of text that ship with quantgate, and their files in quantizers/calibration_texts."""
+DEFAULT_MIX = ("zh", "code", "dialogue", "en", "ja", "math")
+"""Shipped kinds that a recipe without sources is calibrated on, in equal shares."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class Source(BaseModel):
+    """One text that calibration draws on: exactly one of `shipped`, `file`, `dataset` and `traces`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    shipped: str | None = None
+    """A kind of text that ships with quantgate."""
+    file: Path | None = None
+    """.txt (documents between lines of %%) or .jsonl ({"text": ...}, or {"messages": [...]} for the chat template)."""
+    dataset: str | None = None
+    """owner/name of a data set of the hub; its whole split is fetched."""
+    revision: str | None = None
+    """Commit of the data set, 40 hex digits: what a name alone means may change."""
+    config: str | None = None
+    split: str = "train"
+    column: str = "text"
+    """Column of the data set that holds texts or lists of messages."""
+    traces: int | None = Field(default=None, ge=1, le=65536)
+    """So many answers of the model itself; `quantgate quantize` has them written, once, and sets `file`."""
+    language: str | None = None
+    """Takes only rows whose `language` is this; rows that name none are taken to be of it."""
+    kind: str | None = None
+    """The same for `kind` (chat, code, reasoning ...)."""
+    weight: float = Field(default=1, gt=0, allow_inf_nan=False)
+    """Its share of the sequences is its weight over the sum of all weights."""
+
+    @model_validator(mode="after")
+    def _names_one_text(self) -> Source:
+        named = [key for key in ("shipped", "file", "dataset", "traces") if getattr(self, key) is not None]
+        if len(named) != 1:
+            raise ValueError(f"names {' and '.join(named) or 'no text'}: give one of shipped, file, dataset or traces")
+        if self.shipped is not None and self.shipped not in SHIPPED:
+            known = ", ".join(sorted(SHIPPED))
+            raise ValueError(f"shipped: {self.shipped!r} is unknown: use one of {known}, or a .txt or .jsonl file")
+        only = [key for key in ("revision", "config", "split", "column") if key in self.model_fields_set]
+        if self.dataset is None and only:
+            raise ValueError(f"{only[0]} is of a dataset, and {named[0]} is none: leave it out")
+        if self.dataset is not None and not _COMMIT.fullmatch(self.revision or ""):
+            raise ValueError(f"dataset {self.dataset} needs its revision, a commit of 40 hex digits: pin one")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What the text is called in messages and on the model card."""
+        if self.traces is not None:
+            name = f"{self.traces} traces of the model itself"
+        elif self.dataset is not None:
+            config = f" {self.config}" if self.config else ""
+            name = f"{self.dataset}{config} ({self.split}, {self.column}) at {(self.revision or '')[:12]}"
+        else:
+            name = self.file.name if self.file else f"shipped {self.shipped}"
+        only = ", ".join(filter(None, (self.kind, self.language)))
+        return f"{name} [{only}]" if only else name
+
+
 class Calibration(BaseModel):
-    """The text whose activations tell GPTQ which weights matter."""
+    """The texts whose activations tell GPTQ which weights matter."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,9 +106,47 @@ class Calibration(BaseModel):
     length: int = Field(default=512, ge=8, le=131072)
     """Tokens in each sequence."""
     file: Path | None = None
-    """A .txt or .jsonl ({"text": ...}) file of your own; None takes the texts shipped with quantgate."""
+    """Short for one source, a file of your own."""
+    sources: tuple[Source, ...] = ()
+    """Texts with their weights; none of them and no `file`: the shipped mix."""
     seed: int = 0
-    """Shuffles the documents within each file."""
+    """Shuffles the documents within each source."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _names_alone_are_sources(cls, sources: Any) -> Any:
+        """`en` is a shipped kind, `mine.jsonl` a file."""
+
+        def full(source: Any) -> Any:
+            if not isinstance(source, str):
+                return source
+            return {"file" if source.endswith((".txt", ".jsonl")) else "shipped": source}
+
+        return [full(source) for source in sources] if isinstance(sources, list | tuple) else sources
+
+    @model_validator(mode="after")
+    def _file_or_sources(self) -> Calibration:
+        if self.file is not None and self.sources:
+            raise ValueError("file and sources are both given: make the file one of the sources")
+        return self
+
+    @property
+    def drawn_on(self) -> tuple[Source, ...]:
+        """The sources, whichever way they were given."""
+        if self.file is not None:
+            return (Source(file=self.file),)
+        return self.sources or tuple(Source(shipped=kind) for kind in DEFAULT_MIX)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files among the sources."""
+        return [source.file for source in self.drawn_on if source.file is not None]
+
+
+DAMPING = 0.01
+"""Of tiers that name no other: from 0.001 to 0.1 it makes no difference (docs/low-bits.md)."""
+TIER_DAMPING = {"int4": 0.05}
+"""Firm, as the calibration is short."""
 
 
 class Recipe(BaseModel):
@@ -58,8 +167,11 @@ class Recipe(BaseModel):
     """Rotations that are folded into the weights before they are quantized (quantizers/folding.py)."""
     tune: str = "none"
     """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
-    damping: float = Field(default=0.05, gt=0, le=1)
-    """Added to the diagonal of the Hessian, in units of its mean: firm, as the calibration is short."""
+    two_sided: bool = False
+    """Whether errors are weighed, token by token and output by output, by what they do to the model's loss: one pass
+    back through the original model (quantizers/gradients.py)."""
+    damping: float | None = Field(default=None, gt=0, le=1)
+    """Added to the diagonal of the Hessian, in units of its mean; None: the tier's own. Raised where it must be."""
     calibration: Calibration = Calibration()
     """The calibration text."""
     ignore: tuple[str, ...] = DEFAULT_IGNORE
@@ -99,6 +211,12 @@ class Recipe(BaseModel):
                     raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
 
+    @model_validator(mode="after")
+    def _gradients_are_in_one_basis(self) -> Recipe:
+        if self.two_sided and self.rotate != "none":
+            raise ValueError("two_sided does not go with rotate: folded yet: leave one of them out")
+        return self
+
     def ignores(self, module: str) -> bool:
         """Whether the module of this full name stays as it is."""
         return any(_fits(pattern, module) for pattern in self.ignore)
@@ -107,9 +225,14 @@ class Recipe(BaseModel):
         """The tier of the Linear of this full name."""
         return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), self.tier)
 
+    def damping_of(self, tier: str) -> float:
+        """The damping that Linears of this tier begin with."""
+        return TIER_DAMPING.get(tier, DAMPING) if self.damping is None else self.damping
+
     def digest(self) -> str:
-        """A sha256 over every setting, without the path of the calibration file: its text is what counts."""
-        return hashlib.sha256(self.model_dump_json(exclude={"calibration": {"file"}}).encode()).hexdigest()
+        """A sha256 over every setting, without the paths of calibration files: their text is what counts."""
+        paths: Any = {"calibration": {"file": True, "sources": {"__all__": {"file"}}}}
+        return hashlib.sha256(self.model_dump_json(exclude=paths).encode()).hexdigest()
 
 
 def _fits(pattern: str, module: str) -> bool:
@@ -119,8 +242,8 @@ def _fits(pattern: str, module: str) -> bool:
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
     "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
-    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks"},
-    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "damping": 0.01, "tune": "blocks"},
+    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
+    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "tune": "blocks", "two_sided": True},
     "fp8-block": {"name": "fp8-block", "tier": "fp8"},
 }
 
@@ -128,7 +251,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """The built-in recipe of this name, or the recipe in this YAML file.
 
-    A calibration file named in YAML is looked for beside the YAML file.
+    Calibration files named in YAML are looked for beside the YAML file.
 
     Raises:
         QuantizeError: an unknown name (listing the known ones), a file that does not parse, an unknown key, a value
@@ -152,8 +275,11 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "recipe"
         raise QuantizeError(f"recipe {path}: {where}: {first['msg']}") from None
-    file = recipe.calibration.file
-    if file is not None and not file.is_absolute():
-        settings = recipe.calibration.model_copy(update={"file": path.parent / file})
-        recipe = recipe.model_copy(update={"calibration": settings})
-    return recipe
+    settings = recipe.calibration
+
+    def beside(file: Path | None) -> dict[str, Path | None]:
+        return {"file": path.parent / file if file is not None else None}  # an absolute path stays what it is
+
+    sources = tuple(source.model_copy(update=beside(source.file)) for source in settings.sources)
+    settings = settings.model_copy(update={"sources": sources, **beside(settings.file)})
+    return recipe.model_copy(update={"calibration": settings})

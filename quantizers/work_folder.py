@@ -3,6 +3,7 @@
 OUT.partial/lock                      held while a process works here
 OUT.partial/state.json                which model, recipe and calibration; how many layers are done
 OUT.partial/hidden-00007.safetensors  what enters layer 7
+OUT.partial/gradient-00007.safetensors  what errors at the outputs of layer 7 do to the loss, where it is asked for
 OUT.partial/model/                    becomes OUT in one rename, when it is complete
 """
 
@@ -21,6 +22,7 @@ import torch
 
 from quantizers.checkpoint import one_line, read_header, read_json_object, read_tensor
 from quantizers.errors import QuantizeError
+from quantizers.gradients import BackwardPass
 from quantizers.writing import named, write_shard, write_text
 
 STATE_VERSION = 2
@@ -61,6 +63,7 @@ class WorkFolder:
         self.layers_done += 1
         self._save()
         self._hidden(self.layers_done - 1).unlink(missing_ok=True)
+        BackwardPass(self.folder).gradient(self.layers_done - 1).unlink(missing_ok=True)
 
     def publish(self, out: Path) -> None:
         """Make the model appear as `out` in one step, and remove the work folder."""

@@ -160,7 +160,7 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
             raise BadInput(f"the reference of {options.model} is unknown (no base_model in its card): give --reference")
         meter.update(text=name)
         reference = resolve_model(name, reporter.say)
-    candidate = given if is_candidate else quantized(given, sealed.policy.recipe, reporter)
+    candidate = given if is_candidate else quantized(given, sealed.policy.recipe, reporter, sealed.policy)
     if options.candidate_url is None and quantization_of(candidate) == "quantgate":
         raise BadInput(f"{options.model}: {NOT_SERVED}")
     label = options.model if is_candidate else f"{options.model} {sealed.policy.recipe}"

@@ -48,6 +48,8 @@ class Scheme(ABC):
     """As recipes name it."""
     rotation_seed: int | None = None
     """Of the signs of the rotation; None: inputs are not rotated."""
+    row_chunks: int = 8
+    """Chunks of rows in which errors are compensated over the outputs too (quantizers/two_sided.py)."""
     outputs_multiple: int = 1
     """What the outputs of one matrix, fused parts together, must be a multiple of for servers to take it."""
     scale_dtype: torch.dtype = torch.float16
@@ -107,9 +109,12 @@ class Scheme(ABC):
 
     def combine(self, units: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """The weight float32 [O, I] of units [O, I] and scales [O, G], in the model's basis; it has a gradient."""
+        return self.turn_back(self.scaled(units, scales))
+
+    def scaled(self, units: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+        """Units [O, I] times scales [O, G], in the basis of the codes."""
         rows, groups = scales.shape
-        weight = (units.view(rows, groups, -1) * scales[:, :, None]).view(units.shape)
-        return self.turn_back(weight)
+        return (units.view(rows, groups, -1) * scales[:, :, None]).view(units.shape)
 
     def dequantize(self, parts: Parts) -> torch.Tensor:
         """The weight bf16 [O, I] that a server computes with."""

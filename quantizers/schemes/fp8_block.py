@@ -31,7 +31,7 @@ class Fp8Block(Scheme):
     def units(self, parts: Parts) -> torch.Tensor:
         return parts["codes"].to(torch.float32)
 
-    def combine(self, units: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    def scaled(self, units: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         return units * spread(scales, *units.shape)
 
     def tensors(self, parts: Parts) -> dict[str, torch.Tensor]:

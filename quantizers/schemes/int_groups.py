@@ -1,4 +1,4 @@
-"""Integers with a scale for each group of inputs, by the exact sweep; what stock servers load where they can.
+"""Integers with a scale for each group of inputs, by GPTQ; what stock servers load where they can.
 
 compressed-tensors and so transformers read 2, 4 and 8 bits. vLLM 0.32 reads them too, and has kernels of its own for
 4 bits (GPU and CPU) and for 8 (GPU); for 2 it needs the package `humming`. 3 bits and rotated inputs are read by our
@@ -18,13 +18,13 @@ from quantgate_kernels.formats.words import WORD_BITS
 
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
+from quantizers.gptq import GPTQArgs, gptq
 from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme
 from quantizers.sweep import Integers, sweep
 
 GROUP_SIZES = (128, 64, 32)
 SCALE_BYTES, SHAPE_BYTES = 2, 16
-FINE = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
-MULTIPLIERS = {2: (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), 3: FINE, 4: FINE, 8: (0.94, 0.97, 1.0)}
+MULTIPLIERS = (0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
 """What the scale that clips nothing of a group is tried with."""
 
 
@@ -36,6 +36,7 @@ class IntGroups(Scheme):
     group_size: int
     damping: float
     rotation_seed: int | None = None
+    row_chunks = 4
 
     @property
     def tier(self) -> str:  # type: ignore[override]
@@ -56,13 +57,17 @@ class IntGroups(Scheme):
         return torch.bfloat16 if self.stock else torch.float16  # bf16 is what compressed-tensors has
 
     def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
+        if self.rotation_seed is None:
+            # Columns by importance across groups: the sweep below has 3 % less output error on SmolLM2, but 24 % more KL.
+            codes, found = gptq(weight, curvature.hessian, GPTQArgs(self.group_size, self.bits, self.damping), tick)
+            return {"codes": codes, "scales": found.to(torch.float32)}
         low, high = limits(self.bits)
         groups = weight.view(len(weight), -1, self.group_size)
         widest = groups.abs().amax(2) / (high + 0.5)
         order, group_order = by_importance(torch.diagonal(curvature.hessian), self.group_size)
         factors = curvature.factors(1, self.damping, order)
         swept = sweep(
-            weight[:, order], factors, Integers(low, high), widest[:, group_order], MULTIPLIERS[self.bits], tick,
+            weight[:, order], factors, Integers(low, high), widest[:, group_order], MULTIPLIERS, tick,
             self.scale_dtype,
         )  # fmt: skip
         codes, scales = torch.empty_like(weight, dtype=torch.int8), torch.empty_like(widest)
@@ -132,8 +137,8 @@ class IntGroups(Scheme):
         turned = "" if self.rotation_seed is None else ", rotated inputs"
         ours = f"quantgate `{FORMAT}`" + (f" ({TABLES_FILE} holds the rotation's signs)" if turned else "")
         return CardWords(
-            method="GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, several scales "
-            f"tried for each row and group{turned}",
+            method="GPTQ ([arXiv 2210.17323](https://arxiv.org/abs/2210.17323)), static act-order, searched "
+            f"scales{turned}",
             weights=f"{width}-bit integers, symmetric, {kind} scale per {self.group_size} inputs ({bits:g} bits each)",
             activations=f"not quantized (W{width}A16)",
             format=f"compressed-tensors `{FORMAT}`" if self.stock else ours,

@@ -1,14 +1,16 @@
-"""Calibration text and tokens."""
+"""Calibration tokens: which text gives how many sequences, and in which order."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from quantizers.calibration import calibration_tokens, own_tokenizer, read_documents
+from quantizers.calibration import calibration_tokens, own_tokenizer, shares
 from quantizers.errors import QuantizeError
-from quantizers.recipe import Calibration
+from quantizers.recipe import Calibration, Source
 
 
 class Letters:
@@ -23,9 +25,12 @@ class Letters:
         return begin + [ord(c) for c in text]
 
 
+def text_of(tokens: torch.Tensor) -> list[str]:
+    """Each sequence of `Letters` as text."""
+    return ["".join(map(chr, row)) for row in tokens.tolist()]
+
+
 def test_shipped_texts_are_all_used() -> None:
-    documents = read_documents(None)
-    assert len(documents) >= 6 and all(documents.values())
     tokens = calibration_tokens(Letters(), Calibration(samples=12, length=64))
     assert tokens.shape == (12, 64) and tokens.dtype == torch.int64
     assert any(0x3040 < t < 0x30FF for t in tokens.flatten().tolist())  # kana: Japanese had its turn
@@ -41,7 +46,6 @@ def test_same_tokens_every_time_and_another_seed_other_tokens() -> None:
 def test_documents_are_cut_without_overlap(tmp_path: Path) -> None:
     file = tmp_path / "one.txt"
     file.write_text("abcdefgh\n%%\n\n%%\n%% not a separator\nx", encoding="utf-8")
-    assert read_documents(file) == {"one.txt": ["abcdefgh", "%% not a separator\nx"]}
     tokens = calibration_tokens(Letters(), Calibration(samples=3, length=8, file=file))
     joined = "".join(map(chr, tokens.flatten().tolist()))
     assert joined in "%% not a separator\nx\0abcdefgh\0" or joined in "abcdefgh\0%% not a separator\nx\0"
@@ -52,10 +56,97 @@ def test_sequences_begin_as_the_tokenizer_begins_texts() -> None:
     assert tokens[:, 0].tolist() == [1] * 6 and 1 not in tokens[:, 1:]
 
 
-def test_json_lines(tmp_path: Path) -> None:
+def test_the_tokens_of_the_shipped_mix_have_not_changed() -> None:
+    """The demo's figures, and checkpoints that others made again, depend on them."""
+    tokens = calibration_tokens(Letters(), Calibration())
+    assert hashlib.sha256(tokens.numpy().tobytes()).hexdigest()[:16] == "8c9232a88fc2d74e"
+    runs_out = calibration_tokens(Letters(bos=1), Calibration(samples=300, length=64, seed=3))
+    assert hashlib.sha256(runs_out.numpy().tobytes()).hexdigest()[:16] == "eb21c21a716aa279"
+
+
+@pytest.mark.parametrize(
+    ("samples", "weights", "held", "expected"),
+    [
+        (32, [1, 1, 1, 1, 1, 1], [None] * 6, [6, 6, 5, 5, 5, 5]),
+        (10, [4, 3, 3], [None] * 3, [4, 3, 3]),
+        (10, [0.1, 0.2, 0.3], [None] * 3, [2, 3, 5]),
+        (1, [1, 5], [None] * 2, [0, 1]),
+        (12, [1, 1, 1], [9, 2, 9], [5, 2, 5]),
+        (12, [3, 1, 1], [4, 9, 9], [4, 4, 4]),
+        (12, [3, 1, 1], [4, None, 0], [4, 8, 0]),
+        (12, [1, 1], [3, 4], [3, 4]),
+    ],
+)
+def test_shares(samples: int, weights: list[float], held: list[int | None], expected: list[int]) -> None:
+    assert shares(samples, weights, held) == expected
+
+
+def files(folder: Path, **letters: str) -> dict[str, Path]:
+    """A text of one letter for each name."""
+    made = {name: folder / f"{name}.txt" for name in letters}
+    for name, letter in letters.items():
+        made[name].write_text(letter * 400)
+    return made
+
+
+def test_weights_decide_the_share_and_the_turns(tmp_path: Path) -> None:
+    made = files(tmp_path, one="a", two="b")
+    sources = (Source(file=made["one"], weight=3), Source(file=made["two"]))
+    tokens = calibration_tokens(Letters(), Calibration(samples=8, length=16, sources=sources))
+    assert "".join(text[0] for text in text_of(tokens)) == "abaaabaa"
+
+
+def test_a_shipped_text_that_runs_out_leaves_its_turns_to_the_others(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("\1" * 64 * 280)
+    settings = Calibration(samples=300, length=64, sources=(Source(shipped="chat", language="zh"), Source(file=file)))
+    tokens = calibration_tokens(Letters(), settings)
+    assert 220 < int((tokens == 1).all(dim=1).sum()) < 280
+
+
+def test_a_source_of_ones_own_that_is_too_short_is_an_error_and_says_what_it_holds(tmp_path: Path) -> None:
+    made = files(tmp_path, one="a", two="b")
+    sources = (Source(file=made["one"], weight=9), Source(file=made["two"]))
+    with pytest.raises(QuantizeError, match=r"needs 36 x 16 tokens, but one.txt holds 25 x 16: .* lower its weight"):
+        calibration_tokens(Letters(), Calibration(samples=40, length=16, sources=sources))
+
+
+def test_no_document_is_used_twice(tmp_path: Path) -> None:
     file = tmp_path / "some.jsonl"
-    file.write_text("\n".join(json.dumps({"text": t, "id": 3}) for t in ("one", "  ", "two\u2028three")) + "\n")
-    assert read_documents(file) == {"some.jsonl": ["one", "two\u2028three"]}
+    rows = [{"text": letter * 40, "language": "en"} for letter in "abcd"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    sources = (Source(file=file, language="en"), Source(file=file))
+    with pytest.raises(QuantizeError, match=r"needs 2 x 40 tokens, but some.jsonl holds 1 x 40"):
+        calibration_tokens(Letters(), Calibration(samples=5, length=40, sources=sources))
+    tokens = calibration_tokens(Letters(), Calibration(samples=4, length=40, sources=sources[1:]))
+    assert sorted({letter for text in text_of(tokens) for letter in text}) == ["\0", "a", "b", "c", "d"]
+
+
+class Chat(Letters):
+    """With a chat template that drops the thinking of old answers, begins with a token of its own and ends with one."""
+
+    chat_template = "{{ '</think>' }}"
+
+    def apply_chat_template(
+        self, messages: list[dict[str, Any]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        said = "".join(f"<{m['role']}>{m['content']}\0" for m in messages)
+        return "\1" + said + ("<assistant>" if add_generation_prompt else "")
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+
+def test_conversations_are_begun_and_ended_once(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    asked, answer = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
+    thought = answer | {"reasoning_content": "2 and 2"}
+    file.write_text(json.dumps({"messages": [asked, answer, asked, thought]}) + "\n")
+    whole = "\1<user>2+2?\0<assistant>4\0<user>2+2?\0<assistant><think>\n2 and 2\n</think>\n\n4\0"
+    settings = Calibration(samples=1, length=len(whole), file=file)
+    assert text_of(calibration_tokens(Chat(bos=1), settings)) == [whole]
+    file.write_text(json.dumps({"text": whole}) + "\n")  # as traces are stored
+    assert text_of(calibration_tokens(Chat(bos=1), settings)) == [whole]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +156,7 @@ def test_json_lines(tmp_path: Path) -> None:
         ("a.txt", b"  \n%%\n", "holds no text"),
         ("a.txt", b"\xff\xfe\xff", "is not UTF-8"),
         ("a.jsonl", b'{"text": "fine"}\n{"txt": 1}\n', "line 2: not a JSON object"),
+        ("a.jsonl", b'{"messages": [{"role": "user"}]}\n', "line 1: not a JSON object with a .text. or chat"),
         ("a.jsonl", b'{"text": 5}\n', "line 1: not a JSON object"),
         ("a.jsonl", b"[1]\n", "line 1: not a JSON object"),
         ("a.bin", b"x", "must end in .txt or .jsonl"),
@@ -80,15 +172,16 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes | None, message: st
     assert "\n" not in str(caught.value)
 
 
-def test_the_default_fits_any_tokenizer() -> None:
-    """The default must be there even for a tokenizer of 4.2 characters per token (1.5 for CJK)."""
+@pytest.mark.parametrize("sources", [(), ("en", "ja", "zh", "code", "chat", "reasoning")])
+def test_the_default_fits_any_tokenizer(sources: tuple[str, ...]) -> None:
+    """Default samples must be there even for a tokenizer of 4.2 characters per token (1.5 for CJK)."""
 
     class Dense(Letters):
         def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
             ascii_letters = sum(c.isascii() for c in text)
             return [7] * int(ascii_letters / 4.2 + (len(text) - ascii_letters) / 1.5)
 
-    settings = Calibration()
+    settings = Calibration.model_validate({"sources": sources})
     assert calibration_tokens(Dense(), settings).shape == (settings.samples, settings.length)
 
 

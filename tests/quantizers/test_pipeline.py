@@ -114,7 +114,9 @@ def test_layers_see_what_earlier_quantized_layers_give(
         model(calibration_tokens(own_tokenizer(tiny_model), tiny_recipe.calibration))
     rows = torch.cat(seen)
     weight = read_tensor(original.tensors[f"{linear}.weight"])
-    parts = IntGroups(4, 32, tiny_recipe.damping).quantize(weight.float(), Curvature(2 * rows.T @ rows), lambda: None)
+    parts = IntGroups(4, 32, tiny_recipe.damping_of("int4")).quantize(
+        weight.float(), Curvature(2 * rows.T @ rows), lambda: None
+    )
     stored = read_tensor(checkpoint.tensors[f"{linear}.weight_scale"])
     assert (stored == parts["scales"].to(torch.bfloat16)).float().mean() > 0.95
     ours = unpack(read_tensor(checkpoint.tensors[f"{linear}.weight_packed"]), 4)
@@ -308,7 +310,7 @@ def test_a_hopeless_hessian_names_the_layer(
     def broken(*_: object) -> None:
         raise HessianError("the Hessian stays singular")
 
-    monkeypatch.setattr(int_groups, "sweep", broken)
+    monkeypatch.setattr(int_groups, "gptq", broken)
     with pytest.raises(
         QuantizeError, match=r"model.layers.0.self_attn.q_proj: the Hessian stays singular: raise damping"
     ):

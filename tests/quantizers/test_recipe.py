@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from quantizers.card import calibration_words
 from quantizers.errors import QuantizeError
-from quantizers.recipe import Recipe, load_recipe
+from quantizers.recipe import Calibration, Recipe, Source, load_recipe
 
 
 def test_the_built_in_recipe() -> None:
@@ -41,6 +42,30 @@ def test_yaml(tmp_path: Path) -> None:
     assert recipe.ignores("model.layers.0.mlp.down_proj")
 
 
+def test_sources(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    source = {"dataset": "a/b", "revision": "0" * 40, "language": "ja", "weight": 2}
+    file.write_text(f"name: mine\ncalibration: {{sources: [en, my.jsonl, {source}, {{traces: 8, weight: 0.5}}]}}\n")
+    settings = load_recipe(file).calibration
+    assert settings.sources == (
+        Source(shipped="en"),
+        Source(file=tmp_path / "my.jsonl"),
+        Source.model_validate(source),
+        Source(traces=8, weight=0.5),
+    )
+    assert settings.files == [tmp_path / "my.jsonl"]
+    assert calibration_words(settings) == (
+        "shipped en (weight 1), my.jsonl (weight 1), a/b (train, text) at 000000000000 [ja] (weight 2), "
+        "8 traces of the model itself (weight 0.5)"
+    )
+    assert calibration_words(Calibration(file=Path("x/my.txt"))) == "my.txt"
+
+
+def test_damping_is_the_tiers_own_unless_named() -> None:
+    assert [load_recipe("w4a16").damping_of(tier) for tier in ("int4", "vq2")] == [0.05, 0.01]
+    assert Recipe(name="a", damping=0.1).damping_of("vq2") == 0.1
+
+
 def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: Path) -> None:
     base = Recipe(name="a")
     changes: list[dict[str, object]] = [
@@ -49,8 +74,14 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
         {"group_size": 64},
         {"ignore": []},
         {"calibration": {"seed": 1}},
+        {"calibration": {"sources": ["en"]}},
+        {"calibration": {"sources": [{"traces": 4}]}},
     ]
     assert base.digest() == Recipe.model_validate({"name": "a", "calibration": {"file": "/x/y.txt"}}).digest()
+    mine, other = (
+        Recipe.model_validate({"name": "a", "calibration": {"sources": [f"/{folder}/y.txt"]}}) for folder in "xz"
+    )
+    assert mine.digest() == other.digest()
     for changed in changes:
         assert base.digest() != Recipe.model_validate({"name": "a"} | changed).digest(), changed
 
@@ -64,10 +95,20 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
         ("name: x\ndamping: 0\n", "damping:"),
         ("name: x\ndamping: .nan\n", "damping:"),
         ("name: x\ncalibration: {samples: 0}\n", "calibration.samples:"),
+        ("name: x\ncalibration: {file: a.txt, sources: [en]}\n", "calibration: .*make the file one of the sources"),
+        ("name: x\ncalibration: {sources: [klingon]}\n", "calibration.sources.0: .*'klingon' is unknown: use one of"),
+        ("name: x\ncalibration: {sources: [{weight: 2}]}\n", "sources.0: .*names no text: give one of"),
+        ("name: x\ncalibration: {sources: [{shipped: en, traces: 2}]}\n", "names shipped and traces: give one"),
+        ("name: x\ncalibration: {sources: [{dataset: a/b}]}\n", "a/b needs its revision, a commit"),
+        ("name: x\ncalibration: {sources: [{shipped: en, split: test}]}\n", "split is of a dataset, and shipped is"),
+        ("name: x\ncalibration: {sources: [{shipped: en, weight: 0}]}\n", "sources.0.weight:"),
+        ("name: x\ncalibration: {sources: [{shipped: en, weight: .inf}]}\n", "sources.0.weight:"),
+        ("name: x\ncalibration: {sources: en}\n", "calibration.sources:"),
         ("name: x\nignore: ['re:(']\n", "ignore: .*not a regular expression"),
         ("name: ../x\n", "name:"),
         ("[]", "must be a YAML mapping"),
         ("name: x\nrotate: online", "rotate: "),
+        ("name: x\nrotate: folded\ntwo_sided: true", "two_sided does not go with rotate: folded"),
         ("{", "cannot be read"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
     ],

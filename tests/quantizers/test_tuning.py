@@ -39,18 +39,9 @@ def quantized(tier: str, tuning: Tuning | None) -> tuple[Small, dict[str, torch.
     schemes = dict.fromkeys(linears, TIERS[tier](dict.fromkeys(linears, 128), None, 0.01))
     call = LayerCall((), {}, "layers.0", 4)
     stored = quantize_layer(
-        layer,
-        linears,
-        call,
-        schemes,
-        tuning,
-        states,
-        targets,
-        device="cpu",
-        batch=4,
-        seed=0,
-        report=lambda *_: None,
-    )
+        layer, linears, call, schemes, tuning, states, targets, None,
+        device="cpu", batch=4, seed=0, report=lambda *_: None,
+    )  # fmt: skip
     return layer, stored, float((layer(states) - targets).square().mean())
 
 
@@ -107,7 +98,7 @@ def test_long_sequences_are_tuned_in_batches_no_larger_than_those_that_ran() -> 
     linears = {name: part for name, part in module.named_modules() if isinstance(part, nn.Linear)}
     schemes = dict.fromkeys(linears, TIERS["int4"](dict.fromkeys(linears, 128), None, 0.01))
     stored = quantize_layer(
-        module, linears, LayerCall((mask,), {}, "layers.0", 2), schemes, Tuning(None, STEPS), states, states,
+        module, linears, LayerCall((mask,), {}, "layers.0", 2), schemes, Tuning(None, STEPS), states, states, None,
         device="cpu", batch=2, seed=0, report=lambda *_: None,
     )  # fmt: skip
     assert "norm.weight" in stored

@@ -1,0 +1,59 @@
+"""From the states that leave the last decoder layer to logits: everything of the model that is no decoder layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from quantizers.checkpoint import Checkpoint, one_line
+from quantizers.errors import QuantizeError
+from quantizers.modeling import Architecture, empty, fill
+
+
+@contextmanager
+def filled_head(
+    architecture: Architecture, checkpoint: Checkpoint, *, device: str, dtype: torch.dtype
+) -> Iterator[nn.Module]:
+    """The model with weights everywhere but in its decoder layers, for as long as the body runs.
+
+    Raises:
+        QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
+    """
+    model: Any = architecture.model
+    base, skip = model.base_model_prefix, architecture.prefix
+    fill(model, model.base_model, base, checkpoint, device=device, dtype=dtype, skip=skip)
+    output = model.get_output_embeddings()
+    for name, child in model.named_children():
+        if child is output and f"{name}.weight" not in checkpoint.tensors:  # tied: stored once
+            child.weight = nn.Parameter(model.get_input_embeddings().weight, requires_grad=False)
+        elif name != base:
+            fill(model, child, name, checkpoint, device=device, dtype=dtype)
+    try:
+        yield model
+    finally:
+        for child in [*model.base_model.children(), *(c for c in model.children() if c is not model.base_model)]:
+            empty(child)
+
+
+def logits_of(architecture: Architecture, tokens: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+    """Logits float32 [B, L, V] where `states` [B, L, D] leave the last layer; `tokens` [B, L] are the text.
+
+    The head must be filled. A gradient flows back to `states`.
+
+    Raises:
+        QuantizeError: the model cannot be run this way.
+    """
+    try:
+        for layer in architecture.layers:
+            layer.forward = lambda *_args, **_kwargs: states
+        logits: torch.Tensor = architecture.model(input_ids=tokens, use_cache=False).logits
+    except Exception as error:  # anything a model's forward may raise
+        raise QuantizeError(f"the model's head cannot be run alone: {one_line(error)}") from None
+    finally:
+        for layer in architecture.layers:
+            layer.__dict__.pop("forward", None)
+    return logits.to(torch.float32)
