@@ -58,7 +58,7 @@ class IntGroups(Scheme):
 
     def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
         if self.rotation_seed is None:
-            # Columns by importance across groups: the sweep below has 3 % less output error on SmolLM2, but 24 % more KL.
+            # Columns by importance across groups: the sweep below has 3 % less error on SmolLM2, but 24 % more KL.
             codes, found = gptq(weight, curvature.hessian, GPTQArgs(self.group_size, self.bits, self.damping), tick)
             return {"codes": codes, "scales": found.to(torch.float32)}
         low, high = limits(self.bits)
