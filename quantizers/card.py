@@ -12,9 +12,13 @@ from huggingface_hub import CardData, ModelCard
 
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
-from quantizers.schemes import SERVED, CardWords
+from quantizers.schemes import CardWords, served
 
 KEPT = ("embeddings, norms and all else", "as it was")
+FOLDED = (
+    "| rotation | folded into all weights before they were quantized: the hidden states, and V with O (arXiv "
+    "2404.00456); norms hand their weights to the linear layers after them |\n"
+)
 _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
@@ -22,17 +26,18 @@ _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     """Markdown with YAML front matter for the quantized form of the model in `source`."""
     words = [scheme.words() for scheme in plan.distinct().values()]
+    shared = [tag for tag in words[0].tags if all(tag in each.tags for each in words)]
     original = original_name(source)
     front: dict[str, Any] = {} if original is None else {"base_model": original}
     front |= {
         "base_model_relation": "quantized",
-        "tags": list(dict.fromkeys(["quantgate", recipe.name, *(tag for each in words for tag in each.tags)])),
+        "tags": list(dict.fromkeys(["quantgate", recipe.name, *shared])),
     }
     front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
     settings = recipe.calibration
-    text = calibration_words(settings)
+    calibration = calibration_words(settings) if plan.calibrated else "none"
     rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
@@ -46,17 +51,17 @@ A quantized form of `{original or source.name}`, made by quantgate.
 | --- | --- |
 | method | {_joined(each.method for each in words)} |
 | weights | {_joined(each.weights for each in words)} |
-| activations | {_joined(each.activations for each in words)} |
+{FOLDED if recipe.rotate == "folded" else ""}| activations | {_joined(each.activations for each in words)} |
 | format | {_joined(each.format for each in words)} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
-| calibration | {settings.samples} x {settings.length} tokens of {text}, seed {settings.seed} |
+| calibration | {calibration} |
 {rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 | part | stored as | weights | bits each |
 | --- | --- | --- | --- |
 {_parts(plan)}
-{_serving(recipe, plan)}
+{_serving(plan)}
 """
 
 
@@ -95,8 +100,11 @@ def _parts(plan: Plan) -> str:
     return "".join(f"| {n} | {t} | {w:,} | {8 * b / w:.3f} |\n" for (n, t), (w, b) in rows if w)
 
 
-def _serving(recipe: Recipe, plan: Plan) -> str:
-    if set(plan.distinct()) <= SERVED:
+def _serving(plan: Plan) -> str:
+    schemes = list(plan.distinct().values())
+    if len(schemes) == 1 and (note := schemes[0].serving(plan.shapes())) is not None:
+        return note
+    if served(plan.distinct()):
         return "Serve it with `vllm serve <this folder>`."
     return (
         "Stock servers cannot read these codes. `quantgate dequantize <this folder> --out DIR` turns them back into "

@@ -6,7 +6,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from quantizers.gptq import LARGEST_DAMPING, HessianError
+LARGEST_DAMPING = 1.0
+"""Each failed factorisation multiplies the damping by ten, up to the mean of the diagonal itself."""
+
+
+class HessianError(ValueError):
+    """The Hessian cannot be inverted, or holds NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,16 @@ class Curvature:
 
     hessian: torch.Tensor
     """2 X X^T [I, I], float32; a factor common to all of it does not matter."""
-    _factors: dict[tuple[int, float], Factors] = field(default_factory=dict, repr=False)
+    _factors: dict[tuple[int, float, tuple[int, ...]], Factors] = field(default_factory=dict, repr=False)
 
-    def factors(self, dimensions: int, damping: float) -> Factors:
-        """Its factors in blocks of `dimensions` columns; see `factors_of`."""
-        key = (dimensions, damping)
+    def factors(self, dimensions: int, damping: float, order: torch.Tensor | None = None) -> Factors:
+        """Its factors in blocks of `dimensions` columns, which come in this `order` [I]; see `factors_of`."""
+        key = (dimensions, damping, () if order is None else tuple(order.tolist()))
         if key not in self._factors:
-            self._factors[key] = factors_of(self.hessian, dimensions, damping)
+            hessian = self.hessian if order is None else self.hessian[order][:, order]
+            self._factors[key] = factors_of(hessian, dimensions, damping)
         return self._factors[key]
+
+
+NONE = Curvature(torch.empty(0, 0))
+"""For schemes that need none."""

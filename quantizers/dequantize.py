@@ -30,7 +30,7 @@ from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, wri
 def dequantize(folder: Path, out: Path) -> Path:
     """Write the model in `folder` as plain bf16 into the new folder `out`, shard by shard, and return `out`.
 
-    The checkpoint is one of ours, or of the AQLM project's format whoever made it.
+    The checkpoint is one of ours, or in a public layout that we read, whoever made it: see `own_settings`.
 
     Raises:
         QuantizeError: the checkpoint is of neither, is of another version, or contradicts itself; `out` exists; the
@@ -61,12 +61,12 @@ def dequantize(folder: Path, out: Path) -> Path:
 
 
 def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Codebooks and signs beside the shards, the codebooks held against the hash in the config."""
-    name = str(settings.get("tables"))
-    if Path(name).name != name:
-        raise QuantizeError(f"{folder}: the tables lie outside of the folder ({name[:80]}): refused")
-    # Tiers whose Linears have codebooks of their own need none.
-    tables = {info.name: read_tensor(info) for info in read_header(folder / name)} if (folder / name).is_file() else {}
+    """Codebooks and signs beside the shards, if there are any, the codebooks held against the hash in the config."""
+    name, tables = settings.get("tables"), {}
+    if name is not None:
+        if Path(str(name)).name != name:
+            raise QuantizeError(f"{folder}: the tables lie outside of the folder ({str(name)[:80]}): refused")
+        tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
     try:
         tiers, used = settings["tiers"], {settings["default_tier"], *settings["modules"].values()}
         books = {tiers[t]["table"]: tiers[t]["codebook"]["sha256"] for t in used if "table" in tiers[t]}

@@ -15,20 +15,16 @@ from dataclasses import dataclass
 
 import torch
 
+from quantizers.curvature import LARGEST_DAMPING, HessianError
+
 # Below this a weight is nothing in bf16 arithmetic, and a scale would start to underflow.
 SMALLEST_SCALE = 1e-10
-# Each failed factorisation multiplies the damping by ten, up to the mean of the diagonal itself.
-LARGEST_DAMPING = 1.0
 # Rows are searched in pieces of about this many weights, which keeps the temporaries in the cache.
 CHUNK_WEIGHTS = 1 << 18
 # Below this many weights torch runs an operation on one thread. The sweep has very many tiny operations, and
 # waking a second thread for each makes it ten times slower on a machine that is busy with something else.
 SERIAL_WEIGHTS = 1 << 15
 LARGEST_BLOCK = 128
-
-
-class HessianError(ValueError):
-    """The Hessian cannot be inverted, or holds NaN or infinity."""
 
 
 @dataclass(frozen=True)

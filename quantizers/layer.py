@@ -8,9 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from quantizers.curvature import Curvature
+from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
-from quantizers.gptq import HessianError
 from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessian_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
@@ -64,8 +63,9 @@ def quantize_layer(
         hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report), weights)
         for scheme in dict.fromkeys(schemes[name] for name in names):
             members = [name for name in names if schemes[name] == scheme]
-            outputs = [sides[name].hessian for name in members] if sides else None
-            _quantize_group(layer, members, hessian, outputs, partial(report, "columns", number, len(groups)))
+            outputs = [sides[name].hessian for name in members] if sides and not scheme.data_free else None
+            for together in [[name] for name in members] if scheme.data_free else [members]:
+                _quantize_group(layer, together, hessian, outputs, partial(report, "columns", number, len(groups)))
         if tuning and targets is not None and tuning.between and layer.whole:
             report("tuning", number, len(groups))
             tune(layer, tuning.between, states, targets, device, seed + number)

@@ -20,8 +20,18 @@ from torch import nn
 
 from quantizers.calibration import calibration_tokens, own_tokenizer
 from quantizers.card import model_card
-from quantizers.checkpoint import CONFIG_FILE, DTYPES, Checkpoint, fingerprint, open_checkpoint
+from quantizers.checkpoint import (
+    CONFIG_FILE,
+    DTYPES,
+    Checkpoint,
+    TensorInfo,
+    fingerprint,
+    open_checkpoint,
+    read_tensor,
+)
+from quantizers.curvature import NONE
 from quantizers.errors import QuantizeError
+from quantizers.folding import FINAL_NORM, Folding, fold, folding_of
 from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
@@ -33,7 +43,7 @@ from quantizers.side_files import copy_side_files
 from quantizers.soundness import require_sound
 from quantizers.tuning import METHODS
 from quantizers.work_folder import States, WorkFolder, open_work
-from quantizers.writing import Entry, copy_entry, named, write_index, write_shard, write_text
+from quantizers.writing import Entry, copy_entry, named, tensor_entry, write_index, write_shard, write_text
 
 BATCH_TOKENS = 4096
 
@@ -51,6 +61,8 @@ class Conversion:
     dtype: torch.dtype
     batch: int
     """Sequences that run through a layer at once."""
+    folding: Folding | None
+    """Rotations that are folded into the weights."""
 
 
 def quantize(
@@ -80,8 +92,11 @@ def quantize(
     report("load", 0, 1)
     checkpoint = open_checkpoint(model)
     architecture = build(checkpoint)
+    folding = folding_of(architecture) if recipe.rotate == "folded" else None
     plan = make_plan(checkpoint, architecture, recipe)
-    if tokens is None:
+    if not plan.calibrated:
+        tokens = torch.empty(1, 0, dtype=torch.long)
+    elif tokens is None:
         tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
@@ -95,9 +110,13 @@ def quantize(
     streams = 2 if _walks_beside(recipe) else 1
     batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
     kept = 2 * streams + (1 + len(architecture.layers) // 2 if recipe.two_sided else 0)  # gradients are kept in bf16
-    job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch_size(*tokens.shape))
+    batch = batch_size(*tokens.shape) if plan.calibrated else 1
+    job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch, folding)
     with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
-        _quantize_layers(job, tokens, work)
+        if plan.calibrated:
+            _quantize_layers(job, tokens, work)
+        else:
+            _round_layers(job, work)
         _finish(job, work)
         work.publish(out)
     return out
@@ -105,7 +124,7 @@ def quantize(
 
 def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) -> None:
     """Quantize and write the decoder layers that `work` does not have yet; `tokens` [N, L] calibrate them."""
-    layers, prefix, total = job.architecture.layers, job.architecture.prefix, len(job.architecture.layers)
+    layers, total = job.architecture.layers, len(job.architecture.layers)
     job.report("layer", work.layers_done, total)
     if work.layers_done == total:
         return
@@ -121,19 +140,50 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
         states = States(hidden, hidden.clone() if _walks_beside(job.recipe) else None)
     for index in range(work.layers_done, total):
         layer, call = layers[index], calls[index]
-        fill(
-            job.architecture.model,
-            layer,
-            f"{prefix}.{index}",
-            job.checkpoint,
-            device=job.device,
-            dtype=job.dtype,
-        )
+        _fill_layer(job, index)
         gradient = BackwardPass(work.folder).load(index) if job.recipe.two_sided else None
         write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call, gradient))
         empty(layer)
         work.finish_layer(None if index + 1 == total else states)
         job.report("layer", index + 1, total)
+
+
+def _round_layers(job: Conversion, work: WorkFolder) -> None:
+    """Quantize and write the decoder layers that `work` does not have yet, where no scheme needs a calibration."""
+    layers, total = job.architecture.layers, len(job.architecture.layers)
+    job.report("layer", work.layers_done, total)
+    for index in range(work.layers_done, total):
+        _fill_layer(job, index)
+        stored: dict[str, torch.Tensor] = {}
+        for name, linear in _linears(job, index).items():
+            scheme = job.plan.schemes[f"{job.architecture.prefix}.{index}.{name}"]
+            parts = scheme.quantize(linear.weight.detach(), NONE, partial(job.report, "columns", index, total))
+            stored |= {f"{name}.{key}": value for key, value in scheme.tensors(parts).items()}
+        write_shard(work.model / job.plan.shard_name(index), _entries(job, index, stored))
+        empty(layers[index])
+        work.finish_layer(None)
+        job.report("layer", index + 1, total)
+
+
+def _fill_layer(job: Conversion, index: int) -> None:
+    """Give a decoder layer its weights, and fold the rotations into them."""
+    layer, name = job.architecture.layers[index], f"{job.architecture.prefix}.{index}"
+    fill(job.architecture.model, layer, name, job.checkpoint, device=job.device, dtype=job.dtype)
+    if job.folding is None:
+        return
+    fold(layer, job.folding)
+    targets = {f"{target}.weight" for target in _linears(job, index)}
+    for key, parameter in layer.named_parameters():
+        dtype = DTYPES[job.checkpoint.tensors[f"{name}.{key}"].dtype][0]
+        if key not in targets and dtype is not None:  # what is stored without codes is rounded once, here
+            parameter.data.copy_(parameter.data.to(dtype))
+
+
+def _linears(job: Conversion, index: int) -> dict[str, nn.Linear]:
+    """The Linears to quantize in a decoder layer, by their names inside it."""
+    layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
+    modules = {name: layer.get_submodule(name) for name in (n.removeprefix(prefix) for n in job.plan.targets[index])}
+    return {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
 
 
 def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
@@ -153,6 +203,7 @@ def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple
     if all_batches:
         rest = [capture_calls(job.architecture, batch)[0].cpu() for batch in batches[1:]]
         hidden = torch.cat([first.cpu(), *rest])
+        hidden = hidden if job.folding is None else job.folding.turned(hidden)
     for child in base.children():
         empty(child)
     return hidden, calls
@@ -171,9 +222,7 @@ def _quantize_layer(
     `gradient` [N, L, D] is at the original layer's outputs, for two-sided compensation.
     """
     layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
-    named_modules = {name.removeprefix(prefix): name for name in job.plan.targets[index]}
-    modules = {name: layer.get_submodule(name) for name in named_modules}
-    linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
+    linears = _linears(job, index)
     last = index + 1 == len(job.architecture.layers)
     sides = None
     if states.original is not None:
@@ -182,26 +231,37 @@ def _quantize_layer(
         _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
     stored: dict[str, torch.Tensor] = {}
     if linears:
-        schemes = {name: job.plan.schemes[full] for name, full in named_modules.items()}
+        schemes = {name: job.plan.schemes[f"{prefix}{name}"] for name in linears}
         stored = quantize_layer(
             layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
             device=job.device, batch=job.batch, seed=index, report=job.report,
         )  # fmt: skip
     infos = {info.name: info for info in job.plan.layer_tensors[index]}
     for name, tensor in stored.items():
+        if name.removesuffix(".weight") in linears:
+            continue
         info = infos.get(f"{prefix}{name}")
         if info is not None and (dtype := DTYPES[info.dtype][0]) is not None:  # tuned norms and biases keep their dtype
             stored[name] = tensor.to(dtype)
             layer.get_parameter(name).data.copy_(stored[name])
     if not last:
         _advance(job, layer, states.quantized, call)
-    written = [copy_entry(info) for name, info in infos.items() if name not in _replaced(prefix, linears, stored)]
+    return _entries(job, index, stored)
+
+
+def _entries(job: Conversion, index: int, stored: dict[str, torch.Tensor]) -> list[Entry]:
+    """What is written of a layer: what is `stored` of its Linears, and the rest as it was or as it was folded."""
+    layer, prefix = job.architecture.layers[index], f"{job.architecture.prefix}.{index}."
+    replaced = {f"{prefix}{name}.weight" for name in _linears(job, index)} | {f"{prefix}{name}" for name in stored}
+    rest = [info for info in job.plan.layer_tensors[index] if info.name not in replaced]
+    folded = {} if job.folding is None else {f"{prefix}{name}": p for name, p in layer.named_parameters()}
+    written = []
+    for info in rest:
+        dtype = DTYPES[info.dtype][0]
+        written.append(
+            tensor_entry(info.name, folded[info.name].to(dtype)) if info.name in folded else copy_entry(info)
+        )
     return [*written, *named({f"{prefix}{name}": tensor for name, tensor in stored.items()})]
-
-
-def _replaced(prefix: str, linears: dict[str, nn.Linear], stored: dict[str, torch.Tensor]) -> set[str]:
-    """Full names of the old tensors that are not written as they were."""
-    return {f"{prefix}{name}.weight" for name in linears} | {f"{prefix}{name}" for name in stored}
 
 
 def _advance(job: Conversion, layer: nn.Module, states: torch.Tensor, call: LayerCall) -> None:
@@ -218,7 +278,7 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
     layers = len(plan.layer_tensors)
     for number, infos in enumerate(plan.other_tensors):
         report("copy", number, len(plan.other_tensors))
-        write_shard(work.model / plan.shard_name(layers + number), map(copy_entry, infos))
+        write_shard(work.model / plan.shard_name(layers + number), (_outside(job, info) for info in infos))
     names = [plan.shard_name(i) for i in range(layers + len(plan.other_tensors))]
     write_index(work.model, [work.model / name for name in names])
     tables: dict[str, torch.Tensor] = {}
@@ -228,10 +288,18 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
     if tables:
         write_shard(work.model / TABLES_FILE, named(tables))
     copy_side_files(checkpoint.folder, work.model)
-    config = {**checkpoint.config, "quantization_config": quantization_config(plan.schemes, plan.ignore)}
+    untied = {} if job.folding is None else {"tie_word_embeddings": False}
+    settings = quantization_config(plan.schemes, plan.ignore)
+    config = {**checkpoint.config, **untied, "quantization_config": settings}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     write_text(work.model / "README.md", model_card(checkpoint.folder, job.recipe, plan))
     report("copy", len(plan.other_tensors), len(plan.other_tensors))
+
+
+def _outside(job: Conversion, info: TensorInfo) -> Entry:
+    if job.folding is None:
+        return copy_entry(info)
+    return job.folding.entry(info, read_tensor(job.checkpoint.tensors[FINAL_NORM]).to(job.dtype))
 
 
 def batch_size(samples: int, length: int) -> int:

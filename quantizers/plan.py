@@ -10,9 +10,11 @@ from torch import nn
 
 from quantizers.checkpoint import Checkpoint, TensorInfo
 from quantizers.errors import QuantizeError
+from quantizers.folding import untied
 from quantizers.modeling import Architecture, linear_names
 from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS, Scheme
+from quantizers.tuning import METHODS
 
 # vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
 FUSED = (
@@ -36,6 +38,8 @@ class Plan:
     """Stored tensors by decoder layer; layer i becomes shard i."""
     other_tensors: list[list[TensorInfo]]
     """Stored tensors outside the decoder layers, by shard."""
+    calibrated: bool
+    """Does anything ask for activations? Where all is data-free and nothing is tuned, no text runs."""
 
     def shard_name(self, index: int) -> str:
         """File name of shard `index`: first the layers, then the others."""
@@ -48,6 +52,11 @@ class Plan:
             scheme = self.schemes.get(info.name.removesuffix(".weight"))
             total += scheme.nbytes(*info.shape) if scheme and info.name.endswith(".weight") else info.nbytes
         return total
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """[O, I] of each target by its full name."""
+        infos = {info.name.removesuffix(".weight"): info.shape for group in self.layer_tensors for info in group}
+        return {name: infos[name] for name in self.schemes}
 
     def distinct(self) -> dict[str, Scheme]:
         """The schemes in use by tier."""
@@ -90,7 +99,8 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
         schemes,
         _ignored(checkpoint, architecture, set(names), pattern),
         layer_tensors,
-        _split(others),
+        _split(others if recipe.rotate == "none" else untied(architecture, others)),
+        METHODS[recipe.tune] is not None or not all(scheme.data_free for scheme in schemes.values()),
     )
 
 

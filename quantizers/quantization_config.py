@@ -1,6 +1,6 @@
 """The `quantization_config` of a quantized model: a stock server's where one scheme has one, else ours.
 
-Ours, for codes in two tiers:
+Ours, for codes in two tiers (`tables` is null where no tier stores any):
 
     {"quant_method": "quantgate", "format_version": 1, "tables": "quantgate_tables.safetensors",
      "tiers": {"vq2": {"format": "vq", ...}, "vq3": {"format": "vq", ...}},
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantgate_kernels.formats import aqlm
+from quantgate_kernels.formats import aqlm, fp8_block, pack_quantized
 
 from quantizers.schemes.base import TABLES_FILE, Scheme
 
@@ -34,7 +34,7 @@ def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) ->
     return {
         "quant_method": METHOD,
         "format_version": FORMAT_VERSION,
-        "tables": TABLES_FILE,
+        "tables": TABLES_FILE if any(s.rotation_seed is not None or s.tables([]) for s in tiers.values()) else None,
         "tiers": {tier: tiers[tier].entry() for tier in sorted(tiers)},
         "default_tier": default,
         "modules": {name: scheme.tier for name, scheme in schemes.items() if scheme.tier != default},
@@ -43,19 +43,38 @@ def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) ->
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as ours: those of a whole model in the AQLM project's format become one tier, all others stay."""
-    if settings.get("quant_method") != aqlm.FORMAT:
+    """Settings as ours: a whole model in one of the public layouts that we read becomes one tier, all others stay.
+
+    Those are the AQLM project's, DeepSeek's block fp8, and compressed-tensors' packed integers of one width.
+    """
+    tier = _public_tier(settings)
+    if tier is None:
         return dict(settings)
-    usual = aqlm.AQLMLayout(books=1, bits=16).settings()  # what transformers takes where a config is silent
-    tier = {**usual, **settings, "format": aqlm.FORMAT, "rotation": None}
+    name = tier["format"]
     return {
         "quant_method": METHOD,
         "format_version": FORMAT_VERSION,
-        "tables": TABLES_FILE,
-        "tiers": {aqlm.FORMAT: tier},
-        "default_tier": aqlm.FORMAT,
+        "tables": None,
+        "tiers": {name: tier | {"rotation": None}},
+        "default_tier": name,
         "modules": {},
     }
+
+
+def _public_tier(settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    method = settings.get("quant_method")
+    if method == aqlm.FORMAT:
+        usual = aqlm.AQLMLayout(books=1, bits=16).settings()  # what transformers takes where a config is silent
+        return {**usual, **settings, "format": aqlm.FORMAT}
+    if method == "fp8" and settings.get("weight_block_size") == [fp8_block.BLOCK] * 2:
+        return {"format": fp8_block.FORMAT}
+    groups = settings.get("config_groups")
+    if method == "compressed-tensors" and isinstance(groups, dict) and len(groups) == 1:
+        weights = next(iter(groups.values())).get("weights") or {}
+        plain = weights.get("type") == "int" and weights.get("symmetric") and not settings.get("transform_config")
+        if settings.get("format") == pack_quantized.FORMAT and plain:
+            return {"format": pack_quantized.FORMAT, "bits": weights.get("num_bits")}
+    return None
 
 
 def tier_of(module: str, settings: Mapping[str, Any]) -> str:

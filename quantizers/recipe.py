@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -163,6 +163,8 @@ class Recipe(BaseModel):
     decides."""
     group_size: int | None = None
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
+    rotate: Literal["none", "folded"] = "none"
+    """Rotations that are folded into the weights before they are quantized (quantizers/folding.py)."""
     tune: str = "none"
     """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
     two_sided: bool = False
@@ -209,6 +211,12 @@ class Recipe(BaseModel):
                     raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return patterns
 
+    @model_validator(mode="after")
+    def _gradients_are_in_one_basis(self) -> Recipe:
+        if self.two_sided and self.rotate != "none":
+            raise ValueError("two_sided does not go with rotate: folded yet: leave one of them out")
+        return self
+
     def ignores(self, module: str) -> bool:
         """Whether the module of this full name stays as it is."""
         return any(_fits(pattern, module) for pattern in self.ignore)
@@ -233,9 +241,11 @@ def _fits(pattern: str, module: str) -> bool:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
+    "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
     "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
     "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2", "tune": "blocks", "two_sided": True},
     "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "tune": "blocks", "two_sided": True},
+    "fp8-block": {"name": "fp8-block", "tier": "fp8"},
 }
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from quantizers.recipe import Recipe
 
 NOT_SERVED = (
-    "vLLM cannot serve codes of a codebook yet; gate what `quantgate dequantize` makes of them, or attach to a server "
+    "vLLM cannot serve these codes yet; gate what `quantgate dequantize` makes of them, or attach to a server "
     "that can with --candidate-url and --reference-url"
 )
 
@@ -78,11 +78,11 @@ def quantized(model: Path, recipe_name: str, reporter: Reporter, policy: Policy 
     from quantizers.checkpoint import fingerprint, open_checkpoint
     from quantizers.errors import QuantizeError
     from quantizers.recipe import load_recipe
-    from quantizers.schemes import SERVED
+    from quantizers.schemes import served
 
     try:
         recipe = load_recipe(recipe_name)
-        if not {recipe.tier, *recipe.tiers.values()} <= SERVED:
+        if not served({recipe.tier, *recipe.tiers.values()}):
             raise BadInput(f"recipe {recipe.name}: {NOT_SERVED}")
         recipe = _with_traces(recipe, model, policy or load_policy("demo").policy, reporter)
         what = [fingerprint(open_checkpoint(model)), recipe.digest(), files_digest(recipe.calibration), _code_sha256()]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
-from quantizers.schemes import additive, int_groups, trellis, vq
+from quantizers.schemes import additive, fp8_block, int_groups, trellis, vq
 from quantizers.schemes.base import CardWords, Parts, Scheme
 
 TIERS: dict[str, Callable[..., Scheme]] = {
-    "int4": partial(int_groups.for_model, 4),
+    "int2": partial(int_groups.for_model, 2, False),
+    "int3": partial(int_groups.for_model, 3, False),
+    "int4": partial(int_groups.for_model, 4, False),
+    "int8": partial(int_groups.for_model, 8, False),
+    "int4-rotated": partial(int_groups.for_model, 4, True),
+    "fp8": fp8_block.for_model,
     "trellis2": partial(trellis.for_model, "trellis2", 2, 16),
     "trellis2-l12": partial(trellis.for_model, "trellis2-l12", 2, 12),
     "trellis3": partial(trellis.for_model, "trellis3", 3, 16),
@@ -28,7 +33,13 @@ TIERS: dict[str, Callable[..., Scheme]] = {
 A trellis has 2^16 states, or 2^12 (-l12) in a tenth of the time: minutes instead of hours without a GPU.
 """
 
-SERVED = frozenset({"int4"})
-"""Tiers that stock vLLM serves."""
+SERVED = frozenset({"int4", "int8", "fp8"})
+"""Tiers that stock vLLM 0.32 serves where a model has one of them alone: int4 on a CPU too, the others on a GPU."""
 
-__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme"]
+
+def served(tiers: Collection[str]) -> bool:
+    """Does stock vLLM serve a model whose Linears have these tiers?"""
+    return len(set(tiers)) == 1 and set(tiers) <= SERVED
+
+
+__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme", "served"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,13 @@ from quantizers.curvature import Curvature
 TABLES_FILE = "quantgate_tables.safetensors"
 """What is stored once for the whole model lies beside the shards, in no index: servers find it by the config."""
 
+ROTATION_SEED = 7
+"""Of the signs, for every tier that rotates: a model's inputs of one width are turned once for all of them."""
+
 Parts = dict[str, torch.Tensor]
-"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it; in
-schemes that are not `tall`, tensors of the whole weight (its codebooks) may be there too.
-`scales` [O, G], float32, is always there: the scale of each row and group of I/G neighbouring inputs."""
+"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it.
+`scales` [O, G], float32, is always there: the scale of each row and group of I/G neighbouring inputs. Schemes that are
+not `tall` or are `data_free` may have other tensors and rows: their weights come one by one."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ class Scheme(ABC):
     """Rows do not know of each other: Linears with one Hessian come as one tall weight. False: each comes alone."""
     scale_dtype: torch.dtype = torch.float16
     """In which scales are stored."""
+    data_free: bool = False
+    """Does it quantize without a Hessian? Then each weight comes alone, and where nothing else asks for a calibration
+    there is none."""
 
     @abstractmethod
     def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
@@ -94,6 +100,13 @@ class Scheme(ABC):
     @abstractmethod
     def words(self) -> CardWords:
         """What the model card says."""
+
+    def serving(self, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+        """What the card says of serving a model with this scheme alone, where that is not a matter of the tier.
+
+        `shapes` are [O, I] of its Linears by full name.
+        """
+        return None
 
     def tables(self, widths: Sequence[int]) -> dict[str, torch.Tensor]:
         """What is stored once for the whole model, for Linears of these `widths` (inputs), by name."""

@@ -13,10 +13,9 @@ from quantgate_kernels.formats.vq import CODEBOOK_STEP, FORMAT, VQLayout, encode
 from quantizers.codebooks import SEED, sha256_of_table, universal_codebook
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
-from quantizers.schemes.base import TABLES_FILE, CardWords, Parts, Scheme
+from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme
 from quantizers.sweep import sweep
 
-ROTATION_SEED = 7
 FEW = (0.92, 1.0, 1.08)
 MANY = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
 """What the RMS of a group is tried with as its scale: many where a table is small enough to search so often."""

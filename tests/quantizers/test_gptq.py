@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantgate_kernels.formats.pack_quantized import dequantize
 
-from quantizers.gptq import GPTQArgs, HessianError, gptq, inverse_factor, round_to_nearest, search_scales
+from quantizers.curvature import HessianError
+from quantizers.gptq import GPTQArgs, gptq, inverse_factor, round_to_nearest, search_scales
 
 
 def problem(seed: int, rows: int, columns: int, tokens: int = 300) -> tuple[torch.Tensor, torch.Tensor]:

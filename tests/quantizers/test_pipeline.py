@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from quantgate_kernels.formats.pack_quantized import decode
+from quantgate_kernels.formats.pack_quantized import decode, unpack
 from safetensors.torch import load_file, save_file
 from tiny_llama import folder_bytes, save_tiny_llama
 
 from quantizers.checkpoint import Checkpoint, open_checkpoint, read_tensor
+from quantizers.curvature import HessianError
 from quantizers.errors import QuantizeError
-from quantizers.gptq import HessianError
 from quantizers.pipeline import batch_size, quantize
 from quantizers.recipe import Recipe
 from quantizers.schemes import int_groups
@@ -29,7 +29,7 @@ class Interrupted(Exception):
 
 
 def decoded(checkpoint: Checkpoint, linear: str) -> torch.Tensor:
-    return decode({part: read_tensor(checkpoint.tensors[f"{linear}.{part}"]) for part in PARTS})
+    return decode({part: read_tensor(checkpoint.tensors[f"{linear}.{part}"]) for part in PARTS}, 4).to(torch.bfloat16)
 
 
 def targets(folder: Path) -> set[str]:
@@ -98,7 +98,8 @@ def test_layers_see_what_earlier_quantized_layers_give(
     from transformers import AutoModelForCausalLM
 
     from quantizers.calibration import calibration_tokens, own_tokenizer
-    from quantizers.gptq import GPTQArgs, gptq
+    from quantizers.curvature import Curvature
+    from quantizers.schemes.int_groups import IntGroups
 
     checkpoint, original = open_checkpoint(tiny_quantized), open_checkpoint(tiny_model)
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -113,13 +114,13 @@ def test_layers_see_what_earlier_quantized_layers_give(
         model(calibration_tokens(own_tokenizer(tiny_model), tiny_recipe.calibration))
     rows = torch.cat(seen)
     weight = read_tensor(original.tensors[f"{linear}.weight"])
-    codes, scales = gptq(weight, 2 * rows.T @ rows, GPTQArgs(32, 4, tiny_recipe.damping_of("int4")))
+    parts = IntGroups(4, 32, tiny_recipe.damping_of("int4")).quantize(
+        weight.float(), Curvature(2 * rows.T @ rows), lambda: None
+    )
     stored = read_tensor(checkpoint.tensors[f"{linear}.weight_scale"])
-    assert (stored == scales).float().mean() > 0.95
-    from quantgate_kernels.formats.pack_quantized import unpack_int4
-
-    ours = unpack_int4(read_tensor(checkpoint.tensors[f"{linear}.weight_packed"]))
-    assert (ours == codes).float().mean() > 0.95
+    assert (stored == parts["scales"].to(torch.bfloat16)).float().mean() > 0.95
+    ours = unpack(read_tensor(checkpoint.tensors[f"{linear}.weight_packed"]), 4)
+    assert (ours == parts["codes"]).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("stop_at", [("inputs", 1), ("layer", 1), ("columns", 2), ("copy", 0)])

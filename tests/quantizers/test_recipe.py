@@ -90,7 +90,7 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
     ("content", "message"),
     [
         ("name: x\ncolour: red\n", "colour: Extra inputs"),
-        ("name: x\ntier: int5\n", "tier: .*unknown: use one of int4"),
+        ("name: x\ntier: int5\n", "tier: .*unknown: use one of int2"),
         ("name: x\ngroup_size: many\n", "group_size:"),
         ("name: x\ndamping: 0\n", "damping:"),
         ("name: x\ndamping: .nan\n", "damping:"),
@@ -107,6 +107,8 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
         ("name: x\nignore: ['re:(']\n", "ignore: .*not a regular expression"),
         ("name: ../x\n", "name:"),
         ("[]", "must be a YAML mapping"),
+        ("name: x\nrotate: online", "rotate: "),
+        ("name: x\nrotate: folded\ntwo_sided: true", "two_sided does not go with rotate: folded"),
         ("{", "cannot be read"),
         ("!!python/object/apply:os.getcwd []", "cannot be read"),
     ],
@@ -121,7 +123,7 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(
-        QuantizeError, match="unknown recipe 'w4a17': use one of trellis-2bit, vq-2bit, w4a16, w4a16-tuned"
+        QuantizeError, match="unknown recipe 'w4a17': use one of fp8-block, trellis-2bit, vq-2bit, w4a16"
     ):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):

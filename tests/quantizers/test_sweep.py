@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantizers.curvature import factors_of
-from quantizers.gptq import HessianError
-from quantizers.sweep import nearest, sweep
+from quantizers.curvature import HessianError, factors_of
+from quantizers.sweep import Integers, nearest, sweep
 
 
 def problem(seed: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,6 +50,66 @@ def test_it_is_the_textbook(seed: int, dimensions: int) -> None:
     codes, chosen = sweep(weight, factors_of(hessian, dimensions, 0.01), table, scales, (1.0,), lambda: None)
     assert torch.equal(chosen, scales)
     assert torch.allclose(table[codes.long()].flatten(1) * 0.5, textbook(weight, hessian, table, 0.5), atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([(-2, 1), (-8, 7), (-128, 127)]), st.sampled_from([1, 3]))
+def test_integers_are_a_table_of_integers(seed: int, limits: tuple[int, int], groups: int) -> None:
+    """Rounding column by column gives what the search through a table gives, scales and all."""
+    low, high = limits
+    weight, hessian = problem(seed, 5, 40 * groups)  # strips of 16 do not divide a group
+    factors = factors_of(hessian, 1, 0.01)
+    table = torch.arange(low, high + 1, dtype=torch.float32)[:, None]
+    scales = weight.view(5, groups, -1).abs().amax(2) / (high + 0.5)
+    multipliers = (0.7, 0.85, 1.0)
+    expected, chosen = sweep(weight, factors, table, scales, multipliers, lambda: None)
+    codes, found = sweep(weight, factors, Integers(low, high), scales, multipliers, lambda: None)
+    # Float32 may land on the other side of a tie, and the row then takes another path.
+    same = (codes == expected + low).all(1) & (found == chosen).all(1)
+    assert same.float().mean() >= 0.6
+    errors = [
+        output_error(weight, c * s.repeat_interleave(40, 1), hessian)
+        for c, s in ((codes, found), (expected + low, chosen))
+    ]
+    assert errors[0] == pytest.approx(errors[1], rel=0.05)
+    if groups == 1:
+        book = textbook(weight, hessian, table, float(scales[0, 0]))
+        again, _ = sweep(
+            weight, factors, Integers(low, high), scales[:1, :1].half().float().expand(5, 1), (1.0,), lambda: None
+        )
+        assert output_error(weight, again * scales[0, 0], hessian) == pytest.approx(
+            output_error(weight, book, hessian), rel=0.05
+        )
+
+
+def test_rows_are_independent_and_many_rows_are_cut() -> None:
+    weight, hessian = problem(4, 2100, 64)
+    factors, scales = factors_of(hessian, 1, 0.01), torch.full((2100, 2), 0.3)
+    codes, _ = sweep(weight, factors, Integers(-8, 7), scales, (0.9, 1.0), lambda: None)
+    part, _ = sweep(weight[2040:2060], factors, Integers(-8, 7), scales[:20], (0.9, 1.0), lambda: None)
+    assert (codes[2040:2060] == part).float().mean() > 0.99
+
+
+def test_the_number_of_threads_is_what_it_was() -> None:
+    threads = torch.get_num_threads()
+    weight, hessian = problem(6, 4, 32)
+
+    def tick() -> None:
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(weight, factors_of(hessian, 1, 0.01), Integers(-8, 7), torch.ones(4, 1), (1.0,), tick)
+    assert torch.get_num_threads() == threads
+
+
+def test_scales_are_rounded_to_what_is_stored() -> None:
+    weight, hessian = problem(5, 4, 32)
+    for dtype in (torch.float16, torch.bfloat16):
+        _, chosen = sweep(
+            weight, factors_of(hessian, 1, 0.01), Integers(-8, 7), torch.rand(4, 1), (0.9, 1.0), lambda: None, dtype
+        )
+        assert torch.equal(chosen.to(dtype).float(), chosen)
 
 
 def test_compensation_pays_and_more_scales_do() -> None:

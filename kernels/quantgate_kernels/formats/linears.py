@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 
-from quantgate_kernels.formats import aqlm, trellis, vq
+from quantgate_kernels.formats import aqlm, fp8_block, pack_quantized, trellis, vq
 
 Reader = Callable[[Mapping[str, torch.Tensor], Mapping[str, Any], Mapping[str, torch.Tensor]], torch.Tensor]
 """(stored tensors of the Linear by their last name, the tier as config.json has it, tables of the model) -> weight."""
 
 READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
     aqlm.FORMAT: (aqlm.PARTS, aqlm.read),
+    fp8_block.FORMAT: (fp8_block.PARTS, fp8_block.read),
+    pack_quantized.FORMAT: (pack_quantized.PARTS, pack_quantized.read),
     trellis.FORMAT: (trellis.PARTS, trellis.read),
     vq.FORMAT: (vq.PARTS, vq.read),
 }

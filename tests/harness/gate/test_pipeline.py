@@ -79,12 +79,12 @@ def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
     model.mkdir()
     (model / "config.json").write_text(json.dumps({"model_type": "llama"}))
     save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
-    with pytest.raises(BadInput, match="recipe vq-2bit: vLLM cannot serve codes of a codebook yet; gate what"):
+    with pytest.raises(BadInput, match="recipe vq-2bit: vLLM cannot serve these codes yet; gate what"):
         quantized(model, "vq-2bit", Reporter())
     (model / "config.json").write_text(
         json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "quantgate"}})
     )
     monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
     options = pipeline.GateOptions(str(model), reference=str(model), policy="demo", out=tmp_path / "run")
-    with pytest.raises(BadInput, match="model: vLLM cannot serve codes of a codebook yet"):
+    with pytest.raises(BadInput, match="model: vLLM cannot serve these codes yet"):
         pipeline.run_gate(options, Reporter())
