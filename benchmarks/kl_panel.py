@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 
 from harness.serving.hardware import detect
+from quantizers.dequantize import dequantize
 
 CHUNK = 128
 """Positions whose whole distributions are in memory at a time."""
@@ -83,12 +85,13 @@ def figures(reference: Any, candidate: Any, rows: list[Row]) -> dict[str, Any]:
 
 
 def load(folder: Path, device: str = "cpu") -> Any:
-    """A checkpoint in float32; packed integers are unpacked, codes of a codebook must be plain bf16 already."""
-    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+    """A checkpoint in float32; what is quantized is turned into bf16 first."""
+    from transformers import AutoModelForCausalLM
 
-    packed = "quantization_config" in json.loads((folder / "config.json").read_text("utf-8"))
-    options: dict[str, Any] = {"quantization_config": CompressedTensorsConfig(run_compressed=False)} if packed else {}
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    with tempfile.TemporaryDirectory() as plain:
+        if "quantization_config" in json.loads((folder / "config.json").read_text("utf-8")):
+            folder = dequantize(folder, Path(plain) / "bf16")
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.to(device).eval()
 
 

@@ -25,11 +25,9 @@ import torch
 from benchmarks.kl_panel import figures, load, machine, panel_rows
 from benchmarks.memory import peak_memory
 from quantizers.checkpoint import open_checkpoint
-from quantizers.dequantize import dequantize
 from quantizers.modeling import build
 from quantizers.pipeline import quantize
 from quantizers.plan import make_plan
-from quantizers.quantization_config import METHOD
 from quantizers.recipe import Recipe, load_recipe
 
 
@@ -63,9 +61,7 @@ def judged(
         made = quantize(model, recipe, Path(folder) / "made", tokens=tokens, device=device)
         seconds = time.monotonic() - start
         peak = torch.cuda.max_memory_allocated() if device != "cpu" else peak_memory() * 2**20
-        method = json.loads((made / "config.json").read_text("utf-8"))["quantization_config"]["quant_method"]
-        plain = dequantize(made, Path(folder) / "plain") if method == METHOD else made
-        candidate = load(plain, device)
+        candidate = load(made, device)
         found = [figures(reference, candidate, panel_rows(panel)) for panel in panels]
     return {
         "bits": round(bits_of(model, recipe), 4),

@@ -88,7 +88,8 @@ def _entries(
         module, _, kind = info.name.rpartition(".")
         tier = settings["tiers"][tier_of(module, settings)]
         parts = READERS[tier["format"]][0] if tier["format"] in READERS else ("codes",)
-        held = [part for part in parts if f"{module}.{part}" in checkpoint.tensors]
+        # A norm has a `weight` too, as block fp8 has: the other parts tell.
+        held = [part for part in parts if part != "weight" and f"{module}.{part}" in checkpoint.tensors]
         if not held:
             yield copy_entry(info)
         elif kind == held[0]:

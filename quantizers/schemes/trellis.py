@@ -13,8 +13,7 @@ from quantgate_kernels.formats.trellis import FORMAT, TILE, TrellisLayout, encod
 from quantizers.codebooks import SEED, normal_table, sha256_of_table
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
-from quantizers.schemes.base import TABLES_FILE, CardWords, Parts, Scheme
-from quantizers.schemes.vq import ROTATION_SEED
+from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme
 from quantizers.sweep import SMALLEST_SCALE
 from quantizers.trellis.sweep import sweep
 
