@@ -44,7 +44,14 @@ def own_tokenizer(folder: Path) -> Tokenizer:
 
 
 def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Tensor:
-    """Token ids [samples, length], int64. The same settings, texts and tokenizer always give the same tokens.
+    """Token ids [samples, length], int64; see `calibration_sequences`."""
+    return calibration_sequences(tokenizer, settings)[0]
+
+
+def calibration_sequences(tokenizer: Tokenizer, settings: Calibration) -> tuple[torch.Tensor, list[Source]]:
+    """Token ids [samples, length], int64, and the source of each sequence.
+
+    The same settings, texts and tokenizer always give the same tokens.
 
     Documents of a source are shuffled, joined with the end-of-text token and cut; if the tokenizer begins
     texts with a begin token, every sequence begins with it. No token is used twice: a document that two sources
@@ -78,7 +85,8 @@ def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Ten
             if len(piles[i]) < asked[i]:
                 raise _too_short(settings, asked[i], source.label, len(piles[i]))
     turns = sorted((k / weights[i], i, k) for i, count in enumerate(asked) for k in range(count))
-    return torch.tensor([piles[i][k] for _, i, k in turns], dtype=torch.int64)
+    tokens = torch.tensor([piles[i][k] for _, i, k in turns], dtype=torch.int64)
+    return tokens, [sources[i] for _, i, _ in turns]
 
 
 def shares(samples: int, weights: Sequence[float], held: Sequence[int | None]) -> list[int]:

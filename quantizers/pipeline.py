@@ -109,7 +109,7 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
     job.report("layer", work.layers_done, total)
     if work.layers_done == total:
         return
-    hidden, calls = _enter(job, tokens, all_batches=work.layers_done == 0)
+    hidden, calls = enter(job, tokens, all_batches=work.layers_done == 0)
     if hidden is None:
         states = work.load_states()
     else:
@@ -136,8 +136,8 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
         job.report("layer", index + 1, total)
 
 
-def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
-    """The states [N, L, D] that enter the first layer (if asked for) and what each layer is called with."""
+def enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
+    """The states [N, L, D] that enter the first layer (if asked for; on the CPU) and what each layer is called with."""
     model: Any = job.architecture.model
     base: nn.Module = model.base_model
     prefix: str = model.base_model_prefix
