@@ -96,8 +96,11 @@ def kind_of(source: Source) -> str:
     """What a sequence's damage is filed under: its kind and language, or else the name of its text."""
     if source.shipped is not None:
         return source.shipped
-    said = "-".join(filter(None, (source.kind, source.language)))
-    return said or (source.file.stem if source.file and not source.traces else source.label.split()[0])
+    if said := "-".join(filter(None, (source.kind, source.language))):
+        return said
+    if source.traces is not None:
+        return "traces"
+    return source.file.stem if source.file else str(source.dataset)
 
 
 def evenly(kinds: list[str], count: int) -> list[int]:

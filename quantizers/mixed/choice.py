@@ -95,12 +95,12 @@ def expected(damage: Damage, mix: Mapping[str, str], weights: Mapping[str, float
     return sum(average(group.damage[mix[group.name]], counted) for group in damage.groups)
 
 
-def recipe_text(damage: Damage, mix: Mapping[str, str], weights: Mapping[str, float], comments: list[str]) -> str:
-    """A recipe in YAML for a mix, one line a group, under lines of comment."""
+def recipe_text(damage: Damage, mix: Mapping[str, str], weights: Mapping[str, float], notes: list[str]) -> str:
+    """A recipe in YAML for a mix, one line a group, under comments: how it was chosen, `notes`, and how to edit it."""
     counted = damage.weighted(weights)
     base = {key: value for key, value in damage.recipe.items() if key not in ("name", "mix", "tier", "tiers", "ignore")}
     kept = [linear for group in damage.groups if mix[group.name] == KEPT for linear in group.linears]
-    used = Counter({tier: 0 for tier in mix.values() if tier != KEPT})
+    used: Counter[str] = Counter()
     for group in damage.groups:
         used[mix[group.name]] += group.weights
     del used[KEPT]
@@ -112,13 +112,19 @@ def recipe_text(damage: Damage, mix: Mapping[str, str], weights: Mapping[str, fl
     yaml = YAML()
     yaml.width = 4096
     yaml.dump(head, stream)
-    lines = [f"# {line}".rstrip() for line in comments]
+    counts = ", ".join(f"{kind} {weight:g}" for kind, weight in counted.items())
+    comments = [
+        f"{summary(damage, mix)}.",
+        f"Sum of what each group does alone: {expected(damage, mix, weights):.4g} nats, where texts count {counts}.",
+        *notes,
+        "Edit at will: the first line of `tiers` that fits a Linear decides; `ignore` is kept as it was.",
+    ]
     rows = [
         f"  '{_pattern(group)}': {mix[group.name]}  # {group.cost(counted)[mix[group.name]]:.3g} nats alone"
         for group in damage.groups
         if mix[group.name] != KEPT
     ]
-    return "\n".join([*lines, stream.getvalue() + "tiers:", *rows]) + "\n"
+    return "\n".join([*(f"# {line}" for line in comments), stream.getvalue() + "tiers:", *rows]) + "\n"
 
 
 def summary(damage: Damage, mix: Mapping[str, str]) -> str:

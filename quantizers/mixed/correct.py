@@ -129,6 +129,22 @@ def correct(
     return correction
 
 
+def notes(correction: Correction) -> list[str]:
+    """What a recipe's comments say of it."""
+
+    def words(choice: Choice) -> str:
+        kinds = ", ".join(f"{kind} {kl:.4g}" for kind, kl in choice.kl.items())
+        return f"{average(choice.kl, correction.weights):.4g} nats ({kinds})"
+
+    found = [f"Chosen for {correction.target}. Measured KL of the whole mix, untuned: {words(correction.first)}."]
+    if correction.second is None:
+        found.append("No move of one group to its next tier promised less.")
+    else:
+        which = "this is that one" if correction.kept == "second" else "this is the first one"
+        found.append(f"Chosen again by what single moves cost inside of it: {words(correction.second)}; {which}.")
+    return found
+
+
 def read_correction(path: Path) -> Correction:
     """A correction from its file. Raises QuantizeError if it is none."""
     return read_model(Correction, path)
