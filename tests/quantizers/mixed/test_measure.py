@@ -75,7 +75,7 @@ class Whole:
         for full, weight in before.items():
             self.model.get_submodule(full).weight.data = weight
         each = (self.reference.exp() * (self.reference - found)).sum(-1).mean(-1).tolist()
-        return (sum(each[0::2]) / 3 + sum(each[1::2]) / 2) / 2
+        return float(sum(each[0::2]) / 3 + sum(each[1::2]) / 2) / 2
 
 
 def mean(kinds: Mapping[str, float]) -> float:
