@@ -58,6 +58,8 @@ class Damage(BaseModel):
     """Tokens of each."""
     other_bytes: int
     """Of all tensors that are in no group."""
+    tiers: dict[str, float]
+    """Bits a weight of each tier, codes and scales, for reading; `bytes` of the groups decide."""
     groups: tuple[GroupDamage, ...] = Field(min_length=1)
 
     @field_validator("groups")

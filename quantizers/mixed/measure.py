@@ -56,6 +56,7 @@ def measure_tiers(
             kinds=dict(Counter(bench.kinds)),
             length=bench.tokens.shape[1],
             other_bytes=bench.other_bytes,
+            tiers=_bits(bench.groups),
             groups=tuple(
                 GroupDamage(
                     name=group.name,
@@ -71,6 +72,13 @@ def measure_tiers(
         write_json(out, damage.model_dump(mode="json"))
         shutil.rmtree(work.folder, ignore_errors=True)
     return damage
+
+
+def _bits(groups: list[Group]) -> dict[str, float]:
+    users = {
+        tier: [g for g in groups if tier in g.nbytes] for tier in dict.fromkeys(t for g in groups for t in g.nbytes)
+    }
+    return {t: round(8 * sum(g.nbytes[t] for g in own) / sum(g.weights for g in own), 4) for t, own in users.items()}
 
 
 def _damage(group: Group, found: Found, kinds: list[str]) -> dict[str, Kinds]:

@@ -46,6 +46,7 @@ def damage(layers: int = 3) -> Damage:
             "kinds": {"ja": 4, "en": 4},
             "length": 512,
             "other_bytes": 5000,
+            "tiers": {"vq1": 1.12, "vq2": 2.12, "kept": 16},
             "groups": groups,
         }
     )

@@ -131,6 +131,7 @@ def test_a_recipe_with_open_tiers_is_not_quantized_by(tiny_model: Path, mixed_re
 @pytest.mark.slow
 def test_damages_are_those_of_the_whole_model(damage: Damage, whole: Whole) -> None:
     assert damage.kinds == {"en": 3, "numbers": 2} and damage.length == 32
+    assert damage.tiers["kept"] == 16 and 1 < damage.tiers["vq1"] < 1.5 and 4 < damage.tiers["int4"] < 5
     for group in damage.groups:
         for tier in group.damage:
             expected = whole.kl({group.name: tier})
