@@ -95,7 +95,9 @@ def gate(
 @app.command()
 def quantize(
     model: Model,
-    recipe: Annotated[str, typer.Option(help="A recipe's name (w4a16, vq-2bit, mixed) or a YAML file.")] = "w4a16",
+    recipe: Annotated[
+        str, typer.Option(help="A recipe's name (w4a16, vq-2bit, trellis-2bit, mixed) or a YAML file.")
+    ] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
     bits: Bits = None,
     size: Bytes = None,

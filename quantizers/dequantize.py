@@ -21,7 +21,7 @@ from quantizers.checkpoint import (
 )
 from quantizers.codebooks import sha256_of_table
 from quantizers.errors import QuantizeError
-from quantizers.quantization_config import FORMAT_VERSION, METHOD, tier_of
+from quantizers.quantization_config import FORMAT_VERSION, METHOD, own_settings, tier_of
 from quantizers.side_files import copy_side_files
 from quantizers.work_folder import open_work
 from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, write_shard, write_text
@@ -30,12 +30,14 @@ from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, wri
 def dequantize(folder: Path, out: Path) -> Path:
     """Write the model in `folder` as plain bf16 into the new folder `out`, shard by shard, and return `out`.
 
+    The checkpoint is one of ours, or of the AQLM project's format whoever made it.
+
     Raises:
-        QuantizeError: the checkpoint is not one of ours, is of another version, or contradicts itself; `out` exists;
-            the disk is full. Nothing is left under the name of `out`.
+        QuantizeError: the checkpoint is of neither, is of another version, or contradicts itself; `out` exists; the
+            disk is full. Nothing is left under the name of `out`.
     """
     checkpoint = open_checkpoint(folder)
-    settings = quantization_settings(folder, checkpoint.config) or {}
+    settings = own_settings(quantization_settings(folder, checkpoint.config) or {})
     if settings.get("quant_method") != METHOD:
         method = str(settings.get("quant_method"))[:40]
         raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
@@ -51,7 +53,8 @@ def dequantize(folder: Path, out: Path) -> Path:
             write_shard(work.model / file.name, _entries(checkpoint, infos, settings, tables))
         write_index(work.model, [work.model / file.name for file in shards])
         copy_side_files(folder, work.model)
-        config = {k: v for k, v in checkpoint.config.items() if k != "quantization_config"} | {"dtype": "bfloat16"}
+        dropped = ("quantization_config", "torch_dtype")
+        config = {k: v for k, v in checkpoint.config.items() if k not in dropped} | {"dtype": "bfloat16"}
         write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         work.publish(out)
     return out
@@ -62,7 +65,8 @@ def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor
     name = str(settings.get("tables"))
     if Path(name).name != name:
         raise QuantizeError(f"{folder}: the tables lie outside of the folder ({name[:80]}): refused")
-    tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
+    # Tiers whose Linears have codebooks of their own need none.
+    tables = {info.name: read_tensor(info) for info in read_header(folder / name)} if (folder / name).is_file() else {}
     try:
         tiers, used = settings["tiers"], {settings["default_tier"], *settings["modules"].values()}
         books = {tiers[t]["table"]: tiers[t]["codebook"]["sha256"] for t in used if "table" in tiers[t]}
@@ -84,9 +88,10 @@ def _entries(
         module, _, kind = info.name.rpartition(".")
         tier = settings["tiers"][tier_of(module, settings)]
         parts = READERS[tier["format"]][0] if tier["format"] in READERS else ("codes",)
-        if f"{module}.{parts[0]}" not in checkpoint.tensors:
+        held = [part for part in parts if f"{module}.{part}" in checkpoint.tensors]
+        if not held:
             yield copy_entry(info)
-        elif kind == parts[0]:
+        elif kind == held[0]:
             try:
                 stored = {part: read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in parts}
                 weight = read_linear(stored, tier, tables)

@@ -90,12 +90,14 @@ def _quantize_group(
     outputs: list[torch.Tensor] | None,
     tick: Callable[[], None],
 ) -> None:
-    """Linears with one Hessian and one scheme: rows do not know of each other, so they are one tall weight."""
+    """Linears with one Hessian and one scheme: one tall weight, where rows do not know of each other."""
     scheme = layer.schemes[names[0]]
     curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
     weights = [layer.whole.pop(name) for name in names]
     try:
-        if outputs is None:
+        if not scheme.tall:
+            found = [scheme.quantize(weight, curvature, tick) for weight in weights]
+        elif outputs is None:
             found = split_rows(scheme.quantize(torch.cat(weights), curvature, tick), [len(w) for w in weights])
         else:
             found = quantize_two_sided(scheme, weights, curvature, outputs, tick)

@@ -160,7 +160,13 @@ def _refuse_odd_outputs(checkpoint: Checkpoint, targets: list[list[str]], scheme
         for name in names:
             parent, _, last = name.rpartition(".")
             whole = f"{parent}.{next(('+'.join(parts) for parts in FUSED if last in parts), last)}"
-            outputs[whole] = outputs.get(whole, 0) + checkpoint.tensors[f"{name}.weight"].shape[0]
+            rows, together = checkpoint.tensors[f"{name}.weight"].shape[0], schemes[name].rows_multiple
+            if rows % together:
+                raise QuantizeError(
+                    f"{name} has {rows} outputs, and tier {schemes[name].tier} stores {together} at a time: ignore "
+                    "this layer in the recipe"
+                )
+            outputs[whole] = outputs.get(whole, 0) + rows
             first.setdefault(whole, name)
         for whole, count in outputs.items():
             multiple = schemes[first[whole]].outputs_multiple

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quantgate_kernels.formats import aqlm
+
 from quantizers.schemes.base import TABLES_FILE, Scheme
 
 METHOD = "quantgate"
@@ -37,6 +39,22 @@ def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) ->
         "default_tier": default,
         "modules": {name: scheme.tier for name, scheme in schemes.items() if scheme.tier != default},
         "ignore": list(ignore),
+    }
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as ours: those of a whole model in the AQLM project's format become one tier, all others stay."""
+    if settings.get("quant_method") != aqlm.FORMAT:
+        return dict(settings)
+    usual = aqlm.AQLMLayout(books=1, bits=16).settings()  # what transformers takes where a config is silent
+    tier = {**usual, **settings, "format": aqlm.FORMAT, "rotation": None}
+    return {
+        "quant_method": METHOD,
+        "format_version": FORMAT_VERSION,
+        "tables": TABLES_FILE,
+        "tiers": {aqlm.FORMAT: tier},
+        "default_tier": aqlm.FORMAT,
+        "modules": {},
     }
 
 

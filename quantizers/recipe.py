@@ -254,6 +254,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
     "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
     "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "tune": "blocks", "two_sided": True},
+    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2", "tune": "blocks", "two_sided": True},
     "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "tune": "blocks", "two_sided": True},
 }
 

@@ -101,18 +101,19 @@ def tune(
     # What the layer is called with was captured for so many sequences, and long ones come in small batches.
     size = min(steps.sequences, layer.call.sequences)
     call, losses = layer.call.narrowed(size), []
-    for batch in _batches(len(states), size, steps.steps, seed):
+    states, targets = states.to(device), targets.to(device)
+    for batch in (indices.to(device) for indices in _batches(len(states), size, steps.steps, seed)):
         weights = {f"{name}.weight": layer.schemes[name].combine(units[name], log.exp()) for name, log in logs.items()}
         weights |= {f"{name}.weight": layer.schemes[name].turn_back(tensor) for name, tensor in whole.items()}
-        inputs = states[batch].to(device)
+        inputs = states[batch]
         found = functional_call(layer.module, {**weights, **small}, (inputs, *call.args), call.kwargs)
         output = found[0] if isinstance(found, tuple) else found
-        loss = (_normal(output) - _normal(targets[batch].to(device))).square().mean()
+        loss = (_normal(output) - _normal(targets[batch])).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(loss.detach())
     for name, log in logs.items():
         layer.parts[name]["scales"] = log.detach().exp()
     for name, tensor in whole.items():
@@ -120,7 +121,7 @@ def tune(
     with torch.no_grad():
         for name, tensor in small.items():
             parameters[name].copy_(tensor)
-    return losses[0], losses[-1]
+    return losses[0].item(), losses[-1].item()
 
 
 def small_parameters(module: nn.Module, linears: Mapping[str, nn.Linear]) -> list[str]:

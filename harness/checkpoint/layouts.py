@@ -163,10 +163,13 @@ def _qweight(parts: Mapping[str, TensorInfo], word_bits: int) -> int:
     return stored * 32 // word_bits if word_bits else 0
 
 
-def _vq_codes(words: TensorInfo, quantization: Mapping[str, Any]) -> int:
+def _our_codes(words: TensorInfo, quantization: Mapping[str, Any]) -> int:
     tiers, modules = quantization.get("tiers"), quantization.get("modules")
     named = modules.get(words.name.rpartition(".")[0]) if isinstance(modules, Mapping) else None
     tier = tiers.get(named or quantization.get("default_tier")) if isinstance(tiers, Mapping) else None
+    bits = tier.get("bits") if isinstance(tier, Mapping) else None  # of a weight, where each has a code of its own
+    if isinstance(bits, int) and 1 <= bits <= 16:
+        return math.prod(words.shape) * 32 // bits
     dimensions, entries = (tier.get("dimensions"), tier.get("entries")) if isinstance(tier, Mapping) else (None, None)
     if not isinstance(dimensions, int) or not isinstance(entries, int) or not 2 <= entries <= 1 << 16:
         return 0
@@ -176,11 +179,12 @@ def _vq_codes(words: TensorInfo, quantization: Mapping[str, Any]) -> int:
 def _codes(parts: Mapping[str, TensorInfo], quantization: Mapping[str, Any]) -> int:
     """AQLM: codes [O / o, I / i, books], codebooks [books, 2^bits, o, i]; the config knows o, i of a shared book.
 
-    Ours: words of codes [O, W], each code of `dimensions` weights; the config's tier says how many bits a code has.
+    Ours: words of codes; the config's tier says how many `bits` a weight has, or that a code of one of `entries` stands
+    for `dimensions` weights.
     """
-    if quantization.get("quant_method") == "quantgate":
-        return _vq_codes(parts["codes"], quantization)
     codes, books = parts["codes"], parts.get("codebooks")
+    if books is None and quantization.get("quant_method") == "quantgate":
+        return _our_codes(codes, quantization)
     if len(codes.shape) < 2:
         return 0
     if books is not None and len(books.shape) == 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ TABLES_FILE = "quantgate_tables.safetensors"
 """What is stored once for the whole model lies beside the shards, in no index: servers find it by the config."""
 
 Parts = dict[str, torch.Tensor]
-"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it.
+"""What a weight [O, I] became, by name: the first dimension of each tensor runs over the rows, O or a divisor of it; in
+schemes that are not `tall`, tensors of the whole weight (its codebooks) may be there too.
 `scales` [O, G], float32, is always there: the scale of each row and group of I/G neighbouring inputs."""
 
 
@@ -48,6 +50,10 @@ class Scheme(ABC):
     """Chunks of rows in which errors are compensated over the outputs too (quantizers/two_sided.py)."""
     outputs_multiple: int = 1
     """What the outputs of one matrix, fused parts together, must be a multiple of for servers to take it."""
+    rows_multiple: int = 1
+    """What the outputs of each Linear must be a multiple of: rows whose codes are stored together."""
+    tall: bool = True
+    """Rows do not know of each other: Linears with one Hessian come as one tall weight. False: each comes alone."""
     scale_dtype: torch.dtype = torch.float16
     """In which scales are stored."""
 
@@ -55,8 +61,8 @@ class Scheme(ABC):
     def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
         """Quantize a weight [O, I] so that the error weighted by its Hessian is small; both rotated already.
 
-        `tick` is called after each piece of work. Rows do not know of each other: Linears with one Hessian may come
-        as one tall weight, and `split_rows` parts what comes of it.
+        `tick` is called after each piece of work. Where the scheme is `tall`, Linears with one Hessian may come as one
+        tall weight, and `split_rows` parts what comes of it.
 
         Raises:
             HessianError: the Hessian cannot be used.
@@ -115,16 +121,27 @@ class Scheme(ABC):
     def turn(self, values: torch.Tensor) -> torch.Tensor:
         """Values [..., I] in the basis of the codes."""
         seed = self.rotation_seed
-        return values if seed is None else rotate(values, signs_of(values.shape[-1], seed).to(values.device))
+        return values if seed is None else rotate(values, _signs(values.shape[-1], seed, values.device))
 
     def turn_back(self, values: torch.Tensor) -> torch.Tensor:
         """The inverse of `turn`."""
         seed = self.rotation_seed
-        return values if seed is None else unrotate(values, signs_of(values.shape[-1], seed).to(values.device))
+        return values if seed is None else unrotate(values, _signs(values.shape[-1], seed, values.device))
+
+
+@functools.cache
+def _signs(columns: int, seed: int, device: torch.device) -> torch.Tensor:
+    """On the device, as tuning turns each weight in each step."""
+    return signs_of(columns, seed).to(device)
 
 
 def split_rows(parts: Parts, rows: Sequence[int]) -> list[Parts]:
-    """The parts of each of several weights that were quantized as one tall weight of sum(`rows`) rows."""
+    """The parts of each of several weights that were quantized as one tall weight of sum(`rows`) rows.
+
+    Of one weight they are the very parts, those without rows among them.
+    """
+    if len(rows) == 1:
+        return [parts]
     pieces: list[Parts] = [{} for _ in rows]
     for name, tensor in parts.items():
         sizes = [count * len(tensor) // sum(rows) for count in rows]

@@ -122,7 +122,9 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(QuantizeError, match="unknown recipe 'w4a17': use one of mixed, vq-2bit, w4a16, w4a16-tuned"):
+    with pytest.raises(
+        QuantizeError, match="unknown recipe 'w4a17': use one of mixed, trellis-2bit, vq-2bit, w4a16, w4a16-"
+    ):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):
         load_recipe("/nowhere/x.yaml")

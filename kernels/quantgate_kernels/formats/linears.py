@@ -7,13 +7,17 @@ from typing import Any
 
 import torch
 
-from quantgate_kernels.formats import vq
+from quantgate_kernels.formats import aqlm, trellis, vq
 
 Reader = Callable[[Mapping[str, torch.Tensor], Mapping[str, Any], Mapping[str, torch.Tensor]], torch.Tensor]
 """(stored tensors of the Linear by their last name, the tier as config.json has it, tables of the model) -> weight."""
 
-READERS: dict[str, tuple[tuple[str, ...], Reader]] = {vq.FORMAT: (vq.PARTS, vq.read)}
-"""Of each format: what it stores of a Linear, the first of them in no other format's, and its reader."""
+READERS: dict[str, tuple[tuple[str, ...], Reader]] = {
+    aqlm.FORMAT: (aqlm.PARTS, aqlm.read),
+    trellis.FORMAT: (trellis.PARTS, trellis.read),
+    vq.FORMAT: (vq.PARTS, vq.read),
+}
+"""Of each format: what it stores of a Linear, the first of them in nothing else that is stored, and its reader."""
 
 
 def read_linear(

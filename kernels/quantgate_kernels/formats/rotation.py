@@ -6,6 +6,8 @@ orthogonal and symmetric. Outliers of single inputs are spread over their block,
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 BLOCKS = (128, 64, 32)
@@ -23,12 +25,14 @@ def block_of(columns: int) -> int:
     raise ValueError(f"{columns} inputs are no multiple of {BLOCKS[-1]}")
 
 
+@functools.cache
 def signs_of(columns: int, seed: int) -> torch.Tensor:
     """Random signs [columns], int8 of -1 and 1; those of a model's inputs of one width are all the same."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + columns)
     return torch.randint(0, 2, (columns,), generator=generator, dtype=torch.int8) * 2 - 1
 
 
+@functools.cache
 def hadamard(size: int) -> torch.Tensor:
     """Sylvester's Hadamard matrix [size, size] over sqrt(size), float32: orthogonal and symmetric."""
     matrix = torch.ones(1, 1)
@@ -49,5 +53,9 @@ def unrotate(values: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
 
 def _blocks(values: torch.Tensor) -> torch.Tensor:
     block = block_of(values.shape[-1])
-    matrix = hadamard(block).to(values)
-    return (values.reshape(-1, block) @ matrix).view(values.shape)
+    return (values.reshape(-1, block) @ _hadamard(block, values.dtype, values.device)).view(values.shape)
+
+
+@functools.cache
+def _hadamard(size: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return hadamard(size).to(device, dtype)

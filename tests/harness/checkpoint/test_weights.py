@@ -92,6 +92,24 @@ FORMATS: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any], int]] = {
         {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1},
         128 * 32 * 2 + 128 * 2,
     ),
+    "ours, 3 bits, tiles of 16 rows": (
+        {"codes": zeros(torch.int32, 8, 16 * 24), "scales": f16(128, 2)},
+        {
+            "quant_method": "quantgate",
+            "tiers": {"trellis3": {"format": "trellis", "bits": 3, "state_bits": 16}},
+            "default_tier": "trellis3",
+        },
+        128 * 256 * 3 // 8 + 128 * 2 * 2,
+    ),
+    "AQLM 2x8g8 beside other tiers of ours": (
+        {
+            "codes": zeros(torch.int8, 128, 32, 2),
+            "codebooks": f16(2, 256, 1, 8),
+            "scales": f16(128, 1, 1, 1),
+        },
+        {"quant_method": "quantgate", "tiers": {}, "modules": {}},
+        128 * 32 * 2 + 2 * 256 * 8 * 2 + 128 * 2,
+    ),
     "bitsandbytes NF4": (
         {
             "weight": u8(128 * 128, 1),

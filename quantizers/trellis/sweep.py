@@ -1,0 +1,52 @@
+"""GPTQ over tiles: a column of tiles is searched at once, and its exact error is spread over all columns after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from quantgate_kernels.formats.trellis import TILE, TrellisLayout, tiled, units, values
+
+from quantizers.curvature import Factors
+from quantizers.trellis.viterbi import search
+
+
+def sweep(
+    weight: torch.Tensor,
+    factors: Factors,
+    table: torch.Tensor,
+    layout: TrellisLayout,
+    scales: torch.Tensor,
+    tick: Callable[[], None],
+) -> torch.Tensor:
+    """The symbols uint8 [O / 16, I / 16, 256] of a weight [O, I] (rotated already) that keep the output error small.
+
+    Args:
+        factors: in blocks of 16 columns.
+        table: int8 [2^L].
+        scales: float32 [O, I / g] of each row and group of g columns, as they will be stored.
+        tick: called after each column of tiles.
+    """
+    rows, columns = weight.shape
+    width = columns // scales.shape[1]
+    work = weight.to(torch.float32).clone()
+    entries, feedback = values(table), inner_feedback(factors)
+    symbols = torch.empty(rows // TILE, columns // TILE, TILE * TILE, dtype=torch.uint8, device=weight.device)
+    for block in range(columns // TILE):
+        start, stop = block * TILE, (block + 1) * TILE
+        scale = scales[:, start // width, None]
+        target = work[:, start:stop]
+        found = search(tiled(target / scale)[:, 0], feedback[block], entries, layout.bits)
+        symbols[:, block] = found
+        error = target - units(found[:, None], table, layout) * scale
+        work[:, stop:].addmm_(error, factors.spread[start:stop, stop:], alpha=-1)
+        tick()
+    return symbols
+
+
+def inner_feedback(factors: Factors) -> torch.Tensor:
+    """What an error of each column alone takes from the later ones of its block: R_cc U_cc' [I / 16, 16, 16]."""
+    metric = factors.metric.to(torch.float64)
+    diagonal = torch.diagonal(metric, dim1=1, dim2=2)
+    inner: torch.Tensor = torch.linalg.inv(metric)
+    return (diagonal[:, :, None] * inner).to(torch.float32)
