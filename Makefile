@@ -1,5 +1,5 @@
 # make gate                    the demo: quantizes a small real model and gates it against its reference
-# make gate MODEL=... [REFERENCE=...] [POLICY=...] [BASELINE=RUN] [OUT=...] [RESUME=1]
+# make gate MODEL=... [REFERENCE=...] [POLICY=...] [RECIPE=... [BITS=1.71 | BYTES=167GiB]] [BASELINE=RUN] [OUT=...] [RESUME=1]
 # make ready                   installs only
 # make check | fix             what CI checks before the tests | what of it can be put right without asking
 # make unit | test             the fast tests | all: browser, containers and real servers too
@@ -24,6 +24,7 @@ ready: $(READY)
 
 gate: $(READY)
 	@$(BIN)/quantgate gate $(MODEL) $(if $(REFERENCE),--reference $(REFERENCE)) $(if $(POLICY),--policy $(POLICY)) \
+	  $(if $(RECIPE),--recipe $(RECIPE)) $(if $(BITS),--bits $(BITS)) $(if $(BYTES),--bytes $(BYTES)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
 # Nothing here waits for a browser, a container or a server, or takes more than two seconds.

@@ -31,7 +31,14 @@ MOST_LOSS = 0.5
 SingleFile = Annotated[
     bool, typer.Option("--single-file", help="The page needs no file beside it, and holds fewer samples' texts.")
 ]
+Bits = Annotated[
+    float | None, typer.Option(help="Mean bits of a quantized weight, for a recipe that leaves tiers open (mixed).")
+]
+Bytes = Annotated[str | None, typer.Option("--bytes", help="The same as a size of the whole checkpoint: 167GiB.")]
 Model = Annotated[str, typer.Argument(help="'demo', a checkpoint folder, or a hub id (owner/name).")]
+
+
+ServedBy = Annotated[str, typer.Option("--policy", help="How MODEL is served where the recipe asks for traces of it.")]
 
 
 @app.callback()
@@ -55,11 +62,15 @@ def gate(
     baseline: Annotated[
         Path | None, typer.Option(help="An earlier run: its reference samples are used again if nothing has changed.")
     ] = None,
+    recipe: Annotated[str | None, typer.Option(help="How MODEL is quantized; default: the policy's recipe.")] = None,
+    bits: Bits = None,
+    size: Bytes = None,
     single_file: SingleFile = False,
 ) -> None:
     """Quantize MODEL if needed, serve it beside its reference, run the suites, judge, report."""
     reporter = Reporter()
     with reporter.stage("start"):  # torch, transformers and lm-eval take their time on a cold disk
+        from harness.gate.mixing import Size
         from harness.gate.pipeline import GateOptions, run_gate
     options = GateOptions(
         model=model,
@@ -71,6 +82,8 @@ def gate(
         reference_url=reference_url,
         baseline=baseline,
         single_file=single_file,
+        recipe=recipe,
+        size=Size(bits, size),
     )
     run, verdict = run_gate(options, reporter)
     reporter.print_times()
@@ -83,18 +96,64 @@ def gate(
 def quantize(
     model: Model,
     recipe: Annotated[
-        str, typer.Option(help="A recipe's name (w4a16, vq-2bit, trellis-2bit) or a YAML file.")
+        str, typer.Option(help="A recipe's name (w4a16, vq-2bit, trellis-2bit, mixed) or a YAML file.")
     ] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
-    policy: Annotated[str, typer.Option(help="How MODEL is served where the recipe asks for traces of it.")] = "demo",
+    bits: Bits = None,
+    size: Bytes = None,
+    policy: ServedBy = "demo",
 ) -> None:
     """Quantize MODEL by a recipe. Run again to go on after an interruption."""
     from harness.checkpoint.models import resolve_model
+    from harness.gate.mixing import Size
     from harness.gate.quantization import quantize_model
 
     reporter = Reporter()
     served = load_policy(policy).policy
-    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter, served))
+    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter, served, Size(bits, size)))
+
+
+@app.command("measure-tiers")
+def measure_tiers_command(
+    model: Model,
+    out: Annotated[Path, typer.Option(help="JSON file of the damages, to read, edit and choose by.")],
+    recipe: Annotated[str, typer.Option(help="Its calibration, and what it leaves out.")] = "mixed",
+    tiers: Annotated[str | None, typer.Option(help="vq1,vq2,int8,kept: instead of the recipe's own.")] = None,
+    sequences: Annotated[int, typer.Option(min=1, help="Of the calibration, evenly over its kinds.")] = 8,
+    policy: ServedBy = "demo",
+) -> None:
+    """Measure what each tier costs: the KL of the whole model when one group of Linears alone has it."""
+    from harness.checkpoint.models import resolve_model
+    from harness.gate.mixing import measure_model
+
+    reporter = Reporter()
+    served = load_policy(policy).policy
+    path = resolve_model(model, reporter.say)
+    measure_model(path, recipe, tiers.split(",") if tiers else None, out, sequences, reporter, served)
+    print(out)
+
+
+@app.command("choose-tiers")
+def choose_tiers_command(
+    damage: Annotated[Path, typer.Argument(help="A file that measure-tiers made.")],
+    out: Annotated[Path, typer.Option(help="YAML file of the recipe, to read, edit and quantize by.")],
+    bits: Bits = None,
+    size: Bytes = None,
+    weight: Annotated[list[str] | None, typer.Option(help="What a kind of text counts, ja=2; again for more.")] = None,
+    correct: Annotated[
+        str | None, typer.Option(help="The MODEL: measure the choice on it, and correct it once.")
+    ] = None,
+    policy: ServedBy = "demo",
+) -> None:
+    """Choose the tier of each group of Linears so that the damages' sum is small, and write the recipe."""
+    from harness.checkpoint.models import resolve_model
+    from harness.gate.mixing import Size, choose_recipe
+
+    reporter = Reporter()
+    served = load_policy(policy).policy
+    model = resolve_model(correct, reporter.say) if correct else None
+    print(choose_recipe(damage, Size(bits, size), weight or [], out, model, reporter, served))
+    print(out)
 
 
 @app.command("traces")

@@ -44,7 +44,14 @@ def own_tokenizer(folder: Path) -> Tokenizer:
 
 
 def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Tensor:
-    """Token ids [samples, length], int64. The same settings, texts and tokenizer always give the same tokens.
+    """Token ids [samples, length], int64; see `calibration_sequences`."""
+    return calibration_sequences(tokenizer, settings)[0]
+
+
+def calibration_sequences(tokenizer: Tokenizer, settings: Calibration) -> tuple[torch.Tensor, list[Source]]:
+    """Token ids [samples, length], int64, and the source of each sequence.
+
+    The same settings, texts and tokenizer always give the same tokens.
 
     Documents of a source are shuffled, joined with the end-of-text token and cut; if the tokenizer begins
     texts with a begin token, every sequence begins with it. No token is used twice: a document that two sources
@@ -58,7 +65,7 @@ def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Ten
     body = settings.length - len(begin)
     sources = settings.drawn_on
     weights = [source.weight for source in sources]
-    used: set[str] = set()
+    used: set[tuple[int, ...]] = set()
 
     def cut(source: Source, most: int) -> list[list[int]]:
         stream = _stream(tokenizer, source, settings.seed, most * body, begin, used)
@@ -78,7 +85,8 @@ def calibration_tokens(tokenizer: Tokenizer, settings: Calibration) -> torch.Ten
             if len(piles[i]) < asked[i]:
                 raise _too_short(settings, asked[i], source.label, len(piles[i]))
     turns = sorted((k / weights[i], i, k) for i, count in enumerate(asked) for k in range(count))
-    return torch.tensor([piles[i][k] for _, i, k in turns], dtype=torch.int64)
+    tokens = torch.tensor([piles[i][k] for _, i, k in turns], dtype=torch.int64)
+    return tokens, [sources[i] for _, i, _ in turns]
 
 
 def shares(samples: int, weights: Sequence[float], held: Sequence[int | None]) -> list[int]:
@@ -104,7 +112,7 @@ def shares(samples: int, weights: Sequence[float], held: Sequence[int | None]) -
 
 
 def _stream(
-    tokenizer: Tokenizer, source: Source, seed: int, enough: int, begin: list[int], used: set[str]
+    tokenizer: Tokenizer, source: Source, seed: int, enough: int, begin: list[int], used: set[tuple[int, ...]]
 ) -> list[int]:
     """Ids of the documents of `source` that are not `used` yet, each ended by the end-of-text token; at least
     `enough` of them, if there are."""
@@ -114,11 +122,13 @@ def _stream(
         # More of one source than its samples could use would only cost time.
         if len(stream) >= enough:
             break
-        text = document.text(tokenizer)
-        if text not in used:
-            used.add(text)
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            stream += _once(ids, begin, end) if document.row else ids + end
+        ids = document.ids(tokenizer)
+        if tuple(ids) not in used:
+            used.add(tuple(ids))
+            if document.is_ids:
+                stream += ids[len(begin) :] if begin and ids[: len(begin)] == begin else ids
+            else:
+                stream += _once(ids, begin, end) if document.row else ids + end
     return stream
 
 

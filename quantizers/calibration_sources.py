@@ -27,20 +27,32 @@ HEADER = "quantgate_traces"
 
 @dataclass(frozen=True)
 class Document:
-    """A text, or a conversation that becomes one by the model's chat template."""
+    """A text, a conversation that becomes one by the model's chat template, or token ids of the model's own."""
 
-    content: str | list[dict[str, str]]
+    content: str | list[dict[str, str]] | list[int]
     where: str
     """For errors: file and line, or data set and row."""
     row: bool = True
     """Of a data set, where a chat template may have begun and ended it; no running text of a .txt file."""
 
-    def text(self, tokenizer: Any) -> str:
-        """Raises QuantizeError: the chat template refuses the conversation."""
-        if isinstance(self.content, str):
-            return self.content
+    def ids(self, tokenizer: Any) -> list[int]:
+        """Its token ids. Raises QuantizeError: the chat template refuses the conversation."""
+        content: Any = self.content
+        if isinstance(content, list) and isinstance(content[0], int):
+            return content
+        if isinstance(content, list):
+            content = self._rendered(content, tokenizer)
+        found: list[int] = tokenizer.encode(content, add_special_tokens=False)
+        return found
+
+    @property
+    def is_ids(self) -> bool:
+        """Are they token ids as they came, with whatever ends and begins them?"""
+        return isinstance(self.content, list) and isinstance(self.content[0], int)
+
+    def _rendered(self, messages: list[dict[str, str]], tokenizer: Any) -> str:
         try:
-            return conversation_text(self.content, tokenizer)
+            return conversation_text(messages, tokenizer)
         except QuantizeError as error:
             raise QuantizeError(f"calibration {self.where}: {error}: mend or drop that row") from None
 
@@ -73,7 +85,7 @@ def read_documents(file: Path, source: Source) -> list[Document]:
     """The documents of a .txt or .jsonl file that fit the language and kind of `source`, in their order.
 
     Raises:
-        QuantizeError: the file is missing, not UTF-8, not JSON lines with a "text" or "messages", or without text.
+        QuantizeError: the file is missing, not UTF-8, not JSON lines with a "text", "messages" or "ids", or holds none.
     """
     if file.suffix not in (".txt", ".jsonl"):
         raise QuantizeError(f"calibration file {file} must end in .txt or .jsonl")
@@ -133,9 +145,9 @@ def _rows(text: str, file: Path, source: Source) -> Iterator[Document]:
             row = None
         if isinstance(row, dict) and HEADER in row:
             continue
-        content = _content(row.get("text", row.get("messages"))) if isinstance(row, dict) else None
+        content = _content(row.get("text", row.get("messages", row.get("ids")))) if isinstance(row, dict) else None
         if content is None:
-            what = 'not a JSON object with a "text" or chat "messages"'
+            what = 'not a JSON object with a "text", chat "messages" or token "ids"'
             raise QuantizeError(f"calibration file {file}, line {number}: {what}")
         if _fits(row, source):
             yield Document(content, f"file {file}, line {number}")
@@ -166,8 +178,10 @@ def _of_dataset(source: Source, seed: int) -> Iterator[Document]:
             yield Document(content, f"data set {name}, row {index}")
 
 
-def _content(value: Any) -> str | list[dict[str, str]] | None:
-    """A text without blanks at its ends, perhaps empty, or messages; None for anything else."""
+def _content(value: Any) -> str | list[dict[str, str]] | list[int] | None:
+    """A text without blanks at its ends, perhaps empty, messages or token ids; None for anything else."""
+    if isinstance(value, list) and value and all(type(each) is int and each >= 0 for each in value):
+        return value
     return value.strip() if isinstance(value, str) else checked_messages(value)
 
 

@@ -13,6 +13,7 @@ from huggingface_hub import CardData, ModelCard
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import CardWords, served
+from quantizers.tuning import METHODS
 
 KEPT = ("embeddings, norms and all else", "as it was")
 FOLDED = (
@@ -36,8 +37,8 @@ def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
     quantized = sum(map(len, plan.targets))
     before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
-    settings = recipe.calibration
-    calibration = calibration_words(settings) if plan.calibrated else "none"
+    texts = recipe.calibration
+    amount = f"{texts.samples} x {texts.length} tokens of {calibration_words(texts)}, seed {texts.seed}"
     rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
     return f"""---
 {CardData(**front).to_yaml().strip()}
@@ -55,7 +56,8 @@ A quantized form of `{original or source.name}`, made by quantgate.
 | format | {_joined(each.format for each in words)} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
-| calibration | {calibration} |
+| calibration | {amount if plan.calibrated else "none"} |
+| tuning | {tuning_words(recipe) if plan.calibrated else "none"} |
 {rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 | part | stored as | weights | bits each |
@@ -63,6 +65,19 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {_parts(plan)}
 {_serving(plan)}
 """
+
+
+def tuning_words(recipe: Recipe) -> str:
+    """What the weights were fitted to beside the calibration's inputs, and how much work it was."""
+    tuning, found = METHODS[recipe.tune], []
+    if recipe.two_sided:
+        found.append("errors weighed by what they do to the loss (one pass back through the original)")
+    if tuning is not None:
+        steps = f"{tuning.after.steps} steps a layer"
+        if tuning.between is not None:
+            steps += f", and {tuning.between.steps} after each group of its Linears but the last"
+        found.append(f"each layer towards the original's output ({recipe.tune}: {steps})")
+    return "; ".join(found) or "none"
 
 
 def calibration_words(settings: Calibration) -> str:

@@ -70,7 +70,6 @@ def quantize(
     recipe: Recipe,
     out: Path,
     *,
-    tokens: torch.Tensor | None = None,
     progress: Progress | None = None,
     device: str | None = None,
 ) -> Path:
@@ -80,8 +79,7 @@ def quantize(
     or so within it with "inputs", "columns", "tuning" or "outputs". Work goes on in `out`.partial: run the same call
     again after an interruption and it continues at the first unfinished layer; `out` itself appears
     complete or not at all. `device` is where layers run, in float32 (None: the first GPU if there is one, else
-    the CPU). The same input gives the same bytes on the same device and number of threads. `tokens` [N, L] calibrate
-    instead of the recipe's texts: benchmarks bring a panel's.
+    the CPU). The same input gives the same bytes on the same device and number of threads.
 
     Raises:
         QuantizeError: one line that says what is wrong and the way out.
@@ -96,7 +94,7 @@ def quantize(
     plan = make_plan(checkpoint, architecture, recipe)
     if not plan.calibrated:
         tokens = torch.empty(1, 0, dtype=torch.long)
-    elif tokens is None:
+    else:
         tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
@@ -128,7 +126,7 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
     job.report("layer", work.layers_done, total)
     if work.layers_done == total:
         return
-    hidden, calls = _enter(job, tokens, all_batches=work.layers_done == 0)
+    hidden, calls = enter(job, tokens, all_batches=work.layers_done == 0)
     if hidden is None:
         states = work.load_states()
     else:
@@ -186,8 +184,8 @@ def _linears(job: Conversion, index: int) -> dict[str, nn.Linear]:
     return {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
 
 
-def _enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
-    """The states [N, L, D] that enter the first layer (if asked for) and what each layer is called with."""
+def enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[torch.Tensor | None, list[LayerCall]]:
+    """The states [N, L, D] that enter the first layer (if asked for; on the CPU) and what each layer is called with."""
     model: Any = job.architecture.model
     base: nn.Module = model.base_model
     prefix: str = model.base_model_prefix

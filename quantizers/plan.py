@@ -71,6 +71,8 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
             or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load; a width that
             no kernel takes; a tensor whose name in `ignore` would cover quantized modules.
     """
+    if recipe.mix:
+        raise QuantizeError(f"recipe {recipe.name} leaves the tiers open: give --bits or --bytes")
     count = len(architecture.layers)
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
     names = [name for layer in targets for name in layer]

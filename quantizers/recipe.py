@@ -143,6 +143,8 @@ class Calibration(BaseModel):
         return [source.file for source in self.drawn_on if source.file is not None]
 
 
+KEPT = "kept"
+"""In a `mix`: left as it was."""
 DAMPING = 0.01
 """Of tiers that name no other: from 0.001 to 0.1 it makes no difference (docs/low-bits.md)."""
 TIER_DAMPING = {"int4": 0.05}
@@ -161,6 +163,9 @@ class Recipe(BaseModel):
     tiers: dict[str, str] = {}
     """Other tiers for some Linears: full names, or "re:" and a regular expression as in `ignore`; the first that fits
     decides."""
+    mix: tuple[str, ...] = ()
+    """Tiers, or "kept" for 16 bits, among which each group of Linears that `tiers` does not name gets its own, by what
+    they cost and by how many bits or bytes are asked for (quantizers/mixed)."""
     group_size: int | None = None
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
     rotate: Literal["none", "folded"] = "none"
@@ -193,6 +198,16 @@ class Recipe(BaseModel):
         cls._patterns_compile(tuple(tiers))
         return tiers
 
+    @field_validator("mix")
+    @classmethod
+    def _mix_is_known(cls, mix: tuple[str, ...]) -> tuple[str, ...]:
+        for tier in mix:
+            if tier != KEPT:
+                cls._tier_is_known(tier)
+        if mix and (len(set(mix)) != len(mix) or set(mix) <= {KEPT}):
+            raise ValueError(f"{', '.join(mix)}: name different tiers, one of them not {KEPT}")
+        return mix
+
     @field_validator("tune")
     @classmethod
     def _tuning_is_known(cls, tune: str) -> str:
@@ -223,7 +238,11 @@ class Recipe(BaseModel):
 
     def tier_of(self, module: str) -> str:
         """The tier of the Linear of this full name."""
-        return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), self.tier)
+        return self.tier_named(module) or self.tier
+
+    def tier_named(self, module: str) -> str | None:
+        """The tier that `tiers` gives the Linear of this full name, if it does."""
+        return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), None)
 
     def damping_of(self, tier: str) -> float:
         """The damping that Linears of this tier begin with."""
@@ -243,6 +262,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
     "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
     "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
+    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "tune": "blocks", "two_sided": True},
     "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2", "tune": "blocks", "two_sided": True},
     "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "tune": "blocks", "two_sided": True},
     "fp8-block": {"name": "fp8-block", "tier": "fp8"},

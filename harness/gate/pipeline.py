@@ -21,6 +21,7 @@ from harness.contract.samples import Role
 from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
+from harness.gate.mixing import NO_SIZE, Size
 from harness.gate.quantization import NOT_SERVED, quantized
 from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
@@ -51,6 +52,10 @@ class GateOptions:
     reference_url: str | None = None
     baseline: Path | None = None
     single_file: bool = False
+    recipe: str | None = None
+    """In place of the policy's."""
+    size: Size = NO_SIZE
+    """Of what is made by a recipe that leaves tiers open."""
 
 
 def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdict]:
@@ -153,6 +158,8 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
     with reporter.stage("models") as meter:
         given = resolve_model(options.model, reporter.say)
         is_candidate = options.candidate_url is not None or quantization_of(given) is not None
+        if is_candidate and (options.recipe or options.size.words()):
+            raise BadInput(f"{options.model} is not quantized here: leave out --recipe, --bits and --bytes")
         if not is_candidate:
             require_original(options.model, given)
         name = options.reference or (base_model_of(given) if is_candidate else options.model)
@@ -160,10 +167,11 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
             raise BadInput(f"the reference of {options.model} is unknown (no base_model in its card): give --reference")
         meter.update(text=name)
         reference = resolve_model(name, reporter.say)
-    candidate = given if is_candidate else quantized(given, sealed.policy.recipe, reporter, sealed.policy)
+    recipe = options.recipe or sealed.policy.recipe
+    candidate = given if is_candidate else quantized(given, recipe, reporter, sealed.policy, options.size)
     if options.candidate_url is None and quantization_of(candidate) == "quantgate":
         raise BadInput(f"{options.model}: {NOT_SERVED}")
-    label = options.model if is_candidate else f"{options.model} {sealed.policy.recipe}"
+    label = options.model if is_candidate else " ".join([options.model, recipe, *options.size.words()])
     with reporter.stage("hashes"):
         facts: dict[Role, ModelFacts] = {
             "reference": describe(name, reference),

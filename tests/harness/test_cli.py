@@ -13,6 +13,7 @@ from command_line import POLICY, Quantgate, last_line
 from harness import commands, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.gate import pipeline as gate
+from harness.gate.mixing import Size
 from harness.judging.verdict import Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
@@ -35,6 +36,10 @@ from harness.runs.progress import Reporter
         (["gate", "--resume", "--out", "nowhere"], "nowhere"),
         (["traces", "demo", "--out", "traces.txt"], "a file that ends in .jsonl"),
         (["traces", "nowhere", "--out", "traces.jsonl"], "model folder nowhere does not exist"),
+        (["measure-tiers", "nowhere", "--out", "d.json"], "model folder nowhere does not exist"),
+        (["measure-tiers", "nowhere"], "--out"),
+        (["choose-tiers", "nowhere.json", "--bits", "1.71", "--out", "r.yaml"], "nowhere.json is missing"),
+        (["choose-tiers", "nowhere.json", "--out", "r.yaml"], "either in bits a weight or in bytes"),
         (["quantize", "nowhere", "--out", "x", "--policy", "nosuch.yaml"], "nosuch.yaml"),
         (["judge", "."], "not a run folder?"),
         (["judge", "nowhere"], "not a run folder?"),
@@ -153,11 +158,13 @@ def test_what_the_command_line_says_reaches_the_gate(quantgate: Quantgate, monke
     monkeypatch.setattr(gate, "run_gate", fail)
     quantgate("gate")
     urls = ["--candidate-url", "http://c", "--reference-url", "http://r"]
-    more = ["--baseline", "B", "--single-file"]
+    more = ["--baseline", "B", "--single-file", "--recipe", "mixed", "--bytes", "167GiB"]
     quantgate("gate", "M", "--reference", "R", "--policy", "P", "--out", "O", "--resume", *urls, *more)
     assert asked == [
         gate.GateOptions("demo"),
-        gate.GateOptions("M", "R", "P", Path("O"), True, "http://c", "http://r", Path("B"), True),
+        gate.GateOptions(
+            "M", "R", "P", Path("O"), True, "http://c", "http://r", Path("B"), True, "mixed", Size(None, "167GiB")
+        ),
     ]
 
 
@@ -191,6 +198,7 @@ def test_the_process_ends_as_the_function_does(tmp_path: Path) -> None:
 CANCELLED = """
 import os, signal, sys, time
 from harness.gate import pipeline as gate
+from harness.gate.mixing import Size
 from harness import cli
 def run_gate(*_):
     try:

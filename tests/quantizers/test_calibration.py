@@ -149,6 +149,15 @@ def test_conversations_are_begun_and_ended_once(tmp_path: Path) -> None:
     assert text_of(calibration_tokens(Chat(bos=1), settings)) == [whole]
 
 
+def test_token_ids_are_taken_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "ids.jsonl"
+    rows = [[1, *range(10 * n, 10 * n + 7)] for n in range(1, 4)]
+    file.write_text("".join(json.dumps({"lang": "en", "ids": row}) + "\n" for row in rows))
+    settings = Calibration(samples=3, length=8, file=file)
+    assert sorted(calibration_tokens(Chat(bos=1), settings).tolist()) == rows
+    assert sorted(calibration_tokens(Letters(), settings).tolist()) == rows
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -156,7 +165,7 @@ def test_conversations_are_begun_and_ended_once(tmp_path: Path) -> None:
         ("a.txt", b"  \n%%\n", "holds no text"),
         ("a.txt", b"\xff\xfe\xff", "is not UTF-8"),
         ("a.jsonl", b'{"text": "fine"}\n{"txt": 1}\n', "line 2: not a JSON object"),
-        ("a.jsonl", b'{"messages": [{"role": "user"}]}\n', "line 1: not a JSON object with a .text. or chat"),
+        ("a.jsonl", b'{"messages": [{"role": "user"}]}\n', "line 1: not a JSON object with a .text., chat"),
         ("a.jsonl", b'{"text": 5}\n', "line 1: not a JSON object"),
         ("a.jsonl", b"[1]\n", "line 1: not a JSON object"),
         ("a.bin", b"x", "must end in .txt or .jsonl"),

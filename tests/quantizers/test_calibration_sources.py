@@ -148,7 +148,7 @@ def test_a_template_that_refuses(tmp_path: Path) -> None:
     file.write_text(json.dumps({"messages": [{"role": "system", "content": "be"}, *THOUGHT]}))
     (document,) = read_documents(file, Source(file=file))
     with pytest.raises(QuantizeError, match=r"some.jsonl, line 1: the model's chat template refuses it \(no system\)"):
-        document.text(Templated())
+        document.ids(Templated())
 
 
 def test_messages_of_other_forms() -> None:

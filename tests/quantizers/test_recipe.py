@@ -91,6 +91,8 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
     [
         ("name: x\ncolour: red\n", "colour: Extra inputs"),
         ("name: x\ntier: int5\n", "tier: .*unknown: use one of int2"),
+        ("name: x\nmix: [vq2, int5]\n", "mix: .*unknown: use one of int2"),
+        ("name: x\nmix: [vq2, vq2]\n", "mix: .*name different tiers"),
         ("name: x\ngroup_size: many\n", "group_size:"),
         ("name: x\ndamping: 0\n", "damping:"),
         ("name: x\ndamping: .nan\n", "damping:"),
@@ -123,7 +125,7 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(
-        QuantizeError, match="unknown recipe 'w4a17': use one of fp8-block, trellis-2bit, vq-2bit, w4a16"
+        QuantizeError, match="unknown recipe 'w4a17': use one of fp8-block, mixed, trellis-2bit, vq-2bit, w4a16"
     ):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):

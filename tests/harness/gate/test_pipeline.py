@@ -88,3 +88,6 @@ def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
     options = pipeline.GateOptions(str(model), reference=str(model), policy="demo", out=tmp_path / "run")
     with pytest.raises(BadInput, match="model: vLLM cannot serve these codes yet"):
         pipeline.run_gate(options, Reporter())
+    again = pipeline.GateOptions(str(model), reference=str(model), out=tmp_path / "run", recipe="mixed")
+    with pytest.raises(BadInput, match="model is not quantized here: leave out --recipe, --bits and --bytes"):
+        pipeline.run_gate(again, Reporter())

@@ -1,0 +1,1 @@
+"""Tiers mixed within one model: what each costs where is measured, the cheapest sum is chosen, and corrected once."""

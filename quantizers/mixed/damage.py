@@ -1,0 +1,134 @@
+"""damage.json: what each tier does to the model's output where one group alone has it; to read, edit and use again."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from quantizers.checkpoint import read_json_object
+from quantizers.errors import QuantizeError
+from quantizers.mixed.walk import Variant
+from quantizers.writing import write_text
+
+Content = TypeVar("Content", bound=BaseModel)
+Kinds = dict[str, float]
+"""Mean KL in nats a token, by kind of text."""
+
+
+class GroupDamage(BaseModel):
+    """One group of Linears that get one tier together."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    layer: int
+    linears: tuple[str, ...]
+    """Full names."""
+    weights: int = Field(gt=0)
+    bytes: dict[str, int] = Field(min_length=1)
+    """By tier: codes and scales."""
+    damage: dict[str, Kinds]
+    """By tier and kind of text."""
+
+    def cost(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """The damage by tier, over all kinds."""
+        return {tier: average(self.damage[tier], weights) for tier in self.bytes}
+
+
+class Damage(BaseModel):
+    """The damages of all groups of a model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["quantgate damage 1"] = "quantgate damage 1"
+    model: str
+    """Fingerprint of the original."""
+    calibration: str
+    """A sha256 over the tokens, and which of them were looked at."""
+    recipe: dict[str, Any]
+    """What it was measured with, and what a chosen recipe takes over: calibration, tuning, what is ignored."""
+    kinds: dict[str, int] = Field(min_length=1)
+    """Sequences that were looked at, by kind of text."""
+    length: int
+    """Tokens of each."""
+    other_bytes: int
+    """Of all tensors that are in no group."""
+    tiers: dict[str, float]
+    """Bits a weight of each tier, codes and scales, for reading; `bytes` of the groups decide."""
+    groups: tuple[GroupDamage, ...] = Field(min_length=1)
+
+    @field_validator("groups")
+    @classmethod
+    def _all_is_there(cls, groups: tuple[GroupDamage, ...]) -> tuple[GroupDamage, ...]:
+        for group in groups:
+            for tier in group.bytes:
+                if tier not in group.damage:
+                    raise ValueError(f"{group.name} has no damage at {tier}")
+        return groups
+
+    def weighted(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """What each kind counts, 1 where nothing is said.
+
+        Raises:
+            QuantizeError: a weight for a kind that was not measured, or one that is negative; all are 0.
+        """
+        for kind, weight in weights.items():
+            if kind not in self.kinds:
+                raise QuantizeError(f"no text of kind {kind!r} was measured: there are {', '.join(sorted(self.kinds))}")
+            if not 0 <= weight < float("inf"):
+                raise QuantizeError(f"weight {weight:g} of {kind}: give a number from 0 up")
+        found = {kind: float(weights.get(kind, 1)) for kind in self.kinds}
+        if not any(found.values()):
+            raise QuantizeError("every kind of text has weight 0: nothing is left to choose by")
+        return found
+
+    def bits(self, mix: Mapping[str, str]) -> float:
+        """Mean bits a weight, codes and scales, over all groups."""
+        return 8 * sum(g.bytes[mix[g.name]] for g in self.groups) / sum(g.weights for g in self.groups)
+
+    def nbytes(self, mix: Mapping[str, str]) -> int:
+        """Bytes of all tensors of the model."""
+        return self.other_bytes + sum(group.bytes[mix[group.name]] for group in self.groups)
+
+
+def average(damage: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The damage over all kinds, as they count."""
+    return sum(weights[kind] * damage[kind] for kind in weights) / sum(weights.values())
+
+
+def by_kind(values: list[float], kinds: list[str]) -> Kinds:
+    """Means of each kind, to six digits: `values` and `kinds` are of sequences."""
+    own = {kind: [v for v, k in zip(values, kinds, strict=True) if k == kind] for kind in dict.fromkeys(kinds)}
+    return {kind: float(f"{sum(found) / len(found):.6g}") for kind, found in own.items()}
+
+
+def by_tier(found: Mapping[Variant, list[float]], group: str, kinds: list[str]) -> dict[str, Kinds]:
+    """What was found of one group's variants."""
+    return {tier: by_kind(values, kinds) for (name, tier), values in found.items() if name == group}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """JSON that a person can read: what holds no other objects or lists is one line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    for leaf in (r"\{[^{}\[\]]*\}", r"\[[^{}\[\]]*\]"):
+        text = re.sub(leaf, lambda match: re.sub(r"\n\s*", " ", match.group()), text)
+    write_text(path, text + "\n")
+
+
+def read_damage(path: Path) -> Damage:
+    """A damage file. Raises QuantizeError if it is none, or was edited into something else."""
+    return read_model(Damage, path)
+
+
+def read_model(kind: type[Content], path: Path) -> Content:
+    """A JSON file's content. Raises QuantizeError if it is of another kind."""
+    try:
+        return kind.model_validate(read_json_object(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise QuantizeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -1,0 +1,113 @@
+"""The first step of a mix: the KL of the whole model when one group alone has a tier, for every group and tier."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from quantizers.errors import QuantizeError
+from quantizers.layer import Progress
+from quantizers.mixed.bench import SEQUENCES, Bench, open_bench
+from quantizers.mixed.damage import Damage, GroupDamage, Kinds, by_tier, read_damage, write_json
+from quantizers.mixed.groups import Group
+from quantizers.mixed.walk import Found
+from quantizers.mixed.waves import in_waves
+from quantizers.recipe import KEPT, Recipe
+from quantizers.work_folder import open_work
+
+WAVES = 8
+
+
+def measure_tiers(
+    model: Path,
+    recipe: Recipe,
+    out: Path,
+    *,
+    sequences: int = SEQUENCES,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> Damage:
+    """Write what each tier of the recipe's `mix` does to the model folder `model` into the JSON file `out`.
+
+    `out` is used as it is if it is of the same model, calibration and recipe, edited or not: tuning plays no part.
+    Work goes on in `out`.partial, in waves: run the same call again after an interruption. `progress(stage, done,
+    total)` is called with stage "layer" after each wave, and within it with "damage", "tiers" or "head".
+
+    Raises:
+        QuantizeError: the model or the recipe cannot be used, `out` is of another model, recipe or calibration.
+    """
+    report = progress or (lambda stage, done, total: None)
+    bench = open_bench(model, recipe, sequences, report, device)
+    if out.is_file():
+        damage = read_damage(out)
+        require_same(bench, damage, str(out))
+        return damage
+    variants = {group.name: [tier for tier in group.nbytes if tier != KEPT] for group in bench.groups}
+    identity = {"model": bench.model, "recipe": recipe.digest(), "calibration": bench.calibration}
+    width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
+    with open_work(out, identity, 8 * bench.tokens.numel() * width) as work:
+        found = in_waves(bench, {}, variants, work.folder, WAVES)
+        damage = Damage(
+            model=bench.model,
+            calibration=bench.calibration,
+            recipe=portable(recipe),
+            kinds=dict(Counter(bench.kinds)),
+            length=bench.tokens.shape[1],
+            other_bytes=bench.other_bytes,
+            tiers=_bits(bench.groups),
+            groups=tuple(
+                GroupDamage(
+                    name=group.name,
+                    layer=group.layer,
+                    linears=group.linears,
+                    weights=group.weights,
+                    bytes=group.nbytes,
+                    damage=_damage(group, found, bench.kinds),
+                )
+                for group in bench.groups
+            ),
+        )
+        write_json(out, damage.model_dump(mode="json"))
+        shutil.rmtree(work.folder, ignore_errors=True)
+    return damage
+
+
+def _bits(groups: list[Group]) -> dict[str, float]:
+    users = {
+        tier: [g for g in groups if tier in g.nbytes] for tier in dict.fromkeys(t for g in groups for t in g.nbytes)
+    }
+    return {t: round(8 * sum(g.nbytes[t] for g in own) / sum(g.weights for g in own), 4) for t, own in users.items()}
+
+
+def _damage(group: Group, found: Found, kinds: list[str]) -> dict[str, Kinds]:
+    measured = by_tier(found.variants, group.name, kinds)
+    return {tier: measured[tier] if tier != KEPT else dict.fromkeys(kinds, 0.0) for tier in group.nbytes}
+
+
+def require_same(bench: Bench, damage: Damage, file: str = "the damage file") -> None:
+    """Raises QuantizeError if the damage is of another model, of other texts, or of a recipe with other groups."""
+    ours = {group.name: group.nbytes.items() for group in bench.groups}
+    # Tiers may have been struck from it by hand.
+    groups = all(group.bytes.items() <= ours.get(group.name, {}.items()) for group in damage.groups)
+    same = {
+        "model": damage.model == bench.model,
+        "calibration": damage.calibration == bench.calibration,
+        "recipe": groups and len(ours) == len(damage.groups) and damage.recipe.get("damping") == bench.damping,
+    }
+    if not all(same.values()):
+        other = " and ".join(what for what, fits in same.items() if not fits)
+        raise QuantizeError(f"{file} is of another {other}: remove it, or choose another file")
+
+
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's settings as they are written to files: what is default is left out, paths are absolute."""
+    content: dict[str, Any] = recipe.model_dump(mode="json", exclude_defaults=True)
+    calibration = content.get("calibration", {})
+    for place in (calibration, *calibration.get("sources", ())):
+        if place.get("traces"):
+            place.pop("file", None)  # the file is made for them, or found again
+        elif place.get("file"):
+            place["file"] = str(Path(place["file"]).resolve())
+    return content

@@ -1,0 +1,194 @@
+"""Walks through a model that tell what mixes of tiers do to its output, one layer in memory at a time.
+
+A mix says which tier each group has. On a wave through some layers, every variant of the mix (one group with another
+tier) begins at its own layer and is carried through all that follow, so that each layer is read once for all of them.
+Of a variant's states only the difference to the mix's is kept, in bf16: what rounding does to it is in proportion to
+the damage that is measured. Weights are quantized on the original model's states, untuned and one-sided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import nn
+
+from quantizers.curvature import Curvature, HessianError
+from quantizers.errors import QuantizeError
+from quantizers.head import filled_head, logits_of
+from quantizers.hessian import hessian_of, input_groups
+from quantizers.mixed.bench import Bench
+from quantizers.mixed.groups import Group
+from quantizers.modeling import LayerCall, empty, fill, run_layer
+from quantizers.recipe import KEPT
+
+Variant = tuple[str, str]
+"""A group's name and the tier that it has instead of the mix's."""
+Mix = Mapping[str, str]
+"""Tiers by the groups' names; a group that is not named is kept."""
+
+
+@dataclass
+class Stream:
+    """What enters a layer: the original model's states of the calibration, and the mix's of what is looked at."""
+
+    original: torch.Tensor
+    """[N, L, D], float32, on the CPU."""
+    mixed: torch.Tensor
+    """What the mix adds [n, L, D], float32, where layers run."""
+
+
+@dataclass
+class Found:
+    """Mean KL to the original model, in nats a token, of each sequence that is looked at."""
+
+    mix: list[float]
+    variants: dict[Variant, list[float]]
+
+
+@dataclass
+class Wave:
+    """A walk from layer `start` to the end, on which the variants of the layers before `stop` begin."""
+
+    bench: Bench
+    calls: Sequence[LayerCall]
+    mix: Mix
+    variants: Mapping[str, Sequence[str]]
+    """Tiers to try in place of the mix's, by the groups' names."""
+    start: int
+    stop: int
+    held: dict[Variant, torch.Tensor] = field(default_factory=dict)
+    """What each variant adds to the mix [n, L, D], bf16."""
+
+    def walk(self, stream: Stream) -> tuple[Found, Stream | None]:
+        """The KL of the mix and of the variants, and what enters layer `stop`; `stream` enters `start` and is used up.
+
+        Raises:
+            QuantizeError: a layer or the head cannot be run, a Linear cannot be quantized.
+        """
+        job, after = self.bench.job, None
+        total = len(job.architecture.layers)
+        last = max([self.stop - 1, *(group.layer for group in self.bench.groups if self._tiers(group))])
+        looked_at = stream.original[self.bench.looked_at].to(job.device)
+        for index in range(self.start, total):
+            if index == self.stop:
+                after = Stream(stream.original.clone(), stream.mixed.clone())
+            layer = job.architecture.layers[index]
+            name = f"{job.architecture.prefix}.{index}"
+            fill(job.architecture.model, layer, name, job.checkpoint, device=job.device, dtype=job.dtype)
+            looked_at = self._through(index, layer, stream, looked_at, calibrated=index <= last)
+            empty(layer)
+            job.report("damage", index + 1 - self.start, total - self.start)
+        with filled_head(job.architecture, job.checkpoint, device=job.device, dtype=job.dtype):
+            return self._found(looked_at, stream.mixed), after
+
+    def _tiers(self, group: Group) -> list[str]:
+        """What a group is quantized to on this wave."""
+        here = self.start <= group.layer < self.stop
+        wanted = [self.mix.get(group.name, KEPT), *(self.variants.get(group.name, ()) if here else ())]
+        return [tier for tier in dict.fromkeys(wanted) if tier != KEPT] if group.layer >= self.start else []
+
+    def _through(
+        self, index: int, layer: nn.Module, stream: Stream, looked_at: torch.Tensor, *, calibrated: bool
+    ) -> torch.Tensor:
+        """Move all states through a filled layer; returns the original's of what is looked at [n, L, D]."""
+        job, call = self.bench.job, self.calls[index]
+        groups = [group for group in self.bench.groups if group.layer == index]
+        prefix = f"{job.architecture.prefix}.{index}."
+        linears = {full: layer.get_submodule(full.removeprefix(prefix)) for group in groups for full in group.linears}
+        original = {full: linear.weight.data for full, linear in linears.items()}
+        weights = self._quantized(groups, layer, stream, call)
+
+        def use(group: Group, tier: str) -> None:
+            for full in group.linears:
+                weight = weights[group.name, tier][full] if tier != KEPT else original[full]
+                linears[full].weight.data = weight.to(job.device, job.dtype)
+
+        if calibrated:
+            stream.original.copy_(self._run(layer, stream.original, call))
+        leaving = self._run(layer, looked_at, call)
+        for group in groups:
+            use(group, self.mix.get(group.name, KEPT))
+        entering, changed = looked_at + stream.mixed, bool(self.mix)
+        mixed = self._run(layer, entering, call) if changed else leaving
+        for variant, difference in self.held.items():
+            there = self._run(layer, entering + difference.to(entering), call)
+            self.held[variant] = (there - mixed).to(torch.bfloat16)
+        if self.start <= index < self.stop:
+            for group in groups:
+                for tier in self.variants.get(group.name, ()):
+                    use(group, tier)
+                    self.held[group.name, tier] = (self._run(layer, entering, call) - mixed).to(torch.bfloat16)
+                use(group, self.mix.get(group.name, KEPT))
+        stream.mixed = mixed - leaving
+        return leaving
+
+    def _quantized(
+        self, groups: Sequence[Group], layer: nn.Module, stream: Stream, call: LayerCall
+    ) -> dict[Variant, dict[str, torch.Tensor]]:
+        """Weights by group and tier, of each Linear by its full name, quantized on what the original model gives."""
+        wanted = {group.name: self._tiers(group) for group in groups}
+        linears: dict[str, nn.Linear] = {}
+        for full in (full for group in groups if wanted[group.name] for full in group.linears):
+            module = layer.get_submodule(full.removeprefix(f"{call.layer}."))
+            assert isinstance(module, nn.Linear)
+            linears[full] = module
+        if not linears:
+            return {}
+        job = self.bench.job
+        runs = [
+            partial(run_layer, layer, part.to(job.device), call) for part in torch.split(stream.original, job.batch)
+        ]
+        found: dict[Variant, dict[str, torch.Tensor]] = {}
+        for number, names in enumerate(sharing := input_groups(linears, runs[0])):
+            hessian = hessian_of(names[0], linears[names[0]], runs)
+            curvatures: dict[int | None, Curvature] = {}
+            for group in (group for group in groups if set(group.linears) & set(names)):
+                for tier in wanted[group.name]:
+                    for full in set(group.linears) & set(names):
+                        scheme = group.schemes[tier][full]
+                        seed = scheme.rotation_seed
+                        if seed not in curvatures:
+                            curvatures[seed] = Curvature(scheme.turn(scheme.turn(hessian).t()))
+                        weight = scheme.turn(linears[full].weight.detach().float())
+                        try:
+                            parts = scheme.quantize(weight, curvatures[seed], lambda: None)
+                        except HessianError as error:
+                            raise QuantizeError(f"{full}: {error}: raise damping, or add it to ignore") from None
+                        found.setdefault((group.name, tier), {})[full] = scheme.dequantize(parts)
+                    job.report("tiers", number, len(sharing))
+        return found
+
+    def _run(self, layer: nn.Module, states: torch.Tensor, call: LayerCall) -> torch.Tensor:
+        """States [.., L, D] through a layer, a batch at a time, to where they came from."""
+        job = self.bench.job
+        parts = torch.split(states, job.batch)
+        out = [run_layer(layer, part.to(job.device), call.narrowed(len(part))).to(states.device) for part in parts]
+        return torch.cat(out)
+
+    def _found(self, looked_at: torch.Tensor, mixed: torch.Tensor) -> Found:
+        mix: list[float] = []
+        variants: dict[Variant, list[float]] = {variant: [] for variant in self.held}
+        job = self.bench.job
+        for row, text in enumerate(self.bench.looked_at):
+            logits = partial(self._logits, self.bench.tokens[text : text + 1])
+            reference = logits(looked_at[row])
+            entering = looked_at[row] + mixed[row]
+            mix.append(divergence(reference, logits(entering)) if self.mix else 0.0)
+            for variant, difference in self.held.items():
+                variants[variant].append(divergence(reference, logits(entering + difference[row].to(entering))))
+            job.report("head", row + 1, len(self.bench.looked_at))
+        return Found(mix, variants)
+
+    def _logits(self, tokens: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities [L, V] of one text."""
+        job = self.bench.job
+        with torch.no_grad():
+            return logits_of(job.architecture, tokens.to(job.device), states[None].to(job.device))[0].log_softmax(-1)
+
+
+def divergence(reference: torch.Tensor, other: torch.Tensor) -> float:
+    """Mean KL in nats of log-probabilities [L, V] from reference ones, no less than 0."""
+    return max(0.0, float((reference.exp() * (reference - other)).sum(-1).mean()))

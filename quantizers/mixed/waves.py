@@ -1,0 +1,86 @@
+"""Walks in waves: each begins some layers further on and leaves its findings on the disk, to go on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from quantizers.checkpoint import read_header, read_json_object, read_tensor
+from quantizers.mixed.bench import Bench
+from quantizers.mixed.walk import Found, Mix, Stream, Wave
+from quantizers.writing import named, write_shard, write_text
+
+HELD_BYTES = 8 << 30
+"""Of variants' states on a wave where there is no GPU; a quarter of its free memory where there is one."""
+
+
+def in_waves(bench: Bench, mix: Mix, variants: Mapping[str, Sequence[str]], folder: Path, waves: int) -> Found:
+    """The KL of a mix and of all its variants.
+
+    Args:
+        variants: tiers to try in place of the mix's, by the groups' names.
+        folder: of an earlier call that was interrupted, or empty: each wave's findings are kept there.
+        waves: so many or more: what an interruption costs is one of them.
+
+    Raises:
+        QuantizeError: as `Wave.walk`.
+    """
+    total = len(bench.job.architecture.layers)
+    found, start = Found([], {}), 0
+    while (file := folder / f"wave-{start:05d}.json").exists():
+        start = _read(file, found)
+    if start == total:
+        return found
+    hidden, calls = bench.enter(states=start == 0)
+    if hidden is not None:
+        width = hidden.shape[-1]
+        stream = Stream(hidden, torch.zeros(len(bench.looked_at), hidden.shape[1], width, device=bench.job.device))
+    else:
+        held = {info.name: read_tensor(info) for info in read_header(_states(folder, start))}
+        stream = Stream(held["original"], held["mixed"].to(bench.job.device))
+    while start < total:
+        stop = _stop(bench, variants, start, waves)
+        part, after = Wave(bench, calls, mix, variants, start, stop).walk(stream)
+        if after is not None:
+            stream = after
+            held = {"original": stream.original, "mixed": stream.mixed.cpu()}
+            write_shard(_states(folder, stop), named(held))
+        rows = [[group, tier, kl] for (group, tier), kl in part.variants.items()]
+        file = folder / f"wave-{start:05d}.json"
+        write_text(file, json.dumps({"stop": stop, "mix": part.mix, "variants": rows}))
+        _states(folder, start).unlink(missing_ok=True)
+        start = _read(file, found)
+        bench.job.report("layer", start, total)
+    return found
+
+
+def _read(file: Path, found: Found) -> int:
+    """Add a wave's findings to `found`; returns the layer at which the next wave starts."""
+    content = read_json_object(file)
+    found.mix = content["mix"]
+    found.variants |= {(group, tier): kl for group, tier, kl in content["variants"]}
+    return int(content["stop"])
+
+
+def _states(folder: Path, start: int) -> Path:
+    return folder / f"states-{start:05d}.safetensors"
+
+
+def _stop(bench: Bench, variants: Mapping[str, Sequence[str]], start: int, waves: int) -> int:
+    """Before which layer the wave's last variants begin."""
+    job, held = bench.job, HELD_BYTES
+    if job.device.startswith("cuda"):
+        held = torch.cuda.mem_get_info()[0] // 4
+    total = len(job.architecture.layers)
+    width = int(job.architecture.model.get_input_embeddings().weight.shape[1])
+    each = torch.bfloat16.itemsize * len(bench.looked_at) * bench.tokens.shape[1] * width
+    size, stop = 0, start
+    while stop < min(total, start - (-total // waves)):
+        size += each * sum(len(variants.get(group.name, ())) for group in bench.groups if group.layer == stop)
+        if stop > start and size > held:
+            break
+        stop += 1
+    return stop

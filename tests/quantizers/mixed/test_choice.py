@@ -1,0 +1,171 @@
+"""What is chosen by a file of damages, and the recipe that says so; no model is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantizers.errors import QuantizeError
+from quantizers.mixed.choice import Target, choose_tiers, expected, make_target, recipe_text, summary
+from quantizers.mixed.damage import Damage, read_damage, write_json
+from quantizers.recipe import load_recipe
+
+PARTS = {"self_attn": ("q_proj", "k_proj"), "mlp": ("down_proj",)}
+BYTES = {"vq1": 140, "vq2": 265, "kept": 2000}
+
+
+def damage(layers: int = 3) -> Damage:
+    """Layer 0 is the delicate one in Japanese, the last one in English."""
+    groups: list[dict[str, Any]] = []
+    for layer in range(layers):
+        for parent, lasts in PARTS.items():
+            linears = [f"model.layers.{layer}.{parent}.{last}" for last in lasts]
+            hurt = {"ja": 1.0 / (1 + layer), "en": 0.1 * (1 + layer)}
+            groups.append(
+                {
+                    "name": f"model.layers.{layer}.{parent}.{'+'.join(lasts)}",
+                    "layer": layer,
+                    "linears": linears,
+                    "weights": 1000,
+                    "bytes": BYTES,
+                    "damage": {
+                        "vq1": hurt,
+                        "vq2": {kind: kl / 4 for kind, kl in hurt.items()},
+                        "kept": dict.fromkeys(hurt, 0.0),
+                    },
+                }
+            )
+    return Damage.model_validate(
+        {
+            "model": "m",
+            "calibration": "c",
+            "recipe": {"name": "mixed", "mix": list(BYTES), "tune": "blocks", "two_sided": True},
+            "kinds": {"ja": 4, "en": 4},
+            "length": 512,
+            "other_bytes": 5000,
+            "tiers": {"vq1": 1.12, "vq2": 2.12, "kept": 16},
+            "groups": groups,
+        }
+    )
+
+
+def test_bits_count_the_groups_and_bytes_the_whole_checkpoint() -> None:
+    found = damage()
+    mix = choose_tiers(found, Target(bits=1.8), {})
+    assert found.bits(mix) <= 1.8 and sorted(mix.values()).count("vq2") == 4
+    assert found.bits(mix) == pytest.approx(8 * (2 * 140 + 4 * 265) / 6000)
+    assert found.nbytes(mix) == 5000 + 2 * 140 + 4 * 265
+    assert choose_tiers(found, Target(nbytes=found.nbytes(mix)), {}) == mix
+    assert "vq1 33 %, vq2 67 %" in summary(found, mix)
+
+
+def test_what_counts_more_is_spared() -> None:
+    found = damage()
+    target = Target(bits=8 * (4 * 140 + 2 * 265) / 6000)
+
+    def spared(weights: dict[str, float]) -> set[str]:
+        return {name.split(".")[2] for name, tier in choose_tiers(found, target, weights).items() if tier == "vq2"}
+
+    assert spared({"ja": 2}) == {"0"} and spared({"ja": 0}) == {"2"}
+    mix = choose_tiers(found, target, {})
+    assert expected(found, mix, {"ja": 3}) > expected(found, mix, {})
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        (Target(bits=1.0), r"1 bits is below what the lowest tiers \(vq1\) make of this model: 1.12 bits, 5,840 bytes"),
+        (Target(nbytes=5800), r"5,800 bytes is below what the lowest tiers"),
+        (Target(nbytes=4000), r"4,000 bytes is below what the lowest tiers"),
+        (Target(bits=17), r"17 bits is above what the highest tiers \(kept\) make of this model: 16 bits, 17,000"),
+        (Target(nbytes=10**9), "is above what the highest"),
+    ],
+)
+def test_a_target_out_of_reach_is_named(target: Target, says: str) -> None:
+    with pytest.raises(QuantizeError, match=says):
+        choose_tiers(damage(), target, {})
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ({"zh": 2.0}, "no text of kind 'zh' was measured: there are en, ja"),
+        ({"ja": -1.0}, "weight -1 of ja"),
+        ({"ja": float("nan")}, "weight nan of ja"),
+        ({"ja": 0.0, "en": 0.0}, "every kind of text has weight 0"),
+    ],
+)
+def test_weights_that_cannot_be(weights: dict[str, float], says: str) -> None:
+    with pytest.raises(QuantizeError, match=says):
+        choose_tiers(damage(), Target(bits=2), weights)
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("167GiB", 167 << 30), ("1.5 MB", 1_500_000), ("2K", 2000), ("12345", 12345), ("3TiB", 3 << 40)],
+)
+def test_sizes(text: str, nbytes: int) -> None:
+    assert make_target(None, text) == Target(nbytes=nbytes)
+
+
+@pytest.mark.parametrize(
+    ("bits", "size", "says"),
+    [
+        (None, None, "either in bits"),
+        (1.0, "2G", "either in bits"),
+        (0.0, None, "0 bits a weight"),
+        (float("nan"), None, "nan bits"),
+        (None, "much", "'much' is no size: write 167GiB"),
+        (None, "-3GB", "is no size"),
+    ],
+)
+def test_no_sizes(bits: float | None, size: str | None, says: str) -> None:
+    with pytest.raises(QuantizeError, match=says):
+        make_target(bits, size)
+
+
+def test_the_recipe_is_one_line_a_group_and_can_be_edited(tmp_path: Path) -> None:
+    found = damage()
+    mix = choose_tiers(found, Target(bits=4.5), {})
+    assert set(mix.values()) == {"vq2", "kept"}
+    text = recipe_text(found, mix, {}, ["Measured elsewhere."])
+    assert text.startswith("# 4.4333 bits a weight") and "\n# Measured elsewhere.\n" in text
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    recipe = load_recipe(file)
+    assert (recipe.name, recipe.tier, recipe.tune, recipe.two_sided, recipe.mix) == (
+        "mixed-4.433",
+        "vq2",
+        "blocks",
+        True,
+        (),
+    )
+    for group in found.groups:
+        for linear in group.linears:
+            tier = "kept" if recipe.ignores(linear) else recipe.tier_named(linear)
+            assert tier == mix[group.name] and recipe.tier_named(f"{linear}.more") is None
+    assert recipe.ignores("lm_head")
+    name = "model.layers.1.self_attn.q_proj"
+    file.write_text(text.replace("tiers:\n", f"tiers:\n  {name}: int4\n"))
+    assert load_recipe(file).tier_of(name) == "int4"
+
+
+def test_damages_are_read_as_they_were_written_or_edited(tmp_path: Path) -> None:
+    file = tmp_path / "damage.json"
+    write_json(file, damage().model_dump(mode="json"))
+    assert read_damage(file) == damage()
+    assert '"vq1": { "ja": 1.0, "en": 0.1 }' in file.read_text()
+    content = json.loads(file.read_text())
+    del content["groups"][0]["bytes"]["vq1"]  # struck out by hand
+    file.write_text(json.dumps(content))
+    assert choose_tiers(read_damage(file), Target(bits=1.8), {})[content["groups"][0]["name"]] == "vq2"
+    del content["groups"][0]["damage"]["vq2"]
+    file.write_text(json.dumps(content))
+    with pytest.raises(QuantizeError, match=r"down_proj has no damage at vq2|q_proj\+k_proj has no damage at vq2"):
+        read_damage(file)
+    file.write_text("{}")
+    with pytest.raises(QuantizeError, match=r"damage.json: model: Field required"):
+        read_damage(file)
