@@ -76,7 +76,11 @@ def tuning_words(recipe: Recipe) -> str:
         steps = f"{tuning.after.steps} steps a layer"
         if tuning.between is not None:
             steps += f", and {tuning.between.steps} after each group of its Linears but the last"
-        found.append(f"each layer towards the original's output ({recipe.tune}: {steps})")
+        found.append(f"each layer towards the original's output ({steps})")
+    if tuning is not None and tuning.model is not None:
+        found.append(
+            f"**the whole model towards the original's distribution over the calibration ({tuning.model.steps} steps)**"
+        )
     return "; ".join(found) or "none"
 
 

@@ -34,6 +34,7 @@ from quantizers.errors import QuantizeError
 from quantizers.folding import FINAL_NORM, Folding, fold, folding_of
 from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
+from quantizers.model_tuning import TUNED_FILE, apply_tuned, tune_model
 from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
 from quantizers.plan import Plan, make_plan
 from quantizers.quantization_config import quantization_config
@@ -113,6 +114,7 @@ def quantize(
     with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
         if plan.calibrated:
             _quantize_layers(job, tokens, work)
+            _tune_model(job, tokens, work)
         else:
             _round_layers(job, work)
         _finish(job, work)
@@ -144,6 +146,22 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
         empty(layer)
         work.finish_layer(None if index + 1 == total else states)
         job.report("layer", index + 1, total)
+
+
+def _tune_model(job: Conversion, tokens: torch.Tensor, work: WorkFolder) -> None:
+    """Tune the whole model, where the recipe asks for it."""
+    tuning = METHODS[job.recipe.tune]
+    if tuning is None or tuning.model is None:
+        return
+    if (work.folder / TUNED_FILE).exists():  # a run that was interrupted while it put them into the shards
+        apply_tuned(job.plan, work.model)
+        return
+    hidden, calls = enter(job, tokens, all_batches=True)
+    assert hidden is not None
+    tune_model(
+        job.architecture, job.checkpoint, job.plan, work.model, tokens, hidden, calls, tuning.model,
+        device=job.device, batch=job.batch, report=job.report,
+    )  # fmt: skip
 
 
 def _round_layers(job: Conversion, work: WorkFolder) -> None:

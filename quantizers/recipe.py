@@ -230,6 +230,8 @@ class Recipe(BaseModel):
     def _gradients_are_in_one_basis(self) -> Recipe:
         if self.two_sided and self.rotate != "none":
             raise ValueError("two_sided does not go with rotate: folded yet: leave one of them out")
+        if self.rotate == "folded" and (self.tune == "model" or self.mix):
+            raise ValueError("neither tune: model nor a mix goes with rotate: folded yet: leave one of them out")
         return self
 
     def ignores(self, module: str) -> bool:

@@ -46,15 +46,18 @@ class Tuning:
 
     between: TuningSteps | None
     after: TuningSteps
+    model: TuningSteps | None = None
+    """Of the whole model at last, towards the original's distribution (quantizers/model_tuning.py)."""
 
+
+BETWEEN = TuningSteps(50, 4, scales=1e-3, norms=5e-4, weights=1e-4)
+AFTER = TuningSteps(100, 8, scales=4e-3, norms=2e-3)
 
 METHODS: dict[str, Tuning | None] = {
     "none": None,
     "fast": Tuning(None, TuningSteps(12, 2, scales=4e-3, norms=2e-3)),
-    "blocks": Tuning(
-        TuningSteps(50, 4, scales=1e-3, norms=5e-4, weights=1e-4),
-        TuningSteps(100, 8, scales=4e-3, norms=2e-3),
-    ),
+    "blocks": Tuning(BETWEEN, AFTER),
+    "model": Tuning(BETWEEN, AFTER, TuningSteps(100, 4, scales=1e-3, norms=5e-4)),
 }
 """What a recipe's `tune` may name."""
 
@@ -102,7 +105,7 @@ def tune(
     size = min(steps.sequences, layer.call.sequences)
     call, losses = layer.call.narrowed(size), []
     states, targets = states.to(device), targets.to(device)
-    for batch in (indices.to(device) for indices in _batches(len(states), size, steps.steps, seed)):
+    for batch in (indices.to(device) for indices in batches(len(states), size, steps.steps, seed)):
         weights = {f"{name}.weight": layer.schemes[name].combine(units[name], log.exp()) for name, log in logs.items()}
         weights |= {f"{name}.weight": layer.schemes[name].turn_back(tensor) for name, tensor in whole.items()}
         inputs = states[batch]
@@ -134,7 +137,7 @@ def _normal(states: torch.Tensor) -> torch.Tensor:
     return states * torch.rsqrt(states.square().mean(-1, keepdim=True) + EPSILON)
 
 
-def _batches(count: int, size: int, steps: int, seed: int) -> Sequence[torch.Tensor]:
+def batches(count: int, size: int, steps: int, seed: int) -> Sequence[torch.Tensor]:
     """Indices of the sequences of each step: every one once before any twice."""
     generator = torch.Generator().manual_seed(seed)
     found: list[torch.Tensor] = []

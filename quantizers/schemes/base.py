@@ -57,6 +57,8 @@ class Scheme(ABC):
     """What the outputs of each Linear must be a multiple of: rows whose codes are stored together."""
     tall: bool = True
     """Rows do not know of each other: Linears with one Hessian come as one tall weight. False: each comes alone."""
+    stored_scales: str = "scales"
+    """Last name of the stored tensor of scales."""
     scale_dtype: torch.dtype = torch.float16
     """In which scales are stored."""
     data_free: bool = False

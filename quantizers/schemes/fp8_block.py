@@ -20,6 +20,7 @@ class Fp8Block(Scheme):
     """float8_e4m3fn, a float32 scale for each block; activations are rounded to 8 bits by the server."""
 
     tier = "fp8"
+    stored_scales = "weight_scale_inv"
     data_free = True
     scale_dtype = torch.float32
 

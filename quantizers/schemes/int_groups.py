@@ -37,6 +37,7 @@ class IntGroups(Scheme):
     damping: float
     rotation_seed: int | None = None
     row_chunks = 4
+    stored_scales = "weight_scale"
 
     @property
     def tier(self) -> str:  # type: ignore[override]
