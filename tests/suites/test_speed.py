@@ -256,6 +256,7 @@ def test_requests_of_a_failed_measurement_are_counted_too(bench: Stubbed) -> Non
     assert (bench.asked.requests, bench.asked.budget) == (10, 200)
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_hangs_is_ended(bench: Stubbed) -> None:
     with pytest.raises(EndpointError, match=r"^timeout: .* took more than 1 s"):
         bench.answer({"sleeps": 60}, timeout_seconds=1.0)

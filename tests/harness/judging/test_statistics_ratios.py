@@ -52,6 +52,7 @@ def test_ratio_bounds_are_wider_than_those_of_a_plain_bootstrap_and_near_them_fo
         assert interval.lower - interval.estimate == pytest.approx(below, rel=0.1)
 
 
+@pytest.mark.slow
 def test_skewed_documents_are_bounded_too_low_in_five_percent_of_the_cases_at_most() -> None:
     rng, runs = np.random.default_rng(11), 160
     missed = [ratio_interval(rng.exponential(0.02, 16) * 100, np.full(16, 100.0)).upper < 0.02 for _ in range(runs)]

@@ -42,6 +42,7 @@ def test_status_output_folder_and_environment(tmp_path: Path) -> None:
     assert not (tmp_path / "a.log.state.json").exists()
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_ended_and_cleaned_up(tmp_path: Path) -> None:
     log, mark = tmp_path / "a.log", tmp_path / "cleaned"
     with pytest.raises(TimeoutError):

@@ -95,6 +95,7 @@ def test_a_server_that_is_never_ready_is_given_up_and_ended(tmp_path: Path) -> N
         wait_for(lambda: not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == "zombie")
 
 
+@pytest.mark.slow
 def test_servers_of_a_killed_gate_are_found_by_role(tmp_path: Path) -> None:
     made = stand_in(tmp_path, "reference")
     with serve([made], tmp_path / "logs", 30, Meter("s", 1)) as (server,):

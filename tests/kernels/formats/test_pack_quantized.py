@@ -110,6 +110,7 @@ def test_unpack_refuses_other_dtypes() -> None:
         unpack(torch.zeros(2, 2, dtype=torch.int64), 4)
 
 
+@pytest.mark.slow
 def test_kernels_import_with_torch_alone() -> None:
     """A serving image has torch but none of quantgate's other dependencies."""
     foreign = ("transformers", "pydantic", "yaml", "safetensors", "compressed_tensors", "quantizers", "harness")

@@ -39,6 +39,7 @@ def test_no_choice_within_the_budget_is_better(groups: list[dict[str, tuple[floa
     assert sum(v[name] for v, name in zip(values, chosen, strict=True)) == pytest.approx(min(fitting), abs=5e-3)
 
 
+@pytest.mark.slow
 def test_four_hundred_groups_fill_their_budget_to_the_byte_or_nearly() -> None:
     tiers = {"a": 1.125, "b": 1.625, "c": 2.125, "d": 3.125, "e": 8.0, "f": 16.0}
     weights = [(1 + 7 * (i % 4)) * 100_000_000 + 16 * i for i in range(400)]

@@ -89,7 +89,7 @@ def test_codebooks_come_to_the_least_squares_solution() -> None:
     assert torch.allclose(fit.codebooks.flatten().double(), best.flatten(), rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize(("tier", "bits"), [("aqlm-2x8g8", 2), ("aqlm-1x16g8", 2)])
+@pytest.mark.parametrize(("tier", "bits"), [("aqlm-2x8g8", 2), pytest.param("aqlm-1x16g8", 2, marks=pytest.mark.slow)])
 def test_the_error_is_far_below_that_of_rounding_at_the_same_bits(tier: str, bits: int) -> None:
     weight, curvature = correlated()
     scheme = TIERS[tier]({"a": 128}, None, 0.01)
@@ -114,7 +114,7 @@ def test_a_large_codebook_is_searched_through_a_tree_with_the_same_result(monkey
     assert made[0] == pytest.approx(made[1], rel=0.02)  # a tie may fall either way
 
 
-@pytest.mark.parametrize("tier", ["aqlm-2x8g8", "aqlm-1x16g8"])
+@pytest.mark.parametrize("tier", ["aqlm-2x8g8", pytest.param("aqlm-1x16g8", marks=pytest.mark.slow)])
 def test_zeros_and_a_dead_input_are_no_trouble(tier: str) -> None:
     weight, curvature = correlated(16, 64)
     weight[3], weight[:, 8:16] = 0, 0

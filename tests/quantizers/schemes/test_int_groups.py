@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from quantgate_kernels.formats.linears import read_linear
 from quantgate_kernels.formats.pack_quantized import decode
-from quantgate_kernels.formats.trellis import TrellisLayout
 
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
-from quantizers.schemes import TIERS, Scheme, served
-from quantizers.schemes.base import split_rows
+from quantizers.schemes import TIERS, served
 from quantizers.schemes.int_groups import IntGroups, by_importance, choose_group_size
-from quantizers.schemes.trellis import Trellis
-
-
-def scheme_of(tier: str, columns: int) -> Scheme:
-    """The scheme of a tier; a trellis with so few states that its search takes no time."""
-    scheme: Scheme = TIERS[tier]({"a": columns}, None, 0.05)
-    return replace(scheme, layout=TrellisLayout(scheme.layout.bits, 8)) if isinstance(scheme, Trellis) else scheme
 
 
 def weight_and_hessian(rows: int, columns: int) -> tuple[torch.Tensor, Curvature]:
@@ -119,26 +108,6 @@ def test_scales_are_positive_and_finite_at_any_size(size: float, tier: str) -> N
     scales = scheme.tensors(parts)["weight_scale"]
     assert bool((scales > 0).all()) and bool(torch.isfinite(scales).all())
     assert bool(torch.isfinite(scheme.dequantize(parts).float()).all())
-
-
-@pytest.mark.parametrize("tier", [t for t in TIERS if t != "fp8" and TIERS[t]({}, None, 0.05).tall])
-def test_a_tall_weight_is_its_parts(tier: str) -> None:
-    """Linears with one Hessian are quantized as one weight; what is stored of each is as if it had been alone."""
-    scheme = scheme_of(tier, 128)
-    weight, curvature = weight_and_hessian(48, 128)
-    rows = [16, 32]
-    together = split_rows(scheme.quantize(weight, curvature, lambda: None), rows)
-    for part, found in zip(torch.split(weight, rows), together, strict=True):
-        alone = scheme.quantize(part, curvature, lambda: None)
-        assert all(torch.equal(alone[name], found[name]) for name in alone)
-        assert torch.equal(scheme.dequantize(alone), scheme.dequantize(found))
-
-
-@pytest.mark.parametrize("tier", TIERS)
-def test_bytes_are_those_of_what_is_stored(tier: str) -> None:
-    scheme = scheme_of(tier, 256)
-    stored = scheme.tensors(scheme.quantize(*weight_and_hessian(32, 256), lambda: None))
-    assert scheme.nbytes(32, 256) == sum(tensor.nbytes for tensor in stored.values())
 
 
 def test_largest_group_size_that_divides_everything() -> None:

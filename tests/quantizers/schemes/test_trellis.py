@@ -48,6 +48,7 @@ def test_what_is_stored_is_what_was_found(bits: int) -> None:
     assert float(error.square().mean()) < {2: 0.2, 3: 0.06, 4: 0.02}[bits]
 
 
+@pytest.mark.slow
 def test_feedback_pays_inside_tiles_and_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, wide = correlated(1, 64, 256)
     places = torch.arange(256)

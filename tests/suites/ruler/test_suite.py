@@ -125,6 +125,7 @@ for name in TASKS:
 """
 
 
+@pytest.mark.slow
 def test_items_are_the_same_in_another_process() -> None:
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     ended = subprocess.run([sys.executable, "-c", BUILD], capture_output=True, text=True, env=environment, check=True)
