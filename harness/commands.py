@@ -10,10 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from harness import quantizer_commands
 from harness.contract.errors import BadInput
 from harness.contract.policy import load_policy
 from harness.contract.samples import ROLES
 from harness.judging.verdict import EXIT_CODES
+from harness.quantizer_commands import Bits, Bytes, Model
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
 from harness.terminal import console, print_verdict
@@ -31,14 +33,6 @@ MOST_LOSS = 0.5
 SingleFile = Annotated[
     bool, typer.Option("--single-file", help="The page needs no file beside it, and holds fewer samples' texts.")
 ]
-Bits = Annotated[
-    float | None, typer.Option(help="Mean bits of a quantized weight, for a recipe that leaves tiers open (mixed).")
-]
-Bytes = Annotated[str | None, typer.Option("--bytes", help="The same as a size of the whole checkpoint: 167GiB.")]
-Model = Annotated[str, typer.Argument(help="'demo', a checkpoint folder, or a hub id (owner/name).")]
-
-
-ServedBy = Annotated[str, typer.Option("--policy", help="How MODEL is served where the recipe asks for traces of it.")]
 
 
 @app.callback()
@@ -92,101 +86,11 @@ def gate(
     raise typer.Exit(EXIT_CODES[verdict.verdict])
 
 
-@app.command()
-def quantize(
-    model: Model,
-    recipe: Annotated[
-        str, typer.Option(help="A recipe's name (w4a16, vq-2bit, trellis-2bit, mixed) or a YAML file.")
-    ] = "w4a16",
-    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
-    bits: Bits = None,
-    size: Bytes = None,
-    policy: ServedBy = "demo",
-) -> None:
-    """Quantize MODEL by a recipe. Run again to go on after an interruption."""
-    from harness.checkpoint.models import resolve_model
-    from harness.gate.mixing import Size
-    from harness.gate.quantization import quantize_model
-
-    reporter = Reporter()
-    served = load_policy(policy).policy
-    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter, served, Size(bits, size)))
-
-
-@app.command("measure-tiers")
-def measure_tiers_command(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="JSON file of the damages, to read, edit and choose by.")],
-    recipe: Annotated[str, typer.Option(help="Its calibration, and what it leaves out.")] = "mixed",
-    tiers: Annotated[str | None, typer.Option(help="vq1,vq2,int8,kept: instead of the recipe's own.")] = None,
-    sequences: Annotated[int, typer.Option(min=1, help="Of the calibration, evenly over its kinds.")] = 8,
-    policy: ServedBy = "demo",
-) -> None:
-    """Measure what each tier costs: the KL of the whole model when one group of Linears alone has it."""
-    from harness.checkpoint.models import resolve_model
-    from harness.gate.mixing import measure_model
-
-    reporter = Reporter()
-    served = load_policy(policy).policy
-    path = resolve_model(model, reporter.say)
-    measure_model(path, recipe, tiers.split(",") if tiers else None, out, sequences, reporter, served)
-    print(out)
-
-
-@app.command("choose-tiers")
-def choose_tiers_command(
-    damage: Annotated[Path, typer.Argument(help="A file that measure-tiers made.")],
-    out: Annotated[Path, typer.Option(help="YAML file of the recipe, to read, edit and quantize by.")],
-    bits: Bits = None,
-    size: Bytes = None,
-    weight: Annotated[list[str] | None, typer.Option(help="What a kind of text counts, ja=2; again for more.")] = None,
-    correct: Annotated[
-        str | None, typer.Option(help="The MODEL: measure the choice on it, and correct it once.")
-    ] = None,
-    policy: ServedBy = "demo",
-) -> None:
-    """Choose the tier of each group of Linears so that the damages' sum is small, and write the recipe."""
-    from harness.checkpoint.models import resolve_model
-    from harness.gate.mixing import Size, choose_recipe
-
-    reporter = Reporter()
-    served = load_policy(policy).policy
-    model = resolve_model(correct, reporter.say) if correct else None
-    print(choose_recipe(damage, Size(bits, size), weight or [], out, model, reporter, served))
-    print(out)
-
-
-@app.command("traces")
-def traces_command(
-    model: Model,
-    out: Annotated[Path, typer.Option(help="File of the traces, one JSON line each, for a recipe's calibration.")],
-    count: Annotated[int, typer.Option(min=1, max=65536, help="Answers to keep.")] = 64,
-    policy: Annotated[str, typer.Option(help="How MODEL is served: a shipped policy's name or a YAML file.")] = "demo",
-    max_tokens: Annotated[int, typer.Option(min=1, help="Budget of one answer, thinking included.")] = 4096,
-) -> None:
-    """Have MODEL answer prompts in several languages, and keep the answers that it ended itself."""
-    if out.suffix != ".jsonl" or out.is_dir():
-        raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
-    out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the server is started
-    reporter = Reporter()
-    with reporter.stage("start"):
-        from harness.checkpoint.models import resolve_model
-        from harness.gate.traces import write_traces
-    path = resolve_model(model, reporter.say)
-    traces = write_traces(path, model, out, count, load_policy(policy).policy, reporter, max_tokens=max_tokens)
-    print(traces.summary())
-    print(out)
-
-
-@app.command()
-def dequantize(
-    folder: Annotated[Path, typer.Argument(help="A codebook checkpoint that quantgate made.")],
-    out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")],
-) -> None:
-    """Turn a codebook checkpoint back into bf16, to serve it where the codes cannot be served."""
-    from harness.gate.quantization import dequantize_model
-
-    print(dequantize_model(folder, out))
+app.command()(quantizer_commands.quantize)
+app.command()(quantizer_commands.measure_tiers)
+app.command()(quantizer_commands.choose_tiers)
+app.command()(quantizer_commands.traces)
+app.command()(quantizer_commands.dequantize)
 
 
 @app.command("judge")
