@@ -138,6 +138,8 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
                 device=job.device, batch=job.batch, report=job.report,
             )  # fmt: skip
         states = States(hidden, hidden.clone() if _walks_beside(job.recipe) else None)
+    # On the device from here on: each layer runs over them a dozen times, and a GPU waits long for its host's memory.
+    states = states.to(job.device)
     for index in range(work.layers_done, total):
         layer, call = layers[index], calls[index]
         _fill_layer(job, index)

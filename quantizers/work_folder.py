@@ -35,6 +35,10 @@ class States:
     quantized: torch.Tensor
     original: torch.Tensor | None
 
+    def to(self, device: str) -> States:
+        """The same on another device."""
+        return States(self.quantized.to(device), None if self.original is None else self.original.to(device))
+
 
 @dataclass
 class WorkFolder:
