@@ -130,20 +130,25 @@ def names(found: list[Line], axes: Axes) -> None:
             color=INKS["candidate" if line.ours else "muted"],
             annotation_clip=False,
         )
-    for line in found:
-        if line.points[-1].bits <= edge - 0.4:
-            alone = len(line.points) == 1  # lines go down to the right: there is room to the left of a single point
-            axes.annotate(
-                line.label,
-                line.points[-1],
-                (-9 if alone else 9, 0),
-                textcoords="offset points",
-                fontsize=12,
-                ha="right" if alone else "left",
-                va="center",
-                color=INKS["candidate" if line.ours else "muted"],
-                bbox={"facecolor": INKS["paper"], "edgecolor": "none", "pad": 1},
-            )
+    inner = [line for line in found if line.points[-1].bits <= edge - 0.4]
+    heights = [axes.transData.transform(line.points[-1])[1] for line in inner]
+    # Lines go down to the right: there is room to the left of a single point.
+    alone = [height for line, height in zip(inner, heights, strict=True) if len(line.points) == 1]
+    moved = dict(zip(alone, spread(alone), strict=True))
+    for line, height in zip(inner, heights, strict=True):
+        single = len(line.points) == 1
+        up = (moved[height] - height) * 72 / axes.figure.dpi if single else 0
+        axes.annotate(
+            line.label,
+            line.points[-1],
+            (-9 if single else 9, up),
+            textcoords="offset points",
+            fontsize=12,
+            ha="right" if single else "left",
+            va="center",
+            color=INKS["candidate" if line.ours else "muted"],
+            bbox={"facecolor": INKS["paper"], "edgecolor": "none", "pad": 1},
+        )
 
 
 def spread(heights: list[float]) -> list[float]:
