@@ -14,6 +14,7 @@ from quantizers.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
     TensorInfo,
+    one_line,
     open_checkpoint,
     quantization_settings,
     read_header,
@@ -25,6 +26,9 @@ from quantizers.quantization_config import FORMAT_VERSION, METHOD, own_settings,
 from quantizers.side_files import copy_side_files
 from quantizers.work_folder import open_work
 from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, write_shard, write_text
+
+CODED = {parts[0] for parts, _ in READERS.values()} | {"weight_g_idx", "weight_zero_point"}
+"""Last names of tensors that stand for weights: one that no reader takes is a weight lost, or read wrongly."""
 
 
 def dequantize(folder: Path, out: Path) -> Path:
@@ -70,7 +74,7 @@ def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor
     try:
         tiers, used = settings["tiers"], {settings["default_tier"], *settings["modules"].values()}
         books = {tiers[t]["table"]: tiers[t]["codebook"]["sha256"] for t in used if "table" in tiers[t]}
-        _ = [(tiers[t]["format"], tiers[t]["rotation"]) for t in used]  # needed later
+        _ = [(hash(tiers[t]["format"]), tiers[t]["rotation"]) for t in used]  # needed later
     except (AttributeError, KeyError, TypeError):
         raise QuantizeError(
             f"{folder}/{CONFIG_FILE} does not describe its tiers: get a sound copy of the model"
@@ -88,6 +92,9 @@ def _entries(
         module, _, kind = info.name.rpartition(".")
         tier = settings["tiers"][tier_of(module, settings)]
         parts = READERS[tier["format"]][0] if tier["format"] in READERS else ("codes",)
+        if kind in CODED and kind not in parts:
+            named = str(tier["format"])[:40]
+            raise QuantizeError(f"{info.name} is nothing that {named} stores: {CONFIG_FILE} is not of these files")
         # A norm has a `weight` too, as block fp8 has: the other parts tell.
         held = [part for part in parts if part != "weight" and f"{module}.{part}" in checkpoint.tensors]
         if not held:
@@ -96,8 +103,9 @@ def _entries(
             try:
                 stored = {part: read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in parts}
                 weight = read_linear(stored, tier, tables)
-            except (ValueError, KeyError, IndexError) as error:
-                raise QuantizeError(f"{module}: its codes cannot be read: {error}") from None
+            except (ValueError, KeyError, IndexError, TypeError, ArithmeticError, RuntimeError) as error:
+                # A config may say anything: what it makes of the tensors is one kind of mistake.
+                raise QuantizeError(f"{module}: its codes cannot be read: {one_line(error)}") from None
             yield tensor_entry(f"{module}.weight", weight.to(torch.bfloat16))
         elif kind not in parts:
             yield copy_entry(info)

@@ -70,11 +70,18 @@ def _public_tier(settings: Mapping[str, Any]) -> dict[str, Any] | None:
         return {"format": fp8_block.FORMAT}
     groups = settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and len(groups) == 1:
-        weights = next(iter(groups.values())).get("weights") or {}
-        plain = weights.get("type") == "int" and weights.get("symmetric") and not settings.get("transform_config")
-        if settings.get("format") == pack_quantized.FORMAT and plain:
+        group = next(iter(groups.values()))
+        weights = group.get("weights") if isinstance(group, dict) else None
+        if settings.get("format") == pack_quantized.FORMAT and isinstance(weights, dict) and _plain(weights, settings):
             return {"format": pack_quantized.FORMAT, "bits": weights.get("num_bits")}
     return None
+
+
+def _plain(weights: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Integers without zero points, whose groups are neighbours (no `weight_g_idx`) and whose inputs are not turned."""
+    order = weights.get("actorder") in (None, False, "static", "weight")
+    plain = weights.get("type") == "int" and weights.get("symmetric") is True
+    return plain and order and not settings.get("transform_config")
 
 
 def tier_of(module: str, settings: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import torch
 from quantgate_kernels.formats.rotation import rotate, signs_of, unrotate
 
 from quantizers.curvature import Curvature
+from quantizers.errors import QuantizeError
 
 TABLES_FILE = "quantgate_tables.safetensors"
 """What is stored once for the whole model lies beside the shards, in no index: servers find it by the config."""
@@ -148,6 +149,23 @@ class Scheme(ABC):
 def _signs(columns: int, seed: int, device: torch.device) -> torch.Tensor:
     """On the device, as tuning turns each weight in each step."""
     return signs_of(columns, seed).to(device)
+
+
+def require_storable(
+    tier: str, words: Callable[[int], int], features: Mapping[str, int], group_size: int | None
+) -> None:
+    """Refuse what a tier with rotated inputs cannot store; `words` of a row raises ValueError for a width that is none.
+
+    Raises:
+        QuantizeError: a group_size is asked for, or naming a Linear (its inputs are in `features`) that does not fit.
+    """
+    if group_size is not None:
+        raise QuantizeError(f"tier {tier} has groups of 128 inputs, or of 64 where 128 do not divide: no group_size")
+    for name, columns in features.items():
+        try:
+            words(columns)
+        except ValueError as error:
+            raise QuantizeError(f"{name}: {error}: ignore this layer in the recipe") from None
 
 
 def split_rows(parts: Parts, rows: Sequence[int]) -> list[Parts]:

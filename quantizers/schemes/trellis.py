@@ -12,8 +12,7 @@ from quantgate_kernels.formats.trellis import FORMAT, TILE, TrellisLayout, encod
 
 from quantizers.codebooks import SEED, normal_table, sha256_of_table
 from quantizers.curvature import Curvature
-from quantizers.errors import QuantizeError
-from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme
+from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme, require_storable
 from quantizers.sweep import SMALLEST_SCALE
 from quantizers.trellis.sweep import sweep
 
@@ -95,12 +94,6 @@ def for_model(
     Raises:
         QuantizeError: a group_size is asked for, or naming a Linear whose inputs no rotation fits.
     """
-    if group_size is not None:
-        raise QuantizeError(f"tier {tier} has groups of 128 inputs, or of 64 where 128 do not divide: no group_size")
     layout = TrellisLayout(bits, state_bits)
-    for name, columns in features.items():
-        try:
-            layout.words(columns)
-        except ValueError as error:
-            raise QuantizeError(f"{name}: {error}: ignore this layer in the recipe") from None
+    require_storable(tier, layout.words, features, group_size)
     return Trellis(tier, layout, damping)

@@ -12,8 +12,7 @@ from quantgate_kernels.formats.vq import CODEBOOK_STEP, FORMAT, VQLayout, encode
 
 from quantizers.codebooks import SEED, sha256_of_table, universal_codebook
 from quantizers.curvature import Curvature
-from quantizers.errors import QuantizeError
-from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme
+from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme, require_storable
 from quantizers.sweep import sweep
 
 FEW = (0.92, 1.0, 1.08)
@@ -93,12 +92,6 @@ def for_model(
     Raises:
         QuantizeError: a group_size is asked for, or naming a Linear whose inputs no rotation fits.
     """
-    if group_size is not None:
-        raise QuantizeError(f"tier {tier} has groups of 128 inputs, or of 64 where 128 do not divide: no group_size")
     layout = VQLayout(dimensions, entries)
-    for name, columns in features.items():
-        try:
-            layout.words(columns)
-        except ValueError as error:
-            raise QuantizeError(f"{name}: {error}: ignore this layer in the recipe") from None
+    require_storable(tier, layout.words, features, group_size)
     return VectorQuantization(tier, layout, damping)

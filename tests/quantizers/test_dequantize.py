@@ -101,3 +101,27 @@ def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_mod
     with pytest.raises(QuantizeError, match=f"{first.removesuffix('.scales')}: its codes cannot be read"):
         dequantize(cut, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"format": "trellis", "bits": "2", "state_bits": 8, "table": "codebooks.vq2", "rotation": None},
+    {"format": "trellis", "bits": 0, "state_bits": 8, "table": "codebooks.vq2", "rotation": None},
+    {"format": "pack-quantized", "bits": [4], "rotation": None},
+    {"format": "aqlm", "rotation": None, "num_codebooks": "many", "nbits_per_codebook": -1},
+    {"format": "vq", "table": "codebooks.vq2", "codebook": {"sha256": "0"}, "rotation": None},
+    {"format": "vq", "table": "signs.64", "rotation": {}},
+    {"format": "from the future", "rotation": None},
+    {"format": ["vq"], "rotation": None},
+]
+
+
+@pytest.mark.parametrize("tier", HOSTILE)
+def test_whatever_a_config_says_of_its_codes_is_one_line(codes: Path, tmp_path: Path, tier: dict[str, Any]) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(codes, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] |= {"tiers": {"x": tier}, "default_tier": "x"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(QuantizeError) as caught:
+        dequantize(folder, tmp_path / "out")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()

@@ -18,6 +18,8 @@ from quantizers.schemes.trellis import Trellis
 from quantizers.trellis import sweep as tile_sweep
 from quantizers.two_sided import quantize_two_sided
 
+pytestmark = pytest.mark.slow  # searches through trellises
+
 
 def correlated(seed: int, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -48,7 +50,6 @@ def test_what_is_stored_is_what_was_found(bits: int) -> None:
     assert float(error.square().mean()) < {2: 0.2, 3: 0.06, 4: 0.02}[bits]
 
 
-@pytest.mark.slow
 def test_feedback_pays_inside_tiles_and_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, wide = correlated(1, 64, 256)
     places = torch.arange(256)
