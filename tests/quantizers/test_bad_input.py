@@ -251,6 +251,7 @@ def hybrids() -> dict[str, tuple[Any, str, str]]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["lfm2", "falcon_h1", "qwen3_5"])
 def test_a_conv1d_is_no_expert(model: Path, tiny_recipe: Recipe, family: str) -> None:
     hybrid, conv, linear = hybrids()[family]

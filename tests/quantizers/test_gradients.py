@@ -90,6 +90,7 @@ def test_it_is_the_gradient_of_the_whole_model(tiny_model: Path, tmp_path: Path,
     assert float(weights.min()) >= 0.5 and float(weights.mean()) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_an_interrupted_pass_goes_on_where_it_was(tiny_model: Path, tmp_path: Path) -> None:
     def folder(name: str) -> Path:
         (tmp_path / name).mkdir()

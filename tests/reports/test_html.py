@@ -142,6 +142,7 @@ def test_embedded_json_cannot_end_its_element() -> None:
     assert json.loads(text) == value
 
 
+@pytest.mark.slow
 def test_a_huge_answer_is_shortened_with_a_note(tmp_path: Path) -> None:
     folder = small_run(tmp_path / "run", {"cot/word_problems": 1})
     log = folder.log("cot")

@@ -46,6 +46,7 @@ def test_after_the_fact_is_said_everywhere_with_every_weaker_margin(tmp_path: Pa
     assert "· after the fact" in made["badge.svg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_report_says_pass_without_saying_after_the_fact(tmp_path: Path, name: str) -> None:
     """In the same line: what is cut out of a report takes the remark with it."""

@@ -114,6 +114,7 @@ def test_a_pattern_for_attention_means_what_is_inside_of_it(tmp_path: Path) -> N
     assert (found.doubts, found.layout_known, found.linear_bits) == ([], True, 4.25)
 
 
+@pytest.mark.slow
 def test_patterns_of_a_config_take_linear_time() -> None:
     names = [f"model.layers.{i}." + "a" * 5_000 for i in range(500)]
     began = time.process_time()

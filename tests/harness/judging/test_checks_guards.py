@@ -33,6 +33,7 @@ def test_the_floor_is_the_least_value_of_the_reference_that_can_show_damage() ->
     assert decided(ACCURACY | {"floor": 0.5}, damaged).verdict == "FAIL"  # it does not hide damage
 
 
+@pytest.mark.slow
 def test_a_ceiling_holds_whatever_the_reference_does() -> None:
     check = TRUNCATED | {"ceiling": 0.02}
     for count in (0, 10, 17, 23, 27, 60):

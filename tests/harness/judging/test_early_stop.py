@@ -74,6 +74,7 @@ def test_nothing_that_is_not_asked_would_have_changed_the_verdict(
     assert spared > 0
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=15)
 def test_what_it_has_decided_is_what_the_verdict_will_say(seed: int) -> None:

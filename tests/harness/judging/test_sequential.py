@@ -153,6 +153,7 @@ def test_looking_after_every_item_is_wrong_in_five_percent_at_most(
     assert chance_of_ever(outcome, shares, margin, 120) <= 0.05
 
 
+@pytest.mark.slow
 def test_the_exact_error_rate_is_that_of_the_test_itself() -> None:
     # A fixed level looked at after every item would be exceeded far more often; the exact chances above would show it.
     rng, shares, runs = np.random.default_rng(5), (0.3, 0.2, 0.5), 120

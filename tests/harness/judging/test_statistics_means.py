@@ -99,6 +99,7 @@ def test_with_many_mixed_losses_the_bounds_are_near_those_of_students_t() -> Non
     assert interval.estimate - interval.lower == pytest.approx(half, rel=0.06)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kinds", "shares"),
     [([0.0, 0.2, -0.2, 0.6], [0.6, 0.2, 0.1, 0.1]), ([0.0, 1.0], [0.98, 0.02]), ([-1, 1], [0.5, 0.5])],

@@ -26,6 +26,7 @@ def bounds(b: int, c: int, n: int) -> tuple[float, float]:
     return interval.lower, interval.upper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [2, 5, 9, 12])
 def test_the_exact_interval_is_the_unconditional_test_of_brute_force_inverted(n: int) -> None:
     b, c = tables(n)
@@ -54,6 +55,7 @@ def test_no_margin_is_passed_by_mistake_in_more_than_five_percent(n: int) -> Non
     assert worst > 0.045  # and it gives nothing away
 
 
+@pytest.mark.slow
 def test_forty_items_pass_or_fail_by_mistake_in_at_most_five_percent() -> None:
     n, margin = 40, 0.12
     b, c = tables(n)

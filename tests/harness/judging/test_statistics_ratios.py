@@ -36,6 +36,7 @@ def test_nothing_seen_in_any_document_is_no_proof_of_nothing() -> None:
     assert interval.upper == pytest.approx(share / 100, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [8, 16, 64, 400])
 def test_ratio_bounds_are_wider_than_those_of_a_plain_bootstrap_and_near_them_for_many_documents(n: int) -> None:
     rng = np.random.default_rng(n)

@@ -172,6 +172,7 @@ def test_a_divergence_of_exactly_zero_is_the_same_model_whatever_the_answers_do(
 # -- order does not matter -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32))
 @settings(max_examples=5)
 def test_the_order_of_answers_and_of_tasks_decides_nothing(seed: int) -> None:

@@ -108,6 +108,7 @@ def test_servers_of_a_killed_gate_are_found_by_role(tmp_path: Path) -> None:
         assert end_dead_run(tmp_path / "logs") == []
 
 
+@pytest.mark.slow
 def test_a_gate_that_is_killed_takes_its_servers_along(tmp_path: Path) -> None:
     made = stand_in(tmp_path, "reference")
     script = (

@@ -171,6 +171,7 @@ def test_files_end_by_number_and_by_size_and_old_ones_go(tmp_path: Path) -> None
     assert max(path.stat().st_size for path in beside.iterdir()) < 2_300_000
 
 
+@pytest.mark.slow
 def test_a_single_file_holds_the_texts_of_the_first_pairs_and_says_so(tmp_path: Path) -> None:
     folder = small_run(tmp_path / "run", {"cot/word_problems": 350})
     log_samples(folder, *(sample(role, "cot", "word_problems", f"{n:03d}") for n in range(350) for role in ROLES))

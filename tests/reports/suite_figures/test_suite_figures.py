@@ -126,6 +126,7 @@ def test_a_metric_that_is_no_sensible_number_never_stops_a_report(suite: str, va
                 assert "nan" not in ET.tostring(image, encoding="unicode").replace("finance", "")
 
 
+@pytest.mark.slow
 def test_names_in_figures_are_text() -> None:
     made = [pair("cot", f"{HOSTILE}{n}", str(n), scores=(1.0, 0.0)) for n in range(3)]
     made += [

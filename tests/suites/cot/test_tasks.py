@@ -150,6 +150,7 @@ def test_other_problems_answers_are_wrong_in_math500(made: dict[str, list[Item]]
     assert right == [("5", "x=5")]  # the one that is equal
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_long_to_compare_holds_up_no_other(
     server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,6 +68,7 @@ def test_every_prompt_has_the_length_that_was_asked_for(tokenizer: Any, task: st
         require_lengths(tokenizer, items)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(task=st.sampled_from(list(TASKS)), length=st.integers(20, 1000), seed=st.integers(0, 2**32))
 @example("fwe", 700, 42)
