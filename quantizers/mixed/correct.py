@@ -1,8 +1,9 @@
 """The third step of a mix: what the choice really costs, and one correction by what its neighbours cost inside of it.
 
-KLs do not add up. All groups are quantized as chosen and the KL is measured; then each group alone moves one tier up or
-down inside that mix, and a second choice is made among the measured moves. Of the two the one whose measured KL is
-lower is kept: in an experiment the second was the worse one (docs/low-bits.md).
+KLs do not add up. The model is quantized as chosen, tuned as the recipe says, and the KL of that is measured; inside of
+it each group alone is given its own tier anew and those next to it, untuned all three, and a second choice is made by
+what these differ. It is finished and measured too, and the one whose KL is lower is kept. What untuned mixes cost
+says nothing: of five the best one tuned was the worst but one untuned (docs/mixed-bits.md).
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from quantizers.checkpoint import Checkpoint, open_checkpoint
+from quantizers.dequantize import dequantize
 from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.bench import open_bench
-from quantizers.mixed.choice import Target, choose_tiers
+from quantizers.mixed.choice import Target, choose_tiers, recipe_text
 from quantizers.mixed.damage import Damage, GroupDamage, Kinds, average, by_kind, by_tier, read_model, write_json
 from quantizers.mixed.knapsack import choose
 from quantizers.mixed.measure import require_same
+from quantizers.mixed.walk import Found
 from quantizers.mixed.waves import in_waves
-from quantizers.recipe import Recipe
+from quantizers.pipeline import quantize
+from quantizers.recipe import Calibration, Recipe, load_recipe
 from quantizers.work_folder import open_work
-
-WAVES = 4
-"""Fewer than where damages are measured: on each wave the mix is quantized again from its first layer on."""
+from quantizers.writing import write_text
 
 
 class Choice(BaseModel):
@@ -39,7 +42,7 @@ class Choice(BaseModel):
     tiers: dict[str, str]
     """By the groups' names."""
     kl: Kinds
-    """Mean KL of the whole mix, untuned, in nats a token, by kind of text."""
+    """Mean KL of the finished mix in nats a token, by kind of text."""
 
 
 class Correction(BaseModel):
@@ -47,15 +50,15 @@ class Correction(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal["quantgate correction 1"] = "quantgate correction 1"
+    format: Literal["quantgate correction 2"] = "quantgate correction 2"
     asked: str
     """A sha256 over the damages, the target and the weights of the kinds."""
     target: str
     weights: dict[str, float]
     """What each kind of text counted."""
     first: Choice
-    neighbours: dict[str, dict[str, Kinds]]
-    """KL of the first choice where one group (by name) has another tier instead, by tier."""
+    moves: dict[str, dict[str, Kinds]]
+    """KL of the finished first choice where one group (by name) is quantized anew, by tier: its own and those next."""
     second: Choice | None
     """None: no move inside the first choice promised anything."""
     kept: Literal["first", "second"]
@@ -104,29 +107,50 @@ def correct(
     require_same(bench, damage)
     width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
     with open_work(out, {"choice": asked}, 8 * bench.tokens.numel() * width) as work:
-        (before := work.folder / "first").mkdir(exist_ok=True)
-        (after := work.folder / "second").mkdir(exist_ok=True)
-        sought = {group.name: _neighbours(group, mix[group.name]) for group in damage.groups}
-        found = in_waves(bench, mix, sought, before, WAVES)
-        first = Choice(tiers=mix, kl=by_kind(found.mix, bench.kinds))
-        neighbours = {group.name: by_tier(found.variants, group.name, bench.kinds) for group in damage.groups}
-        tiers = _second(damage, first, neighbours, counted, target.budget(damage))
+
+        def measured(name: str, tiers: dict[str, str], sought: Mapping[str, list[str]]) -> Found:
+            settled = settled_recipe(damage, tiers, recipe.calibration, work.folder / f"{name}.yaml")
+            finished = _finished(model, settled, work.folder / name, report, device)
+            (findings := work.folder / f"{name}.waves").mkdir(exist_ok=True)
+            return in_waves(bench, finished, sought, findings)
+
+        found = measured("first", mix, {group.name: _near(group, mix[group.name]) for group in damage.groups})
+        first = Choice(tiers=mix, kl=by_kind(found.base, bench.kinds))
+        moves = {group.name: by_tier(found.variants, group.name, bench.kinds) for group in damage.groups}
+        tiers = _second(damage, mix, moves, counted, target.budget(damage))
         second = None
         if tiers != mix:
-            second = Choice(tiers=tiers, kl=by_kind(in_waves(bench, tiers, {}, after, 1).mix, bench.kinds))
+            second = Choice(tiers=tiers, kl=by_kind(measured("second", tiers, {}).base, bench.kinds))
         better = second is not None and average(second.kl, counted) < average(first.kl, counted)
         correction = Correction(
             asked=asked,
             target=str(target),
             weights=counted,
             first=first,
-            neighbours=neighbours,
+            moves=moves,
             second=second,
             kept="second" if better else "first",
         )
         write_json(out, correction.model_dump(mode="json"))
         shutil.rmtree(work.folder, ignore_errors=True)
     return correction
+
+
+def settled_recipe(damage: Damage, tiers: Mapping[str, str], calibration: Calibration, file: Path) -> Recipe:
+    """The recipe of a mix as a person would get it in `file`, which is written, with a calibration whose traces are."""
+    write_text(file, recipe_text(damage, tiers, {}, []))
+    return load_recipe(str(file)).model_copy(update={"calibration": calibration})
+
+
+def _finished(model: Path, recipe: Recipe, out: Path, report: Progress, device: str | None) -> Checkpoint:
+    """What a server would compute with, in plain weights; `out` is used if it is there."""
+    plain = out.with_name(f"{out.name}.plain")
+    if not plain.exists():
+        if not out.exists():
+            quantize(model, recipe, out, progress=report, device=device)
+        dequantize(out, plain)
+        shutil.rmtree(out)
+    return open_checkpoint(plain)
 
 
 def notes(correction: Correction) -> list[str]:
@@ -136,7 +160,7 @@ def notes(correction: Correction) -> list[str]:
         kinds = ", ".join(f"{kind} {kl:.4g}" for kind, kl in choice.kl.items())
         return f"{average(choice.kl, correction.weights):.4g} nats ({kinds})"
 
-    found = [f"Chosen for {correction.target}. Measured KL of the whole mix, untuned: {words(correction.first)}."]
+    found = [f"Chosen for {correction.target}. Measured KL of the finished mix: {words(correction.first)}."]
     if correction.second is None:
         found.append("No move of one group to its next tier promised less.")
     else:
@@ -152,19 +176,15 @@ def read_correction(path: Path) -> Correction:
 
 def _second(
     damage: Damage,
-    first: Choice,
-    neighbours: Mapping[str, Mapping[str, Kinds]],
+    mix: Mapping[str, str],
+    moves: Mapping[str, Mapping[str, Kinds]],
     weights: Mapping[str, float],
     budget: int,
 ) -> dict[str, str]:
-    """The choice among what was measured: each group stays, or moves to one of its neighbours."""
-    stays = average(first.kl, weights)
-    values = [
-        {first.tiers[g.name]: stays} | {tier: average(kl, weights) for tier, kl in neighbours[g.name].items()}
-        for g in damage.groups
-    ]
+    """The choice among what was measured."""
+    values = [{tier: average(kl, weights) for tier, kl in moves[group.name].items()} for group in damage.groups]
     sizes = [{tier: group.bytes[tier] for tier in own} for group, own in zip(damage.groups, values, strict=True)]
-    return dict(zip(first.tiers, choose(values, sizes, budget), strict=True))
+    return dict(zip(mix, choose(values, sizes, budget), strict=True))
 
 
 def digest(damage: Damage, target: Target, weights: Mapping[str, float]) -> str:
@@ -173,8 +193,8 @@ def digest(damage: Damage, target: Target, weights: Mapping[str, float]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _neighbours(group: GroupDamage, tier: str) -> list[str]:
-    """The tiers of a group that are next to this one by size."""
+def _near(group: GroupDamage, tier: str) -> list[str]:
+    """A tier of a group and those that are next to it by size."""
     order = sorted(group.bytes, key=lambda name: group.bytes[name])
     place = order.index(tier)
-    return order[max(0, place - 1) : place] + order[place + 1 : place + 2]
+    return order[max(0, place - 1) : place + 2]

@@ -17,8 +17,6 @@ from quantizers.mixed.waves import in_waves
 from quantizers.recipe import KEPT, Recipe
 from quantizers.work_folder import open_work
 
-WAVES = 8
-
 
 def measure_tiers(
     model: Path,
@@ -48,7 +46,7 @@ def measure_tiers(
     identity = {"model": bench.model, "recipe": recipe.digest(), "calibration": bench.calibration}
     width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
     with open_work(out, identity, 8 * bench.tokens.numel() * width) as work:
-        found = in_waves(bench, {}, variants, work.folder, WAVES)
+        found = in_waves(bench, None, variants, work.folder)
         damage = Damage(
             model=bench.model,
             calibration=bench.calibration,

@@ -1,9 +1,10 @@
-"""Walks through a model that tell what mixes of tiers do to its output, one layer in memory at a time.
+"""Walks through a model that tell what single tiers do to its output, one layer in memory at a time.
 
-A mix says which tier each group has. On a wave through some layers, every variant of the mix (one group with another
-tier) begins at its own layer and is carried through all that follow, so that each layer is read once for all of them.
-Of a variant's states only the difference to the mix's is kept, in bf16: what rounding does to it is in proportion to
-the damage that is measured. Weights are quantized on the original model's states, untuned and one-sided.
+The base is the original model, or a finished mix of tiers. On a wave through some layers, every variant of the base
+(one group quantized to a tier) begins at its own layer and is carried through all that follow, so that each layer is
+read once for all of them. Of a variant's states only the difference to the base's is kept, in bf16: what rounding does
+to it is in proportion to the damage that is measured. Variants' weights are quantized on the original model's states,
+untuned and one-sided.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from quantizers.checkpoint import Checkpoint
 from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
 from quantizers.head import filled_head, logits_of
@@ -25,26 +27,24 @@ from quantizers.modeling import LayerCall, empty, fill, run_layer
 from quantizers.recipe import KEPT
 
 Variant = tuple[str, str]
-"""A group's name and the tier that it has instead of the mix's."""
-Mix = Mapping[str, str]
-"""Tiers by the groups' names; a group that is not named is kept."""
+"""A group's name and the tier that it has instead of what the base has."""
 
 
 @dataclass
 class Stream:
-    """What enters a layer: the original model's states of the calibration, and the mix's of what is looked at."""
+    """What enters a layer: the original model's states of the calibration, and the base's of what is looked at."""
 
     original: torch.Tensor
     """[N, L, D], float32, on the CPU."""
-    mixed: torch.Tensor
-    """What the mix adds [n, L, D], float32, where layers run."""
+    added: torch.Tensor
+    """What the base adds [n, L, D], float32, where layers run: nothing, where it is the original model."""
 
 
 @dataclass
 class Found:
     """Mean KL to the original model, in nats a token, of each sequence that is looked at."""
 
-    mix: list[float]
+    base: list[float]
     variants: dict[Variant, list[float]]
 
 
@@ -54,82 +54,73 @@ class Wave:
 
     bench: Bench
     calls: Sequence[LayerCall]
-    mix: Mix
+    base: Checkpoint | None
+    """A finished mix in plain weights; None: the original model."""
     variants: Mapping[str, Sequence[str]]
-    """Tiers to try in place of the mix's, by the groups' names."""
+    """Tiers to try in the base, by the groups' names."""
     start: int
     stop: int
     held: dict[Variant, torch.Tensor] = field(default_factory=dict)
-    """What each variant adds to the mix [n, L, D], bf16."""
+    """What each variant adds to the base [n, L, D], bf16."""
 
     def walk(self, stream: Stream) -> tuple[Found, Stream | None]:
-        """The KL of the mix and of the variants, and what enters layer `stop`; `stream` enters `start` and is used up.
+        """The KL of the base and of the variants, and what enters layer `stop`; `stream` enters `start` and is used up.
 
         Raises:
             QuantizeError: a layer or the head cannot be run, a Linear cannot be quantized.
         """
         job, after = self.bench.job, None
         total = len(job.architecture.layers)
-        last = max([self.stop - 1, *(group.layer for group in self.bench.groups if self._tiers(group))])
         looked_at = stream.original[self.bench.looked_at].to(job.device)
         for index in range(self.start, total):
             if index == self.stop:
-                after = Stream(stream.original.clone(), stream.mixed.clone())
+                after = Stream(stream.original.clone(), stream.added.clone())
             layer = job.architecture.layers[index]
             name = f"{job.architecture.prefix}.{index}"
             fill(job.architecture.model, layer, name, job.checkpoint, device=job.device, dtype=job.dtype)
-            looked_at = self._through(index, layer, stream, looked_at, calibrated=index <= last)
+            looked_at = self._through(index, layer, stream, looked_at)
             empty(layer)
             job.report("damage", index + 1 - self.start, total - self.start)
         with filled_head(job.architecture, job.checkpoint, device=job.device, dtype=job.dtype):
-            return self._found(looked_at, stream.mixed), after
+            return self._found(looked_at, stream.added), after
 
-    def _tiers(self, group: Group) -> list[str]:
-        """What a group is quantized to on this wave."""
-        here = self.start <= group.layer < self.stop
-        wanted = [self.mix.get(group.name, KEPT), *(self.variants.get(group.name, ()) if here else ())]
-        return [tier for tier in dict.fromkeys(wanted) if tier != KEPT] if group.layer >= self.start else []
-
-    def _through(
-        self, index: int, layer: nn.Module, stream: Stream, looked_at: torch.Tensor, *, calibrated: bool
-    ) -> torch.Tensor:
+    def _through(self, index: int, layer: nn.Module, stream: Stream, looked_at: torch.Tensor) -> torch.Tensor:
         """Move all states through a filled layer; returns the original's of what is looked at [n, L, D]."""
         job, call = self.bench.job, self.calls[index]
-        groups = [group for group in self.bench.groups if group.layer == index]
-        prefix = f"{job.architecture.prefix}.{index}."
-        linears = {full: layer.get_submodule(full.removeprefix(prefix)) for group in groups for full in group.linears}
-        original = {full: linear.weight.data for full, linear in linears.items()}
+        here = self.start <= index < self.stop
+        groups = [group for group in self.bench.groups if here and group.layer == index]
+        prefix = f"{job.architecture.prefix}.{index}"
+        names = {full: full.removeprefix(f"{prefix}.") for group in groups for full in group.linears}
+        original = {full: layer.get_submodule(name).weight.data for full, name in names.items()}
         weights = self._quantized(groups, layer, stream, call)
-
-        def use(group: Group, tier: str) -> None:
-            for full in group.linears:
-                weight = weights[group.name, tier][full] if tier != KEPT else original[full]
-                linears[full].weight.data = weight.to(job.device, job.dtype)
-
-        if calibrated:
+        if here:
             stream.original.copy_(self._run(layer, stream.original, call))
         leaving = self._run(layer, looked_at, call)
-        for group in groups:
-            use(group, self.mix.get(group.name, KEPT))
-        entering, changed = looked_at + stream.mixed, bool(self.mix)
-        mixed = self._run(layer, entering, call) if changed else leaving
+        entering, base = looked_at + stream.added, leaving
+        if self.base is not None:
+            fill(job.architecture.model, layer, prefix, self.base, device=job.device, dtype=job.dtype)
+            base = self._run(layer, entering, call)
         for variant, difference in self.held.items():
             there = self._run(layer, entering + difference.to(entering), call)
-            self.held[variant] = (there - mixed).to(torch.bfloat16)
-        if self.start <= index < self.stop:
-            for group in groups:
-                for tier in self.variants.get(group.name, ()):
-                    use(group, tier)
-                    self.held[group.name, tier] = (self._run(layer, entering, call) - mixed).to(torch.bfloat16)
-                use(group, self.mix.get(group.name, KEPT))
-        stream.mixed = mixed - leaving
+            self.held[variant] = (there - base).to(torch.bfloat16)
+        for group in groups:
+            linears = {full: layer.get_submodule(names[full]) for full in group.linears}
+            before = {full: linear.weight.data for full, linear in linears.items()}
+            for tier in self.variants.get(group.name, ()):
+                for full, linear in linears.items():
+                    weight = original[full] if tier == KEPT else weights[group.name, tier][full]
+                    linear.weight.data = weight.to(job.device, job.dtype)
+                self.held[group.name, tier] = (self._run(layer, entering, call) - base).to(torch.bfloat16)
+            for full, linear in linears.items():
+                linear.weight.data = before[full]
+        stream.added = base - leaving
         return leaving
 
     def _quantized(
         self, groups: Sequence[Group], layer: nn.Module, stream: Stream, call: LayerCall
     ) -> dict[Variant, dict[str, torch.Tensor]]:
         """Weights by group and tier, of each Linear by its full name, quantized on what the original model gives."""
-        wanted = {group.name: self._tiers(group) for group in groups}
+        wanted = {group.name: [t for t in self.variants.get(group.name, ()) if t != KEPT] for group in groups}
         linears: dict[str, nn.Linear] = {}
         for full in (full for group in groups if wanted[group.name] for full in group.linears):
             module = layer.get_submodule(full.removeprefix(f"{call.layer}."))
@@ -168,19 +159,19 @@ class Wave:
         out = [run_layer(layer, part.to(job.device), call.narrowed(len(part))).to(states.device) for part in parts]
         return torch.cat(out)
 
-    def _found(self, looked_at: torch.Tensor, mixed: torch.Tensor) -> Found:
-        mix: list[float] = []
+    def _found(self, looked_at: torch.Tensor, added: torch.Tensor) -> Found:
+        base: list[float] = []
         variants: dict[Variant, list[float]] = {variant: [] for variant in self.held}
         job = self.bench.job
         for row, text in enumerate(self.bench.looked_at):
             logits = partial(self._logits, self.bench.tokens[text : text + 1])
             reference = logits(looked_at[row])
-            entering = looked_at[row] + mixed[row]
-            mix.append(divergence(reference, logits(entering)) if self.mix else 0.0)
+            entering = looked_at[row] + added[row]
+            base.append(0.0 if self.base is None else divergence(reference, logits(entering)))
             for variant, difference in self.held.items():
                 variants[variant].append(divergence(reference, logits(entering + difference[row].to(entering))))
             job.report("head", row + 1, len(self.bench.looked_at))
-        return Found(mix, variants)
+        return Found(base, variants)
 
     def _logits(self, tokens: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """Log-probabilities [L, V] of one text."""

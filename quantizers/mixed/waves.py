@@ -8,20 +8,23 @@ from pathlib import Path
 
 import torch
 
-from quantizers.checkpoint import read_header, read_json_object, read_tensor
+from quantizers.checkpoint import Checkpoint, read_header, read_json_object, read_tensor
 from quantizers.mixed.bench import Bench
-from quantizers.mixed.walk import Found, Mix, Stream, Wave
+from quantizers.mixed.walk import Found, Stream, Wave
 from quantizers.writing import named, write_shard, write_text
 
+WAVES = 8
 HELD_BYTES = 8 << 30
 """Of variants' states on a wave where there is no GPU; a quarter of its free memory where there is one."""
 
 
-def in_waves(bench: Bench, mix: Mix, variants: Mapping[str, Sequence[str]], folder: Path, waves: int) -> Found:
-    """The KL of a mix and of all its variants.
+def in_waves(
+    bench: Bench, base: Checkpoint | None, variants: Mapping[str, Sequence[str]], folder: Path, waves: int = WAVES
+) -> Found:
+    """The KL of a finished mix (None: the original model) and of all its variants.
 
     Args:
-        variants: tiers to try in place of the mix's, by the groups' names.
+        variants: tiers to try in it, by the groups' names.
         folder: of an earlier call that was interrupted, or empty: each wave's findings are kept there.
         waves: so many or more: what an interruption costs is one of them.
 
@@ -40,17 +43,17 @@ def in_waves(bench: Bench, mix: Mix, variants: Mapping[str, Sequence[str]], fold
         stream = Stream(hidden, torch.zeros(len(bench.looked_at), hidden.shape[1], width, device=bench.job.device))
     else:
         held = {info.name: read_tensor(info) for info in read_header(_states(folder, start))}
-        stream = Stream(held["original"], held["mixed"].to(bench.job.device))
+        stream = Stream(held["original"], held["added"].to(bench.job.device))
     while start < total:
         stop = _stop(bench, variants, start, waves)
-        part, after = Wave(bench, calls, mix, variants, start, stop).walk(stream)
+        part, after = Wave(bench, calls, base, variants, start, stop).walk(stream)
         if after is not None:
             stream = after
-            held = {"original": stream.original, "mixed": stream.mixed.cpu()}
+            held = {"original": stream.original, "added": stream.added.cpu()}
             write_shard(_states(folder, stop), named(held))
         rows = [[group, tier, kl] for (group, tier), kl in part.variants.items()]
         file = folder / f"wave-{start:05d}.json"
-        write_text(file, json.dumps({"stop": stop, "mix": part.mix, "variants": rows}))
+        write_text(file, json.dumps({"stop": stop, "base": part.base, "variants": rows}))
         _states(folder, start).unlink(missing_ok=True)
         start = _read(file, found)
         bench.job.report("layer", start, total)
@@ -60,7 +63,7 @@ def in_waves(bench: Bench, mix: Mix, variants: Mapping[str, Sequence[str]], fold
 def _read(file: Path, found: Found) -> int:
     """Add a wave's findings to `found`; returns the layer at which the next wave starts."""
     content = read_json_object(file)
-    found.mix = content["mix"]
+    found.base = content["base"]
     found.variants |= {(group, tier): kl for group, tier, kl in content["variants"]}
     return int(content["stop"])
 

@@ -33,7 +33,7 @@ def test_a_mixed_checkpoint_and_its_files(model: Path, tmp_path: Path, capfd: py
     recipe, out = recipe_of(tmp_path, "mix: [vq2, int4]"), tmp_path / "out"
     quantization.quantize_model(model, recipe, out, Reporter(), None, Size(bits=3.4))
     said = capfd.readouterr().err
-    assert "bits a weight" in said and "Measured KL of the whole mix, untuned" in said
+    assert "bits a weight" in said and "Measured KL of the finished mix" in said
     beside = sorted(file.name for file in tmp_path.glob("out.*"))
     assert beside == ["out.damage.json", "out.recipe.correction.json", "out.recipe.yaml"]
     settings = json.loads((out / "config.json").read_text())["quantization_config"]
