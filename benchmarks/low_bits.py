@@ -61,12 +61,12 @@ def settled(
     if drawn:
         text.write_text(recipe_text(damage, drawn_mix(damage, target.budget(damage)), {}, ["Drawn."]), "utf-8")
         return load_recipe(text).model_copy(update={"name": recipe.name}), {}
-    found = correct(model, recipe, damage, target, {}, work / "correction.json", device=device)
+    found = correct(model, recipe, damage, target, {}, work / f"{recipe.name}.correction.json", device=device)
     choices = {"first": found.first, "second": found.second}
     kept = choices[found.kept] or found.first
     text.write_text(recipe_text(damage, kept.tiers, {}, notes(found)), "utf-8")
     kls = {name: choice.kl for name, choice in choices.items() if choice}
-    return load_recipe(text).model_copy(update={"name": recipe.name}), {"untuned_kl": kls, "kept": found.kept}
+    return load_recipe(text).model_copy(update={"name": recipe.name}), {"calibration_kl": kls, "kept": found.kept}
 
 
 def drawn_mix(damage: Damage, budget: int, seed: int = 0) -> dict[str, str]:

@@ -33,6 +33,7 @@ LABELS = {
     "int": "int4",
     "int-rotated": "int4, rotated",
     "w4a16": "int4 (w4a16)",
+    "w4a16-folded": "int4, folded rotation",
     "llm-compressor": "llm-compressor",
     "gptqmodel": "GPTQModel",
     "gptqmodel-asym": "GPTQModel, asymmetric",
@@ -132,16 +133,17 @@ def names(found: list[Line], axes: Axes) -> None:
         )
     inner = [line for line in found if line.points[-1].bits <= edge - 0.4]
     heights = [axes.transData.transform(line.points[-1])[1] for line in inner]
-    # Lines go down to the right: there is room to the left of a single point.
-    alone = [height for line, height in zip(inner, heights, strict=True) if len(line.points) == 1]
-    moved = dict(zip(alone, spread(alone), strict=True))
+    # Lines go down to the right: there is room to the left of a single point; above ours, where it is not of ours.
+    for ours in (True, False):
+        alone = [at for at, line in enumerate(inner) if len(line.points) == 1 and line.ours == ours]
+        for at, height in zip(alone, spread([heights[at] for at in alone]), strict=True):
+            heights[at] = height - heights[at] + (0 if ours else 1.2 * LINE)
     for line, height in zip(inner, heights, strict=True):
         single = len(line.points) == 1
-        up = (moved[height] - height) * 72 / axes.figure.dpi if single else 0
         axes.annotate(
             line.label,
             line.points[-1],
-            (-9 if single else 9, up),
+            (-9 if single else 9, height * 72 / axes.figure.dpi if single else 0),
             textcoords="offset points",
             fontsize=12,
             ha="right" if single else "left",

@@ -29,7 +29,8 @@ def measure_tiers(
 ) -> Damage:
     """Write what each tier of the recipe's `mix` does to the model folder `model` into the JSON file `out`.
 
-    `out` is used as it is if it is of the same model, calibration and recipe, edited or not: tuning plays no part.
+    `out` is used if it is of the same model and calibration and a recipe with the same groups, edited or not: tuning
+    plays no part, and what is returned has this recipe.
     Work goes on in `out`.partial, in waves: run the same call again after an interruption. `progress(stage, done,
     total)` is called with stage "layer" after each wave, and within it with "damage", "tiers" or "head".
 
@@ -41,7 +42,7 @@ def measure_tiers(
     if out.is_file():
         damage = read_damage(out)
         require_same(bench, damage, str(out))
-        return damage
+        return damage.model_copy(update={"recipe": portable(recipe)})
     variants = {group.name: [tier for tier in group.nbytes if tier != KEPT] for group in bench.groups}
     identity = {"model": bench.model, "recipe": recipe.digest(), "calibration": bench.calibration}
     width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
