@@ -22,6 +22,7 @@ def mixed_recipe(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) 
     return Recipe(
         name="mixed",
         mix=("vq1", "vq2", "int4", "kept"),
+        tune="none",
         calibration=Calibration(samples=12, length=32, sources=sources),
     )
 
