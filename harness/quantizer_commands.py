@@ -21,7 +21,7 @@ ServedBy = Annotated[str, typer.Option("--policy", help="How MODEL is served whe
 def quantize(
     model: Model,
     recipe: Annotated[
-        str, typer.Option(help="A recipe's name (w4a16, vq-2bit, trellis-2bit, mixed) or a YAML file.")
+        str, typer.Option(help="A recipe's name (w4a16, w4a16-fast, vq-2bit, trellis-2bit, mixed) or a YAML file.")
     ] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
     bits: Bits = None,

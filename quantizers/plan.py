@@ -14,7 +14,6 @@ from quantizers.folding import untied
 from quantizers.modeling import Architecture, linear_names
 from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS, Scheme
-from quantizers.tuning import METHODS
 
 # vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
 FUSED = (
@@ -39,7 +38,7 @@ class Plan:
     other_tensors: list[list[TensorInfo]]
     """Stored tensors outside the decoder layers, by shard."""
     calibrated: bool
-    """Does anything ask for activations? Where all is data-free and nothing is tuned, no text runs."""
+    """Does any scheme ask for activations? Where all are data-free no text runs, and nothing is tuned."""
 
     def shard_name(self, index: int) -> str:
         """File name of shard `index`: first the layers, then the others."""
@@ -102,7 +101,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
         _ignored(checkpoint, architecture, set(names), pattern),
         layer_tensors,
         _split(others if recipe.rotate == "none" else untied(architecture, others)),
-        METHODS[recipe.tune] is not None or not all(scheme.data_free for scheme in schemes.values()),
+        not all(scheme.data_free for scheme in schemes.values()),
     )
 
 

@@ -170,8 +170,9 @@ class Recipe(BaseModel):
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
     rotate: Literal["none", "folded"] = "none"
     """Rotations that are folded into the weights before they are quantized (quantizers/folding.py)."""
-    tune: str = "none"
-    """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
+    tune: str = "blocks"
+    """How each layer is tuned towards the original one's output: none, fast, blocks, or model, which goes on with the
+    whole model (quantizers/tuning.py). Where every tier is data-free (fp8) no text runs, and nothing is tuned."""
     two_sided: bool = False
     """Whether errors are weighed, token by token and output by output, by what they do to the model's loss: one pass
     back through the original model (quantizers/gradients.py)."""
@@ -262,11 +263,11 @@ def _fits(pattern: str, module: str) -> bool:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
+    "w4a16-fast": {"name": "w4a16-fast", "tune": "fast"},
     "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
-    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
-    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "tune": "blocks", "two_sided": True},
-    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2", "tune": "blocks", "two_sided": True},
-    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "tune": "blocks", "two_sided": True},
+    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "two_sided": True},
+    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2"},
+    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "two_sided": True},
     "fp8-block": {"name": "fp8-block", "tier": "fp8"},
 }
 

@@ -71,7 +71,7 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
     for suite in suites:
         suite.require()
     reporter.say(f"policy {sealed.policy.name} (sha256 {sealed.sha256[:12]}), run folder {run.path}")
-    models = _models(options, sealed, reporter)
+    models = _models(options, run, sealed, reporter)
     with run.lock():
         for role in end_dead_run(run.path / "logs"):
             reporter.say(f"ended the {role} server that an earlier run left behind")
@@ -149,8 +149,10 @@ def _policy(options: GateOptions, run: RunFolder) -> SealedPolicy:
     return sealed
 
 
-def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> dict[Role, ModelFacts]:
+def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter: Reporter) -> dict[Role, ModelFacts]:
     """Both checkpoints: found, made where MODEL is not quantized yet, and described.
+
+    A resumed run whose reference is not named again has that of its manifest, from the folder where it was.
 
     Raises:
         BadInput: a model that cannot be used, or no reference known. NotComparable: both are the same checkpoint.
@@ -162,11 +164,13 @@ def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> d
             raise BadInput(f"{options.model} is not quantized here: leave out --recipe, --bits and --bytes")
         if not is_candidate:
             require_original(options.model, given)
-        name = options.reference or (base_model_of(given) if is_candidate else options.model)
+        before = run.manifest().models.get("reference") if options.resume and not options.reference else None
+        own = base_model_of(given) if is_candidate else options.model
+        name = before.name if before else options.reference or own
         if name is None:
             raise BadInput(f"the reference of {options.model} is unknown (no base_model in its card): give --reference")
         meter.update(text=name)
-        reference = resolve_model(name, reporter.say)
+        reference = Path(before.path) if before and Path(before.path).is_dir() else resolve_model(name, reporter.say)
     recipe = options.recipe or sealed.policy.recipe
     candidate = given if is_candidate else quantized(given, recipe, reporter, sealed.policy, options.size)
     if options.candidate_url is None and quantization_of(candidate) == "quantgate":

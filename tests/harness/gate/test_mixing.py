@@ -30,7 +30,7 @@ def recipe_of(folder: Path, settings: str) -> str:
 
 @pytest.mark.slow
 def test_a_mixed_checkpoint_and_its_files(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    recipe, out = recipe_of(tmp_path, "mix: [vq2, int4]"), tmp_path / "out"
+    recipe, out = recipe_of(tmp_path, "mix: [vq2, int4]\ntune: none"), tmp_path / "out"
     quantization.quantize_model(model, recipe, out, Reporter(), None, Size(bits=3.4))
     said = capfd.readouterr().err
     assert "bits a weight" in said and "Measured KL of the finished mix" in said

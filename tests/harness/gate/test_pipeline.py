@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from fake_server import FakeServer
 from jobs import finish, make_job
 from safetensors.numpy import save_file
 
-from harness.contract.errors import BadInput
+from harness.checkpoint.models import describe, resolve_model
+from harness.contract.errors import BadInput, RunFailed
 from harness.contract.samples import Role
 from harness.gate import pipeline
 from harness.gate.quantization import quantize_model, quantized
@@ -70,6 +72,39 @@ def test_no_reference_is_guessed_from_the_config(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
     with pytest.raises(BadInput, match=r"is unknown \(no base_model in its card\): give --reference"):
         pipeline.run_gate(pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run"), Reporter())
+
+
+def test_a_resumed_run_has_its_reference_without_being_told_and_without_the_hub(
+    servers: dict[Role, FakeServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(name: str, value: int, **config: object) -> Path:
+        model = tmp_path / name
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
+        save_file({"model.layers.0.q_proj.weight": np.full((8, 8), value, np.float16)}, model / "model.safetensors")
+        return model
+
+    def offline(name: str, say: object) -> Path:
+        if name == "owner/original":
+            raise RunFailed("the hub is not there")
+        return resolve_model(name)
+
+    original, other = folder("original", 1), folder("other", 2)
+    candidate = folder("candidate", 3, quantization_config={"quant_method": "gptq"})  # no card: no base_model
+    models = {"reference": describe("owner/original", original), "candidate": describe(str(candidate), candidate)}
+    run = finish(make_job(tmp_path / "run", models=models), servers).run
+    monkeypatch.setattr(pipeline, "render_run", lambda run, single_file=False: run.report_path / "index.html")
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    monkeypatch.setattr(pipeline, "resolve_model", offline)
+
+    again = pipeline.GateOptions(str(candidate), out=run.path, resume=True)
+    pipeline.run_gate(again, Reporter())
+    with pytest.raises(BadInput, match="the reference is not the checkpoint this run was begun with"):
+        pipeline.run_gate(replace(again, reference=str(other)), Reporter())
+    original.rename(tmp_path / "moved")
+    with pytest.raises(RunFailed, match="the hub is not there"):
+        pipeline.run_gate(again, Reporter())
+    pipeline.run_gate(replace(again, reference=str(tmp_path / "moved")), Reporter())
 
 
 def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
