@@ -271,6 +271,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault of a document is, and what it is, in one line."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))))
+
+
 def load_recipe(name_or_path: str | Path) -> Recipe:
     """The built-in recipe of this name, or the recipe in this YAML file.
 
@@ -295,9 +301,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise QuantizeError(f"recipe {path}: {where}: {first['msg']}") from None
+        raise QuantizeError(f"recipe {path}: {first_fault(error)}") from None
     settings = recipe.calibration
 
     def beside(file: Path | None) -> dict[str, Path | None]:

@@ -124,7 +124,7 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
 def _resume(folder: Path, identity: dict[str, str]) -> WorkFolder:
     work = WorkFolder(folder, identity, 0)
     if (folder / "state.json").exists():
-        state = read_json_object(folder / "state.json")
+        state = read_json_object(folder / "state.json", f"remove {folder} to start anew")
         done = state.get("layers_done")
         if state.get("version") != STATE_VERSION or not isinstance(done, int):
             raise QuantizeError(f"{folder} was made by another version of quantgate: remove it to start anew")
