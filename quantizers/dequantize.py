@@ -43,6 +43,8 @@ def dequantize(folder: Path, out: Path) -> Path:
     checkpoint = open_checkpoint(folder)
     settings = own_settings(quantization_settings(folder, checkpoint.config) or {})
     if settings.get("quant_method") != METHOD:
+        if not settings:
+            raise QuantizeError(f"{folder} does not say that it is quantized: there is nothing to turn back")
         method = str(settings.get("quant_method"))[:40]
         raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
     if settings.get("format_version") != FORMAT_VERSION:
