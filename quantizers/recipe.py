@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +76,8 @@ class Source(BaseModel):
         if self.shipped is not None and self.shipped not in SHIPPED:
             known = ", ".join(sorted(SHIPPED))
             raise ValueError(f"shipped: {self.shipped!r} is unknown: use one of {known}, or a .txt or .jsonl file")
+        if self.shipped is not None and SHIPPED[self.shipped].endswith(".txt") and (self.language or self.kind):
+            raise ValueError(f"shipped: {self.shipped} is running text, all of it: leave out its language and kind")
         only = [key for key in ("revision", "config", "split", "column") if key in self.model_fields_set]
         if self.dataset is None and only:
             raise ValueError(f"{only[0]} is of a dataset, and {named[0]} is none: leave it out")
@@ -245,6 +248,25 @@ class Recipe(BaseModel):
     def tier_named(self, module: str) -> str | None:
         """The tier that `tiers` gives the Linear of this full name, if it does."""
         return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), None)
+
+    def fits_nothing(self, linears: Sequence[str], others: Sequence[str]) -> str | None:
+        """The first line of `tiers`, or full name in `ignore`, that means nothing in a model: a slip, in most cases.
+
+        Args:
+            linears: full names of the Linears that could be quantized.
+            others: names of modules and tensors, for what `ignore` may name beside them.
+        """
+        for pattern in self.tiers:
+            if not any(_fits(pattern, name) for name in linears):
+                return f"tiers names {pattern}, which fits no Linear of the decoder layers"
+        for name in self.ignore:
+            if name.startswith("re:") or name in DEFAULT_IGNORE or name in linears:
+                continue
+            if any(linear.startswith(f"{name}.") for linear in linears):
+                return f"ignore names {name}, which is no Linear: write 're:{re.escape(name)}\\.' for all that is in it"
+            if not any(f"{other}.".startswith(f"{name}.") for other in others):
+                return f"ignore names {name}, which the model does not have"
+        return None
 
     def damping_of(self, tier: str) -> float:
         """The damping that Linears of this tier begin with."""
