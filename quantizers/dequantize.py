@@ -30,6 +30,9 @@ from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, wri
 CODED = {parts[0] for parts, _ in READERS.values()} | {"weight_g_idx", "weight_zero_point"}
 """Last names of tensors that stand for weights: one that no reader takes is a weight lost, or read wrongly."""
 
+LARGEST_GROWTH = dict.fromkeys(("F64", "F32", "F16", "BF16"), 1) | {"F8_E4M3": 2}
+"""From stored bytes to those in bf16: floats are copied, and what else there is may be codes of one bit a weight."""
+
 
 def dequantize(folder: Path, out: Path) -> Path:
     """Write the model in `folder` as plain bf16 into the new folder `out`, shard by shard, and return `out`.
@@ -53,7 +56,7 @@ def dequantize(folder: Path, out: Path) -> Path:
     shards: dict[Path, list[TensorInfo]] = {}
     for info in checkpoint.tensors.values():
         shards.setdefault(info.file, []).append(info)
-    needed = 16 * sum(info.nbytes for info in checkpoint.tensors.values())
+    needed = sum(LARGEST_GROWTH.get(info.dtype, 16) * info.nbytes for info in checkpoint.tensors.values())
     with open_work(out, {"dequantized": folder.name}, needed) as work:
         for file, infos in shards.items():
             write_shard(work.model / file.name, _entries(checkpoint, infos, settings, tables))

@@ -90,8 +90,11 @@ def build(checkpoint: Checkpoint) -> Architecture:
     prefix = f"{model.base_model_prefix}.{found[0][0]}"
     architecture = Architecture(model, found[0][1], prefix)
     _refuse_experts(checkpoint, architecture)
-    for name, tensor in architecture.layers.state_dict().items():
-        _stored(checkpoint, f"{prefix}.{name}", tuple(tensor.shape))
+    within = f"{model.base_model_prefix}."
+    for name, tensor in model.state_dict().items():
+        # A head that is stored nowhere is tied; all else is needed.
+        if name.startswith(within) or name in checkpoint.tensors:
+            _stored(checkpoint, name, tuple(tensor.shape))
     return architecture
 
 
