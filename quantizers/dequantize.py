@@ -14,6 +14,7 @@ from quantizers.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
     TensorInfo,
+    fingerprint,
     one_line,
     open_checkpoint,
     quantization_settings,
@@ -57,7 +58,7 @@ def dequantize(folder: Path, out: Path) -> Path:
     for info in checkpoint.tensors.values():
         shards.setdefault(info.file, []).append(info)
     needed = sum(LARGEST_GROWTH.get(info.dtype, 16) * info.nbytes for info in checkpoint.tensors.values())
-    with open_work(out, {"dequantized": folder.name}, needed) as work:
+    with open_work(out, {"dequantized model": fingerprint(checkpoint)}, needed) as work:
         for file, infos in shards.items():
             write_shard(work.model / file.name, _entries(checkpoint, infos, settings, tables))
         write_index(work.model, [work.model / file.name for file in shards])

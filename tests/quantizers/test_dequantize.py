@@ -71,6 +71,21 @@ def test_the_room_that_is_asked_for_is_that_of_the_codes_and_no_more(
         dequantize(codes, tmp_path / "full")
 
 
+def test_a_folder_of_the_same_name_does_not_go_on_with_what_was_begun(
+    codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("quantizers.dequantize.write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            dequantize(codes, tmp_path / "out")
+    other = tmp_path / "other" / codes.name
+    shutil.copytree(codes, other)
+    (other / "LICENSE").write_text("another")
+    with pytest.raises(QuantizeError, match=r"out\.partial belongs to another dequantized model: remove it"):
+        dequantize(other, tmp_path / "out")
+    assert dequantize(codes, tmp_path / "out").is_dir()
+
+
 def test_nothing_to_turn_back(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match="does not say that it is quantized: there is nothing to turn back"):
         dequantize(tiny_model, tmp_path / "out")
