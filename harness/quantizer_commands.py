@@ -53,7 +53,8 @@ def measure_tiers(
     reporter = Reporter()
     served = load_policy(policy).policy
     path = resolve_model(model, reporter.say)
-    measure_model(path, recipe, tiers.split(",") if tiers else None, out, sequences, reporter, served)
+    names = None if tiers is None else [name.strip() for name in tiers.split(",")]
+    measure_model(path, recipe, names, out, sequences, reporter, served)
     print(out)
 
 
@@ -89,11 +90,12 @@ def traces(
     """Have MODEL answer prompts in several languages, and keep the answers that it ended itself."""
     if out.suffix != ".jsonl" or out.is_dir():
         raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
-    out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the server is started
     reporter = Reporter()
     with reporter.stage("start"):
         from harness.checkpoint.models import resolve_model
+        from harness.gate.recipes import make_parent
         from harness.gate.traces import write_traces
+    make_parent(out)
     path = resolve_model(model, reporter.say)
     traces = write_traces(path, model, out, count, load_policy(policy).policy, reporter, max_tokens=max_tokens)
     print(traces.summary())

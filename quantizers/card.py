@@ -132,7 +132,7 @@ def _serving(plan: Plan) -> str:
 
 
 def original_name(source: Path) -> str | None:
-    """What the model in `source` is called elsewhere, else the folder as given; None where only a cache is known.
+    """What the model in `source` is called elsewhere, else its folder's whole path; None where only a cache is known.
 
     The Hub's cache tells by its folders. A card's `base_model` is taken where the folder bears its name (a copy); under
     another name the folder holds something made of it, a fine-tune, which must not be gated against what it was made
@@ -149,7 +149,8 @@ def original_name(source: Path) -> str | None:
     copied = front.get("base_model_relation") in (None, "quantized")
     if copied and isinstance(base, str) and _HUB_NAME.match(base) and base.partition("/")[2] == source.resolve().name:
         return base
-    return None if ".cache" in source.resolve().parts else str(source)
+    # A path from where somebody stood (owner/name) would be taken for a model of the Hub.
+    return None if ".cache" in source.resolve().parts else str(source.absolute())
 
 
 def _front_matter(source: Path) -> dict[str, Any]:

@@ -140,16 +140,16 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {"quant_method": "modelopt", **settings, **inner} if isinstance(inner, dict) else settings
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises QuantizeError if the file is missing or holds anything else."""
+def read_json_object(path: Path, way_out: str = "download it again") -> dict[str, Any]:
+    """A JSON object from a file. Raises QuantizeError, with the way out, if it is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise QuantizeError(f"{path} is missing: give a complete model folder") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise QuantizeError(f"{path} is not readable JSON ({one_line(error)}): download it again") from None
+        raise QuantizeError(f"{path} is not readable JSON ({one_line(error)}): {way_out}") from None
     if not isinstance(content, dict):
-        raise QuantizeError(f"{path} holds a JSON {type(content).__name__}, not an object: download it again")
+        raise QuantizeError(f"{path} holds a JSON {type(content).__name__}, not an object: {way_out}")
     return content
 
 

@@ -90,8 +90,11 @@ def build(checkpoint: Checkpoint) -> Architecture:
     prefix = f"{model.base_model_prefix}.{found[0][0]}"
     architecture = Architecture(model, found[0][1], prefix)
     _refuse_experts(checkpoint, architecture)
-    for name, tensor in architecture.layers.state_dict().items():
-        _stored(checkpoint, f"{prefix}.{name}", tuple(tensor.shape))
+    within = f"{model.base_model_prefix}."
+    for name, tensor in model.state_dict().items():
+        # A head that is stored nowhere is tied; all else is needed.
+        if name.startswith(within) or name in checkpoint.tensors:
+            _stored(checkpoint, name, tuple(tensor.shape))
     return architecture
 
 
@@ -140,6 +143,16 @@ def empty(module: nn.Module) -> None:
     module.to("meta")
 
 
+def require_embeddings(architecture: Architecture, tokens: torch.Tensor) -> None:
+    """Raises QuantizeError where calibration has tokens that the model has no embeddings for."""
+    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
+    if highest >= embeddings:
+        raise QuantizeError(
+            f"calibration has token {highest}, but the model has {embeddings} embeddings: the tokenizer, or the ids of "
+            "a calibration file, are of another model"
+        )
+
+
 def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[torch.Tensor, list[LayerCall]]:
     """Run token ids [B, L] up to the first decoder layer.
 
@@ -147,14 +160,8 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     embeddings may differ between layers). The layers themselves do not run.
 
     Raises:
-        QuantizeError: the model does not call its layers one after the other, or has fewer embeddings than the
-            tokenizer has tokens.
+        QuantizeError: the model does not call its layers one after the other.
     """
-    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
-    if highest >= embeddings:
-        raise QuantizeError(
-            f"the tokenizer gives token {highest}, but the model has {embeddings} embeddings: it is not its tokenizer"
-        )
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
 

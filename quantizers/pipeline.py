@@ -35,7 +35,17 @@ from quantizers.folding import FINAL_NORM, Folding, fold, folding_of
 from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
 from quantizers.model_tuning import TUNED_FILE, apply_tuned, tune_model
-from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
+from quantizers.modeling import (
+    Architecture,
+    LayerCall,
+    build,
+    capture_calls,
+    empty,
+    fill,
+    require_embeddings,
+    run_layer,
+    same,
+)
 from quantizers.plan import Plan, make_plan
 from quantizers.quantization_config import quantization_config
 from quantizers.recipe import Recipe
@@ -97,6 +107,7 @@ def quantize(
         tokens = torch.empty(1, 0, dtype=torch.long)
     else:
         tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
+        require_embeddings(architecture, tokens)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
         "model": fingerprint(checkpoint),

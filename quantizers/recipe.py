@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,6 +76,8 @@ class Source(BaseModel):
         if self.shipped is not None and self.shipped not in SHIPPED:
             known = ", ".join(sorted(SHIPPED))
             raise ValueError(f"shipped: {self.shipped!r} is unknown: use one of {known}, or a .txt or .jsonl file")
+        if self.shipped is not None and SHIPPED[self.shipped].endswith(".txt") and (self.language or self.kind):
+            raise ValueError(f"shipped: {self.shipped} is running text, all of it: leave out its language and kind")
         only = [key for key in ("revision", "config", "split", "column") if key in self.model_fields_set]
         if self.dataset is None and only:
             raise ValueError(f"{only[0]} is of a dataset, and {named[0]} is none: leave it out")
@@ -247,6 +250,25 @@ class Recipe(BaseModel):
         """The tier that `tiers` gives the Linear of this full name, if it does."""
         return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), None)
 
+    def fits_nothing(self, linears: Sequence[str], others: Sequence[str]) -> str | None:
+        """The first line of `tiers`, or full name in `ignore`, that means nothing in a model: a slip, in most cases.
+
+        Args:
+            linears: full names of the Linears that could be quantized.
+            others: names of modules and tensors, for what `ignore` may name beside them.
+        """
+        for pattern in self.tiers:
+            if not any(_fits(pattern, name) for name in linears):
+                return f"tiers names {pattern}, which fits no Linear of the decoder layers"
+        for name in self.ignore:
+            if name.startswith("re:") or name in DEFAULT_IGNORE or name in linears:
+                continue
+            if any(linear.startswith(f"{name}.") for linear in linears):
+                return f"ignore names {name}, which is no Linear: write 're:{re.escape(name)}\\.' for all that is in it"
+            if not any(f"{other}.".startswith(f"{name}.") for other in others):
+                return f"ignore names {name}, which the model does not have"
+        return None
+
     def damping_of(self, tier: str) -> float:
         """The damping that Linears of this tier begin with."""
         return TIER_DAMPING.get(tier, DAMPING) if self.damping is None else self.damping
@@ -270,6 +292,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "two_sided": True},
     "fp8-block": {"name": "fp8-block", "tier": "fp8"},
 }
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault of a document is, and what it is, in one line."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -296,9 +324,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise QuantizeError(f"recipe {path}: {where}: {first['msg']}") from None
+        raise QuantizeError(f"recipe {path}: {first_fault(error)}") from None
     settings = recipe.calibration
 
     def beside(file: Path | None) -> dict[str, Path | None]:

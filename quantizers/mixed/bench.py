@@ -14,7 +14,7 @@ from quantizers.checkpoint import fingerprint, open_checkpoint
 from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.groups import Group, groups_of
-from quantizers.modeling import LayerCall, build
+from quantizers.modeling import LayerCall, build, require_embeddings
 from quantizers.pipeline import Conversion, batch_size, enter
 from quantizers.plan import make_plan
 from quantizers.recipe import KEPT, Recipe, Source
@@ -74,6 +74,7 @@ def open_bench(model: Path, recipe: Recipe, sequences: int, report: Progress, de
     settled = recipe.model_copy(update={"mix": (), "tier": next(tier for tier in recipe.mix if tier != KEPT)})
     plan = make_plan(checkpoint, architecture, settled)
     tokens, sources = calibration_sequences(own_tokenizer(model), recipe.calibration)
+    require_embeddings(architecture, tokens)
     require_sound(checkpoint, lambda done, total: report("load", done, total))
     kinds = [kind_of(source) for source in sources]
     looked_at = evenly(kinds, sequences)

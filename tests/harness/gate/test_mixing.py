@@ -108,8 +108,11 @@ def test_bad_arguments_are_named(model: Path, tmp_path: Path) -> None:
         measure_model(model, "mixed", ["kept"], tmp_path / "d.json", 8, Reporter(), None)
     with pytest.raises(BadInput, match="--weight ja: write a kind of text and a number"):
         choose_recipe(tmp_path / "d.json", Size(2), ["ja"], out, None, Reporter(), None)
-    with pytest.raises(BadInput, match=r"d.json is missing"):
+    with pytest.raises(BadInput, match=r"d.json is no file: quantgate measure-tiers makes"):
         choose_recipe(tmp_path / "d.json", Size(2), [], out, None, Reporter(), None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot write .*file/d.json \(.*\): choose another place"):
+        measure_model(model, "mixed", None, tmp_path / "file" / "d.json", 8, Reporter(), None)
     with pytest.raises(BadInput, match=r"recipes are files that end in .yaml"):
         choose_recipe(tmp_path / "d.json", Size(2), [], tmp_path / "x.txt", None, Reporter(), None)
 
