@@ -82,12 +82,11 @@ def cache_bytes(config: Any, context: int, cards: int = 1, drafts: int = 0) -> i
         sliding = isinstance(window, int) and getattr(config, "use_sliding_window", True)
         kinds = ["sliding_attention" if sliding else "full_attention"] * depth
     total = 0
-    for index, kind in enumerate([*kinds, *kinds[-1:] * drafts]):
-        if any(word in str(kind) for word in STATES):
+    for index, kind in enumerate(map(str, [*kinds, *kinds[-1:] * drafts])):
+        if any(word in kind for word in STATES):
             continue
-        limit = (
-            window if "sliding" in kind else getattr(config, "attention_chunk_size", None) if "chunk" in kind else None
-        )
+        chunk = getattr(config, "attention_chunk_size", None)
+        limit = window if "sliding" in kind else chunk if "chunk" in kind else None
         tokens = min(context, limit) if isinstance(limit, int) and limit > 0 else context
         total += tokens * _token_bytes(config, min(index, depth - 1), cards)
     return total

@@ -23,8 +23,8 @@ MEASURED_SECONDS: dict[str, dict[tuple[str, bool], float]] = {
     },
     "aqlm": {("none", False): 170.5},
 }  # fmt: skip
-"""By family and (tune, two_sided): the whole of qwen2.5-coder-0.5b on one H200, 64 texts of 512 tokens, vq and trellis at
-2 bits (benchmarks/results/low_bits_qwen05.json; some of them beside another job on the machine)."""
+"""By family and (tune, two_sided): the whole of qwen2.5-coder-0.5b on one H200, 64 texts of 512 tokens, vq and trellis
+at 2 bits (benchmarks/results/low_bits_qwen05.json; some of them beside another job on the machine)."""
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""
 SMALL = 3.5

@@ -77,7 +77,7 @@ def model_parts(path: Path) -> ModelParts:
     and the three norms that join it to the model, without copies of embeddings and head.
 
     Raises:
-        QuantizeError: there is no config.json, or none of a language model that transformers knows without further code.
+        QuantizeError: there is no config.json, or none of a language model that transformers knows by itself.
     """
     file = path if path.is_file() else path / CONFIG_FILE
     raw = read_json_object(file)
@@ -110,7 +110,7 @@ def model_parts(path: Path) -> ModelParts:
     drafts = next((n for place in places for key in DRAFT_KEYS if isinstance(n := place.get(key), int) and n > 0), 0)
     if drafts:
         last = sum(weight.parameters for weight in weights if weight.layer == len(layers) - 1)
-        width = int(config.hidden_size)
+        width = int(getattr(config, "hidden_size", 0))
         weights.append(Weight("draft", DRAFT, (last + 2 * width * width + 3 * width,), drafts))
     settings = quantization_settings(file.parent, raw)
     method = None if settings is None else " ".join(str(settings.get("quant_method", "unnamed")).split())[:40]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from quantizers.errors import QuantizeError
@@ -196,14 +197,15 @@ def _reach(linears: Mapping[str, Weight], counts: Counts, options: Options) -> t
 
 
 def _possible(weight: Weight, options: Options) -> dict[str, int]:
-    """Bytes of one copy by tier, of the tiers that take its shape."""
-    found = {}
+    """Bytes of one copy by tier, of the tiers that take its shape and do not make it larger, as a codebook of its own may."""
+    found: dict[str, int] = {}
+    kept = KEPT_BYTES * weight.parameters // weight.copies
     for tier in options.tiers:
-        try:
+        with suppress(QuantizeError):
             scheme = None if tier == KEPT else options.scheme(tier, {weight.name: weight.shape[1]})
-            found[tier] = _stored(weight, scheme) if scheme else KEPT_BYTES * weight.shape[0] * weight.shape[1]
-        except QuantizeError:
-            continue
+            stored = _stored(weight, scheme) if scheme else kept
+            if stored <= kept:
+                found[tier] = stored
     if not found:
         raise QuantizeError(f"{weight.name} is {list(weight.shape)}, which none of {', '.join(options.tiers)} takes")
     return found
