@@ -64,8 +64,7 @@ def plan_lines(plan: SizePlan) -> Iterator[str]:
         f"{plan.model.architecture}: {count(plan.model.parameters())} parameters, {in_bytes(original)} in bf16{draft}"
     )
     tiers = ", ".join(f"{count(n)} {tier}" for tier, n in sorted(plan.sizes.tiers.items()))
-    mean = f"{plan.sizes.bits:.4g} bits a quantized weight"
-    yield f"becomes {in_bytes(whole)} ({whole / 1024**3:,.1f} GiB): {mean}; {tiers}"
+    yield f"becomes {in_bytes(whole)} ({whole / 1024**3:,.1f} GiB), {plan.sizes.bits:.4g} bits a weight: {tiers}"
     made = plan.effort
     time = f"{hours(made.seconds)} (at the quickest settings {hours(made.floor_seconds)})"
     room = f"at least {in_bytes(made.memory_bytes)} of memory, {in_bytes(made.disk_bytes)} of disk"

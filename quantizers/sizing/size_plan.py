@@ -88,7 +88,7 @@ def _notes(model: ModelParts, recipe_name: str | None, rest: int | None) -> list
         )
     if model.parameters(DRAFT):
         notes.append(
-            f"{model.draft_layers} draft layer(s) are estimated, stay in bf16, and count in the checkpoint alone"
+            f"{model.draft_layers} draft layer(s) are estimated, stay in bf16, and are on a card only where it says so"
         )
     return [
         *notes,

@@ -197,7 +197,7 @@ def _reach(linears: Mapping[str, Weight], counts: Counts, options: Options) -> t
 
 
 def _possible(weight: Weight, options: Options) -> dict[str, int]:
-    """Bytes of one copy by tier, of the tiers that take its shape and do not make it larger, as a codebook of its own may."""
+    """Bytes of one copy by tier, of the tiers that take its shape without making it larger (as an own codebook may)."""
     found: dict[str, int] = {}
     kept = KEPT_BYTES * weight.parameters // weight.copies
     for tier in options.tiers:
