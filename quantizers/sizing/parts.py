@@ -20,7 +20,7 @@ ROUTER, EMBEDDINGS, HEAD, DRAFT = "router and norms", "embeddings", "lm_head", "
 WRAPPER, OTHERS = "outside the text model", "others"
 PARTS = (EXPERTS, SHARED, DENSE, ATTENTION, ROUTER, EMBEDDINGS, HEAD, DRAFT, WRAPPER, OTHERS)
 DRAFT_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
-MOST = dict.fromkeys((*DEPTH_KEYS, *DRAFT_KEYS), 1000) | dict.fromkeys(EXPERT_KEYS, 4096)
+MOST = dict.fromkeys((*DEPTH_KEYS, *DRAFT_KEYS), 1000) | dict.fromkeys(EXPERT_KEYS, 16384)
 """A config may claim anything: what would take long to build is refused. No model has as many."""
 MIXERS = ("attn", "attention", "mixer", "mamba", "conv", "recurrent", "rg_lru", "temporal", "delta")
 """In names of what works across tokens; linear attention and state spaces are counted as attention."""
@@ -32,7 +32,7 @@ class Weight:
     """One tensor, or the same tensor of each expert."""
 
     name: str
-    """Full name of the module; "{}" stands for the number of the expert where there are `copies`."""
+    """Full name of the tensor, of the module where it is a Linear; "{}" stands for the expert's number in `copies`."""
     part: str
     shape: tuple[int, ...]
     """Of one copy; a Linear's is [O, I]."""
@@ -103,10 +103,11 @@ def model_parts(path: Path) -> ModelParts:
             if layer is not None:
                 weights += _layer_weights(name, own_name, key, module, tuple(tensor.shape), layer, config)
                 continue
-            part = tops.get(id(module)) or (ROUTER if "Norm" in type(module).__name__ else OTHERS)
+            kind = ROUTER if "Norm" in type(module).__name__ else OTHERS
+            part = tops.get(id(module)) or (EMBEDDINGS if isinstance(module, nn.Embedding) else kind)
             if wrapped and id(module) not in tops and not name.startswith(text):
                 part = WRAPPER
-            weights.append(Weight(name, part, tuple(tensor.shape)))
+            weights.append(Weight(f"{name}.{key}", part, tuple(tensor.shape)))
     drafts = next((n for place in places for key in DRAFT_KEYS if isinstance(n := place.get(key), int) and n > 0), 0)
     if drafts:
         last = sum(weight.parameters for weight in weights if weight.layer == len(layers) - 1)
@@ -169,7 +170,7 @@ def _layer_weights(
         yield from _experts(name, key, module, shape, layer, config)
     else:
         linear = isinstance(module, nn.Linear) and key == "weight"
-        yield Weight(name, part, shape, layer=layer, linear=linear)
+        yield Weight(name if linear else f"{name}.{key}", part, shape, layer=layer, linear=linear)
 
 
 def _experts(

@@ -14,6 +14,7 @@ GLM_5: dict[str, Any] = {
 }  # fmt: skip
 SMALL: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2, "tie_word_embeddings": True},
+    "qwen2": {"num_key_value_heads": 2},
     "qwen3_moe": {"num_experts": 4, "moe_intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 16},
     "gpt_oss": {"num_local_experts": 4, "num_key_value_heads": 2, "head_dim": 16},
     "qwen2_moe": {"num_experts": 4, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 96},
@@ -30,4 +31,4 @@ def write_config(folder: Path, **settings: Any) -> Path:
 def small_config(folder: Path, kind: str, **settings: Any) -> Path:
     """Two layers of hidden size 64."""
     base = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return write_config(folder, model_type=kind, vocab_size=257, **base, **SMALL[kind], **settings)
+    return write_config(folder, model_type=kind, vocab_size=257, **(base | SMALL[kind] | settings))

@@ -44,6 +44,16 @@ def test_a_recipe_has_the_bytes_that_the_pipeline_writes(tiny_model: Path, recip
     assert sizes_by_recipe(model_parts(tiny_model), recipe, None).nbytes() == written
 
 
+def test_biases_stay_as_they_are(tmp_path: Path) -> None:
+    qwen2 = model_parts(small_config(tmp_path / "qwen2", "qwen2"))
+    llama = model_parts(small_config(tmp_path / "llama", "llama", tie_word_embeddings=False))
+    biases = 2 * 2 * (64 + 32 + 32)
+    asked = make_target(2, None)
+    assert sizes_by_mean(qwen2, asked, None).nbytes() == sizes_by_mean(llama, asked, None).nbytes() + biases
+    by_recipe = [sizes_by_recipe(model, RECIPES[0], None).nbytes() for model in (qwen2, llama)]
+    assert by_recipe[0] == by_recipe[1] + biases
+
+
 def test_a_mix_has_the_budget_that_the_choice_keeps_to(tiny_model: Path) -> None:
     checkpoint = open_checkpoint(tiny_model)
     recipe = Recipe(name="r", mix=("vq1", "vq2", "kept"), tiers={r"re:.*\.o_proj$": "int8"})
