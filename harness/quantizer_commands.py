@@ -9,6 +9,7 @@ import typer
 
 from harness.contract.policy import load_policy
 from harness.runs.progress import Reporter
+from harness.terminal import console
 
 Bits = Annotated[
     float | None, typer.Option(help="Mean bits of a quantized weight, for a recipe that leaves tiers open (mixed).")
@@ -78,6 +79,43 @@ def choose_tiers(
     model = resolve_model(correct, reporter.say) if correct else None
     print(choose_recipe(damage, Size(bits, size), weight or [], out, model, reporter, served))
     print(out)
+
+
+def plan(
+    model: Annotated[Path, typer.Argument(help="A folder with a config.json, or the file; weights are not needed.")],
+    bits: Annotated[
+        float | None, typer.Option(help="Mean bits of a routed expert's weight, or of any Linear's.")
+    ] = None,
+    size: Bytes = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name or a YAML file; one with a mix needs a size.")
+    ] = None,
+    rest: Annotated[
+        int | None, typer.Option(help="Bits of attention, shared experts and dense layers: 16 (default) or 8.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of a sequence; default: the model's longest, at most 131072.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the tables.")] = False,
+) -> None:
+    """Say how large a quantized MODEL would be, what making it takes and which GPUs hold it, from its config.json."""
+    from harness.gate.mixing import Size
+    from harness.gate.sizing import card_table, part_table, plan_lines, plan_sizes, to_json
+
+    made = plan_sizes(model, Size(bits, size), recipe, rest, context)
+    if as_json:
+        print(to_json(made))
+        return
+    output = console()
+    for line in plan_lines(made):
+        output.print(line)
+    output.print()
+    output.print(part_table(made))
+    output.print()
+    output.print(card_table(made))
+    output.print()
+    for note in made.notes:
+        output.print(f"- {note}", markup=False)
 
 
 def traces(
