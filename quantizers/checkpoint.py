@@ -127,10 +127,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     else:
         raise QuantizeError(_why_no_weights(folder))
 
+    absent = [shard for shard in shards if not (folder / shard).is_file()]
+    if absent:
+        others = f" (nor are {len(absent) - 1} others)" if len(absent) > 1 else ""
+        raise QuantizeError(f"{INDEX_FILE} names {absent[0]}, which is not in {folder}{others}: download it again")
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
-        if not (folder / shard).is_file():
-            raise QuantizeError(f"{INDEX_FILE} names {shard}, which is not in {folder}: download it again")
         for info in read_header(folder / shard):
             if info.name in tensors:
                 raise QuantizeError(f"tensor {info.name} is in {tensors[info.name].file.name} and in {shard}: keep one")
