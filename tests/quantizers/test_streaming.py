@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pytest
 from tiny_llama import CALIBRATION, folder_bytes, save_tiny_llama
@@ -41,7 +41,7 @@ def test_memory_is_that_of_one_layer(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(CALIBRATION, encoding="utf-8")
     peaks = []
     for layers in (4, 40):
-        size = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": layers}
+        size: dict[str, Any] = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": layers}
         model = save_tiny_llama(tmp_path / f"m{layers}", **size)
         command = [sys.executable, "-c", PEAK, str(model), str(tmp_path / f"out{layers}"), str(tmp_path / "text.txt")]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
@@ -74,7 +74,7 @@ def test_an_index_of_60_000_tensors_is_opened_with_one_read_a_file(
     opened: Counter[str] = Counter()
     original = Path.open
 
-    def counted(self: Path, *args: Any, **kwargs: Any) -> IO[Any]:
+    def counted(self: Path, *args: Any, **kwargs: Any) -> Any:
         opened[self.name] += 1
         return original(self, *args, **kwargs)
 
