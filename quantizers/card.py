@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CardData, ModelCard
+from quantgate_kernels.formats.fp8_block import BLOCK
 
+from quantizers.checkpoint import BlockFp8, TensorInfo
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import CardWords, served
@@ -36,7 +39,7 @@ def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
     }
     front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
     quantized = sum(map(len, plan.targets))
-    before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
+    before = sum(part.nbytes for info in _infos(plan) for part in info.stored)
     texts = recipe.calibration
     amount = f"{texts.samples} x {texts.length} tokens of {calibration_words(texts)}, seed {texts.seed}"
     rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
@@ -55,7 +58,8 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {FOLDED if recipe.rotate == "folded" else ""}| activations | {_joined(each.activations for each in words)} |
 | format | {_joined(each.format for each in words)} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
-| kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
+| original | stored in {_original(plan)} |
+| kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases{_as_bf16(plan)} |
 | calibration | {amount if plan.calibrated else "none"} |
 | tuning | {tuning_words(recipe) if plan.calibrated else "none"} |
 {rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
@@ -65,6 +69,26 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {_parts(plan)}
 {_serving(plan)}
 """
+
+
+def _infos(plan: Plan) -> list[TensorInfo]:
+    return [info for group in plan.layer_tensors + plan.other_tensors for info in group]
+
+
+def _original(plan: Plan) -> str:
+    """The dtypes of the original that hold at least a hundredth of its bytes, the most first."""
+    found: Counter[str] = Counter()
+    for info in _infos(plan):
+        for part in info.stored:
+            blocks = f" in blocks of {BLOCK} x {BLOCK}" if isinstance(info, BlockFp8) and part.name == info.name else ""
+            found[part.dtype + blocks] += part.nbytes
+    return ", ".join(dtype for dtype, size in found.most_common() if 100 * size >= found.total())
+
+
+def _as_bf16(plan: Plan) -> str:
+    names = [info.name for info in _infos(plan) if isinstance(info, BlockFp8)]
+    kept = [name for name in names if name.removesuffix(".weight") not in plan.schemes]
+    return f"; {len(kept)} matrices of 8-bit floats among them are bf16 now (first: `{kept[0]}`)" if kept else ""
 
 
 def tuning_words(recipe: Recipe) -> str:
@@ -108,7 +132,7 @@ def _settings(words: Iterable[CardWords]) -> dict[str, str]:
 def _parts(plan: Plan) -> str:
     """A row for each kind of Linear and tier, and one for what was kept."""
     sizes: dict[tuple[str, str], list[int]] = {}
-    for info in (info for group in plan.layer_tensors + plan.other_tensors for info in group):
+    for info in _infos(plan):
         name = info.name.removesuffix(".weight")
         scheme, count = plan.schemes.get(name), math.prod(info.shape)
         part = (name.rpartition(".")[2], scheme.tier) if scheme else KEPT

@@ -17,6 +17,7 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
+READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
 UNSET = -12345.0
 NO_EXPERTS = "mixture-of-experts models are not supported yet: choose a dense model"
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
@@ -69,7 +70,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
     settings = quantization_settings(folder, checkpoint.config)
     if settings is not None:
         method = " ".join(str(settings.get("quant_method", "its config says so")).split())[:40]
-        raise QuantizeError(f"{folder} is already quantized ({method}): give the original model")
+        raise QuantizeError(f"{folder} is already quantized ({method}): give the original model, {READ}")
     # A config may claim anything: what would take long to build is held against the files first.
     for place in (checkpoint.config, checkpoint.config.get("text_config")):
         _refuse_claims(checkpoint, place if isinstance(place, dict) else {})

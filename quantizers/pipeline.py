@@ -26,7 +26,6 @@ from quantizers.checkpoint import (
     Checkpoint,
     TensorInfo,
     fingerprint,
-    open_checkpoint,
     read_tensor,
 )
 from quantizers.curvature import NONE
@@ -52,6 +51,7 @@ from quantizers.recipe import Recipe
 from quantizers.schemes.base import TABLES_FILE
 from quantizers.side_files import copy_side_files
 from quantizers.soundness import require_sound
+from quantizers.sources import open_source
 from quantizers.tuning import METHODS
 from quantizers.work_folder import States, WorkFolder, open_work
 from quantizers.writing import Entry, copy_entry, named, tensor_entry, write_index, write_shard, write_text
@@ -99,7 +99,7 @@ def quantize(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32
     report("load", 0, 1)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_source(model)
     architecture = build(checkpoint)
     folding = folding_of(architecture) if recipe.rotate == "folded" else None
     plan = make_plan(checkpoint, architecture, recipe)

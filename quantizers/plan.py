@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from quantizers.checkpoint import Checkpoint, TensorInfo
+from quantizers.drafts import require_drafts
 from quantizers.errors import QuantizeError
 from quantizers.folding import untied
 from quantizers.modeling import Architecture, linear_names
@@ -69,12 +70,13 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     Raises:
         QuantizeError: nothing is left to quantize, a weight is not a plain float matrix, the scheme cannot store one,
             or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load; a width that
-            no kernel takes; a tensor whose name in `ignore` would cover quantized modules; a line of the recipe that
-            means nothing in this model.
+            no kernel takes; a tensor whose name in `ignore` would cover quantized modules; an MTP layer in no shard; a
+            line of the recipe that means nothing in this model.
     """
     if recipe.mix:
         raise QuantizeError(f"recipe {recipe.name} leaves the tiers open: give --bits or --bytes")
     count = len(architecture.layers)
+    require_drafts(checkpoint, architecture.prefix, count)
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
     names = [name for layer in targets for name in layer]
     linears = [name for i in range(count) for name in linear_names(architecture, i)]

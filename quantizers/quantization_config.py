@@ -86,12 +86,17 @@ def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_block_fp8(settings: Mapping[str, Any]) -> bool:
+    """Whether they are those of DeepSeek's block fp8."""
+    return settings.get("quant_method") == "fp8" and settings.get("weight_block_size") == [fp8_block.BLOCK] * 2
+
+
 def _public_tier(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     method = settings.get("quant_method")
     if method == aqlm.FORMAT:
         usual = aqlm.AQLMLayout(books=1, bits=16).settings()  # what transformers takes where a config is silent
         return {**usual, **settings, "format": aqlm.FORMAT}
-    if method == "fp8" and settings.get("weight_block_size") == [fp8_block.BLOCK] * 2:
+    if is_block_fp8(settings):
         return {"format": fp8_block.FORMAT}
     groups = settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and len(groups) == 1:

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from harness import __version__
 from harness.checkpoint.doubts import pair_doubts
-from harness.checkpoint.models import base_model_of, describe, quantization_of, require_original, resolve_model
+from harness.checkpoint.models import (
+    base_model_of,
+    describe,
+    is_source,
+    quantization_of,
+    require_original,
+    resolve_model,
+)
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.model_facts import ModelFacts
@@ -159,8 +166,10 @@ def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter
     """
     with reporter.stage("models") as meter:
         given = resolve_model(options.model, reporter.say)
-        is_candidate = options.candidate_url is not None or quantization_of(given) is not None
-        if is_candidate and (options.recipe or options.size.words()):
+        asked = bool(options.recipe or options.size.words())
+        is_original = quantization_of(given) is None or (asked and is_source(given))
+        is_candidate = options.candidate_url is not None or not is_original
+        if is_candidate and asked:
             raise BadInput(f"{options.model} is not quantized here: leave out --recipe, --bits and --bytes")
         if not is_candidate:
             require_original(options.model, given)

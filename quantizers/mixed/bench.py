@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from quantizers.calibration import calibration_sequences, own_tokenizer
-from quantizers.checkpoint import fingerprint, open_checkpoint
+from quantizers.checkpoint import fingerprint
 from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.groups import Group, groups_of
@@ -19,6 +19,7 @@ from quantizers.pipeline import Conversion, batch_size, enter
 from quantizers.plan import make_plan
 from quantizers.recipe import KEPT, Recipe, Source
 from quantizers.soundness import require_sound
+from quantizers.sources import open_source
 
 SEQUENCES = 8
 """Of the calibration, on which KL is measured."""
@@ -68,7 +69,7 @@ def open_bench(model: Path, recipe: Recipe, sequences: int, report: Progress, de
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     report("load", 0, 1)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_source(model)
     architecture = build(checkpoint)
     groups, others = groups_of(checkpoint, architecture, recipe)
     settled = recipe.model_copy(update={"mix": (), "tier": next(tier for tier in recipe.mix if tier != KEPT)})

@@ -217,7 +217,7 @@ def test_every_bit_pattern_of_a_float_is_judged_as_torch_does(
             broken = sound.clone()
             broken[place] = torch.tensor(value).to(dtype)
             assert not is_finite(stored(tmp_path, broken)), (value, place)
-    assert len(BITS) == len(FLOATS) + 1  # and F8_E8M0, which torch cannot hold here
+    assert len(BITS) == len(FLOATS) + 1  # and F8_E8M0, which has neither sign nor zero
 
 
 def test_integers_and_nothing_are_finite(tmp_path: Path) -> None:

@@ -126,3 +126,28 @@ def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
     again = pipeline.GateOptions(str(model), reference=str(model), out=tmp_path / "run", recipe="mixed")
     with pytest.raises(BadInput, match="model is not quantized here: leave out --recipe, --bits and --bytes"):
         pipeline.run_gate(again, Reporter())
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_block_fp8_is_the_reference_where_a_recipe_is_asked_for_and_the_candidate_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    model = tmp_path / "model-FP8"
+    model.mkdir()
+    settings = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (model / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+    save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
+    (model / "README.md").write_text("---\nbase_model_relation: quantized\n---\n")
+    made: list[tuple[Path, str]] = []
+
+    def quantized(given: Path, recipe: str, *_: object) -> Path:
+        made.append((given, recipe))
+        raise BadInput("far enough")
+
+    monkeypatch.setattr(pipeline, "quantized", quantized)
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    recipe = "w4a16" if asked else None
+    options = pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run", recipe=recipe)
+    with pytest.raises(BadInput, match="far enough" if asked else "give --reference"):
+        pipeline.run_gate(options, Reporter())
+    assert made == ([(model, "w4a16")] if asked else [])
