@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 
 from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
+from quantizers.experts import counted, every_token, places
 from quantizers.gradients import OutputSide, token_weights
-from quantizers.hessian import RunLayer, hessian_of, input_groups
+from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
 from quantizers.schemes import Scheme
 from quantizers.schemes.base import split_rows
@@ -19,6 +21,16 @@ from quantizers.tuning import Layer, Tuning, small_parameters, tune
 from quantizers.two_sided import quantize_two_sided
 
 Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """What became of a layer."""
+
+    tensors: dict[str, torch.Tensor]
+    """What is stored, by name inside the layer, tuned norms and biases among them."""
+    usage: dict[str, list[int]]
+    """How many tokens the router gave to each expert, by the name of the experts inside the layer."""
 
 
 def quantize_layer(
@@ -35,10 +47,10 @@ def quantize_layer(
     batch: int,
     seed: int,
     report: Progress,
-) -> dict[str, torch.Tensor]:
+) -> QuantizedLayer:
     """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
 
-    Each group is calibrated on what it receives when those before it are quantized.
+    Each group is calibrated on what it receives when those before it are quantized, each expert on all tokens.
 
     Args:
         schemes: of each of `linears`.
@@ -48,39 +60,61 @@ def quantize_layer(
         batch: sequences that run through the layer at once.
         seed: of the tuning.
 
-    Returns: the stored tensors by their name inside the layer, tuned norms and biases among them.
-
     Raises:
         QuantizeError: a Linear cannot be quantized, by name.
     """
     runs = [partial(run_layer, module, part.to(device), call) for part in torch.split(states, batch)]
-    full = {f"{call.layer}.{name}": linear for name, linear in linears.items()}
-    groups = [[n.removeprefix(f"{call.layer}.") for n in names] for names in input_groups(full, runs[0])]
     basis = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in linears.items()}
     layer = Layer(module, call, schemes, {}, basis, small_parameters(module, linears))
-    for number, names in enumerate(groups):
-        weights = token_weights([sides[name] for name in names]) if sides else None
-        hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report), weights)
-        for scheme in dict.fromkeys(schemes[name] for name in names):
-            members = [name for name in names if schemes[name] == scheme]
-            outputs = [sides[name].hessian for name in members] if sides and not scheme.data_free else None
-            for together in [[name] for name in members] if scheme.data_free else [members]:
-                _quantize_group(layer, together, hessian, outputs, partial(report, "columns", number, len(groups)))
+    with every_token(module):
+        stages = stages_of(layer, linears, runs[0])
+    usage: dict[str, torch.Tensor] = {}
+    for number, stage in enumerate(stages):
+        first = [names[0] for names in stage]
+        sided = sides is not None and all(name in sides for names in stage for name in names)
+        weights = token_weights([sides[name] for name in stage[0]]) if sides and sided else None
+        needed = {f"{call.layer}.{name}": linears[name] for name in first}
+        with every_token(module), counted(module, device) as counts:
+            hessians = hessians_of(needed, _counted(runs, report), weights)
+        usage |= {name: count for name, count in counts.items() if bool(count.any())}
+        tick = partial(report, "columns", number, len(stages))
+        for names, hessian in zip(stage, hessians.values(), strict=True):
+            for scheme in dict.fromkeys(schemes[name] for name in names):
+                members = [name for name in names if schemes[name] == scheme]
+                outputs = (
+                    [sides[name].hessian for name in members] if sides and sided and not scheme.data_free else None
+                )
+                for together in [[name] for name in members] if scheme.data_free else [members]:
+                    _quantize_group(layer, together, hessian, outputs, tick)
         if tuning and targets is not None and tuning.between and layer.whole:
-            report("tuning", number, len(groups))
+            report("tuning", number, len(stages))
             tune(layer, tuning.between, states, targets, device, seed + number)
         _apply(layer, linears)
-    report("columns", len(groups), len(groups))
+    report("columns", len(stages), len(stages))
     tensors: dict[str, torch.Tensor] = {}
     if tuning and targets is not None:
-        report("tuning", len(groups), len(groups))
+        report("tuning", len(stages), len(stages))
         tune(layer, tuning.after, states, targets, device, seed)
         _apply(layer, linears)
         parameters = dict(module.named_parameters())
         tensors |= {name: parameters[name].detach().cpu() for name in layer.tuned}
     for name, parts in layer.parts.items():
         tensors |= {f"{name}.{key}": value for key, value in schemes[name].tensors(parts).items()}
-    return tensors
+    return QuantizedLayer(tensors, {name: count.tolist() for name, count in usage.items()})
+
+
+def stages_of(layer: Layer, linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[list[str]]]:
+    """Linears that share an input, and those groups that can be quantized at once, in the order in which they run.
+
+    These are what leaves the experts of one layer: no expert waits for another.
+    """
+    full = {f"{layer.call.layer}.{name}": linear for name, linear in linears.items()}
+    place = places(layer.module)
+    stages: dict[tuple[str, ...], list[list[str]]] = {}
+    for group in input_groups(full, run):
+        names = [name.removeprefix(f"{layer.call.layer}.") for name in group]
+        stages.setdefault(place.get(names[0], tuple(names)), []).append(names)
+    return list(stages.values())
 
 
 def _quantize_group(

@@ -12,13 +12,14 @@ from torch import nn
 
 from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
 from quantizers.errors import QuantizeError
+from quantizers.experts import unfold
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
 UNSET = -12345.0
-NO_EXPERTS = "mixture-of-experts models are not supported yet: choose a dense model"
+_EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
 
 
@@ -60,8 +61,8 @@ def build(checkpoint: Checkpoint) -> Architecture:
     """Build the model class that config.json names, on the meta device; no weight is read, no code fetched.
 
     Raises:
-        QuantizeError: the model is already quantized, has experts, needs its own code, is not one stack of decoder
-            layers, or config.json and the files do not fit each other.
+        QuantizeError: the model is already quantized, has experts of an unknown kind, needs its own code, is not one
+            stack of decoder layers, or config.json and the files do not fit each other.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -89,7 +90,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
         raise QuantizeError(f"{type(model).__name__} in {folder} is not one stack of decoder layers: not supported")
     prefix = f"{model.base_model_prefix}.{found[0][0]}"
     architecture = Architecture(model, found[0][1], prefix)
-    _refuse_experts(checkpoint, architecture)
+    unfold(architecture.layers, prefix, checkpoint)
     for name, tensor in architecture.layers.state_dict().items():
         _stored(checkpoint, f"{prefix}.{name}", tuple(tensor.shape))
     return architecture
@@ -261,10 +262,15 @@ def _unset(buffer: torch.Tensor | None) -> bool:
 
 
 def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
-    """Refuse more layers than the files hold, and experts, by a config.json or its text_config alone."""
+    """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
+    numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
     for key in EXPERT_KEYS:
-        if isinstance(count := config.get(key), int) and count > 1:
-            raise QuantizeError(f"config.json says {key} {count}: {NO_EXPERTS}")
+        if isinstance(count := config.get(key), int) and count > 1 and count > len(numbers):
+            missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
+            raise QuantizeError(
+                f"config.json says {key} {count}, but {checkpoint.folder} holds tensors of {len(numbers)} experts: "
+                f"experts.{missing}.* is missing"
+            )
     heads = {int(m[0]): name[: m.start()] for name in checkpoint.tensors for m in _NUMBER.finditer(name)}
     for key in DEPTH_KEYS:
         if isinstance(depth := config.get(key), int) and depth > len(heads):
@@ -274,17 +280,6 @@ def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
                 f"config.json says {key} {depth}, but {checkpoint.folder} holds tensors of {len(heads)} layers: "
                 f"{head}{missing}.* is missing"
             )
-
-
-def _refuse_experts(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    """Experts are what is called so, by a module, its class or a tensor; a 3-D parameter may as well be a Conv1d's."""
-    for name, module in architecture.layers.named_modules():
-        if name.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts"):
-            raise QuantizeError(f"{architecture.prefix}.{name} are experts: {NO_EXPERTS}")
-    for name in checkpoint.tensors:
-        inside = name.startswith(f"{architecture.prefix}.") and _layer_of(architecture, name) is not None
-        if inside and ".experts." in name:
-            raise QuantizeError(f"{name} belongs to experts: {NO_EXPERTS}")
 
 
 def _layer_of(architecture: Architecture, name: str) -> int | None:

@@ -22,7 +22,9 @@ DEFAULT_IGNORE = (
     "lm_head",
     r"re:.*\.(gate|router|shared_expert_gate)(\..*)?$",
     r"re:(.*\.)?(mtp|nextn)(\..*)?$",
+    r"re:.*\.indexer(\..*)?$",
 )
+"""Heads, routers, drafts, and what picks the tokens of sparse attention: small, and what they decide is not undone."""
 
 
 SHIPPED = {
