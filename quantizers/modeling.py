@@ -156,15 +156,38 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
         raise QuantizeError(
             f"the tokenizer gives token {highest}, but the model has {embeddings} embeddings: it is not its tokenizer"
         )
+    try:
+        entered, calls = _stand_ins(architecture, tokens, alone=True)
+    except ValueError:  # layers that return more than their states (GLM-5 hands on which tokens it attended to)
+        try:
+            entered, calls = _stand_ins(architecture, tokens, alone=False)
+        except Exception as error:  # anything a model's forward may raise
+            raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
+    except QuantizeError:
+        raise
+    except Exception as error:  # anything a model's forward may raise
+        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
+    if list(calls) != list(range(len(architecture.layers))):
+        raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
+    return entered[0], [_with_all_tokens(architecture, calls[index], index, tokens) for index in range(len(calls))]
+
+
+def _stand_ins(
+    architecture: Architecture, tokens: torch.Tensor, *, alone: bool
+) -> tuple[list[torch.Tensor], dict[int, LayerCall]]:
+    """What enters each layer and what it is called with, where none of them does anything to its states.
+
+    `alone`: a layer returns its states and nothing else.
+    """
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
 
-    def stand_in(index: int) -> Callable[..., torch.Tensor]:
-        def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def stand_in(index: int) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
             calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden))
-            return hidden
+            return hidden if alone else (hidden, None)
 
         return forward
 
@@ -173,16 +196,29 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
             layer.forward = stand_in(index)
         with torch.no_grad():
             architecture.model.base_model(input_ids=tokens, use_cache=False)
-    except QuantizeError:
-        raise
-    except Exception as error:  # anything a model's forward may raise
-        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
     finally:
         for layer in architecture.layers:
             layer.__dict__.pop("forward", None)
-    if list(calls) != list(range(len(architecture.layers))):
-        raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
-    return entered[0], [calls[index] for index in range(len(calls))]
+    return entered, calls
+
+
+def _with_all_tokens(architecture: Architecture, call: LayerCall, index: int, tokens: torch.Tensor) -> LayerCall:
+    """The call of a layer that attends to the tokens which an earlier one has picked (GLM-5): here to all of them.
+
+    Raises:
+        QuantizeError: the texts are longer than what is picked, so that it would not be all of them.
+    """
+    picks = [module for module in architecture.layers[index].modules() if getattr(module, "skip_topk", False)]
+    if not picks or call.kwargs.get("prev_topk_indices", 0) is not None:
+        return call
+    length, most = tokens.shape[1], int(getattr(architecture.model.config, "index_topk", 0))
+    if length > most:
+        raise QuantizeError(
+            f"{call.layer} attends to {most} tokens that an earlier layer has picked: give the calibration a length of "
+            f"{most} at most"
+        )
+    every = torch.arange(length, device=tokens.device).expand(len(tokens), length, length)
+    return replace(call, kwargs={**call.kwargs, "prev_topk_indices": every})
 
 
 def same(a: Any, b: Any) -> bool:
