@@ -48,11 +48,30 @@ class Expert(nn.Module):
         return down(self.act(gate(hidden)) * up(hidden))  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class RouterCall:
+    """Tokens, and the experts that the router gives them to."""
+
+    hidden: torch.Tensor
+    """[T, D]."""
+    index: torch.Tensor
+    """[T, k]."""
+    weights: torch.Tensor
+    """[T, k]."""
+
+    def of(self, expert: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tokens [n] an expert has, and its weight in each [n]."""
+        rows, places = torch.where(self.index == expert)
+        return rows, self.weights[rows, places]
+
+
 class Experts(nn.ModuleList):
     """All experts of a layer, called as those of transformers."""
 
     every = False
     """Does every token go through every expert? Then each is calibrated on all of them; what comes out is the same."""
+    calls: list[RouterCall] | None = None
+    """What it is called with, where that is kept."""
     counts: torch.Tensor | None = None
     """Tokens that the router gave to each expert [E], where they are counted."""
 
@@ -62,6 +81,8 @@ class Experts(nn.ModuleList):
         """Hidden states [T, D] to the sum of each token's experts [T, D], by indices and weights [T, k]."""
         if self.counts is not None:
             self.counts += torch.bincount(top_k_index.flatten(), minlength=len(self))[: len(self)].to(self.counts)
+        if self.calls is not None:
+            self.calls.append(RouterCall(hidden_states.detach(), top_k_index, top_k_weights.detach()))
         out = torch.zeros_like(hidden_states)
         if self.every:
             shares = hidden_states.new_zeros(len(hidden_states), len(self) + 1)  # the last: of no expert at all
@@ -69,10 +90,11 @@ class Experts(nn.ModuleList):
             for number, expert in enumerate(self):
                 out = out + expert(hidden_states) * shares[:, number, None]
             return out
+        call = RouterCall(hidden_states, top_k_index, top_k_weights)
         for number in torch.unique(top_k_index).tolist():
             if number < len(self):
-                tokens, places = torch.where(top_k_index == number)
-                found = self[number](hidden_states[tokens]) * top_k_weights[tokens, places, None]
+                tokens, shares = call.of(number)
+                found = self[number](hidden_states[tokens]) * shares[:, None]
                 out = out.index_add(0, tokens, found.to(out.dtype))
         return out
 
@@ -132,6 +154,20 @@ def counted(layer: nn.Module, device: str) -> Iterator[dict[str, torch.Tensor]]:
     finally:
         for module in found.values():
             module.counts = None
+
+
+@contextmanager
+def routed(layer: nn.Module) -> Iterator[dict[str, list[RouterCall]]]:
+    """What the experts of a layer are called with within it, by the name of the `Experts` inside the layer."""
+    found = {name: module for name, module in layer.named_modules() if isinstance(module, Experts)}
+    calls: dict[str, list[RouterCall]] = {name: [] for name in found}
+    for name, module in found.items():
+        module.calls = calls[name]
+    try:
+        yield calls
+    finally:
+        for module in found.values():
+            module.calls = None
 
 
 def places(layer: nn.Module) -> dict[str, tuple[str, str]]:

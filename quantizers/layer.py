@@ -67,7 +67,7 @@ def quantize_layer(
     basis = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in linears.items()}
     layer = Layer(module, call, schemes, {}, basis, small_parameters(module, linears))
     with every_token(module):
-        stages = stages_of(layer, linears, runs[0])
+        stages = stages_of(module, call.layer, linears, runs[0])
     usage: dict[str, torch.Tensor] = {}
     for number, stage in enumerate(stages):
         first = [names[0] for names in stage]
@@ -103,16 +103,20 @@ def quantize_layer(
     return QuantizedLayer(tensors, {name: count.tolist() for name, count in usage.items()})
 
 
-def stages_of(layer: Layer, linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[list[str]]]:
+def stages_of(module: nn.Module, layer: str, linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[list[str]]]:
     """Linears that share an input, and those groups that can be quantized at once, in the order in which they run.
 
     These are what leaves the experts of one layer: no expert waits for another.
+
+    Args:
+        layer: full name of the layer `module`.
+        linears: by name inside the layer.
+        run: runs the layer on a batch, every token through every expert.
     """
-    full = {f"{layer.call.layer}.{name}": linear for name, linear in linears.items()}
-    place = places(layer.module)
+    place = places(module)
     stages: dict[tuple[str, ...], list[list[str]]] = {}
-    for group in input_groups(full, run):
-        names = [name.removeprefix(f"{layer.call.layer}.") for name in group]
+    for group in input_groups({f"{layer}.{name}": linear for name, linear in linears.items()}, run):
+        names = [name.removeprefix(f"{layer}.") for name in group]
         stages.setdefault(place.get(names[0], tuple(names)), []).append(names)
     return list(stages.values())
 
