@@ -111,7 +111,7 @@ def judged(model: Path, reference: Any, recipe: Recipe, panels: list[Path], devi
         "other_panels": found[1:],
         "seconds": round(seconds, 1),
         "peak_gib": round(peak / 2**30, 2),
-        "recipe": recipe.model_dump(mode="json", exclude={"calibration", "ignore"}, exclude_defaults=True),
+        "recipe": recipe.model_dump(mode="json", exclude={"calibration", "ignore"}, exclude_none=True),
     }
 
 

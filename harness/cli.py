@@ -41,7 +41,10 @@ def main() -> None:
         _debug()
         _fail(f"internal error: {type(error).__name__}: {error}; --debug shows where", RunFailed.exit_code)
     if status == 130:  # what typer makes of Ctrl-C
-        _fail("interrupted; what was answered is stored: --resume --out RUN goes on from there", RunFailed.exit_code)
+        _fail(
+            "interrupted; what was done is stored: gate --resume --out RUN, or the same call again, goes on from there",
+            RunFailed.exit_code,
+        )
     sys.exit(status if isinstance(status, int) else 0)
 
 

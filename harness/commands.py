@@ -89,6 +89,7 @@ def gate(
 app.command()(quantizer_commands.quantize)
 app.command()(quantizer_commands.measure_tiers)
 app.command()(quantizer_commands.choose_tiers)
+app.command()(quantizer_commands.plan)
 app.command()(quantizer_commands.traces)
 app.command()(quantizer_commands.dequantize)
 

@@ -9,6 +9,7 @@ import typer
 
 from harness.contract.policy import load_policy
 from harness.runs.progress import Reporter
+from harness.terminal import console
 
 Bits = Annotated[
     float | None, typer.Option(help="Mean bits of a quantized weight, for a recipe that leaves tiers open (mixed).")
@@ -21,7 +22,7 @@ ServedBy = Annotated[str, typer.Option("--policy", help="How MODEL is served whe
 def quantize(
     model: Model,
     recipe: Annotated[
-        str, typer.Option(help="A recipe's name (w4a16, vq-2bit, trellis-2bit, mixed) or a YAML file.")
+        str, typer.Option(help="A recipe's name (w4a16, w4a16-fast, vq-2bit, trellis-2bit, mixed) or a YAML file.")
     ] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
     bits: Bits = None,
@@ -53,7 +54,8 @@ def measure_tiers(
     reporter = Reporter()
     served = load_policy(policy).policy
     path = resolve_model(model, reporter.say)
-    measure_model(path, recipe, tiers.split(",") if tiers else None, out, sequences, reporter, served)
+    names = None if tiers is None else [name.strip() for name in tiers.split(",")]
+    measure_model(path, recipe, names, out, sequences, reporter, served)
     print(out)
 
 
@@ -79,6 +81,43 @@ def choose_tiers(
     print(out)
 
 
+def plan(
+    model: Annotated[Path, typer.Argument(help="A folder with a config.json, or the file; weights are not needed.")],
+    bits: Annotated[
+        float | None, typer.Option(help="Mean bits of a routed expert's weight, or of any Linear's.")
+    ] = None,
+    size: Bytes = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe's name or a YAML file; one with a mix needs a size.")
+    ] = None,
+    rest: Annotated[
+        int | None, typer.Option(help="Bits of attention, shared experts and dense layers: 16 (default) or 8.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option(help="Tokens of a sequence; default: the model's longest, at most 131072.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the tables.")] = False,
+) -> None:
+    """Say how large a quantized MODEL would be, what making it takes and which GPUs hold it, from its config.json."""
+    from harness.gate.mixing import Size
+    from harness.gate.sizing import card_table, part_table, plan_lines, plan_sizes, to_json
+
+    made = plan_sizes(model, Size(bits, size), recipe, rest, context)
+    if as_json:
+        print(to_json(made))
+        return
+    output = console()
+    for line in plan_lines(made):
+        output.print(line)
+    output.print()
+    output.print(part_table(made))
+    output.print()
+    output.print(card_table(made))
+    output.print()
+    for note in made.notes:
+        output.print(f"- {note}", markup=False)
+
+
 def traces(
     model: Model,
     out: Annotated[Path, typer.Option(help="File of the traces, one JSON line each, for a recipe's calibration.")],
@@ -89,11 +128,12 @@ def traces(
     """Have MODEL answer prompts in several languages, and keep the answers that it ended itself."""
     if out.suffix != ".jsonl" or out.is_dir():
         raise typer.BadParameter(f"--out {out}: a recipe's calibration takes traces from a file that ends in .jsonl")
-    out.parent.mkdir(parents=True, exist_ok=True)  # what cannot be written to is known before the server is started
     reporter = Reporter()
     with reporter.stage("start"):
         from harness.checkpoint.models import resolve_model
+        from harness.gate.recipes import make_parent
         from harness.gate.traces import write_traces
+    make_parent(out)
     path = resolve_model(model, reporter.say)
     traces = write_traces(path, model, out, count, load_policy(policy).policy, reporter, max_tokens=max_tokens)
     print(traces.summary())

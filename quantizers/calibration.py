@@ -82,6 +82,11 @@ def calibration_sequences(tokenizer: Tokenizer, settings: Calibration) -> tuple[
     for i, source in enumerate(sources):
         if not source.shipped:
             piles[i] = cut(source, asked[i])
+            if not asked[i]:
+                raise QuantizeError(
+                    f"calibration source {source.label} gives none of {settings.samples} sequences, so small is its "
+                    "weight: raise it or the samples, or leave it out"
+                )
             if len(piles[i]) < asked[i]:
                 raise _too_short(settings, asked[i], source.label, len(piles[i]))
     turns = sorted((k / weights[i], i, k) for i, count in enumerate(asked) for k in range(count))

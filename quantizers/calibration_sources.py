@@ -36,12 +36,16 @@ class Document:
     """Of a data set, where a chat template may have begun and ended it; no running text of a .txt file."""
 
     def ids(self, tokenizer: Any) -> list[int]:
-        """Its token ids. Raises QuantizeError: the chat template refuses the conversation."""
+        """Its token ids. Raises QuantizeError: no text, or the chat template refuses the conversation."""
         content: Any = self.content
         if isinstance(content, list) and isinstance(content[0], int):
             return content
         if isinstance(content, list):
             content = self._rendered(content, tokenizer)
+        if not _is_text(content):
+            raise QuantizeError(
+                f"calibration {self.where} holds half of a surrogate pair, which is no character: mend or drop that row"
+            )
         found: list[int] = tokenizer.encode(content, add_special_tokens=False)
         return found
 
@@ -89,9 +93,11 @@ def read_documents(file: Path, source: Source) -> list[Document]:
     """
     if file.suffix not in (".txt", ".jsonl"):
         raise QuantizeError(f"calibration file {file} must end in .txt or .jsonl")
+    if file.exists() and not file.is_file():  # a pipe would be waited for, a device never ends
+        raise QuantizeError(f"calibration file {file} is no regular file: give a text")
     try:
         with reading(file):
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise QuantizeError(f"calibration file {file} is not UTF-8 text: convert it") from None
     if file.suffix == ".txt":
@@ -178,9 +184,18 @@ def _of_dataset(source: Source, seed: int) -> Iterator[Document]:
             yield Document(content, f"data set {name}, row {index}")
 
 
+def _is_text(text: str) -> bool:
+    """Whether it is made of characters: JSON may escape half of a pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _content(value: Any) -> str | list[dict[str, str]] | list[int] | None:
     """A text without blanks at its ends, perhaps empty, messages or token ids; None for anything else."""
-    if isinstance(value, list) and value and all(type(each) is int and each >= 0 for each in value):
+    if isinstance(value, list) and value and all(type(each) is int and 0 <= each < 1 << 31 for each in value):
         return value
     return value.strip() if isinstance(value, str) else checked_messages(value)
 

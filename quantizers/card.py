@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CardData, ModelCard
+from quantgate_kernels.formats.fp8_block import BLOCK
 
+from quantizers.checkpoint import BlockFp8, TensorInfo
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import CardWords, served
@@ -40,7 +43,7 @@ def model_card(source: Path, recipe: Recipe, plan: Plan, usage: Mapping[str, lis
     }
     front |= {key: value for key, value in _front_matter(source).items() if key in ("license", "language")}
     quantized = sum(map(len, plan.targets))
-    before = sum(info.nbytes for group in plan.layer_tensors + plan.other_tensors for info in group)
+    before = sum(part.nbytes for info in _infos(plan) for part in info.stored)
     texts = recipe.calibration
     amount = f"{texts.samples} x {texts.length} tokens of {calibration_words(texts)}, seed {texts.seed}"
     rows = "".join(f"| {name} | {value} |\n" for name, value in _settings(words).items())
@@ -59,7 +62,8 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {FOLDED if recipe.rotate == "folded" else ""}| activations | {_joined(each.activations for each in words)} |
 | format | {_joined(each.format for each in words)} |
 | quantized | {quantized} linear layers in {len(plan.targets)} decoder layers |
-| kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases |
+| original | stored in {_original(plan)} |
+| kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases{_as_bf16(plan)} |
 | calibration | {amount if plan.calibrated else "none"} |
 | tuning | {tuning_words(recipe) if plan.calibrated else "none"} |
 {_experts(usage)}{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
@@ -69,6 +73,26 @@ A quantized form of `{original or source.name}`, made by quantgate.
 {_parts(plan)}
 {_serving(plan)}
 """
+
+
+def _infos(plan: Plan) -> list[TensorInfo]:
+    return [info for group in plan.layer_tensors + plan.other_tensors for info in group]
+
+
+def _original(plan: Plan) -> str:
+    """The dtypes of the original that hold at least a hundredth of its bytes, the most first."""
+    found: Counter[str] = Counter()
+    for info in _infos(plan):
+        for part in info.stored:
+            blocks = f" in blocks of {BLOCK} x {BLOCK}" if isinstance(info, BlockFp8) and part.name == info.name else ""
+            found[part.dtype + blocks] += part.nbytes
+    return ", ".join(dtype for dtype, size in found.most_common() if 100 * size >= found.total())
+
+
+def _as_bf16(plan: Plan) -> str:
+    names = [info.name for info in _infos(plan) if isinstance(info, BlockFp8)]
+    kept = [name for name in names if name.removesuffix(".weight") not in plan.schemes]
+    return f"; {len(kept)} matrices of 8-bit floats among them are bf16 now (first: `{kept[0]}`)" if kept else ""
 
 
 def tuning_words(recipe: Recipe) -> str:
@@ -112,7 +136,7 @@ def _settings(words: Iterable[CardWords]) -> dict[str, str]:
 def _parts(plan: Plan) -> str:
     """A row for each kind of Linear and tier, and one for what was kept."""
     sizes: dict[tuple[str, str], list[int]] = {}
-    for info in (info for group in plan.layer_tensors + plan.other_tensors for info in group):
+    for info in _infos(plan):
         name = info.name.removesuffix(".weight")
         scheme, count = plan.schemes.get(name), math.prod(info.shape)
         part = (_part(name), scheme.tier) if scheme else KEPT
@@ -156,7 +180,7 @@ def _serving(plan: Plan) -> str:
 
 
 def original_name(source: Path) -> str | None:
-    """What the model in `source` is called elsewhere, else the folder as given; None where only a cache is known.
+    """What the model in `source` is called elsewhere, else its folder's whole path; None where only a cache is known.
 
     The Hub's cache tells by its folders. A card's `base_model` is taken where the folder bears its name (a copy); under
     another name the folder holds something made of it, a fine-tune, which must not be gated against what it was made
@@ -173,7 +197,8 @@ def original_name(source: Path) -> str | None:
     copied = front.get("base_model_relation") in (None, "quantized")
     if copied and isinstance(base, str) and _HUB_NAME.match(base) and base.partition("/")[2] == source.resolve().name:
         return base
-    return None if ".cache" in source.resolve().parts else str(source)
+    # A path from where somebody stood (owner/name) would be taken for a model of the Hub.
+    return None if ".cache" in source.resolve().parts else str(source.absolute())
 
 
 def _front_matter(source: Path) -> dict[str, Any]:

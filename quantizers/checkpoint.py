@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from quantgate_kernels.formats import fp8_block
 
 from quantizers.errors import QuantizeError
 
@@ -26,10 +27,11 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MODELOPT_FILE = "hf_quant_config.json"
 LARGEST_HEADER = 100_000_000
-DTYPES: dict[str, tuple[torch.dtype | None, int]] = {
+BAND_BYTES = 16 << 20
+DTYPES: dict[str, tuple[torch.dtype, int]] = {
     "F64": (torch.float64, 8), "F32": (torch.float32, 4), "F16": (torch.float16, 2),
     "BF16": (torch.bfloat16, 2), "F8_E4M3": (torch.float8_e4m3fn, 1), "F8_E5M2": (torch.float8_e5m2, 1),
-    "F8_E8M0": (None, 1), "C64": (torch.complex64, 8), "BOOL": (torch.bool, 1),
+    "F8_E8M0": (torch.float8_e8m0fnu, 1), "C64": (torch.complex64, 8), "BOOL": (torch.bool, 1),
     "I64": (torch.int64, 8), "I32": (torch.int32, 4), "I16": (torch.int16, 2), "I8": (torch.int8, 1),
     "U64": (torch.uint64, 8), "U32": (torch.uint32, 4), "U16": (torch.uint16, 2), "U8": (torch.uint8, 1),
 }  # fmt: skip
@@ -54,6 +56,42 @@ class TensorInfo:
     def nbytes(self) -> int:
         """Bytes of data."""
         return self.end - self.start
+
+    @property
+    def stored(self) -> tuple[TensorInfo, ...]:
+        """What lies in the files of it."""
+        return (self,)
+
+
+@dataclass(frozen=True)
+class BlockFp8(TensorInfo):
+    """A matrix of 8-bit floats in blocks, seen as the bf16 matrix that it stands for; `start` to `end` are its codes.
+
+    `dtype`, `nbytes` and what `read_tensor` gives are those of the bf16 matrix.
+    """
+
+    scales: TensorInfo
+
+    @property
+    def nbytes(self) -> int:
+        return 2 * (self.end - self.start)
+
+    @property
+    def stored(self) -> tuple[TensorInfo, ...]:
+        return TensorInfo(self.name, self.file, "F8_E4M3", self.shape, self.start, self.end), self.scales
+
+    def bands(self) -> Iterator[torch.Tensor]:
+        """The bf16 matrix a few rows at a time. Raises QuantizeError if it cannot be read."""
+        codes, scales = self.stored[0], read_tensor(self.scales)
+        rows, columns = self.shape
+        blocks = max(1, BAND_BYTES // (4 * fp8_block.BLOCK * max(1, columns)))
+        for block in range(0, max(1, len(scales)), blocks):
+            first = block * fp8_block.BLOCK
+            count = min(blocks * fp8_block.BLOCK, rows - first)
+            start = self.start + first * columns
+            band = replace(codes, shape=(count, columns), start=start, end=start + count * columns)
+            parts = {"weight": read_tensor(band), "weight_scale_inv": scales[block : block + blocks]}
+            yield fp8_block.decode(parts).to(torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -93,10 +131,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     else:
         raise QuantizeError(_why_no_weights(folder))
 
+    absent = [shard for shard in shards if not (folder / shard).is_file()]
+    if absent:
+        others = f" (nor are {len(absent) - 1} others)" if len(absent) > 1 else ""
+        raise QuantizeError(f"{INDEX_FILE} names {absent[0]}, which is not in {folder}{others}: download it again")
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
-        if not (folder / shard).is_file():
-            raise QuantizeError(f"{INDEX_FILE} names {shard}, which is not in {folder}: download it again")
         for info in read_header(folder / shard):
             if info.name in tensors:
                 raise QuantizeError(f"tensor {info.name} is in {tensors[info.name].file.name} and in {shard}: keep one")
@@ -166,16 +206,16 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {"quant_method": "modelopt", **settings, **inner} if isinstance(inner, dict) else settings
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises QuantizeError if the file is missing or holds anything else."""
+def read_json_object(path: Path, way_out: str = "download it again") -> dict[str, Any]:
+    """A JSON object from a file. Raises QuantizeError, with the way out, if it is missing or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise QuantizeError(f"{path} is missing: give a complete model folder") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise QuantizeError(f"{path} is not readable JSON ({one_line(error)}): download it again") from None
+        raise QuantizeError(f"{path} is not readable JSON ({one_line(error)}): {way_out}") from None
     if not isinstance(content, dict):
-        raise QuantizeError(f"{path} holds a JSON {type(content).__name__}, not an object: download it again")
+        raise QuantizeError(f"{path} holds a JSON {type(content).__name__}, not an object: {way_out}")
     return content
 
 
@@ -224,13 +264,10 @@ def read_header(file: Path) -> list[TensorInfo]:
 
 
 def read_tensor(info: TensorInfo) -> torch.Tensor:
-    """Load one tensor to the CPU in its stored dtype. Raises QuantizeError if it cannot be read."""
-    dtype = DTYPES[info.dtype][0]
-    if dtype is None:
-        raise QuantizeError(
-            f"tensor {info.name} has dtype {info.dtype}, which torch cannot hold: quantgate copies it only"
-        )
-    tensor = torch.empty(info.shape, dtype=dtype)
+    """Load one tensor to the CPU in its dtype. Raises QuantizeError if it cannot be read."""
+    tensor = torch.empty(info.shape, dtype=DTYPES[info.dtype][0])
+    if isinstance(info, BlockFp8):
+        return torch.cat(list(info.bands()), out=tensor)
     if info.nbytes == 0:
         return tensor
     buffer = tensor.view(-1).view(torch.uint8).numpy().data
@@ -255,9 +292,10 @@ def fingerprint(checkpoint: Checkpoint) -> str:
     for file in [checkpoint.folder / name for name in (CONFIG_FILE, *side_files(checkpoint.folder))]:
         with reading(file):
             digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
-    for info in checkpoint.tensors.values():
+    stored = [part for info in checkpoint.tensors.values() for part in info.stored]
+    for info in stored:
         digest.update(f"{info.name} {info.dtype} {info.shape} {info.start}\n".encode())
-    for file in sorted({info.file for info in checkpoint.tensors.values()}):
+    for file in sorted({info.file for info in stored}):
         size = file.stat().st_size
         with reading(file), file.open("rb") as stream:
             for part in range(64):

@@ -14,6 +14,7 @@ from quantizers.checkpoint import (
     CONFIG_FILE,
     Checkpoint,
     TensorInfo,
+    fingerprint,
     one_line,
     open_checkpoint,
     quantization_settings,
@@ -30,6 +31,9 @@ from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, wri
 CODED = {parts[0] for parts, _ in READERS.values()} | {"weight_g_idx", "weight_zero_point"}
 """Last names of tensors that stand for weights: one that no reader takes is a weight lost, or read wrongly."""
 
+LARGEST_GROWTH = dict.fromkeys(("F64", "F32", "F16", "BF16"), 1) | {"F8_E4M3": 2}
+"""From stored bytes to those in bf16: floats are copied, and what else there is may be codes of one bit a weight."""
+
 
 def dequantize(folder: Path, out: Path) -> Path:
     """Write the model in `folder` as plain bf16 into the new folder `out`, shard by shard, and return `out`.
@@ -43,6 +47,8 @@ def dequantize(folder: Path, out: Path) -> Path:
     checkpoint = open_checkpoint(folder)
     settings = own_settings(quantization_settings(folder, checkpoint.config) or {})
     if settings.get("quant_method") != METHOD:
+        if not settings:
+            raise QuantizeError(f"{folder} does not say that it is quantized: there is nothing to turn back")
         method = str(settings.get("quant_method"))[:40]
         raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
     if settings.get("format_version") != FORMAT_VERSION:
@@ -51,8 +57,8 @@ def dequantize(folder: Path, out: Path) -> Path:
     shards: dict[Path, list[TensorInfo]] = {}
     for info in checkpoint.tensors.values():
         shards.setdefault(info.file, []).append(info)
-    needed = 16 * sum(info.nbytes for info in checkpoint.tensors.values())
-    with open_work(out, {"dequantized": folder.name}, needed) as work:
+    needed = sum(LARGEST_GROWTH.get(info.dtype, 16) * info.nbytes for info in checkpoint.tensors.values())
+    with open_work(out, {"dequantized model": fingerprint(checkpoint)}, needed) as work:
         for file, infos in shards.items():
             write_shard(work.model / file.name, _entries(checkpoint, infos, settings, tables))
         write_index(work.model, [work.model / file.name for file in shards])

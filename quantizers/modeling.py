@@ -18,6 +18,7 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
+READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
 UNSET = -12345.0
 _EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
@@ -70,7 +71,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
     settings = quantization_settings(folder, checkpoint.config)
     if settings is not None:
         method = " ".join(str(settings.get("quant_method", "its config says so")).split())[:40]
-        raise QuantizeError(f"{folder} is already quantized ({method}): give the original model")
+        raise QuantizeError(f"{folder} is already quantized ({method}): give the original model, {READ}")
     # A config may claim anything: what would take long to build is held against the files first.
     for place in (checkpoint.config, checkpoint.config.get("text_config")):
         _refuse_claims(checkpoint, place if isinstance(place, dict) else {})
@@ -91,8 +92,11 @@ def build(checkpoint: Checkpoint) -> Architecture:
     prefix = f"{model.base_model_prefix}.{found[0][0]}"
     architecture = Architecture(model, found[0][1], prefix)
     unfold(architecture.layers, prefix, checkpoint)
-    for name, tensor in architecture.layers.state_dict().items():
-        _stored(checkpoint, f"{prefix}.{name}", tuple(tensor.shape))
+    within = f"{model.base_model_prefix}."
+    for name, tensor in model.state_dict().items():
+        # A head that is stored nowhere is tied; all else is needed.
+        if name.startswith(within) or name in checkpoint.tensors:
+            _stored(checkpoint, name, tuple(tensor.shape))
     return architecture
 
 
@@ -141,6 +145,16 @@ def empty(module: nn.Module) -> None:
     module.to("meta")
 
 
+def require_embeddings(architecture: Architecture, tokens: torch.Tensor) -> None:
+    """Raises QuantizeError where calibration has tokens that the model has no embeddings for."""
+    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
+    if highest >= embeddings:
+        raise QuantizeError(
+            f"calibration has token {highest}, but the model has {embeddings} embeddings: the tokenizer, or the ids of "
+            "a calibration file, are of another model"
+        )
+
+
 def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[torch.Tensor, list[LayerCall]]:
     """Run token ids [B, L] up to the first decoder layer.
 
@@ -148,14 +162,8 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     embeddings may differ between layers). The layers themselves do not run.
 
     Raises:
-        QuantizeError: the model does not call its layers one after the other, or has fewer embeddings than the
-            tokenizer has tokens.
+        QuantizeError: the model does not call its layers one after the other.
     """
-    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
-    if highest >= embeddings:
-        raise QuantizeError(
-            f"the tokenizer gives token {highest}, but the model has {embeddings} embeddings: it is not its tokenizer"
-        )
     try:
         entered, calls = _stand_ins(architecture, tokens, alone=True)
     except ValueError:  # layers that return more than their states (GLM-5 hands on which tokens it attended to)

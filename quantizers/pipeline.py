@@ -26,7 +26,6 @@ from quantizers.checkpoint import (
     Checkpoint,
     TensorInfo,
     fingerprint,
-    open_checkpoint,
     read_tensor,
 )
 from quantizers.curvature import NONE
@@ -36,13 +35,24 @@ from quantizers.folding import FINAL_NORM, Folding, fold, folding_of
 from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
 from quantizers.model_tuning import TUNED_FILE, apply_tuned, tune_model
-from quantizers.modeling import Architecture, LayerCall, build, capture_calls, empty, fill, run_layer, same
+from quantizers.modeling import (
+    Architecture,
+    LayerCall,
+    build,
+    capture_calls,
+    empty,
+    fill,
+    require_embeddings,
+    run_layer,
+    same,
+)
 from quantizers.plan import Plan, make_plan
 from quantizers.quantization_config import quantization_config
 from quantizers.recipe import Recipe
 from quantizers.schemes.base import TABLES_FILE
 from quantizers.side_files import copy_side_files
 from quantizers.soundness import require_sound
+from quantizers.sources import open_source
 from quantizers.tuning import METHODS
 from quantizers.work_folder import States, WorkFolder, open_work
 from quantizers.writing import Entry, copy_entry, named, tensor_entry, write_index, write_shard, write_text
@@ -92,7 +102,7 @@ def quantize(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32
     report("load", 0, 1)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_source(model)
     architecture = build(checkpoint)
     folding = folding_of(architecture) if recipe.rotate == "folded" else None
     plan = make_plan(checkpoint, architecture, recipe)
@@ -100,6 +110,7 @@ def quantize(
         tokens = torch.empty(1, 0, dtype=torch.long)
     else:
         tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
+        require_embeddings(architecture, tokens)
     require_sound(checkpoint, partial(report, "load"))
     identity = {
         "model": fingerprint(checkpoint),

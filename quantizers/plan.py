@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from torch import nn
 
 from quantizers.checkpoint import Checkpoint, TensorInfo
+from quantizers.drafts import require_drafts
 from quantizers.errors import QuantizeError
 from quantizers.folding import untied
 from quantizers.modeling import Architecture, linear_names
+from quantizers.quantization_config import misread, stock_config
 from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS, Scheme
-from quantizers.tuning import METHODS
 
 # vLLM runs these as one matrix, so a scheme for one part is a scheme for all.
 FUSED = (
@@ -39,7 +40,7 @@ class Plan:
     other_tensors: list[list[TensorInfo]]
     """Stored tensors outside the decoder layers, by shard."""
     calibrated: bool
-    """Does anything ask for activations? Where all is data-free and nothing is tuned, no text runs."""
+    """Does any scheme ask for activations? Where all are data-free no text runs, and nothing is tuned."""
 
     def shard_name(self, index: int) -> str:
         """File name of shard `index`: first the layers, then the others."""
@@ -69,13 +70,19 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     Raises:
         QuantizeError: nothing is left to quantize, a weight is not a plain float matrix, the scheme cannot store one,
             or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load; a width that
-            no kernel takes; a tensor whose name in `ignore` would cover quantized modules.
+            no kernel takes; a tensor whose name in `ignore` would cover quantized modules; an MTP layer in no shard; a
+            line of the recipe that means nothing in this model.
     """
     if recipe.mix:
         raise QuantizeError(f"recipe {recipe.name} leaves the tiers open: give --bits or --bytes")
     count = len(architecture.layers)
+    require_drafts(checkpoint, architecture.prefix, count)
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
     names = [name for layer in targets for name in layer]
+    linears = [name for i in range(count) for name in linear_names(architecture, i)]
+    modules = [name for name, _ in architecture.model.named_modules()]
+    if slip := recipe.fits_nothing(linears, [*modules, *checkpoint.tensors]):
+        raise QuantizeError(f"recipe {recipe.name}: {slip}: correct that name")
     if not names:
         raise QuantizeError("no Linear in the decoder layers is left to quantize: loosen the recipe's ignore")
     features: dict[str, int] = {}
@@ -90,6 +97,12 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     _refuse_odd_outputs(checkpoint, targets, schemes)
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
+    ignore = _ignored(checkpoint, architecture, set(names), pattern)
+    if (stock := stock_config(schemes, ignore)) and (hit := misread(stock, names)):
+        raise QuantizeError(
+            f"{hit[0]} stays as it was, and transformers would read that name in the config as {hit[1]} too: ignore "
+            "both in the recipe, rename it, or take another tier"
+        )
     layer_tensors: list[list[TensorInfo]] = [[] for _ in range(count)]
     others: list[TensorInfo] = []
     for info in checkpoint.tensors.values():
@@ -99,10 +112,10 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     return Plan(
         targets,
         schemes,
-        _ignored(checkpoint, architecture, set(names), pattern),
+        ignore,
         layer_tensors,
         _split(others if recipe.rotate == "none" else untied(architecture, others)),
-        METHODS[recipe.tune] is not None or not all(scheme.data_free for scheme in schemes.values()),
+        not all(scheme.data_free for scheme in schemes.values()),
     )
 
 

@@ -9,6 +9,7 @@ Ours, for codes in two tiers (`tables` is null where no tier stores any):
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,9 +28,9 @@ def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) ->
     Args:
         ignore: every Linear that stays as it was.
     """
-    tiers = {scheme.tier: scheme for scheme in schemes.values()}
-    if len(tiers) == 1 and (stock := next(iter(tiers.values())).stock_config(ignore)) is not None:
+    if (stock := stock_config(schemes, ignore)) is not None:
         return stock
+    tiers = {scheme.tier: scheme for scheme in schemes.values()}
     default = Counter(scheme.tier for scheme in schemes.values()).most_common(1)[0][0]
     return {
         "quant_method": METHOD,
@@ -40,6 +41,30 @@ def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) ->
         "modules": {name: scheme.tier for name, scheme in schemes.items() if scheme.tier != default},
         "ignore": list(ignore),
     }
+
+
+def stock_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) -> dict[str, Any] | None:
+    """A stock server's config, where there is one tier and it has one; arguments as above."""
+    tiers = {scheme.tier: scheme for scheme in schemes.values()}
+    return next(iter(tiers.values())).stock_config(ignore) if len(tiers) == 1 else None
+
+
+def misread(stock: Mapping[str, Any], targets: Sequence[str]) -> tuple[str, str] | None:
+    """An entry of a stock config for what was left alone, and one of the quantized `targets` that it means too.
+
+    For transformers such an entry is a regular expression that a name begins with (`mlp.gate`: `mlp.gate_proj` too),
+    or how a name ends (`proj`: `mlp.up_proj` too); its `should_convert_module`.
+    """
+    for key in ("modules_to_not_convert", "linear_weights_not_to_quantize"):
+        for entry in stock.get(key, ()):
+            try:
+                begins = re.compile(entry)
+            except re.error:
+                return entry, "a regular expression"
+            for target in targets:
+                if begins.match(target) or target.endswith(entry):
+                    return entry, target
+    return None
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,12 +86,17 @@ def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_block_fp8(settings: Mapping[str, Any]) -> bool:
+    """Whether they are those of DeepSeek's block fp8."""
+    return settings.get("quant_method") == "fp8" and settings.get("weight_block_size") == [fp8_block.BLOCK] * 2
+
+
 def _public_tier(settings: Mapping[str, Any]) -> dict[str, Any] | None:
     method = settings.get("quant_method")
     if method == aqlm.FORMAT:
         usual = aqlm.AQLMLayout(books=1, bits=16).settings()  # what transformers takes where a config is silent
         return {**usual, **settings, "format": aqlm.FORMAT}
-    if method == "fp8" and settings.get("weight_block_size") == [fp8_block.BLOCK] * 2:
+    if is_block_fp8(settings):
         return {"format": fp8_block.FORMAT}
     groups = settings.get("config_groups")
     if method == "compressed-tensors" and isinstance(groups, dict) and len(groups) == 1:

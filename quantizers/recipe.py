@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -77,6 +78,8 @@ class Source(BaseModel):
         if self.shipped is not None and self.shipped not in SHIPPED:
             known = ", ".join(sorted(SHIPPED))
             raise ValueError(f"shipped: {self.shipped!r} is unknown: use one of {known}, or a .txt or .jsonl file")
+        if self.shipped is not None and SHIPPED[self.shipped].endswith(".txt") and (self.language or self.kind):
+            raise ValueError(f"shipped: {self.shipped} is running text, all of it: leave out its language and kind")
         only = [key for key in ("revision", "config", "split", "column") if key in self.model_fields_set]
         if self.dataset is None and only:
             raise ValueError(f"{only[0]} is of a dataset, and {named[0]} is none: leave it out")
@@ -172,8 +175,9 @@ class Recipe(BaseModel):
     """Neighbouring inputs that share a scale; None: the tier's choice, the largest that fits every layer."""
     rotate: Literal["none", "folded"] = "none"
     """Rotations that are folded into the weights before they are quantized (quantizers/folding.py)."""
-    tune: str = "none"
-    """How each layer is tuned towards the original one's output: none, fast or blocks (quantizers/tuning.py)."""
+    tune: str = "blocks"
+    """How each layer is tuned towards the original one's output: none, fast, blocks, or model, which goes on with the
+    whole model (quantizers/tuning.py). Where every tier is data-free (fp8) no text runs, and nothing is tuned."""
     two_sided: bool = False
     """Whether errors are weighed, token by token and output by output, by what they do to the model's loss: one pass
     back through the original model (quantizers/gradients.py)."""
@@ -248,6 +252,25 @@ class Recipe(BaseModel):
         """The tier that `tiers` gives the Linear of this full name, if it does."""
         return next((tier for pattern, tier in self.tiers.items() if _fits(pattern, module)), None)
 
+    def fits_nothing(self, linears: Sequence[str], others: Sequence[str]) -> str | None:
+        """The first line of `tiers`, or full name in `ignore`, that means nothing in a model: a slip, in most cases.
+
+        Args:
+            linears: full names of the Linears that could be quantized.
+            others: names of modules and tensors, for what `ignore` may name beside them.
+        """
+        for pattern in self.tiers:
+            if not any(_fits(pattern, name) for name in linears):
+                return f"tiers names {pattern}, which fits no Linear of the decoder layers"
+        for name in self.ignore:
+            if name.startswith("re:") or name in DEFAULT_IGNORE or name in linears:
+                continue
+            if any(linear.startswith(f"{name}.") for linear in linears):
+                return f"ignore names {name}, which is no Linear: write 're:{re.escape(name)}\\.' for all that is in it"
+            if not any(f"{other}.".startswith(f"{name}.") for other in others):
+                return f"ignore names {name}, which the model does not have"
+        return None
+
     def damping_of(self, tier: str) -> float:
         """The damping that Linears of this tier begin with."""
         return TIER_DAMPING.get(tier, DAMPING) if self.damping is None else self.damping
@@ -264,13 +287,19 @@ def _fits(pattern: str, module: str) -> bool:
 
 RECIPES: dict[str, dict[str, Any]] = {
     "w4a16": {"name": "w4a16"},
+    "w4a16-fast": {"name": "w4a16-fast", "tune": "fast"},
     "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
-    "w4a16-tuned": {"name": "w4a16-tuned", "tune": "blocks", "two_sided": True},
-    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "tune": "blocks", "two_sided": True},
-    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2", "tune": "blocks", "two_sided": True},
-    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "tune": "blocks", "two_sided": True},
+    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "two_sided": True},
+    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2"},
+    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "two_sided": True},
     "fp8-block": {"name": "fp8-block", "tier": "fp8"},
 }
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first fault of a document is, and what it is, in one line."""
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, "))))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -297,9 +326,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "recipe"
-        raise QuantizeError(f"recipe {path}: {where}: {first['msg']}") from None
+        raise QuantizeError(f"recipe {path}: {first_fault(error)}") from None
     settings = recipe.calibration
 
     def beside(file: Path | None) -> dict[str, Path | None]:

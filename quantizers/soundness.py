@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from quantgate_kernels.formats import fp8_block
 
-from quantizers.checkpoint import Checkpoint, TensorInfo, reading
+from quantizers.checkpoint import BlockFp8, Checkpoint, TensorInfo, read_tensor, reading
 from quantizers.errors import QuantizeError
 from quantizers.side_files import side_files
 
@@ -26,15 +27,23 @@ def require_sound(checkpoint: Checkpoint, tick: Callable[[int, int], None] = lam
         QuantizeError: a weight holds NaN or infinity, by name; a side file cannot be carried.
     """
     side_files(checkpoint.folder)
-    total = sum(info.nbytes for info in checkpoint.tensors.values())
+    total = sum(part.nbytes for info in checkpoint.tensors.values() for part in info.stored)
     done = 0
     for info in checkpoint.tensors.values():
-        if not is_finite(info):
-            raise QuantizeError(
-                f"tensor {info.name} in {info.file} holds NaN or infinity: get a sound copy of the model"
-            )
-        done += info.nbytes
-        tick(done, total)
+        for part in info.stored:
+            if not is_finite(part):
+                raise QuantizeError(
+                    f"tensor {part.name} in {part.file} holds NaN or infinity: get a sound copy of the model"
+                )
+            done += part.nbytes
+            tick(done, total)
+        if isinstance(info, BlockFp8) and info.nbytes:
+            largest = float(read_tensor(info.scales).to(torch.float32).abs().max())
+            if largest * fp8_block.LARGEST > torch.finfo(torch.bfloat16).max:
+                raise QuantizeError(
+                    f"tensor {info.scales.name} in {info.scales.file} holds {largest:.3g}, and bf16 ends at 3.4e38: "
+                    "get a sound copy of the model"
+                )
 
 
 def is_finite(info: TensorInfo) -> bool:

@@ -128,7 +128,7 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
             raise QuantizeError(f"cannot work in {folder}: {one_line(error)}") from None
         if free < needed_bytes:
             raise QuantizeError(
-                f"{folder} needs {needed_bytes / 1e9:.1f} GB but {free / 1e9:.1f} GB are free: free"
+                f"{folder} needs {needed_bytes / 1e9:.3g} GB but {free / 1e9:.3g} GB are free: free"
                 " space or choose another disk"
             )
         yield work
@@ -137,13 +137,20 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
 def _resume(folder: Path, identity: dict[str, str]) -> WorkFolder:
     work = WorkFolder(folder, identity, 0)
     if (folder / "state.json").exists():
-        state = read_json_object(folder / "state.json")
+        state = read_json_object(folder / "state.json", f"remove {folder} to start anew")
         done = state.get("layers_done")
         if state.get("version") != STATE_VERSION or not isinstance(done, int):
             raise QuantizeError(f"{folder} was made by another version of quantgate: remove it to start anew")
         other = [name for name, value in identity.items() if state.get(name) != value]
         if other:
             raise QuantizeError(f"{folder} belongs to another {' and '.join(other)}: remove it to start anew")
+        if done and not work.model.is_dir():
+            # A run that was killed when its model was published, which somebody has removed since.
+            for file in folder.iterdir():
+                if file.name != "lock" and file.is_file():
+                    file.unlink()
+            work._save()
+            done = 0
         work.layers_done = done
     elif any(entry.name != "lock" and not entry.name.endswith(".tmp") for entry in folder.iterdir()):
         raise QuantizeError(f"{folder} is not a work folder of quantgate: remove it or choose another output")

@@ -12,12 +12,12 @@ from typing import IO, Any
 
 import torch
 
-from quantizers.checkpoint import DTYPES, INDEX_FILE, TensorInfo, one_line, read_header, reading
+from quantizers.checkpoint import DTYPES, INDEX_FILE, BlockFp8, TensorInfo, one_line, read_header, reading
 from quantizers.errors import QuantizeError
 
 CHUNK_BYTES = 16 << 20
 
-_NAMES = {dtype: name for name, (dtype, _) in DTYPES.items() if dtype is not None}
+_NAMES = {dtype: name for name, (dtype, _) in DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,13 @@ class Entry:
 
 
 def copy_entry(info: TensorInfo) -> Entry:
-    """An Entry that streams the bytes of a stored tensor, whatever they mean."""
+    """An Entry that streams the bytes of a stored tensor, whatever they mean; blocks of 8-bit floats become bf16."""
 
-    def chunks() -> Iterator[bytes]:
+    def chunks() -> Iterator[bytes | memoryview]:
+        if isinstance(info, BlockFp8):
+            for band in info.bands():
+                yield from tensor_entry(info.name, band).chunks
+            return
         with reading(info.file), info.file.open("rb") as stream:
             stream.seek(info.start)
             left = info.nbytes

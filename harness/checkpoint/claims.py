@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from harness.contract.text import quoted
 from quantizers.checkpoint import CONFIG_FILE, quantization_settings, read_json_object
+from quantizers.drafts import DRAFT_KEYS
 from quantizers.errors import QuantizeError
 
 CONFIG, RELATION, TAGS, TITLE, TEXT, NAME = (
     "config.json", "card: base_model_relation", "card: tags", "card: title", "card: text", "name",
 )  # fmt: skip
 BASE = "card: base_model"
-DRAFT_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers")
 
 MOST_CARD_BYTES = 1 << 20
 LONGEST_ENTRY = 4_096

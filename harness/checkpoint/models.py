@@ -26,6 +26,7 @@ from harness.contract.text import quoted
 from harness.contract.whole_files import cache_folder, read_json, sha256_of_file, write_whole
 from quantizers.checkpoint import quantization_settings
 from quantizers.errors import QuantizeError
+from quantizers.quantization_config import is_block_fp8
 
 DEMO = "demo"
 DEMO_NAME = "SmolLM2-135M-Instruct"
@@ -137,6 +138,15 @@ def quantization_of(model: Path) -> str | None:
         return None
     method = found.get("quant_method")
     return quoted(method) if isinstance(method, str) else "unknown"
+
+
+def is_source(model: Path) -> bool:
+    """Whether a quantized checkpoint may still be quantized: one in block fp8, as some originals are released.
+
+    Raises:
+        BadInput: config.json cannot be read.
+    """
+    return is_block_fp8(quantization_settings(model, read_json(model / "config.json")) or {})
 
 
 def require_original(name: str, model: Path) -> None:

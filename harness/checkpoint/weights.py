@@ -18,6 +18,7 @@ from typing import Any
 from harness.checkpoint.ignored import contradicted, excepted
 from harness.checkpoint.layouts import Module, count, split_name
 from harness.contract.text import quoted
+from quantizers import drafts
 from quantizers.checkpoint import (
     INDEX_FILE,
     LARGEST_HEADER,
@@ -37,7 +38,6 @@ FORGIVEN = 0.01
 
 _IN_BLOCK = re.compile(r"(?:^|\.)\d{1,6}(?:\.|$)")
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d{1,6})(?:\.|$)")
-_DRAFT = re.compile(r"(?:^|\.)(?:mtp|nextn)[a-z_]{0,20}(?:\.|$)")
 _TOWERS = ("visual", "vision", "audio", "image")
 _ROUTERS = ("gate", "router", "shared_expert_gate")
 _NOT_LINEAR = ("norm", "embed", "conv")
@@ -245,7 +245,7 @@ def _is_text(module: str) -> bool:
 def _is_draft(module: str, depth: int | None) -> bool:
     layer = _LAYER.search(module)
     later = layer is not None and depth is not None and int(layer[1]) >= depth and _is_text(module)
-    return later or _DRAFT.search(module) is not None
+    return later or drafts.NAMED.search(module) is not None
 
 
 def _is_linear(module: Module) -> bool:

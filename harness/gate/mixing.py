@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from harness.contract.errors import BadInput
 from harness.contract.policy import Policy
 from harness.contract.whole_files import write_whole
-from harness.gate.recipes import bad_input, shown, with_traces
+from harness.gate.recipes import bad_input, make_parent, shown, with_traces
 from harness.runs.progress import Reporter
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def measure_model(
     """
     from pydantic import ValidationError
 
-    from quantizers.recipe import Recipe, load_recipe
+    from quantizers.recipe import Recipe, first_fault, load_recipe
 
     with bad_input():
         recipe = load_recipe(recipe_name)
@@ -74,8 +74,8 @@ def measure_model(
         try:
             recipe = Recipe.model_validate(recipe.model_dump() | {"mix": tiers})
         except ValidationError as error:
-            raise BadInput(f"--tiers: {error.errors()[0]['msg']}") from None
-    out.parent.mkdir(parents=True, exist_ok=True)
+            raise BadInput(f"--tiers: {first_fault(error)}") from None
+    make_parent(out)
     _measured(model, with_traces(recipe, model, policy, reporter), out, reporter, sequences)
 
 
@@ -108,7 +108,7 @@ def choose_recipe(
         raise BadInput(f"{out} exists already: remove it, or choose another file")
     with bad_input():
         damage = read_damage(damage_file)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(out)
     if model is not None:
         return _corrected(model, damage, None, target, counted, out, reporter, policy)
     with bad_input():
@@ -132,19 +132,26 @@ def mixed_recipe(model: Path, recipe: Recipe, size: Size, out: Path, reporter: R
         raise BadInput(f"{out} exists already: choose another folder or remove it")
     if chosen.exists() and not _beside(chosen).exists():
         raise BadInput(f"{chosen} exists, but not what it was chosen by: quantize with --recipe {chosen}, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    damage = _measured(model, recipe, out.with_name(f"{out.name}.damage.json"), reporter)
+    make_parent(out)
+    damage = _measured(model, recipe, out.with_name(f"{out.name}.damage.json"), reporter, target=target)
     reporter.say(_corrected(model, damage, recipe, target, {}, chosen, reporter, None))
     with bad_input():
         return load_recipe(chosen)
 
 
-def _measured(model: Path, recipe: Recipe, out: Path, reporter: Reporter, sequences: int | None = None) -> Damage:
+def _measured(
+    model: Path,
+    recipe: Recipe,
+    out: Path,
+    reporter: Reporter,
+    sequences: int | None = None,
+    target: Target | None = None,
+) -> Damage:
     from quantizers.mixed.bench import SEQUENCES
     from quantizers.mixed.measure import measure_tiers
 
     with shown(reporter, "measure tiers") as show:
-        return measure_tiers(model, recipe, out, sequences=sequences or SEQUENCES, progress=show)
+        return measure_tiers(model, recipe, out, sequences=sequences or SEQUENCES, target=target, progress=show)
 
 
 def _corrected(

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from harness import __version__
 from harness.checkpoint.doubts import pair_doubts
-from harness.checkpoint.models import base_model_of, describe, quantization_of, require_original, resolve_model
+from harness.checkpoint.models import (
+    base_model_of,
+    describe,
+    is_source,
+    quantization_of,
+    require_original,
+    resolve_model,
+)
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.model_facts import ModelFacts
@@ -71,7 +78,7 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
     for suite in suites:
         suite.require()
     reporter.say(f"policy {sealed.policy.name} (sha256 {sealed.sha256[:12]}), run folder {run.path}")
-    models = _models(options, sealed, reporter)
+    models = _models(options, run, sealed, reporter)
     with run.lock():
         for role in end_dead_run(run.path / "logs"):
             reporter.say(f"ended the {role} server that an earlier run left behind")
@@ -149,24 +156,30 @@ def _policy(options: GateOptions, run: RunFolder) -> SealedPolicy:
     return sealed
 
 
-def _models(options: GateOptions, sealed: SealedPolicy, reporter: Reporter) -> dict[Role, ModelFacts]:
+def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter: Reporter) -> dict[Role, ModelFacts]:
     """Both checkpoints: found, made where MODEL is not quantized yet, and described.
+
+    A resumed run whose reference is not named again has that of its manifest, from the folder where it was.
 
     Raises:
         BadInput: a model that cannot be used, or no reference known. NotComparable: both are the same checkpoint.
     """
     with reporter.stage("models") as meter:
         given = resolve_model(options.model, reporter.say)
-        is_candidate = options.candidate_url is not None or quantization_of(given) is not None
-        if is_candidate and (options.recipe or options.size.words()):
+        asked = bool(options.recipe or options.size.words())
+        is_original = quantization_of(given) is None or (asked and is_source(given))
+        is_candidate = options.candidate_url is not None or not is_original
+        if is_candidate and asked:
             raise BadInput(f"{options.model} is not quantized here: leave out --recipe, --bits and --bytes")
         if not is_candidate:
             require_original(options.model, given)
-        name = options.reference or (base_model_of(given) if is_candidate else options.model)
+        before = run.manifest().models.get("reference") if options.resume and not options.reference else None
+        own = base_model_of(given) if is_candidate else options.model
+        name = before.name if before else options.reference or own
         if name is None:
             raise BadInput(f"the reference of {options.model} is unknown (no base_model in its card): give --reference")
         meter.update(text=name)
-        reference = resolve_model(name, reporter.say)
+        reference = Path(before.path) if before and Path(before.path).is_dir() else resolve_model(name, reporter.say)
     recipe = options.recipe or sealed.policy.recipe
     candidate = given if is_candidate else quantized(given, recipe, reporter, sealed.policy, options.size)
     if options.candidate_url is None and quantization_of(candidate) == "quantgate":

@@ -28,6 +28,14 @@ def bad_input() -> Iterator[None]:
         raise BadInput(str(error)) from None
 
 
+def make_parent(file: Path) -> None:
+    """Make the folder that `file` will lie in. Raises BadInput where it cannot be made, before any work is done."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write {file} ({error.strerror}): choose another place") from None
+
+
 @contextmanager
 def shown(reporter: Reporter, name: str) -> Iterator[Progress]:
     """A stage of quantizing that shows its layers, and what goes on within one."""

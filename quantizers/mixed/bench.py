@@ -10,15 +10,16 @@ from pathlib import Path
 import torch
 
 from quantizers.calibration import calibration_sequences, own_tokenizer
-from quantizers.checkpoint import fingerprint, open_checkpoint
+from quantizers.checkpoint import fingerprint
 from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.groups import Group, groups_of
-from quantizers.modeling import LayerCall, build
+from quantizers.modeling import LayerCall, build, require_embeddings
 from quantizers.pipeline import Conversion, batch_size, enter
 from quantizers.plan import make_plan
 from quantizers.recipe import KEPT, Recipe, Source
 from quantizers.soundness import require_sound
+from quantizers.sources import open_source
 
 SEQUENCES = 8
 """Of the calibration, on which KL is measured."""
@@ -68,12 +69,13 @@ def open_bench(model: Path, recipe: Recipe, sequences: int, report: Progress, de
         )
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     report("load", 0, 1)
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_source(model)
     architecture = build(checkpoint)
     groups, others = groups_of(checkpoint, architecture, recipe)
     settled = recipe.model_copy(update={"mix": (), "tier": next(tier for tier in recipe.mix if tier != KEPT)})
     plan = make_plan(checkpoint, architecture, settled)
     tokens, sources = calibration_sequences(own_tokenizer(model), recipe.calibration)
+    require_embeddings(architecture, tokens)
     require_sound(checkpoint, lambda done, total: report("load", done, total))
     kinds = [kind_of(source) for source in sources]
     looked_at = evenly(kinds, sequences)

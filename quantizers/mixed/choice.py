@@ -68,7 +68,7 @@ def make_target(bits: float | None, size: str | None) -> Target:
         if not (bits and 0 < bits <= 64):
             raise QuantizeError(f"{bits:g} bits a weight: give a number such as 1.71")
         return Target(bits=bits)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]i?)?B?", size.strip())
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*([KMGT]i?)?B?", size.strip(), re.ASCII)
     if match is None:
         raise QuantizeError(f"{size[:40]!r} is no size: write 167GiB, 800MB or a number of bytes")
     return Target(nbytes=int(float(match.group(1)) * UNITS[match.group(2) or ""]))
@@ -81,11 +81,14 @@ def choose_tiers(damage: Damage, target: Target, weights: Mapping[str, float]) -
         weights: what each kind of text counts; 1 where nothing is said.
 
     Raises:
-        QuantizeError: a target that no choice meets or that every choice does, a weight for an unknown kind.
+        QuantizeError: a target that no choice meets or that every choice does, or one that leaves all as it was; a
+            weight for an unknown kind.
     """
     counted = damage.weighted(weights)
     values = [group.cost(counted) for group in damage.groups]
     tiers = choose(values, [group.bytes for group in damage.groups], target.budget(damage))
+    if set(tiers) == {KEPT}:
+        raise QuantizeError(f"{target} leave every group at 16 bits, and nothing to quantize: ask for less")
     return {group.name: tier for group, tier in zip(damage.groups, tiers, strict=True)}
 
 

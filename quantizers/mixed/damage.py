@@ -6,18 +6,24 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from quantizers.checkpoint import read_json_object
 from quantizers.errors import QuantizeError
 from quantizers.mixed.walk import Variant
+from quantizers.recipe import KEPT, Recipe, first_fault
+from quantizers.schemes import TIERS
 from quantizers.writing import write_text
 
 Content = TypeVar("Content", bound=BaseModel)
-Kinds = dict[str, float]
+Kinds = dict[str, FiniteFloat]
 """Mean KL in nats a token, by kind of text."""
+Module = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+"""A full name."""
+Size = Annotated[int, Field(ge=0, le=1 << 60)]
+"""In bytes, or a number of weights."""
 
 
 class GroupDamage(BaseModel):
@@ -27,10 +33,9 @@ class GroupDamage(BaseModel):
 
     name: str
     layer: int
-    linears: tuple[str, ...]
-    """Full names."""
-    weights: int = Field(gt=0)
-    bytes: dict[str, int] = Field(min_length=1)
+    linears: tuple[Module, ...] = Field(min_length=1)
+    weights: Size = Field(gt=0)
+    bytes: dict[str, Size] = Field(min_length=1)
     """By tier: codes and scales."""
     damage: dict[str, Kinds]
     """By tier and kind of text."""
@@ -56,20 +61,31 @@ class Damage(BaseModel):
     """Sequences that were looked at, by kind of text."""
     length: int
     """Tokens of each."""
-    other_bytes: int
+    other_bytes: Size
     """Of all tensors that are in no group."""
     tiers: dict[str, float]
     """Bits a weight of each tier, codes and scales, for reading; `bytes` of the groups decide."""
     groups: tuple[GroupDamage, ...] = Field(min_length=1)
 
-    @field_validator("groups")
-    @classmethod
-    def _all_is_there(cls, groups: tuple[GroupDamage, ...]) -> tuple[GroupDamage, ...]:
-        for group in groups:
+    @model_validator(mode="after")
+    def _can_be_chosen_by(self) -> Damage:
+        """Whatever an editor may have made of it, the recipe that is chosen by it can be read."""
+        names: set[str] = set()
+        for group in self.groups:
+            for name in {group.name, *group.linears}:
+                if name in names:
+                    raise ValueError(f"{name} is there twice")
+                names.add(name)
             for tier in group.bytes:
-                if tier not in group.damage:
-                    raise ValueError(f"{group.name} has no damage at {tier}")
-        return groups
+                if tier not in TIERS and tier != KEPT:
+                    raise ValueError(f"{group.name} has the tier {tier!r}, which is unknown")
+                if missing := [kind for kind in self.kinds if kind not in group.damage.get(tier, {})]:
+                    raise ValueError(f"{group.name} has no damage at {tier} for texts of {', '.join(missing)}")
+        try:
+            Recipe.model_validate(self.recipe)
+        except ValidationError as error:
+            raise ValueError(f"recipe.{first_fault(error)}") from None
+        return self
 
     def weighted(self, weights: Mapping[str, float]) -> dict[str, float]:
         """What each kind counts, 1 where nothing is said.
@@ -122,13 +138,14 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 def read_damage(path: Path) -> Damage:
     """A damage file. Raises QuantizeError if it is none, or was edited into something else."""
+    if not path.is_file():
+        raise QuantizeError(f"{path} is no file: quantgate measure-tiers makes files of damages")
     return read_model(Damage, path)
 
 
 def read_model(kind: type[Content], path: Path) -> Content:
     """A JSON file's content. Raises QuantizeError if it is of another kind."""
     try:
-        return kind.model_validate(read_json_object(path))
+        return kind.model_validate(read_json_object(path, "mend it, or remove it to have it made again"))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise QuantizeError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise QuantizeError(f"{path}: {first_fault(error)}") from None

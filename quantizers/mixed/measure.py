@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.bench import SEQUENCES, Bench, open_bench
+from quantizers.mixed.choice import Target
 from quantizers.mixed.damage import Damage, GroupDamage, Kinds, by_tier, read_damage, write_json
 from quantizers.mixed.groups import Group
 from quantizers.mixed.walk import Found
@@ -24,21 +26,27 @@ def measure_tiers(
     out: Path,
     *,
     sequences: int = SEQUENCES,
+    target: Target | None = None,
     progress: Progress | None = None,
     device: str | None = None,
 ) -> Damage:
     """Write what each tier of the recipe's `mix` does to the model folder `model` into the JSON file `out`.
 
     `out` is used if it is of the same model and calibration and a recipe with the same groups, edited or not: tuning
-    plays no part, and what is returned has this recipe.
-    Work goes on in `out`.partial, in waves: run the same call again after an interruption. `progress(stage, done,
-    total)` is called with stage "layer" after each wave, and within it with "damage", "tiers" or "head".
+    plays no part, and what is returned has this recipe. A `target` that no choice of these tiers can meet is named
+    before anything is measured. Work goes on in `out`.partial, in waves: run the same call again after an interruption.
+    `progress(stage, done, total)` is called with stage "layer" after each wave, and within it with "damage", "tiers" or
+    "head".
 
     Raises:
-        QuantizeError: the model or the recipe cannot be used, `out` is of another model, recipe or calibration.
+        QuantizeError: the model or the recipe cannot be used, `out` is of another model, recipe or calibration, the
+            target is out of reach.
     """
     report = progress or (lambda stage, done, total: None)
     bench = open_bench(model, recipe, sequences, report, device)
+    if target is not None:
+        zeros = {group.name: {tier: dict.fromkeys(bench.kinds, 0.0) for tier in group.nbytes} for group in bench.groups}
+        target.budget(_content(bench, recipe, zeros))
     if out.is_file():
         damage = read_damage(out)
         require_same(bench, damage, str(out))
@@ -48,29 +56,34 @@ def measure_tiers(
     width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
     with open_work(out, identity, 8 * bench.tokens.numel() * width) as work:
         found = in_waves(bench, None, variants, work.folder)
-        damage = Damage(
-            model=bench.model,
-            calibration=bench.calibration,
-            recipe=portable(recipe),
-            kinds=dict(Counter(bench.kinds)),
-            length=bench.tokens.shape[1],
-            other_bytes=bench.other_bytes,
-            tiers=_bits(bench.groups),
-            groups=tuple(
-                GroupDamage(
-                    name=group.name,
-                    layer=group.layer,
-                    linears=group.linears,
-                    weights=group.weights,
-                    bytes=group.nbytes,
-                    damage=_damage(group, found, bench.kinds),
-                )
-                for group in bench.groups
-            ),
-        )
+        damage = _content(bench, recipe, {group.name: _damage(group, found, bench.kinds) for group in bench.groups})
         write_json(out, damage.model_dump(mode="json"))
         shutil.rmtree(work.folder, ignore_errors=True)
     return damage
+
+
+def _content(bench: Bench, recipe: Recipe, measured: Mapping[str, dict[str, Kinds]]) -> Damage:
+    """The file for what was `measured`, by group and tier."""
+    return Damage(
+        model=bench.model,
+        calibration=bench.calibration,
+        recipe=portable(recipe),
+        kinds=dict(Counter(bench.kinds)),
+        length=bench.tokens.shape[1],
+        other_bytes=bench.other_bytes,
+        tiers=_bits(bench.groups),
+        groups=tuple(
+            GroupDamage(
+                name=group.name,
+                layer=group.layer,
+                linears=group.linears,
+                weights=group.weights,
+                bytes=group.nbytes,
+                damage=measured[group.name],
+            )
+            for group in bench.groups
+        ),
+    )
 
 
 def _bits(groups: list[Group]) -> dict[str, float]:
@@ -87,17 +100,23 @@ def _damage(group: Group, found: Found, kinds: list[str]) -> dict[str, Kinds]:
 
 def require_same(bench: Bench, damage: Damage, file: str = "the damage file") -> None:
     """Raises QuantizeError if the damage is of another model, of other texts, or of a recipe with other groups."""
-    ours = {group.name: group.nbytes.items() for group in bench.groups}
+    ours = {group.name: group for group in bench.groups}
     # Tiers may have been struck from it by hand.
-    groups = all(group.bytes.items() <= ours.get(group.name, {}.items()) for group in damage.groups)
+    groups = all(_fits(group, ours.get(group.name)) for group in damage.groups)
     same = {
         "model": damage.model == bench.model,
-        "calibration": damage.calibration == bench.calibration,
+        "calibration": damage.calibration == bench.calibration and damage.kinds == Counter(bench.kinds),
         "recipe": groups and len(ours) == len(damage.groups) and damage.recipe.get("damping") == bench.damping,
     }
     if not all(same.values()):
         other = " and ".join(what for what, fits in same.items() if not fits)
         raise QuantizeError(f"{file} is of another {other}: remove it, or choose another file")
+
+
+def _fits(damage: GroupDamage, group: Group | None) -> bool:
+    if group is None or (damage.layer, damage.linears, damage.weights) != (group.layer, group.linears, group.weights):
+        return False
+    return damage.bytes.items() <= group.nbytes.items()
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class Wave:
         groups = [group for group in self.bench.groups if here and group.layer == index]
         prefix = f"{job.architecture.prefix}.{index}"
         names = {full: full.removeprefix(f"{prefix}.") for group in groups for full in group.linears}
-        original = {full: layer.get_submodule(name).weight.data for full, name in names.items()}
+        original: dict[str, torch.Tensor] = {full: layer.get_parameter(f"{n}.weight").data for full, n in names.items()}
         weights = self._quantized(groups, layer, stream, call)
         if here:
             stream.original.copy_(self._run(layer, stream.original, call))

@@ -172,6 +172,7 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
     room = min(len(targets), most) * (SYMBOLS + WRAPPED) * threads
     choices = torch.empty(room, dtype=torch.int64, device=device)
     symbols = torch.empty(targets.shape, dtype=torch.uint8, device=device)
+    # Deprecated in CuPy 14, but what Stream.from_external makes there destroys torch's stream when it is dropped.
     stream = torch.cuda.current_stream(device).cuda_stream
     with cupy.cuda.Device(device.index or 0), cupy.cuda.ExternalStream(stream):
         kernel = _kernel(device.index or 0, state_bits, bits)

@@ -28,6 +28,7 @@ def test_tiers_are_made_judged_and_not_made_again(tmp_path: Path, capsys: pytest
     results = json.loads(out.read_text("utf-8"))["results"]
     assert results["plain"]["bits"] == pytest.approx(4.5, abs=0.1) and results["vq-2bit"]["bits"] < 3
     assert 0 < results["plain"]["kl_mean"] < results["vq-2bit"]["kl_mean"]
+    assert [results[name]["recipe"]["tune"] for name in ("plain", "vq-2bit")] == ["none", "fast"]  # defaults may change
     assert results["plain"]["other_panels"][0]["positions"] == 62
     capsys.readouterr()
     assert main([*arguments[:1], "vq-2bit=vq2,tune=fast", *arguments[1:]]) == 0

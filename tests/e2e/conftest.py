@@ -29,7 +29,7 @@ QA = {"qa_1": "squad", "qa_2": "hotpotqa"}
 """ruler tasks likewise -> the folder they need."""
 
 # One decoder layer's worth of calibration is enough to test the way; the demo's own recipe is in `make gate`.
-RECIPE = "name: w4a16-tiny\ncalibration: {samples: 4, length: 128}\n"
+RECIPE = "name: w4a16-tiny\ntune: none\ncalibration: {samples: 4, length: 128}\n"
 
 # Drafts out of the prompt, greedy ones: with seeded sampling the CPU build ends on them.
 # Of a vast margin no more is wanted than that the check is judged.

@@ -38,7 +38,7 @@ from harness.runs.progress import Reporter
         (["traces", "nowhere", "--out", "traces.jsonl"], "model folder nowhere does not exist"),
         (["measure-tiers", "nowhere", "--out", "d.json"], "model folder nowhere does not exist"),
         (["measure-tiers", "nowhere"], "--out"),
-        (["choose-tiers", "nowhere.json", "--bits", "1.71", "--out", "r.yaml"], "nowhere.json is missing"),
+        (["choose-tiers", "nowhere.json", "--bits", "1.71", "--out", "r.yaml"], "nowhere.json is no file"),
         (["choose-tiers", "nowhere.json", "--out", "r.yaml"], "either in bits a weight or in bytes"),
         (["quantize", "nowhere", "--out", "x", "--policy", "nosuch.yaml"], "nosuch.yaml"),
         (["judge", "."], "not a run folder?"),

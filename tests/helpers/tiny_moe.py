@@ -14,7 +14,7 @@ COMMON: dict[str, Any] = {
 LATENT = {"q_lora_rank": 64, "kv_lora_rank": 64, "qk_nope_head_dim": 16, "qk_rope_head_dim": 32, "v_head_dim": 32}
 GROUPED = {
     "moe_intermediate_size": 64, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
-    "first_k_dense_replace": 1, "n_shared_experts": 1,
+    "first_k_dense_replace": 1, "n_shared_experts": 1, "num_mtp_layers": 0, "num_nextn_predict_layers": 0,
 }  # fmt: skip
 KINDS: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},

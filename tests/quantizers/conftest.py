@@ -17,10 +17,10 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """w4a16 with a calibration text of a few hundred tokens."""
+    """w4a16, not tuned, with a calibration text of a few hundred tokens."""
     file = tmp_path_factory.mktemp("text") / "calibration.txt"
     file.write_text(CALIBRATION, encoding="utf-8")
-    return Recipe(name="w4a16", calibration=Calibration(samples=24, length=64, file=file))
+    return Recipe(name="w4a16", tune="none", calibration=Calibration(samples=24, length=64, file=file))
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,9 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def recipe(**settings: Any) -> Recipe:
     calibration = {"samples": 8, "length": 32}
-    return Recipe.model_validate({"name": "aqlm", "tier": "aqlm-2x8g8", "calibration": calibration} | settings)
+    return Recipe.model_validate(
+        {"name": "aqlm", "tier": "aqlm-2x8g8", "tune": "none", "calibration": calibration} | settings
+    )
 
 
 @pytest.fixture(scope="module")

@@ -82,11 +82,10 @@ def test_a_tensor_whose_name_reads_as_a_class_or_a_pattern_is_refused(
 def test_an_empty_tensor_outside_the_layers_is_carried(model: Path, tiny_recipe: Recipe) -> None:
     names = {"a.first": torch.zeros(0), "model.empty": torch.zeros(0, 3)}
     file = model / "model.safetensors"
-    kept = {k: v for k, v in load_file(file).items() if k.startswith("model.layers.")}
-    save_file(names | kept, file)
+    save_file(names | load_file(file), file)
     checkpoint = open_checkpoint(model)
     plan = make_plan(checkpoint, build(checkpoint), tiny_recipe)
-    assert [info.name for shard in plan.other_tensors for info in shard] == ["a.first", "model.empty"]
+    assert [info.name for shard in plan.other_tensors for info in shard][:2] == ["a.first", "model.empty"]
 
 
 # -- configs that claim what is not there --------------------------------------------------------------------
@@ -139,6 +138,43 @@ def test_quantized_weights_without_a_config_are_refused_for_what_they_are(model:
     refused(model, tiny_recipe, r"model.layers.1.mlp.up_proj is already quantized \(model.layers.1.mlp.up_proj.qweight")
 
 
+@pytest.mark.parametrize("tier", ["aqlm-2x8g8", "fp8"])
+@pytest.mark.parametrize(
+    ("name", "covered"), [("model.layers.1.mlp.gate", "1.mlp.gate_proj"), ("proj", "0.self_attn.q_proj")]
+)
+def test_what_was_left_alone_may_not_except_more_for_transformers(
+    model: Path, tiny_recipe: Recipe, tier: str, name: str, covered: str
+) -> None:
+    change(model, {f"{name}.weight": torch.ones(8, 8)})
+    recipe = tiny_recipe.model_copy(update={"tier": tier, "ignore": ()})
+    refused(model, recipe, rf"^{name} stays as it was, and transformers would read that name .* as .*{covered} too")
+    assert name in ignored(model, tiny_recipe)  # compressed-tensors takes whole names
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"tiers": {"model.layers.0.mlp.dwn_proj": "vq2"}}, "tiers names model.layers.0.mlp.dwn_proj, which fits no"),
+        ({"tiers": {r"re:.*\.mpl\.": "vq2"}}, "tiers names re:.*, which fits no Linear"),
+        (
+            {"ignore": ("model.layers.0.mlp.dwn_proj",)},
+            "ignore names .*0.mlp.dwn_proj, which the model does",
+        ),
+        ({"ignore": ("model.layers.0.mlp",)}, r"ignore names model.layers.0.mlp, which is no Linear: write 're:model"),
+    ],
+)
+def test_a_line_of_the_recipe_that_means_nothing_is_named(
+    model: Path, tiny_recipe: Recipe, settings: dict[str, Any], says: str
+) -> None:
+    refused(model, tiny_recipe.model_copy(update=settings), f"recipe w4a16: {says}")
+
+
+def test_what_else_ignore_may_name(model: Path, tiny_recipe: Recipe) -> None:
+    change(model, {"visual.proj.weight": torch.ones(8, 8)})
+    names = ("lm_head", "visual", "model.norm", "model.layers.0.mlp.down_proj", r"re:.*nothing")
+    assert "model.layers.0.mlp.down_proj" in ignored(model, tiny_recipe.model_copy(update={"ignore": names}))
+
+
 # -- weights -------------------------------------------------------------------------------------------------
 
 
@@ -180,7 +216,7 @@ def test_every_bit_pattern_of_a_float_is_judged_as_torch_does(
             broken = sound.clone()
             broken[place] = torch.tensor(value).to(dtype)
             assert not is_finite(stored(tmp_path, broken)), (value, place)
-    assert len(BITS) == len(FLOATS) + 1  # and F8_E8M0, which torch cannot hold here
+    assert len(BITS) == len(FLOATS) + 1  # and F8_E8M0, which has neither sign nor zero
 
 
 def test_integers_and_nothing_are_finite(tmp_path: Path) -> None:
@@ -191,6 +227,14 @@ def test_integers_and_nothing_are_finite(tmp_path: Path) -> None:
 def test_foreign_shapes_are_named_before_work_starts(model: Path, tiny_recipe: Recipe) -> None:
     change(model, {"model.layers.1.mlp.down_proj.weight": torch.ones(64, 32)})
     refused(model, tiny_recipe, r"model.layers.1.mlp.down_proj.weight is \[64, 32\] but config.json asks for")
+
+
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_foreign_shapes_outside_the_layers_are_named_before_work_starts(
+    model: Path, tiny_recipe: Recipe, name: str
+) -> None:
+    change(model, {name: torch.ones(3)})
+    refused(model, tiny_recipe, rf"{name} is \[3\] but config.json asks for")
 
 
 @pytest.mark.parametrize(
@@ -279,8 +323,9 @@ def test_a_layer_that_cannot_run_is_named(model: Path, tiny_recipe: Recipe, monk
 
 def test_a_tokenizer_of_another_model_is_named(tmp_path: Path, tiny_recipe: Recipe) -> None:
     model = save_tiny_llama(tmp_path / "model", vocab_size=100, bos_token_id=1, eos_token_id=1)
-    with pytest.raises(QuantizeError, match=r"gives token \d+, but the model has 100 embeddings"):
+    with pytest.raises(QuantizeError, match=r"has token \d+, but the model has 100 embeddings: the tokenizer, or the"):
         quantize(model, tiny_recipe, tmp_path / "out", device="cpu")
+    assert not list(tmp_path.glob("out*"))
 
 
 # -- a full disk ---------------------------------------------------------------------------------------------

@@ -111,6 +111,13 @@ def test_a_source_of_ones_own_that_is_too_short_is_an_error_and_says_what_it_hol
         calibration_tokens(Letters(), Calibration(samples=40, length=16, sources=sources))
 
 
+def test_a_source_of_ones_own_that_would_give_nothing_is_an_error(tmp_path: Path) -> None:
+    made = files(tmp_path, one="a", two="b")
+    sources = (Source(file=made["one"], weight=99), Source(file=made["two"]))
+    with pytest.raises(QuantizeError, match=r"two.txt gives none of 8 sequences, so small is its weight: raise it"):
+        calibration_tokens(Letters(), Calibration(samples=8, length=16, sources=sources))
+
+
 def test_no_document_is_used_twice(tmp_path: Path) -> None:
     file = tmp_path / "some.jsonl"
     rows = [{"text": letter * 40, "language": "en"} for letter in "abcd"]

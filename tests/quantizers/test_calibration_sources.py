@@ -1,6 +1,7 @@
 """Documents: of files, of what ships, of data sets of the hub."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,35 @@ def test_language_and_kind_choose_rows(tmp_path: Path) -> None:
     file.write_text(json.dumps(rows[0]))
     with pytest.raises(QuantizeError, match="holds no text of language zh: name what its rows name"):
         texts(Source(file=file, language="zh"))
+
+
+def test_a_mark_of_the_byte_order_is_no_text(tmp_path: Path) -> None:
+    file, rows = tmp_path / "one.txt", tmp_path / "rows.jsonl"
+    file.write_text("abc", encoding="utf-8-sig")
+    rows.write_text('{"text": "abc"}\n', encoding="utf-8-sig")
+    assert texts(Source(file=file)) == texts(Source(file=rows)) == ["abc"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(QuantizeError, match=r"pipe\.txt is no regular file"):
+        texts(Source(file=tmp_path / "pipe.txt"))
+
+
+@pytest.mark.parametrize(
+    "row", [{"text": "a\ud83d"}, {"messages": [{"role": "user", "content": "\udc00b"}]}], ids=["text", "messages"]
+)
+def test_half_a_character_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps({"text": "sound"}) + "\n" + json.dumps(row))
+    _, broken = read_documents(file, Source(file=file))
+    with pytest.raises(QuantizeError, match=r"rows\.jsonl, line 2 holds half of a surrogate pair"):
+        broken.ids(None)
+
+
+def test_running_text_that_ships_has_no_rows_to_choose_from() -> None:
+    with pytest.raises(ValueError, match="shipped: dialogue is running text, all of it: leave out its language"):
+        Source(shipped="dialogue", language="ja")
 
 
 @pytest.mark.parametrize("kind", SHIPPED)

@@ -44,6 +44,12 @@ def test_the_original_is_what_its_place_or_its_card_says(
     assert original_name(folder) == (str(folder) if name == "FOLDER" else name)
 
 
+def test_a_folder_is_no_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model(tmp_path / "owner" / "name")
+    monkeypatch.chdir(tmp_path)
+    assert original_name(Path("owner/name")) == str(tmp_path / "owner" / "name")
+
+
 def test_a_card_without_an_original_says_nothing_of_a_path(
     tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,40 @@ def test_the_way_back_holds_the_very_weights_of_the_codes(codes: Path, tmp_path:
     assert torch.equal(model.get_parameter("model.norm.weight"), original.get_parameter("model.norm.weight"))
 
 
+def test_the_room_that_is_asked_for_is_that_of_the_codes_and_no_more(
+    codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Embeddings are copied, as large as they are."""
+    result = sum(tensor.nbytes for tensor in tensors(dequantize(codes, tmp_path / "once")).values())
+    packed = sum(tensor.nbytes for name, tensor in tensors(codes).items() if name.endswith(".codes"))
+    free = result + 16 * packed
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    assert dequantize(codes, tmp_path / "again").is_dir()
+    free = result // 2
+    with pytest.raises(QuantizeError, match=r"needs 0\.000\d+ GB but [1-9]\S+ GB are free"):
+        dequantize(codes, tmp_path / "full")
+
+
+def test_a_folder_of_the_same_name_does_not_go_on_with_what_was_begun(
+    codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("quantizers.dequantize.write_index", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            dequantize(codes, tmp_path / "out")
+    other = tmp_path / "other" / codes.name
+    shutil.copytree(codes, other)
+    (other / "LICENSE").write_text("another")
+    with pytest.raises(QuantizeError, match=r"out\.partial belongs to another dequantized model: remove it"):
+        dequantize(other, tmp_path / "out")
+    assert dequantize(codes, tmp_path / "out").is_dir()
+
+
+def test_nothing_to_turn_back(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(QuantizeError, match="does not say that it is quantized: there is nothing to turn back"):
+        dequantize(tiny_model, tmp_path / "out")
+
+
 def test_it_is_described_by_what_it_holds(codes: Path) -> None:
     facts = describe("vq", codes)
     assert facts.quantization == "quantgate" and facts.layout_known and not facts.doubts
@@ -67,10 +102,7 @@ def test_it_is_described_by_what_it_holds(codes: Path) -> None:
     assert "2 bits each" in (codes / "README.md").read_text()
 
 
-def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path, tiny_model: Path) -> None:
-    with pytest.raises(QuantizeError, match="is no codebook checkpoint of quantgate"):
-        dequantize(tiny_model, tmp_path / "out")
-
+def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path) -> None:
     def changed(name: str, **settings: object) -> Path:
         folder = tmp_path / name
         shutil.copytree(codes, folder)

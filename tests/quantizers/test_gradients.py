@@ -117,7 +117,7 @@ def test_an_interrupted_pass_goes_on_where_it_was(tiny_model: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_a_model_is_quantized_by_both_sides(tiny_model: Path, tmp_path: Path) -> None:
     recipe = Recipe.model_validate(
-        {"name": "both", "tier": "vq2", "two_sided": True, "calibration": {"samples": 8, "length": 32}}
+        {"name": "both", "tier": "vq2", "tune": "none", "two_sided": True, "calibration": {"samples": 8, "length": 32}}
     )
     out = quantize(tiny_model, recipe, tmp_path / "out", device="cpu")
     once = quantize(tiny_model, recipe.model_copy(update={"two_sided": False}), tmp_path / "once", device="cpu")

@@ -147,6 +147,20 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
+def test_what_a_kill_after_publishing_leaves_is_no_trap(
+    tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, recipe = tmp_path / "out", tiny_recipe.model_copy(update={"two_sided": True})
+    with monkeypatch.context() as patch:
+        patch.setattr("quantizers.work_folder.shutil.rmtree", lambda *_, **__: None)
+        whole = folder_bytes(quantize(tiny_model, recipe, out, device="cpu"))
+    assert (tmp_path / "out.partial").is_dir()
+    out.rename(tmp_path / "elsewhere")
+    assert folder_bytes(quantize(tiny_model, recipe, out, device="cpu")) == whole
+    assert not (tmp_path / "out.partial").exists()
+
+
 def test_progress_is_complete_and_ordered(tmp_path: Path, tiny_model: Path, tiny_recipe: Recipe) -> None:
     calls: list[tuple[str, int, int]] = []
     quantize(tiny_model, tiny_recipe, tmp_path / "out", progress=lambda *a: calls.append(a), device="cpu")

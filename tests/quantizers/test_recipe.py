@@ -10,9 +10,22 @@ from quantizers.errors import QuantizeError
 from quantizers.recipe import Calibration, Recipe, Source, load_recipe
 
 
-def test_the_built_in_recipe() -> None:
-    recipe = load_recipe("w4a16")
-    assert (recipe.name, recipe.tier, recipe.group_size) == ("w4a16", "int4", None)
+@pytest.mark.parametrize(
+    ("name", "tier", "tune", "two_sided"),
+    [
+        ("w4a16", "int4", "blocks", False),
+        ("w4a16-fast", "int4", "fast", False),
+        ("w4a16-folded", "int4", "blocks", False),
+        ("mixed", "int4", "blocks", True),
+        ("trellis-2bit", "trellis2", "blocks", False),
+        ("vq-2bit", "vq2", "blocks", True),
+        ("fp8-block", "fp8", "blocks", False),  # data-free: nothing of it is tuned
+    ],
+)
+def test_the_built_in_recipes(name: str, tier: str, tune: str, two_sided: bool) -> None:
+    recipe = load_recipe(name)
+    assert (recipe.name, recipe.tier, recipe.tune, recipe.two_sided) == (name, tier, tune, two_sided)
+    assert recipe.group_size is None
     with pytest.raises(ValidationError):
         setattr(recipe, "name", "other")  # noqa: B010 - mypy knows already that it is frozen
 
@@ -72,6 +85,7 @@ def test_the_digest_covers_every_setting_but_not_the_path_of_the_text(tmp_path: 
         {"name": "b"},
         {"damping": 0.02},
         {"group_size": 64},
+        {"tune": "none"},
         {"ignore": []},
         {"calibration": {"seed": 1}},
         {"calibration": {"sources": ["en"]}},
@@ -124,9 +138,8 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(
-        QuantizeError, match="unknown recipe 'w4a17': use one of fp8-block, mixed, trellis-2bit, vq-2bit, w4a16"
-    ):
+    known = "fp8-block, mixed, trellis-2bit, vq-2bit, w4a16, w4a16-fast, w4a16-folded, or a .yaml file"
+    with pytest.raises(QuantizeError, match=f"unknown recipe 'w4a17': use one of {known}"):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):
         load_recipe("/nowhere/x.yaml")

@@ -15,14 +15,18 @@ from tiny_llama import save_tiny_llama
 
 from harness.checkpoint.models import describe
 from quantizers import pipeline
+from quantizers.checkpoint import open_checkpoint
 from quantizers.dequantize import dequantize
+from quantizers.modeling import build
 from quantizers.pipeline import quantize
+from quantizers.plan import Plan, make_plan
 from quantizers.quantization_config import tier_of
 from quantizers.recipe import RECIPES, Recipe, load_recipe
 from quantizers.schemes import served
 from quantizers.schemes.base import TABLES_FILE
 
 CALIBRATION = {"samples": 8, "length": 32}
+UNTUNED = {"tune": "none", "calibration": CALIBRATION}
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -49,7 +53,7 @@ def stop_after_a_layer(stage: str, done: int, total: int) -> None:
 @pytest.mark.slow
 def test_many_tiers_in_one_model(tmp_path: Path, tiny_model: Path) -> None:
     tiers = {r"re:.*0\.self_attn": "int4-rotated", r"re:.*0\.mlp": "int3", r"re:.*1\.self_attn": "fp8"}
-    recipe = Recipe.model_validate({"name": "many", "tier": "int8", "tiers": tiers, "calibration": CALIBRATION})
+    recipe = Recipe.model_validate({"name": "many", "tier": "int8", "tiers": tiers} | UNTUNED)
     folder = quantize(tiny_model, recipe, tmp_path / "codes", device="cpu")
     settings, held = json.loads((folder / "config.json").read_text())["quantization_config"], stored(folder)
     assert settings["quant_method"] == "quantgate" and not served(set(settings["tiers"]))
@@ -76,7 +80,7 @@ def test_many_tiers_in_one_model(tmp_path: Path, tiny_model: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tier", ["int2", "int8"])
 def test_stock_readers_read_other_widths(tier: str, tmp_path: Path, tiny_model: Path) -> None:
-    recipe = Recipe.model_validate({"name": tier, "tier": tier, "calibration": CALIBRATION})
+    recipe = Recipe.model_validate({"name": tier, "tier": tier} | UNTUNED)
     folder = quantize(tiny_model, recipe, tmp_path / "codes", device="cpu")
     facts = describe(tier, folder)
     assert facts.quantization == "compressed-tensors" and not facts.doubts
@@ -95,6 +99,18 @@ def test_rotated_int4_alone_is_ours(tmp_path: Path, tiny_model: Path) -> None:
     assert not describe("r", folder).doubts and "quantgate dequantize" in (folder / "README.md").read_text()
     far = logits(tiny_model) - logits(dequantize(folder, tmp_path / "bf16"))
     assert float(far.norm() / logits(tiny_model).norm()) < 0.25
+
+
+def test_a_recipe_whose_tiers_are_all_data_free_is_neither_calibrated_nor_tuned(tiny_model: Path) -> None:
+    """fp8 alone runs no text, though tuning by blocks is the default; with one Linear of another tier one runs."""
+    checkpoint = open_checkpoint(tiny_model)
+    architecture = build(checkpoint)
+
+    def plan(**settings: Any) -> Plan:
+        return make_plan(checkpoint, architecture, Recipe.model_validate({"name": "mine", "tier": "fp8"} | settings))
+
+    assert not plan().calibrated and not plan(two_sided=True).calibrated
+    assert all(plan(tiers={r"re:.*\.down_proj$": "int4"}, tune=tune).calibrated for tune in ("none", "blocks"))
 
 
 def test_fp8_asks_for_no_text_and_goes_on_after_a_stop(
@@ -131,7 +147,8 @@ def test_fp8_asks_for_no_text_and_goes_on_after_a_stop(
     facts = describe("fp8", whole)
     assert facts.quantization == "fp8" and not facts.doubts and facts.low_bit_share == 1.0
     card = (whole / "README.md").read_text()
-    assert "| calibration | none |" in card and "vLLM refuses it" in card and "q_proj has 64 outputs" in card
+    assert "| calibration | none |" in card and "| tuning | none |" in card
+    assert "vLLM refuses it" in card and "q_proj has 64 outputs" in card
 
 
 def test_transformers_serves_fp8_as_it_is_read_back(tmp_path: Path) -> None:
@@ -169,7 +186,7 @@ def test_a_folded_model_is_the_model(tmp_path: Path, tied: bool) -> None:
 
 @pytest.mark.slow
 def test_folded_w4a16_is_served_as_any(tmp_path: Path, tiny_model: Path) -> None:
-    recipe = Recipe.model_validate({**RECIPES["w4a16-folded"], "calibration": CALIBRATION})
+    recipe = Recipe.model_validate(RECIPES["w4a16-folded"] | {"tune": "fast", "calibration": CALIBRATION})
     folder = quantize(tiny_model, recipe, tmp_path / "folded", device="cpu")
     settings = json.loads((folder / "config.json").read_text())["quantization_config"]
     assert settings["quant_method"] == "compressed-tensors"

@@ -56,7 +56,7 @@ def test_the_kernel_feeds_errors_forward(bits: int) -> None:
     found = search(targets.cuda(), feedback.cuda(), table.cuda(), bits).cpu()
     assert int((found == expected).all(1).sum()) >= 20  # one tie moves all that comes after it
     unfed = search(targets.cuda(), torch.zeros(16, 16).cuda(), table.cuda(), bits).cpu()
-    assert int((unfed == expected).all(1).sum()) == 0
+    assert int((unfed == expected).all(1).sum()) <= 4  # a tile whose errors are small may come out the same
     ours, theirs = (squared_errors(part, targets, table, bits) for part in (found, expected))
     assert float(ours.mean()) == pytest.approx(float(theirs.mean()), rel=0.01)
 

@@ -30,7 +30,7 @@ def recipe_of(folder: Path, settings: str) -> str:
 
 @pytest.mark.slow
 def test_a_mixed_checkpoint_and_its_files(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    recipe, out = recipe_of(tmp_path, "mix: [vq2, int4]"), tmp_path / "out"
+    recipe, out = recipe_of(tmp_path, "mix: [vq2, int4]\ntune: none"), tmp_path / "out"
     quantization.quantize_model(model, recipe, out, Reporter(), None, Size(bits=3.4))
     said = capfd.readouterr().err
     assert "bits a weight" in said and "Measured KL of the finished mix" in said
@@ -108,8 +108,11 @@ def test_bad_arguments_are_named(model: Path, tmp_path: Path) -> None:
         measure_model(model, "mixed", ["kept"], tmp_path / "d.json", 8, Reporter(), None)
     with pytest.raises(BadInput, match="--weight ja: write a kind of text and a number"):
         choose_recipe(tmp_path / "d.json", Size(2), ["ja"], out, None, Reporter(), None)
-    with pytest.raises(BadInput, match=r"d.json is missing"):
+    with pytest.raises(BadInput, match=r"d.json is no file: quantgate measure-tiers makes"):
         choose_recipe(tmp_path / "d.json", Size(2), [], out, None, Reporter(), None)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"cannot write .*file/d.json \(.*\): choose another place"):
+        measure_model(model, "mixed", None, tmp_path / "file" / "d.json", 8, Reporter(), None)
     with pytest.raises(BadInput, match=r"recipes are files that end in .yaml"):
         choose_recipe(tmp_path / "d.json", Size(2), [], tmp_path / "x.txt", None, Reporter(), None)
 

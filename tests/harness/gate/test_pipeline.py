@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from fake_server import FakeServer
 from jobs import finish, make_job
 from safetensors.numpy import save_file
 
-from harness.contract.errors import BadInput
+from harness.checkpoint.models import describe, resolve_model
+from harness.contract.errors import BadInput, RunFailed
 from harness.contract.samples import Role
 from harness.gate import pipeline
 from harness.gate.quantization import quantize_model, quantized
@@ -72,6 +74,39 @@ def test_no_reference_is_guessed_from_the_config(tmp_path: Path, monkeypatch: py
         pipeline.run_gate(pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run"), Reporter())
 
 
+def test_a_resumed_run_has_its_reference_without_being_told_and_without_the_hub(
+    servers: dict[Role, FakeServer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def folder(name: str, value: int, **config: object) -> Path:
+        model = tmp_path / name
+        model.mkdir()
+        (model / "config.json").write_text(json.dumps({"model_type": "llama"} | config))
+        save_file({"model.layers.0.q_proj.weight": np.full((8, 8), value, np.float16)}, model / "model.safetensors")
+        return model
+
+    def offline(name: str, say: object) -> Path:
+        if name == "owner/original":
+            raise RunFailed("the hub is not there")
+        return resolve_model(name)
+
+    original, other = folder("original", 1), folder("other", 2)
+    candidate = folder("candidate", 3, quantization_config={"quant_method": "gptq"})  # no card: no base_model
+    models = {"reference": describe("owner/original", original), "candidate": describe(str(candidate), candidate)}
+    run = finish(make_job(tmp_path / "run", models=models), servers).run
+    monkeypatch.setattr(pipeline, "render_run", lambda run, single_file=False: run.report_path / "index.html")
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    monkeypatch.setattr(pipeline, "resolve_model", offline)
+
+    again = pipeline.GateOptions(str(candidate), out=run.path, resume=True)
+    pipeline.run_gate(again, Reporter())
+    with pytest.raises(BadInput, match="the reference is not the checkpoint this run was begun with"):
+        pipeline.run_gate(replace(again, reference=str(other)), Reporter())
+    original.rename(tmp_path / "moved")
+    with pytest.raises(RunFailed, match="the hub is not there"):
+        pipeline.run_gate(again, Reporter())
+    pipeline.run_gate(replace(again, reference=str(tmp_path / "moved")), Reporter())
+
+
 def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,3 +126,28 @@ def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
     again = pipeline.GateOptions(str(model), reference=str(model), out=tmp_path / "run", recipe="mixed")
     with pytest.raises(BadInput, match="model is not quantized here: leave out --recipe, --bits and --bytes"):
         pipeline.run_gate(again, Reporter())
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_block_fp8_is_the_reference_where_a_recipe_is_asked_for_and_the_candidate_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    model = tmp_path / "model-FP8"
+    model.mkdir()
+    settings = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (model / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": settings}))
+    save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
+    (model / "README.md").write_text("---\nbase_model_relation: quantized\n---\n")
+    made: list[tuple[Path, str]] = []
+
+    def quantized(given: Path, recipe: str, *_: object) -> Path:
+        made.append((given, recipe))
+        raise BadInput("far enough")
+
+    monkeypatch.setattr(pipeline, "quantized", quantized)
+    monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
+    recipe = "w4a16" if asked else None
+    options = pipeline.GateOptions(str(model), policy="demo", out=tmp_path / "run", recipe=recipe)
+    with pytest.raises(BadInput, match="far enough" if asked else "give --reference"):
+        pipeline.run_gate(options, Reporter())
+    assert made == ([(model, "w4a16")] if asked else [])

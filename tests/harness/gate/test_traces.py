@@ -169,7 +169,7 @@ def test_nothing_kept_is_said_and_nothing_written(served: Path, tmp_path: Path) 
 
 def test_a_recipe_has_its_traces_written_once(served: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     recipe = tmp_path / "traced.yaml"
-    recipe.write_text("name: traced\ncalibration: {samples: 4, length: 64, sources: [{traces: 5}]}\n")
+    recipe.write_text("name: traced\ntune: none\ncalibration: {samples: 4, length: 64, sources: [{traces: 5}]}\n")
     quantization.quantize_model(served, str(recipe), tmp_path / "one", Reporter())
     assert "traces: 5 of 5 answers kept" in capfd.readouterr().err
     assert "5 traces of the model itself, seed" in (tmp_path / "one" / "README.md").read_text()
@@ -183,7 +183,7 @@ def test_a_recipe_has_its_traces_written_once(served: Path, tmp_path: Path, capf
 
 def test_other_calibration_text_makes_another_checkpoint(served: Path, tmp_path: Path) -> None:
     recipe, text = tmp_path / "mine.yaml", tmp_path / "mine.txt"
-    recipe.write_text("name: mine\ncalibration: {samples: 4, length: 64, file: mine.txt}\n")
+    recipe.write_text("name: mine\ntune: none\ncalibration: {samples: 4, length: 64, file: mine.txt}\n")
     text.write_text(CALIBRATION)
     first = quantization.quantized(served, str(recipe), Reporter())
     assert quantization.quantized(served, str(recipe), Reporter()) == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_what_counts_more_is_spared() -> None:
         (Target(nbytes=4000), r"4,000 bytes is below what the lowest tiers"),
         (Target(bits=17), r"17 bits is above what the highest tiers \(kept\) make of this model: 16 bits, 17,000"),
         (Target(nbytes=10**9), "is above what the highest"),
+        (Target(bits=16), "16 bits leave every group at 16 bits, and nothing to quantize: ask for less"),
     ],
 )
 def test_a_target_out_of_reach_is_named(target: Target, says: str) -> None:
@@ -120,6 +122,7 @@ def test_sizes(text: str, nbytes: int) -> None:
         (float("nan"), None, "nan bits"),
         (None, "much", "'much' is no size: write 167GiB"),
         (None, "-3GB", "is no size"),
+        (None, "9" * 400, "is no size"),
     ],
 )
 def test_no_sizes(bits: float | None, size: str | None, says: str) -> None:
@@ -169,3 +172,39 @@ def test_damages_are_read_as_they_were_written_or_edited(tmp_path: Path) -> None
     file.write_text("{}")
     with pytest.raises(QuantizeError, match=r"damage.json: model: Field required"):
         read_damage(file)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda d: d["groups"][0]["damage"]["vq1"].update(ja=float("nan")), r"groups.0.damage.vq1.ja: .*finite"),
+        (lambda d: d["groups"][0]["damage"]["vq1"].update(ja=float("inf")), r"groups.0.damage.vq1.ja: .*finite"),
+        (lambda d: d["groups"][0]["damage"]["vq1"].pop("ja"), "q_proj.* has no damage at vq1 for texts of ja"),
+        (lambda d: d["kinds"].update(zh=4), "q_proj.* has no damage at vq1 for texts of zh"),
+        (lambda d: d["groups"][0]["bytes"].update(vq1=-5), "groups.0.bytes.vq1: .*greater than or equal to 0"),
+        (lambda d: d["groups"][0]["bytes"].update(vq1=10**400), "groups.0.bytes.vq1: "),
+        (lambda d: d.update(other_bytes=-1), "other_bytes: "),
+        (lambda d: d["groups"][0].update(linears=[]), "groups.0.linears: "),
+        (lambda d: d["groups"][0].update(linears=["a'b: {"]), "groups.0.linears.0: .*pattern"),
+        (lambda d: d["groups"].append(d["groups"][0]), "is there twice"),
+        (lambda d: d["groups"][0].update(linears=d["groups"][1]["linears"]), "is there twice"),
+        (lambda d: d["groups"][0]["bytes"].update(vq9=5), "q_proj.* has the tier 'vq9', which is unknown"),
+        (lambda d: d["recipe"].update(tune="hard"), "recipe.tune: 'hard' is unknown: use one of"),
+        (lambda d: d["recipe"].update(ignore=3), "recipe.ignore: "),
+        (lambda d: d.update(recipe={}), "recipe.name: Field required"),
+    ],
+)
+def test_damages_that_nothing_can_be_chosen_by_are_named(
+    tmp_path: Path, edit: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    file, content = tmp_path / "damage.json", damage().model_dump(mode="json")
+    edit(content)
+    file.write_text(json.dumps(content))
+    with pytest.raises(QuantizeError, match=rf"damage\.json: .*{says}"):
+        read_damage(file)
+
+
+def test_a_broken_file_of_damages_is_not_to_be_downloaded(tmp_path: Path) -> None:
+    (tmp_path / "damage.json").write_text('{"format": "quant')
+    with pytest.raises(QuantizeError, match=r"is not readable JSON .*: mend it, or remove it to have it made again"):
+        read_damage(tmp_path / "damage.json")

@@ -158,6 +158,18 @@ def test_kinds_and_the_sequences_that_are_looked_at() -> None:
     assert evenly(["a", "b"], 9) == [0, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [0.5, 16.5])
+def test_a_target_out_of_reach_is_named_before_anything_is_measured(
+    tiny_model: Path, mixed_recipe: Recipe, tmp_path: Path, bits: float
+) -> None:
+    with pytest.raises(QuantizeError, match=rf"{bits} bits is (below|above) what the (lowest|highest) tiers"):
+        measure_tiers(
+            tiny_model, mixed_recipe, tmp_path / "damage.json", sequences=1, target=Target(bits=bits), device="cpu"
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_recipe_with_open_tiers_is_not_quantized_by(tiny_model: Path, mixed_recipe: Recipe) -> None:
     checkpoint = open_checkpoint(tiny_model)
     with pytest.raises(QuantizeError, match="recipe mixed leaves the tiers open: give --bits or --bytes"):
@@ -215,6 +227,15 @@ def test_damages_are_used_again_where_they_fit(
         measure_tiers(tiny_model, other, damage_file, sequences=SEQUENCES, device="cpu")
     with pytest.raises(QuantizeError, match="is of another calibration"):
         measure_tiers(tiny_model, mixed_recipe, damage_file, sequences=4, device="cpu")
+    for old, new, what in (
+        ("0.mlp.down_proj", "0.mlp.other_proj", "recipe"),
+        ('"layer": 1', '"layer": 7', "recipe"),
+        ('"en"', '"fr"', "calibration"),
+    ):
+        edited = tmp_path / "edited.json"
+        edited.write_text(damage_file.read_text().replace(old, new))
+        with pytest.raises(QuantizeError, match=rf"edited\.json is of another {what}: remove it"):
+            measure_tiers(tiny_model, mixed_recipe, edited, sequences=SEQUENCES, device="cpu")
 
 
 @pytest.mark.slow

@@ -1,0 +1,156 @@
+"""The draft (MTP) head: carried byte for byte in its own dtype, in the index and in `ignore`, or missed by name."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_llama import save_tiny_llama
+
+from quantizers.checkpoint import INDEX_FILE, open_checkpoint
+from quantizers.drafts import require_drafts
+from quantizers.errors import QuantizeError
+from quantizers.modeling import build
+from quantizers.pipeline import quantize
+from quantizers.plan import make_plan
+from quantizers.recipe import Recipe
+
+ROUNDING = Recipe.model_validate({"name": "fp8-block", "tier": "fp8"})
+"""Needs no calibration, so it is quick."""
+Tensors = dict[str, torch.Tensor]
+
+
+def draft_layer(prefix: str) -> Tensors:
+    """A layer as DeepSeek-V3 and GLM-5 store it, with what no rounding brings back: subnormals, -0."""
+    generator = torch.Generator().manual_seed(5)
+
+    def random(*shape: int) -> torch.Tensor:
+        values = torch.randn(shape, generator=generator)
+        values.view(-1)[:4] = torch.tensor([-0.0, 1e-40, 1e-7, 3.14159265])
+        return values.to(torch.bfloat16)
+
+    linears = {
+        "eh_proj": (64, 128),
+        "shared_head.head": (257, 64),
+        "self_attn.q_proj": (64, 64),
+        "mlp.up_proj": (96, 64),
+    }
+    found = {f"{prefix}{name}.weight": random(*shape) for name, shape in linears.items()}
+    found |= {f"{prefix}{name}.weight": random(64) for name in ("enorm", "hnorm", "shared_head.norm")}
+    found[f"{prefix}embed_tokens.weight"] = random(257, 64).to(torch.float16)
+    return found | {f"{prefix}mlp.gate.e_score_correction_bias": random(8).to(torch.float32)}
+
+
+def with_draft(folder: Path, draft: Tensors, **claims: Any) -> Path:
+    """Put a draft head into a shard of its own, and what config.json says of it."""
+    files = dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors")
+    if draft:
+        save_file(draft, folder / "draft.safetensors")
+    (folder / INDEX_FILE).write_text(json.dumps({"weight_map": files | dict.fromkeys(draft, "draft.safetensors")}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | claims))
+    return folder
+
+
+def save_tiny_qwen3(folder: Path) -> Path:
+    """The tiny Llama's tokenizer with a Qwen3."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    save_tiny_llama(folder)
+    config = Qwen3Config(
+        vocab_size=257, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, tie_word_embeddings=True,
+    )  # fmt: skip
+    model: Any = Qwen3ForCausalLM(config)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def raw(file: Path, name: str) -> bytes:
+    """A tensor's bytes, by the safetensors format alone."""
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    begin, end = json.loads(data[8 : 8 + length])[name]["data_offsets"]
+    return data[8 + length + begin : 8 + length + end]
+
+
+def carried(model: Path, out: Path, draft: Tensors) -> None:
+    """Every tensor of the head has its bytes and dtype, and the index says where."""
+    where = json.loads((out / INDEX_FILE).read_text())["weight_map"]
+    before, after = open_checkpoint(model).tensors, open_checkpoint(out).tensors
+    for name in draft:
+        assert (after[name].dtype, after[name].shape) == (before[name].dtype, before[name].shape), name
+        assert raw(out / where[name], name) == raw(model / "draft.safetensors", name), name
+
+
+@pytest.mark.parametrize("recipe", [ROUNDING, pytest.param(None, marks=pytest.mark.slow)], ids=["fp8", "int4"])
+def test_a_layer_beyond_the_last_is_carried(tmp_path: Path, tiny_recipe: Recipe, recipe: Recipe | None) -> None:
+    draft = draft_layer("model.layers.2.")
+    model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
+    out = quantize(model, recipe or tiny_recipe, tmp_path / "out", device="cpu")
+    carried(model, out, draft)
+    config = json.loads((out / "config.json").read_text())
+    settings = config["quantization_config"]
+    assert config["num_nextn_predict_layers"] == 1
+    assert set(settings.get("ignore", settings.get("modules_to_not_convert"))) == {
+        "lm_head",
+        r"re:model\.layers\.2\..*",
+    }
+
+
+def test_a_head_with_a_name_of_its_own_is_carried(tmp_path: Path) -> None:
+    """As Qwen3-Next stores it; the model is tied."""
+    draft = draft_layer("mtp.layers.0.") | {"mtp.fc.weight": torch.randn(64, 128).to(torch.bfloat16)}
+    model = with_draft(save_tiny_qwen3(tmp_path / "m"), draft, mtp_num_hidden_layers=1)
+    out = quantize(model, ROUNDING, tmp_path / "out", device="cpu")
+    carried(model, out, draft)
+    ignored = json.loads((out / "config.json").read_text())["quantization_config"]["modules_to_not_convert"]
+    matrices = {name.removesuffix(".weight") for name, tensor in draft.items() if tensor.ndim == 2}
+    assert set(ignored) == matrices | {"lm_head"} and "lm_head.weight" not in open_checkpoint(out).tensors
+
+
+def plan_of(model: Path) -> None:
+    checkpoint = open_checkpoint(model)
+    make_plan(checkpoint, build(checkpoint), ROUNDING)
+
+
+@pytest.mark.parametrize("key", ["num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers"])
+def test_a_layer_that_the_config_claims_and_no_shard_has_is_named(tmp_path: Path, key: str) -> None:
+    model = with_draft(save_tiny_llama(tmp_path / "m"), {}, **{key: 1})
+    expected = (
+        rf"says {key} 1, an MTP layer in no shard of .*: model.layers.2.\* and mtp.\* are missing: .* set {key} to 0"
+    )
+    with pytest.raises(QuantizeError, match=expected) as caught:
+        quantize(model, ROUNDING, tmp_path / "out", device="cpu")
+    assert "\n" not in str(caught.value) and not (tmp_path / "out.partial").exists()
+
+
+def test_a_claim_in_text_config_counts_too(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(with_draft(save_tiny_llama(tmp_path / "m"), {}))
+    config = {"num_nextn_predict_layers": 0, "text_config": {"num_nextn_predict_layers": 1}}
+    with pytest.raises(QuantizeError, match=r"says num_nextn_predict_layers 1, an MTP layer in no shard"):
+        require_drafts(replace(checkpoint, config=config), "model.layers", 2)
+
+
+def test_the_second_of_two_layers_is_missed(tmp_path: Path) -> None:
+    model = with_draft(save_tiny_llama(tmp_path / "m"), draft_layer("model.layers.2."), num_nextn_predict_layers=2)
+    with pytest.raises(QuantizeError, match=r"model.layers.3.\* and mtp.\* are missing: .* set num_.*_layers to 1"):
+        plan_of(model)
+
+
+@pytest.mark.parametrize("claim", [0, None, -1, "1", [1]])
+def test_what_claims_no_layer_needs_none(tmp_path: Path, claim: object) -> None:
+    plan_of(with_draft(save_tiny_llama(tmp_path / "m"), {}, num_nextn_predict_layers=claim))
+
+
+@pytest.mark.parametrize("prefix", ["model.layers.2.", "mtp.layers.0."])
+def test_what_is_not_finite_in_it_is_named(tmp_path: Path, prefix: str) -> None:
+    draft = draft_layer(prefix)
+    draft[f"{prefix}mlp.up_proj.weight"][95, 63] = float("nan")
+    model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
+    with pytest.raises(QuantizeError, match=rf"tensor {prefix}mlp.up_proj.weight in .*draft.safetensors holds NaN"):
+        quantize(model, ROUNDING, tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out.partial").exists()
