@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -282,7 +283,11 @@ class Recipe(BaseModel):
 
 
 def _fits(pattern: str, module: str) -> bool:
-    return re.match(pattern[3:], module) is not None if pattern.startswith("re:") else pattern == module
+    return _compiled(pattern[3:]).match(module) is not None if pattern.startswith("re:") else pattern == module
+
+
+# A mix of experts has more lines than the cache of `re`.
+_compiled = functools.cache(re.compile)
 
 
 RECIPES: dict[str, dict[str, Any]] = {
