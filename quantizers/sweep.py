@@ -129,10 +129,11 @@ def _group(
     inverse, scale = 1 / scale[:, :, None], scale[:, :, None]
     errors = torch.empty_like(part)
     codes = torch.empty(count, rows, width // dimensions, dtype=torch.int64, device=part.device)
-    for block in range(width // dimensions):
+    of_blocks = zip(metric.unbind(1), entries.unbind(1), bias.unbind(1), strict=True)
+    for block, (turn, candidates, base) in enumerate(of_blocks):
         start, rest = block * dimensions, (block + 1) * dimensions
         target = part[:, :, start:rest]
-        code = _best_each(_product(target, metric[:, block]) * inverse, entries[:, block], bias[:, block])
+        code = _best_each(_product(target, turn) * inverse, candidates, base)
         error = torch.addcmul(target, table[code], scale, value=-1)
         codes[:, :, block] = code
         errors[:, :, start:rest] = error
@@ -171,23 +172,54 @@ def _integers(
         missed, code = torch.empty_like(targets), torch.empty_like(targets)
         for left in range(0, width, STRIP):
             right = min(left + STRIP, width)
-            for place in range(left, right):
-                torch.div(targets[:, place], divisor, out=code[:, place]).round_().clamp_(table.low, table.high)
-                torch.addcmul(targets[:, place], code[:, place], divisor, value=-1, out=missed[:, place])
-                later = targets[:, place + 1 : right]
-                subtract_outer(later, spread[:, place, place + 1 : right], missed[:, place])
+            if count == 1:
+                _strip(table, targets[0], code[0], missed[0], spread[0], divisor[0], range(left, right))
+            else:
+                _strip_each(table, targets, code, missed, spread, divisor, range(left, right))
             subtract_product(targets[:, right:], spread[:, left:right, right:].transpose(1, 2), missed[:, left:right])
         codes[:, :, some], errors[:, :, some] = code, missed
         cost[:, some] = torch.stack([each @ lost for each, lost in zip(weights, missed.square(), strict=True)])
     return codes.transpose(1, 2), errors.transpose(1, 2), cost
 
 
+def _strip(
+    table: Integers,
+    targets: torch.Tensor,
+    code: torch.Tensor,
+    missed: torch.Tensor,
+    spread: torch.Tensor,
+    divisor: torch.Tensor,
+    places: range,
+) -> None:
+    """Fill in code and missed [g, N] of some columns and correct those after them: `_strip_each` of one, which takes a
+    third more for the same."""
+    right = places.stop
+    for place in places:
+        torch.div(targets[place], divisor, out=code[place]).round_().clamp_(table.low, table.high)
+        torch.addcmul(targets[place], code[place], divisor, value=-1, out=missed[place])
+        targets[place + 1 : right].addr_(spread[place, place + 1 : right], missed[place], alpha=-1)
+
+
+def _strip_each(
+    table: Integers,
+    targets: torch.Tensor,
+    code: torch.Tensor,
+    missed: torch.Tensor,
+    spread: torch.Tensor,
+    divisor: torch.Tensor,
+    places: range,
+) -> None:
+    """`_strip` of targets [E, g, N] with spread [E, g, g] and divisors [E, N]."""
+    right = places.stop
+    for place in places:
+        torch.div(targets[:, place], divisor, out=code[:, place]).round_().clamp_(table.low, table.high)
+        torch.addcmul(targets[:, place], code[:, place], divisor, value=-1, out=missed[:, place])
+        subtract_outer(targets[:, place + 1 : right], spread[:, place, place + 1 : right], missed[:, place])
+
+
 def subtract_outer(values: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
     """values [E, N, M] -= the outer products of left [E, N] and right [E, M]."""
-    if len(values) == 1:
-        values[0].addr_(left[0], right[0], alpha=-1)
-    else:
-        values.addcmul_(left[:, :, None], right[:, None], value=-1)
+    values.addcmul_(left[:, :, None], right[:, None], value=-1)
 
 
 def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

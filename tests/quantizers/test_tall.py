@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from quantizers import tall
 from quantizers.curvature import Curvature
-from quantizers.schemes import TIERS
+from quantizers.schemes import TIERS, Parts, Scheme
 from quantizers.schemes.base import split_rows
 from quantizers.tall import quantize_tall, row_chunks
 
@@ -45,15 +47,13 @@ def test_chunks_change_nothing(tier: str, monkeypatch: pytest.MonkeyPatch) -> No
     whole = split_rows(scheme.quantize(torch.cat(weights), curvature, lambda: None), [16, 48, 32])
     monkeypatch.setattr(tall, "CHUNK_BYTES", 4 * 128 * 48)
     calls: list[int] = []
-    monkeypatch.setattr(type(scheme), "quantize", _counted(type(scheme).quantize, calls))
-    for found, expected in zip(quantize_tall(scheme, weights, curvature, lambda: None), whole, strict=True):
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert calls == [48, 48]
+    quantize = type(scheme).quantize
 
-
-def _counted(quantize, calls):  # type: ignore[no-untyped-def]
-    def counted(self, weight, curvature, tick):  # type: ignore[no-untyped-def]
+    def counted(self: Scheme, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
         calls.append(len(weight))
         return quantize(self, weight, curvature, tick)
 
-    return counted
+    monkeypatch.setattr(type(scheme), "quantize", counted)
+    for found, expected in zip(quantize_tall(scheme, weights, curvature, lambda: None), whole, strict=True):
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert calls == [48, 48]
