@@ -12,7 +12,7 @@ from quantizers.schemes.base import Parts, Scheme, require_one_shape
 
 STACK_BYTES = {"cpu": 1 << 20, "cuda": 768 << 20}
 """Of weights in float32 that go together: more do not fit a cache; on a GPU 16 experts of 6,144 x 2,048, which with all
-that is tried and with their factors take about ten times as much."""
+that is tried and with their factors take, by arithmetic, eight times as much."""
 
 
 class StackedScheme(Scheme):

@@ -38,7 +38,10 @@ def test_chunks_of_equal_experts_are_equal(monkeypatch: pytest.MonkeyPatch) -> N
     assert chunks == [[(n, 0, 32), (n + 1, 0, 32)] for n in (0, 2, 4, 6)]
 
 
-@pytest.mark.parametrize("tier", ["int4", "int4-rotated", "vq2", "trellis2-l12"])
+SLOW = [pytest.param(tier, marks=pytest.mark.slow) for tier in ("vq2", "trellis2-l12")]
+
+
+@pytest.mark.parametrize("tier", ["int4", "int4-rotated", *SLOW])
 def test_chunks_change_nothing(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scheme, generator = TIERS[tier]({"a": 128}, None, 0.01), torch.Generator().manual_seed(0)
     inputs = torch.randn(256, 128, generator=generator)
