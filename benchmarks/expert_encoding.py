@@ -141,11 +141,11 @@ def encode(tier: str, all_experts: int, experts: int, inner: int, hidden: int, d
     count, share = 3 * experts * inner * hidden, all_experts / experts
     whole = (seconds["gate_up"] - seconds["gate_up_factors"] + seconds["down"]) * share + seconds["gate_up_factors"]
     return {
-        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "seconds": {name: round(value, 6) for name, value in seconds.items()},
         "peak_gib": {name: round(value, 3) for name, value in peaks.items()},
         "weights_per_second": round(count / (seconds["gate_up"] + seconds["down"])),
         "relative_error": {name: round(value, 5) for name, value in errors.items()},
-        "whole": {"scaled": share != 1, "seconds": round(whole, 1)},
+        "whole": {"scaled": share != 1, "seconds": round(whole, 3)},
     }
 
 

@@ -26,7 +26,7 @@ def test_what_is_measured(tmp_path: Path) -> None:
             assert all(0 < error < 0.03 for error in found["relative_error"].values())
             scaled = 3 * (seconds["gate_up"] - seconds["gate_up_factors"] + seconds["down"])
             assert found["whole"]["scaled"]
-            assert found["whole"]["seconds"] == pytest.approx(scaled + seconds["gate_up_factors"], abs=0.1)
+            assert found["whole"]["seconds"] == pytest.approx(scaled + seconds["gate_up_factors"], abs=1e-3)
 
 
 def test_more_experts_than_there_are_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
