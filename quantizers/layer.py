@@ -16,11 +16,12 @@ from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
 from quantizers.schemes import Scheme
-from quantizers.schemes.base import split_rows
+from quantizers.tall import quantize_tall
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
 from quantizers.two_sided import quantize_two_sided
 
 Progress = Callable[[str, int, int], None]
+BROKEN = "raise damping, or add it to ignore"
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,11 @@ def quantize_layer(
             hessians = hessians_of(needed, _counted(runs, report), weights)
         usage |= {name: count for name, count in counts.items() if bool(count.any())}
         tick = partial(report, "columns", number, len(stages))
-        for names, hessian in zip(stage, hessians.values(), strict=True):
-            for scheme in dict.fromkeys(schemes[name] for name in names):
-                members = [name for name in names if schemes[name] == scheme]
-                outputs = (
-                    [sides[name].hessian for name in members] if sides and sided and not scheme.data_free else None
-                )
-                for together in [[name] for name in members] if scheme.data_free else [members]:
-                    _quantize_group(layer, together, hessian, outputs, tick)
+        if len(stage) > 1:
+            _quantize_experts(layer, first, list(hessians.values()), tick)
+        else:
+            weighed = {name: sides[name].hessian for name in stage[0]} if sides and sided else {}
+            _quantize_group(layer, stage[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
         if tuning and targets is not None and tuning.between and layer.whole:
             report("tuning", number, len(stages))
             tune(layer, tuning.between, states, targets, device, seed + number)
@@ -125,23 +123,41 @@ def _quantize_group(
     layer: Layer,
     names: list[str],
     hessian: torch.Tensor,
-    outputs: list[torch.Tensor] | None,
+    outputs: Mapping[str, torch.Tensor],
     tick: Callable[[], None],
 ) -> None:
-    """Linears with one Hessian and one scheme: one tall weight, where rows do not know of each other."""
-    scheme = layer.schemes[names[0]]
-    curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
-    weights = [layer.whole.pop(name) for name in names]
-    try:
-        if not scheme.tall:
-            found = [scheme.quantize(weight, curvature, tick) for weight in weights]
-        elif outputs is None:
-            found = split_rows(scheme.quantize(torch.cat(weights), curvature, tick), [len(w) for w in weights])
-        else:
-            found = quantize_two_sided(scheme, weights, curvature, outputs, tick)
-    except HessianError as error:
-        raise QuantizeError(f"{layer.call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
-    layer.parts |= dict(zip(names, found, strict=True))
+    """Linears with one Hessian: those with one scheme are one tall weight, where rows do not know of each other.
+
+    `outputs` are the Hessians [O, O] of their outputs, by name, where errors are weighed by what they do to the loss.
+    """
+    for scheme in dict.fromkeys(layer.schemes[name] for name in names):
+        members = [name for name in names if layer.schemes[name] == scheme]
+        curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
+        weights = [layer.whole.pop(name) for name in members]
+        try:
+            if not scheme.tall or scheme.data_free:
+                found = [scheme.quantize(weight, curvature, tick) for weight in weights]
+            elif not outputs:
+                found = quantize_tall(scheme, weights, curvature, tick)
+            else:
+                found = quantize_two_sided(scheme, weights, curvature, [outputs[name] for name in members], tick)
+        except HessianError as error:
+            raise QuantizeError(f"{layer.call.layer}.{members[0]}: {error}: {BROKEN}") from None
+        layer.parts |= dict(zip(members, found, strict=True))
+
+
+def _quantize_experts(layer: Layer, names: list[str], hessians: list[torch.Tensor], tick: Callable[[], None]) -> None:
+    """Linears of one shape that do not wait for each other, each with its own Hessian; one scheme at a time."""
+    for scheme in dict.fromkeys(layer.schemes[name] for name in names):
+        members = [place for place, name in enumerate(names) if layer.schemes[name] == scheme]
+        curvatures = [Curvature(scheme.turn(scheme.turn(hessians[place]).t())) for place in members]
+        weights = [layer.whole.pop(names[place]) for place in members]
+        try:
+            found = scheme.quantize_each(weights, curvatures, tick)
+        except HessianError as error:
+            broken = names[members[error.number or 0]]
+            raise QuantizeError(f"{layer.call.layer}.{broken}: {error}: {BROKEN}") from None
+        layer.parts |= dict(zip((names[place] for place in members), found, strict=True))
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

@@ -84,9 +84,11 @@ def build(checkpoint: Checkpoint) -> Architecture:
         raise
     except Exception as error:  # whatever a config can do wrong
         raise QuantizeError(f"transformers cannot build the model in {folder}: {one_line(error)}") from None
-    count = getattr(config, "num_hidden_layers", None)
+    count = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     base = model.base_model
     found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    # A model for texts and images has two stacks, of one depth perhaps.
+    found.sort(key=lambda place: any(part in place[0] for part in ("vision", "visual", "audio")))
     if base is model or not found:
         raise QuantizeError(f"{type(model).__name__} in {folder} is not one stack of decoder layers: not supported")
     prefix = f"{model.base_model_prefix}.{found[0][0]}"

@@ -15,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from quantizers.checkpoint import one_line
 from quantizers.errors import QuantizeError
+from quantizers.recipes import RECIPES
 from quantizers.schemes import TIERS
 from quantizers.tuning import METHODS
 
@@ -288,17 +289,6 @@ def _fits(pattern: str, module: str) -> bool:
 
 # A mix of experts has more lines than the cache of `re`.
 _compiled = functools.cache(re.compile)
-
-
-RECIPES: dict[str, dict[str, Any]] = {
-    "w4a16": {"name": "w4a16"},
-    "w4a16-fast": {"name": "w4a16-fast", "tune": "fast"},
-    "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
-    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "two_sided": True},
-    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2"},
-    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "two_sided": True},
-    "fp8-block": {"name": "fp8-block", "tier": "fp8"},
-}
 
 
 def first_fault(error: ValidationError) -> str:

@@ -25,9 +25,6 @@ from quantizers.plan import make_plan
 from quantizers.recipe import load_recipe
 from quantizers.sources import open_source
 
-W1_W2_W3 = {"mixtral", "phimoe", "minimax", "minimax_m2", "lfm2_moe"}
-"""Those whose checkpoints call the matrices of an expert w1, w3 and w2 (transformers' own conversion_mapping)."""
-
 
 def tried(model_type: str) -> str | None:
     """Why the default config of a model type is refused; None: it is taken."""
@@ -49,8 +46,7 @@ def tried(model_type: str) -> str | None:
             config.save_pretrained(folder)
         except Exception as error:
             return f"transformers cannot save its default config: {' '.join(str(error).split())[:120]}"
-        own = {key: shape for key, shape in stored(model, model_type).items()}
-        hollow(folder / WEIGHTS_FILE, own)
+        hollow(folder / WEIGHTS_FILE, stored(model))
         assert (folder / CONFIG_FILE).exists()
         try:
             checkpoint = open_source(folder)
@@ -60,26 +56,13 @@ def tried(model_type: str) -> str | None:
     return None
 
 
-def stored(model: torch.nn.Module, model_type: str) -> dict[str, tuple[int, ...]]:
-    """Shapes by the names that checkpoints have: experts one by one, where transformers puts them together."""
-    names = ("w1", "w3", "w2") if model_type in W1_W2_W3 else ("gate_proj", "up_proj", "down_proj")
-    tied = set(getattr(model, "all_tied_weights_keys", None) or getattr(model, "_tied_weights_keys", None) or ())
-    found: dict[str, tuple[int, ...]] = {}
-    for name, tensor in model.state_dict().items():
-        head, _, last = name.rpartition(".")
-        if name in tied and name.startswith("lm_head"):
-            continue
-        fused = head.endswith("experts") and tensor.ndim == 3 and last in ("gate_up_proj", "down_proj")
-        if not fused:
-            found[name] = tuple(tensor.shape)
-            continue
-        count, rows, columns = tensor.shape
-        for number in range(count):
-            if last == "down_proj":
-                found[f"{head}.{number}.{names[2]}.weight"] = (rows, columns)
-            else:
-                found |= dict.fromkeys((f"{head}.{number}.{part}.weight" for part in names[:2]), (rows // 2, columns))
-    return found
+def stored(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes by the names that `save_pretrained` gives them, which are those of the Hub."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    own = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
+    return {name: tuple(tensor.shape) for name, tensor in revert_weight_conversion(model, own).items()}
 
 
 def hollow(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
