@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,11 @@ _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
 
-def model_card(source: Path, recipe: Recipe, plan: Plan) -> str:
-    """Markdown with YAML front matter for the quantized form of the model in `source`."""
+def model_card(source: Path, recipe: Recipe, plan: Plan, usage: Mapping[str, list[int]]) -> str:
+    """Markdown with YAML front matter for the quantized form of the model in `source`.
+
+    `usage`: how many tokens of the calibration each expert saw, by the full name of the experts of a layer.
+    """
     words = [scheme.words() for scheme in plan.distinct().values()]
     shared = [tag for tag in words[0].tags if all(tag in each.tags for each in words)]
     original = original_name(source)
@@ -62,7 +66,7 @@ A quantized form of `{original or source.name}`, made by quantgate.
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases{_as_bf16(plan)} |
 | calibration | {amount if plan.calibrated else "none"} |
 | tuning | {tuning_words(recipe) if plan.calibrated else "none"} |
-{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
+{_experts(usage)}{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 | part | stored as | weights | bits each |
 | --- | --- | --- | --- |
@@ -135,12 +139,32 @@ def _parts(plan: Plan) -> str:
     for info in _infos(plan):
         name = info.name.removesuffix(".weight")
         scheme, count = plan.schemes.get(name), math.prod(info.shape)
-        part = (name.rpartition(".")[2], scheme.tier) if scheme else KEPT
+        part = (_part(name), scheme.tier) if scheme else KEPT
         held = sizes.setdefault(part, [0, 0])
         held[0] += count
         held[1] += scheme.nbytes(*info.shape) if scheme else info.nbytes
     rows = sorted(sizes.items(), key=lambda row: (row[0] == KEPT, row[0]))
     return "".join(f"| {n} | {t} | {w:,} | {8 * b / w:.3f} |\n" for (n, t), (w, b) in rows if w)
+
+
+def _part(name: str) -> str:
+    """`gate_proj`, or `gate_proj of experts`: what a Linear is called in the table."""
+    of = " of experts" if re.search(r"\.experts\.\d+\.", name) else " of shared experts" if "shared_exp" in name else ""
+    return name.rpartition(".")[2] + of
+
+
+def _experts(usage: Mapping[str, list[int]]) -> str:
+    """A row on how the calibration reached the experts."""
+    counts = [count for layer in usage.values() for count in layer]
+    if not counts:
+        return ""
+    unseen = [f"`{name}.{number}`" for name, layer in usage.items() for number, n in enumerate(layer) if not n]
+    said = f"{len(counts):,} in {len(usage)} layers, each calibrated on all tokens; the router gave them "
+    said += f"{statistics.median(counts):,.0f} in the middle, {max(counts):,} at most"
+    if unseen:
+        more = f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
+        said += f"; **none to {len(unseen):,}**: {', '.join(unseen[:8])}{more}"
+    return f"| experts | {said} |\n"
 
 
 def _serving(plan: Plan) -> str:

@@ -37,6 +37,10 @@ DTYPES: dict[str, tuple[torch.dtype, int]] = {
 }  # fmt: skip
 
 
+FUSED_EXPERTS = {"gate_up_proj", "down_proj"}
+"""Last names of two tensors with all experts of a layer: [E, 2I, D], gate above up, and [E, D, I]."""
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """Where one tensor lies: `start` and `end` are byte offsets in `file`."""
@@ -140,7 +144,29 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     for name, shard in weight_map.items():
         if name not in tensors or tensors[name].file.name != shard:
             raise QuantizeError(f"{INDEX_FILE} says tensor {name} is in {shard}, but it is not: download it again")
-    return Checkpoint(folder, config, tensors)
+    return Checkpoint(folder, config, split_fused(tensors))
+
+
+def split_fused(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+    """The same tensors, where those that hold all experts of a layer, [E, 2I, D] and [E, D, I], are 3 E matrices."""
+    found: dict[str, TensorInfo] = {}
+    for name, info in tensors.items():
+        head, _, last = name.rpartition(".")
+        if last not in FUSED_EXPERTS or not head.endswith("experts") or len(info.shape) != 3 or 0 in info.shape:
+            found[name] = info
+            continue
+        count, rows, columns = info.shape
+        names = ["down_proj"] if last == "down_proj" else ["gate_proj", "up_proj"]
+        if rows % len(names):
+            found[name] = info
+            continue
+        size = info.nbytes // count // len(names)
+        for number in range(count * len(names)):
+            own = f"{head}.{number // len(names)}.{names[number % len(names)]}.weight"
+            start = info.start + number * size
+            shape = (rows // len(names), columns)
+            found[own] = replace(info, name=own, shape=shape, start=start, end=start + size)
+    return found
 
 
 def _why_no_weights(folder: Path) -> str:

@@ -10,12 +10,13 @@ that the stored codes need no permutation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from quantizers.curvature import LARGEST_DAMPING, HessianError
+from quantizers.sweep import subtract_outer, subtract_product
 
 # Below this a weight is nothing in bf16 arithmetic, and a scale would start to underflow.
 SMALLEST_SCALE = 1e-10
@@ -50,29 +51,26 @@ def gptq(
     hessian: torch.Tensor,
     args: GPTQArgs,
     tick: Callable[[], None] | None = None,
+    ordered: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Quantize `weight` [O, I] so that the H-weighted error tr((W-Q) H (W-Q)^T) is small.
 
     `hessian` is 2 X X^T [I, I] over the inputs X of the layer; a factor common to all of it does not matter.
     A column that no input ever reached (H_jj = 0) is rounded to nearest: it neither gives nor takes an
     error. Returns int8 codes [O, I] and bf16 scales [O, I/group_size], in the column order of `weight`; the
-    quantized weight is codes * scales. `tick`, if given, is called after each piece of work. Equal inputs
-    give equal bytes on one machine with one number of threads.
+    quantized weight is codes * scales. `tick`, if given, is called after each piece of work. `ordered`
+    is what `ordered_factor` found, if it is known already. Equal inputs give equal bytes on one machine with
+    one number of threads.
 
     Raises:
         ValueError: shapes that do not fit, a weight that is not finite.
         HessianError: H is not finite or stays singular at the largest damping.
     """
-    rows, columns = _check(weight, hessian, args)
+    _check(weight, hessian, args)
+    order, factor = ordered or ordered_factor(hessian, args.damping)
+    scales = search_scales(weight.detach().to(torch.float32), args, torch.diagonal(hessian).to(torch.float32), tick)
+    rows, columns = weight.shape
     work = weight.detach().to(torch.float32)
-    curvature = hessian.detach().to(torch.float32)
-    importance = torch.diagonal(curvature)
-    if not bool(torch.isfinite(importance).all()) or bool((importance < 0).any()):
-        raise HessianError("the Hessian has a diagonal that is negative or not finite")
-    scales = search_scales(work, args, importance, tick)
-
-    order = torch.argsort(importance, descending=True, stable=True)
-    factor = inverse_factor(curvature, order, args.damping)
     # One row per column of the weight: the sweep then reads and writes contiguous memory.
     work = work.t()[order].contiguous()
     group_of = order // args.group_size
@@ -101,6 +99,52 @@ def gptq(
     unordered = torch.empty_like(codes)
     unordered[order] = codes
     return unordered.t().contiguous(), scales
+
+
+def gptq_each(
+    weights: torch.Tensor, hessians: Sequence[torch.Tensor], args: GPTQArgs, tick: Callable[[], None]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`gptq` of weights [E, O, I], each with the Hessian [I, I] of its own: codes [E, O, I], scales [E, O, I/g].
+
+    The columns of all of them are swept side by side: as many operations as for one.
+
+    Raises:
+        ValueError, HessianError: as `gptq`; the latter with the `number` of the Hessian.
+    """
+    factors, found = [], []
+    for number, (weight, hessian) in enumerate(zip(weights, hessians, strict=True)):
+        _check(weight, hessian, args)
+        try:
+            factors.append(ordered_factor(hessian, args.damping))
+        except HessianError as error:
+            raise HessianError(str(error), number) from None
+        found.append(search_scales(weight, args, torch.diagonal(hessian).to(torch.float32), tick))
+    order, factor = (torch.stack(parts) for parts in zip(*factors, strict=True))
+    scales = torch.stack(found)
+    count, rows, columns = weights.shape
+    work = weights.to(torch.float32).transpose(1, 2)
+    experts = torch.arange(count, device=weights.device)[:, None]
+    work, group_of = work[experts, order], order // args.group_size
+    diagonal = torch.diagonal(factor, dim1=1, dim2=2)
+    scale_rows = scales.transpose(1, 2).to(torch.float32)
+    codes = torch.empty(count, columns, rows, dtype=torch.int8, device=weights.device)
+    low, high = _range(args.bits)
+    width = args.block or _block(count * rows, weights.device)
+    for start in range(0, columns, width):
+        stop = min(start + width, columns)
+        block, triangle = work[:, start:stop], factor[:, start:stop, start:stop]
+        errors, scale = torch.empty_like(block), scale_rows[experts, group_of[:, start:stop]]
+        for i in range(stop - start):
+            code = torch.div(block[:, i], scale[:, i]).round_().clamp_(low, high)
+            codes[:, start + i] = code
+            torch.sub(block[:, i], code.mul_(scale[:, i]), out=errors[:, i])
+            errors[:, i] /= diagonal[:, start + i, None]
+            subtract_outer(block[:, i + 1 :], triangle[:, i, i + 1 :], errors[:, i])
+        subtract_product(work[:, stop:], factor[:, start:stop, stop:].transpose(1, 2), errors)
+        tick()
+    unordered = torch.empty_like(codes)
+    unordered[experts, order] = codes
+    return unordered.transpose(1, 2).contiguous(), scales
 
 
 def round_to_nearest(weight: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
@@ -155,6 +199,20 @@ def search_scales(
     return scales
 
 
+def ordered_factor(hessian: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The order [I] in which columns are swept, and the `inverse_factor` [I, I] in that order.
+
+    Raises:
+        HessianError: as `gptq`.
+    """
+    curvature = hessian.detach().to(torch.float32)
+    importance = torch.diagonal(curvature)
+    if not bool(torch.isfinite(importance).all()) or bool((importance < 0).any()):
+        raise HessianError("the Hessian has a diagonal that is negative or not finite")
+    order = torch.argsort(importance, descending=True, stable=True)
+    return order, inverse_factor(curvature, order, damping)
+
+
 def inverse_factor(hessian: torch.Tensor, order: torch.Tensor, damping: float) -> torch.Tensor:
     """Upper Cholesky factor U of the inverse of the reordered, damped Hessian: H^-1 = U^T U (Algorithm 1).
 
@@ -194,17 +252,16 @@ def inverse_factor(hessian: torch.Tensor, order: torch.Tensor, damping: float) -
         damping = min(max(damping, 1e-3) * 10, LARGEST_DAMPING)
 
 
-def _check(weight: torch.Tensor, hessian: torch.Tensor, args: GPTQArgs) -> tuple[int, int]:
+def _check(weight: torch.Tensor, hessian: torch.Tensor, args: GPTQArgs) -> None:
     if weight.ndim != 2 or 0 in weight.shape:
         raise ValueError(f"the weight must be a matrix with rows and columns, not {list(weight.shape)}")
-    rows, columns = weight.shape
+    columns = weight.shape[1]
     if tuple(hessian.shape) != (columns, columns):
         raise ValueError(f"the Hessian must be [{columns}, {columns}], not {list(hessian.shape)}")
     if columns % args.group_size:
         raise ValueError(f"group size {args.group_size} does not divide {columns} columns")
     if not bool(torch.isfinite(weight).all()):
         raise ValueError("the weight holds NaN or infinity")
-    return rows, columns
 
 
 def _block(rows: int, device: torch.device) -> int:

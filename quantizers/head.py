@@ -48,12 +48,22 @@ def logits_of(architecture: Architecture, tokens: torch.Tensor, states: torch.Te
         QuantizeError: the model cannot be run this way.
     """
     try:
-        for layer in architecture.layers:
-            layer.forward = lambda *_args, **_kwargs: states
-        logits: torch.Tensor = architecture.model(input_ids=tokens, use_cache=False).logits
+        try:
+            logits = _logits(architecture, tokens, states)
+        except ValueError:  # layers that return more than their states
+            logits = _logits(architecture, tokens, (states, None))
     except Exception as error:  # anything a model's forward may raise
         raise QuantizeError(f"the model's head cannot be run alone: {one_line(error)}") from None
+    return logits.to(torch.float32)
+
+
+def _logits(architecture: Architecture, tokens: torch.Tensor, returned: object) -> torch.Tensor:
+    """Logits where each layer returns this."""
+    try:
+        for layer in architecture.layers:
+            layer.forward = lambda *_args, **_kwargs: returned
+        logits: torch.Tensor = architecture.model(input_ids=tokens, use_cache=False).logits
     finally:
         for layer in architecture.layers:
             layer.__dict__.pop("forward", None)
-    return logits.to(torch.float32)
+    return logits

@@ -51,7 +51,14 @@ def input_groups(linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[s
 def hessian_of(
     name: str, linear: nn.Linear, runs: Iterable[RunLayer], weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """2 X X^T [I, I], float32, over all rows of what `linear` receives; each run ends when it is reached.
+    """2 X X^T [I, I], float32, over all rows of what `linear` receives; see `hessians_of`."""
+    return hessians_of({name: linear}, runs, weights)[name]
+
+
+def hessians_of(
+    linears: Mapping[str, nn.Linear], runs: Iterable[RunLayer], weights: torch.Tensor | None = None
+) -> dict[str, torch.Tensor]:
+    """2 X X^T [I, I], float32, over all rows of what each of `linears` receives; each run ends when all are reached.
 
     Args:
         weights: what each row counts, over all runs together; None: all the same.
@@ -59,30 +66,39 @@ def hessian_of(
     Raises:
         QuantizeError: its inputs are not finite.
     """
-    columns = linear.in_features
-    total = torch.zeros(columns, columns, dtype=torch.float32, device=linear.weight.device)
+    totals = {
+        name: torch.zeros(linear.in_features, linear.in_features, dtype=torch.float32, device=linear.weight.device)
+        for name, linear in linears.items()
+    }
+    seen, reached = dict.fromkeys(linears, 0), set()
 
-    seen = [0]
+    def hook(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def before(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            rows = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).to(torch.float32)
+            start = seen[name]
+            seen[name] += len(rows)
+            counted = rows if weights is None else rows * weights[start : seen[name], None].to(rows.device)
+            totals[name].addmm_(counted.t(), rows, alpha=2)
+            reached.add(name)
+            if len(reached) == len(linears):
+                raise _Reached
 
-    def before(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        rows = inputs[0].detach().reshape(-1, columns).to(torch.float32)
-        start = seen[0]
-        seen[0] += len(rows)
-        counted = rows if weights is None else rows * weights[start : seen[0], None].to(rows.device)
-        total.addmm_(counted.t(), rows, alpha=2)
-        raise _Reached
+        return before
 
-    handle = linear.register_forward_pre_hook(before)
+    handles = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
         for run in runs:
+            reached.clear()
             try:
                 run()
             except _Reached:
                 continue
     finally:
-        handle.remove()
-    if weights is not None and seen[0] != len(weights):
-        raise QuantizeError(f"{name} sees {seen[0]} rows and not {len(weights)} tokens: set two_sided to false")
-    if not bool(torch.isfinite(total).all()):
-        raise QuantizeError(f"the inputs of {name} overflow on the calibration text: the model is broken")
-    return total
+        for handle in handles:
+            handle.remove()
+    for name, total in totals.items():
+        if weights is not None and seen[name] != len(weights):
+            raise QuantizeError(f"{name} sees {seen[name]} rows and not {len(weights)} tokens: set two_sided to false")
+        if not bool(torch.isfinite(total).all()):
+            raise QuantizeError(f"the inputs of {name} overflow on the calibration text: the model is broken")
+    return totals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,15 +11,27 @@ from torch import nn
 
 from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
+from quantizers.experts import counted, every_token, places
 from quantizers.gradients import OutputSide, token_weights
-from quantizers.hessian import RunLayer, hessian_of, input_groups
+from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
 from quantizers.schemes import Scheme
-from quantizers.schemes.base import split_rows
+from quantizers.tall import quantize_tall
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
 from quantizers.two_sided import quantize_two_sided
 
 Progress = Callable[[str, int, int], None]
+BROKEN = "raise damping, or add it to ignore"
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """What became of a layer."""
+
+    tensors: dict[str, torch.Tensor]
+    """What is stored, by name inside the layer, tuned norms and biases among them."""
+    usage: dict[str, list[int]]
+    """How many tokens the router gave to each expert, by the name of the experts inside the layer."""
 
 
 def quantize_layer(
@@ -35,10 +48,10 @@ def quantize_layer(
     batch: int,
     seed: int,
     report: Progress,
-) -> dict[str, torch.Tensor]:
+) -> QuantizedLayer:
     """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
 
-    Each group is calibrated on what it receives when those before it are quantized.
+    Each group is calibrated on what it receives when those before it are quantized, each expert on all tokens.
 
     Args:
         schemes: of each of `linears`.
@@ -48,62 +61,103 @@ def quantize_layer(
         batch: sequences that run through the layer at once.
         seed: of the tuning.
 
-    Returns: the stored tensors by their name inside the layer, tuned norms and biases among them.
-
     Raises:
         QuantizeError: a Linear cannot be quantized, by name.
     """
     runs = [partial(run_layer, module, part.to(device), call) for part in torch.split(states, batch)]
-    full = {f"{call.layer}.{name}": linear for name, linear in linears.items()}
-    groups = [[n.removeprefix(f"{call.layer}.") for n in names] for names in input_groups(full, runs[0])]
     basis = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in linears.items()}
     layer = Layer(module, call, schemes, {}, basis, small_parameters(module, linears))
-    for number, names in enumerate(groups):
-        weights = token_weights([sides[name] for name in names]) if sides else None
-        hessian = hessian_of(f"{call.layer}.{names[0]}", linears[names[0]], _counted(runs, report), weights)
-        for scheme in dict.fromkeys(schemes[name] for name in names):
-            members = [name for name in names if schemes[name] == scheme]
-            outputs = [sides[name].hessian for name in members] if sides and not scheme.data_free else None
-            for together in [[name] for name in members] if scheme.data_free else [members]:
-                _quantize_group(layer, together, hessian, outputs, partial(report, "columns", number, len(groups)))
+    with every_token(module):
+        stages = stages_of(module, call.layer, linears, runs[0])
+    usage: dict[str, torch.Tensor] = {}
+    for number, stage in enumerate(stages):
+        first = [names[0] for names in stage]
+        sided = sides is not None and all(name in sides for names in stage for name in names)
+        weights = token_weights([sides[name] for name in stage[0]]) if sides and sided else None
+        needed = {f"{call.layer}.{name}": linears[name] for name in first}
+        with every_token(module), counted(module, device) as counts:
+            hessians = hessians_of(needed, _counted(runs, report), weights)
+        usage |= {name: count for name, count in counts.items() if bool(count.any())}
+        tick = partial(report, "columns", number, len(stages))
+        if len(stage) > 1:
+            _quantize_experts(layer, first, list(hessians.values()), tick)
+        else:
+            weighed = {name: sides[name].hessian for name in stage[0]} if sides and sided else {}
+            _quantize_group(layer, stage[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
         if tuning and targets is not None and tuning.between and layer.whole:
-            report("tuning", number, len(groups))
+            report("tuning", number, len(stages))
             tune(layer, tuning.between, states, targets, device, seed + number)
         _apply(layer, linears)
-    report("columns", len(groups), len(groups))
+    report("columns", len(stages), len(stages))
     tensors: dict[str, torch.Tensor] = {}
     if tuning and targets is not None:
-        report("tuning", len(groups), len(groups))
+        report("tuning", len(stages), len(stages))
         tune(layer, tuning.after, states, targets, device, seed)
         _apply(layer, linears)
         parameters = dict(module.named_parameters())
         tensors |= {name: parameters[name].detach().cpu() for name in layer.tuned}
     for name, parts in layer.parts.items():
         tensors |= {f"{name}.{key}": value for key, value in schemes[name].tensors(parts).items()}
-    return tensors
+    return QuantizedLayer(tensors, {name: count.tolist() for name, count in usage.items()})
+
+
+def stages_of(module: nn.Module, layer: str, linears: Mapping[str, nn.Linear], run: RunLayer) -> list[list[list[str]]]:
+    """Linears that share an input, and those groups that can be quantized at once, in the order in which they run.
+
+    These are what leaves the experts of one layer: no expert waits for another.
+
+    Args:
+        layer: full name of the layer `module`.
+        linears: by name inside the layer.
+        run: runs the layer on a batch, every token through every expert.
+    """
+    place = places(module)
+    stages: dict[tuple[str, ...], list[list[str]]] = {}
+    for group in input_groups({f"{layer}.{name}": linear for name, linear in linears.items()}, run):
+        names = [name.removeprefix(f"{layer}.") for name in group]
+        stages.setdefault(place.get(names[0], tuple(names)), []).append(names)
+    return list(stages.values())
 
 
 def _quantize_group(
     layer: Layer,
     names: list[str],
     hessian: torch.Tensor,
-    outputs: list[torch.Tensor] | None,
+    outputs: Mapping[str, torch.Tensor],
     tick: Callable[[], None],
 ) -> None:
-    """Linears with one Hessian and one scheme: one tall weight, where rows do not know of each other."""
-    scheme = layer.schemes[names[0]]
-    curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
-    weights = [layer.whole.pop(name) for name in names]
-    try:
-        if not scheme.tall:
-            found = [scheme.quantize(weight, curvature, tick) for weight in weights]
-        elif outputs is None:
-            found = split_rows(scheme.quantize(torch.cat(weights), curvature, tick), [len(w) for w in weights])
-        else:
-            found = quantize_two_sided(scheme, weights, curvature, outputs, tick)
-    except HessianError as error:
-        raise QuantizeError(f"{layer.call.layer}.{names[0]}: {error}: raise damping, or add it to ignore") from None
-    layer.parts |= dict(zip(names, found, strict=True))
+    """Linears with one Hessian: those with one scheme are one tall weight, where rows do not know of each other.
+
+    `outputs` are the Hessians [O, O] of their outputs, by name, where errors are weighed by what they do to the loss.
+    """
+    for scheme in dict.fromkeys(layer.schemes[name] for name in names):
+        members = [name for name in names if layer.schemes[name] == scheme]
+        curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
+        weights = [layer.whole.pop(name) for name in members]
+        try:
+            if not scheme.tall or scheme.data_free:
+                found = [scheme.quantize(weight, curvature, tick) for weight in weights]
+            elif not outputs:
+                found = quantize_tall(scheme, weights, curvature, tick)
+            else:
+                found = quantize_two_sided(scheme, weights, curvature, [outputs[name] for name in members], tick)
+        except HessianError as error:
+            raise QuantizeError(f"{layer.call.layer}.{members[0]}: {error}: {BROKEN}") from None
+        layer.parts |= dict(zip(members, found, strict=True))
+
+
+def _quantize_experts(layer: Layer, names: list[str], hessians: list[torch.Tensor], tick: Callable[[], None]) -> None:
+    """Linears of one shape that do not wait for each other, each with its own Hessian; one scheme at a time."""
+    for scheme in dict.fromkeys(layer.schemes[name] for name in names):
+        members = [place for place, name in enumerate(names) if layer.schemes[name] == scheme]
+        curvatures = [Curvature(scheme.turn(scheme.turn(hessians[place]).t())) for place in members]
+        weights = [layer.whole.pop(names[place]) for place in members]
+        try:
+            found = scheme.quantize_each(weights, curvatures, tick)
+        except HessianError as error:
+            broken = names[members[error.number or 0]]
+            raise QuantizeError(f"{layer.call.layer}.{broken}: {error}: {BROKEN}") from None
+        layer.parts |= dict(zip((names[place] for place in members), found, strict=True))
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
 from quantizers.errors import QuantizeError
+from quantizers.experts import unfold
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -19,7 +20,7 @@ EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_
 PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
 READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
 UNSET = -12345.0
-NO_EXPERTS = "mixture-of-experts models are not supported yet: choose a dense model"
+_EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
 
 
@@ -61,8 +62,8 @@ def build(checkpoint: Checkpoint) -> Architecture:
     """Build the model class that config.json names, on the meta device; no weight is read, no code fetched.
 
     Raises:
-        QuantizeError: the model is already quantized, has experts, needs its own code, is not one stack of decoder
-            layers, or config.json and the files do not fit each other.
+        QuantizeError: the model is already quantized, has experts of an unknown kind, needs its own code, is not one
+            stack of decoder layers, or config.json and the files do not fit each other.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -83,14 +84,16 @@ def build(checkpoint: Checkpoint) -> Architecture:
         raise
     except Exception as error:  # whatever a config can do wrong
         raise QuantizeError(f"transformers cannot build the model in {folder}: {one_line(error)}") from None
-    count = getattr(config, "num_hidden_layers", None)
+    count = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
     base = model.base_model
     found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    # A model for texts and images has two stacks, of one depth perhaps.
+    found.sort(key=lambda place: any(part in place[0] for part in ("vision", "visual", "audio")))
     if base is model or not found:
         raise QuantizeError(f"{type(model).__name__} in {folder} is not one stack of decoder layers: not supported")
     prefix = f"{model.base_model_prefix}.{found[0][0]}"
     architecture = Architecture(model, found[0][1], prefix)
-    _refuse_experts(checkpoint, architecture)
+    unfold(architecture.layers, prefix, checkpoint)
     within = f"{model.base_model_prefix}."
     for name, tensor in model.state_dict().items():
         # A head that is stored nowhere is tied; all else is needed.
@@ -163,15 +166,38 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     Raises:
         QuantizeError: the model does not call its layers one after the other.
     """
+    try:
+        entered, calls = _stand_ins(architecture, tokens, alone=True)
+    except ValueError:  # layers that return more than their states (GLM-5 hands on which tokens it attended to)
+        try:
+            entered, calls = _stand_ins(architecture, tokens, alone=False)
+        except Exception as error:  # anything a model's forward may raise
+            raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
+    except QuantizeError:
+        raise
+    except Exception as error:  # anything a model's forward may raise
+        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
+    if list(calls) != list(range(len(architecture.layers))):
+        raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
+    return entered[0], [_with_all_tokens(architecture, calls[index], index, tokens) for index in range(len(calls))]
+
+
+def _stand_ins(
+    architecture: Architecture, tokens: torch.Tensor, *, alone: bool
+) -> tuple[list[torch.Tensor], dict[int, LayerCall]]:
+    """What enters each layer and what it is called with, where none of them does anything to its states.
+
+    `alone`: a layer returns its states and nothing else.
+    """
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
 
-    def stand_in(index: int) -> Callable[..., torch.Tensor]:
-        def forward(*args: Any, **kwargs: Any) -> torch.Tensor:
+    def stand_in(index: int) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
             calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden))
-            return hidden
+            return hidden if alone else (hidden, None)
 
         return forward
 
@@ -180,16 +206,29 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
             layer.forward = stand_in(index)
         with torch.no_grad():
             architecture.model.base_model(input_ids=tokens, use_cache=False)
-    except QuantizeError:
-        raise
-    except Exception as error:  # anything a model's forward may raise
-        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
     finally:
         for layer in architecture.layers:
             layer.__dict__.pop("forward", None)
-    if list(calls) != list(range(len(architecture.layers))):
-        raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
-    return entered[0], [calls[index] for index in range(len(calls))]
+    return entered, calls
+
+
+def _with_all_tokens(architecture: Architecture, call: LayerCall, index: int, tokens: torch.Tensor) -> LayerCall:
+    """The call of a layer that attends to the tokens which an earlier one has picked (GLM-5): here to all of them.
+
+    Raises:
+        QuantizeError: the texts are longer than what is picked, so that it would not be all of them.
+    """
+    picks = [module for module in architecture.layers[index].modules() if getattr(module, "skip_topk", False)]
+    if not picks or call.kwargs.get("prev_topk_indices", 0) is not None:
+        return call
+    length, most = tokens.shape[1], int(getattr(architecture.model.config, "index_topk", 0))
+    if length > most:
+        raise QuantizeError(
+            f"{call.layer} attends to {most} tokens that an earlier layer has picked: give the calibration a length of "
+            f"{most} at most"
+        )
+    every = torch.arange(length, device=tokens.device).expand(len(tokens), length, length)
+    return replace(call, kwargs={**call.kwargs, "prev_topk_indices": every})
 
 
 def same(a: Any, b: Any) -> bool:
@@ -269,10 +308,15 @@ def _unset(buffer: torch.Tensor | None) -> bool:
 
 
 def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
-    """Refuse more layers than the files hold, and experts, by a config.json or its text_config alone."""
+    """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
+    numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
     for key in EXPERT_KEYS:
-        if isinstance(count := config.get(key), int) and count > 1:
-            raise QuantizeError(f"config.json says {key} {count}: {NO_EXPERTS}")
+        if isinstance(count := config.get(key), int) and count > 1 and count > len(numbers):
+            missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
+            raise QuantizeError(
+                f"config.json says {key} {count}, but {checkpoint.folder} holds tensors of {len(numbers)} experts: "
+                f"experts.{missing}.* is missing"
+            )
     heads = {int(m[0]): name[: m.start()] for name in checkpoint.tensors for m in _NUMBER.finditer(name)}
     for key in DEPTH_KEYS:
         if isinstance(depth := config.get(key), int) and depth > len(heads):
@@ -282,17 +326,6 @@ def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
                 f"config.json says {key} {depth}, but {checkpoint.folder} holds tensors of {len(heads)} layers: "
                 f"{head}{missing}.* is missing"
             )
-
-
-def _refuse_experts(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    """Experts are what is called so, by a module, its class or a tensor; a 3-D parameter may as well be a Conv1d's."""
-    for name, module in architecture.layers.named_modules():
-        if name.rpartition(".")[2] == "experts" or type(module).__name__.endswith("Experts"):
-            raise QuantizeError(f"{architecture.prefix}.{name} are experts: {NO_EXPERTS}")
-    for name in checkpoint.tensors:
-        inside = name.startswith(f"{architecture.prefix}.") and _layer_of(architecture, name) is not None
-        if inside and ".experts." in name:
-            raise QuantizeError(f"{name} belongs to experts: {NO_EXPERTS}")
 
 
 def _layer_of(architecture: Architecture, name: str) -> int | None:

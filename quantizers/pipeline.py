@@ -30,6 +30,7 @@ from quantizers.checkpoint import (
 )
 from quantizers.curvature import NONE
 from quantizers.errors import QuantizeError
+from quantizers.experts import places
 from quantizers.folding import FINAL_NORM, Folding, fold, folding_of
 from quantizers.gradients import BackwardPass, backward_pass, output_sides
 from quantizers.layer import Progress, quantize_layer
@@ -57,6 +58,8 @@ from quantizers.work_folder import States, WorkFolder, open_work
 from quantizers.writing import Entry, copy_entry, named, tensor_entry, write_index, write_shard, write_text
 
 BATCH_TOKENS = 4096
+USAGE_FILE = "quantgate_experts.json"
+"""Beside a mixture of experts: how many tokens of the calibration the router gave to each expert, by layer."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,7 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
         layer, call = layers[index], calls[index]
         _fill_layer(job, index)
         gradient = BackwardPass(work.folder).load(index) if job.recipe.two_sided else None
-        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, index, states, call, gradient))
+        write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, work, index, states, call, gradient))
         empty(layer)
         work.finish_layer(None if index + 1 == total else states)
         job.report("layer", index + 1, total)
@@ -244,7 +247,7 @@ def _walks_beside(recipe: Recipe) -> bool:
 
 
 def _quantize_layer(
-    job: Conversion, index: int, states: States, call: LayerCall, gradient: torch.Tensor | None
+    job: Conversion, work: WorkFolder, index: int, states: States, call: LayerCall, gradient: torch.Tensor | None
 ) -> list[Entry]:
     """Quantize a filled layer in place, move the states on, and return what is written of it.
 
@@ -256,15 +259,19 @@ def _quantize_layer(
     sides = None
     if states.original is not None:
         if gradient is not None and linears:
-            sides = output_sides(layer, linears, call, states.original, gradient, device=job.device, batch=job.batch)
+            # Tokens reach experts by their router, and 768 Hessians of outputs are no small thing: inputs alone.
+            own = {name: linear for name, linear in linears.items() if name not in places(layer)}
+            sides = output_sides(layer, own, call, states.original, gradient, device=job.device, batch=job.batch)
         _advance(job, layer, states.original, call)  # what leaves the layer is what it is tuned towards
     stored: dict[str, torch.Tensor] = {}
     if linears:
         schemes = {name: job.plan.schemes[f"{prefix}{name}"] for name in linears}
-        stored = quantize_layer(
+        found = quantize_layer(
             layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
             device=job.device, batch=job.batch, seed=index, report=job.report,
         )  # fmt: skip
+        stored = found.tensors
+        work.keep_usage(index, {f"{prefix}{name}": counts for name, counts in found.usage.items()})
     infos = {info.name: info for info in job.plan.layer_tensors[index]}
     for name, tensor in stored.items():
         if name.removesuffix(".weight") in linears:
@@ -321,7 +328,9 @@ def _finish(job: Conversion, work: WorkFolder) -> None:
     settings = quantization_config(plan.schemes, plan.ignore)
     config = {**checkpoint.config, **untied, "quantization_config": settings}
     write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-    write_text(work.model / "README.md", model_card(checkpoint.folder, job.recipe, plan))
+    if usage := work.usage():
+        write_text(work.model / USAGE_FILE, json.dumps(usage) + "\n")
+    write_text(work.model / "README.md", model_card(checkpoint.folder, job.recipe, plan, usage))
     report("copy", len(plan.other_tensors), len(plan.other_tensors))
 
 

@@ -149,9 +149,11 @@ def _ignored(
     strangers = []
     for info in checkpoint.tensors.values():
         module = info.name.rpartition(".")[0]
+        match = layer.match(info.name)
+        if match and isinstance(modules.get(module), nn.Module) and _is_router(modules[module], info):
+            strangers.append(module)
         if len(info.shape) < 2 or not module or module in modules:
             continue
-        match = layer.match(info.name)
         # A decoder layer beyond the last is a draft (MTP) layer: servers know its parts under other names
         # too. Within the last, an entry for a whole layer would cover what is quantized there.
         draft = match is not None and int(match.group(1)) >= len(architecture.layers)
@@ -165,6 +167,11 @@ def _ignored(
                 "too: rename or remove the tensor"
             )
     return entries
+
+
+def _is_router(module: nn.Module, info: TensorInfo) -> bool:
+    """A matrix in a layer that transformers multiplies by without a Linear: servers have a Linear there."""
+    return len(info.shape) == 2 and info.name.endswith(".weight") and not isinstance(module, (nn.Linear, nn.Embedding))
 
 
 def _covers(entry: str, targets: set[str], classes: set[str]) -> bool:

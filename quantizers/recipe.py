@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from ruamel.yaml.error import YAMLError
 
 from quantizers.checkpoint import one_line
 from quantizers.errors import QuantizeError
+from quantizers.recipes import RECIPES
 from quantizers.schemes import TIERS
 from quantizers.tuning import METHODS
 
@@ -23,7 +25,9 @@ DEFAULT_IGNORE = (
     "lm_head",
     r"re:.*\.(gate|router|shared_expert_gate)(\..*)?$",
     r"re:(.*\.)?(mtp|nextn)(\..*)?$",
+    r"re:.*\.indexer(\..*)?$",
 )
+"""Heads, routers, drafts, and what picks the tokens of sparse attention: small, and what they decide is not undone."""
 
 
 SHIPPED = {
@@ -280,18 +284,11 @@ class Recipe(BaseModel):
 
 
 def _fits(pattern: str, module: str) -> bool:
-    return re.match(pattern[3:], module) is not None if pattern.startswith("re:") else pattern == module
+    return _compiled(pattern[3:]).match(module) is not None if pattern.startswith("re:") else pattern == module
 
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "w4a16": {"name": "w4a16"},
-    "w4a16-fast": {"name": "w4a16-fast", "tune": "fast"},
-    "w4a16-folded": {"name": "w4a16-folded", "rotate": "folded"},
-    "mixed": {"name": "mixed", "mix": ["vq1", "vq1.5", "vq2", "vq3"], "two_sided": True},
-    "trellis-2bit": {"name": "trellis-2bit", "tier": "trellis2"},
-    "vq-2bit": {"name": "vq-2bit", "tier": "vq2", "two_sided": True},
-    "fp8-block": {"name": "fp8-block", "tier": "fp8"},
-}
+# A mix of experts has more lines than the cache of `re`.
+_compiled = functools.cache(re.compile)
 
 
 def first_fault(error: ValidationError) -> str:

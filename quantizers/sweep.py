@@ -19,8 +19,8 @@ from quantizers.curvature import Factors
 
 SMALLEST_SCALE = 1e-6
 """Of a group in fp16, whose smallest normal number is 6e-5 and whose smallest of all is 6e-8."""
-TABLE_ELEMENTS = 1 << 20
-"""Scores of entries that are held at a time: about what a cache holds."""
+SCORES = {"cpu": 1 << 20, "cuda": 1 << 28}
+"""Of entries that are held at a time: about what a cache holds, and 1 GiB."""
 STRIP, ROWS = 16, 2048
 """Columns of integers after which the rest of their group is corrected at once, and rows that are swept together: what
 stays in a cache."""
@@ -57,59 +57,89 @@ def sweep(
 
     Returns: codes int32 [O, I/d] and the scales chosen, float32 of `scale_dtype` values [O, I/g].
     """
-    rows, columns = weight.shape
-    dimensions, groups = 1 if isinstance(table, Integers) else table.shape[1], scales.shape[1]
-    width = columns // groups
-    work, tries = weight.to(torch.float32).clone(), len(multipliers)
-    codes = torch.empty(rows, columns // dimensions, dtype=torch.int32, device=weight.device)
+    stack = Factors(factors.metric[None], factors.spread[None])
+    codes, chosen = sweep_each(weight[None], stack, table, scales[None], multipliers, tick, scale_dtype)
+    return codes[0], chosen[0]
+
+
+def sweep_each(
+    weights: torch.Tensor,
+    factors: Factors,
+    table: torch.Tensor | Integers,
+    scales: torch.Tensor,
+    multipliers: tuple[float, ...],
+    tick: Callable[[], None],
+    scale_dtype: torch.dtype = torch.float16,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`sweep` of weights [E, O, I] with scales [E, O, I/g], each by its own factors of a stack; the rest as there.
+
+    Returns: codes int32 [E, O, I/d] and scales [E, O, I/g].
+    """
+    count, rows, columns = weights.shape
+    dimensions, groups = 1 if isinstance(table, Integers) else table.shape[1], scales.shape[2]
+    width, blocks = columns // groups, columns // groups // dimensions
+    work, tries = weights.to(torch.float32).clone(), len(multipliers)
+    codes = torch.empty(count, rows, columns // dimensions, dtype=torch.int32, device=weights.device)
     chosen = torch.empty_like(scales)
     entries = [] if isinstance(table, Integers) else [table]
     integers = table if isinstance(table, Integers) else None
     run: Group = _group if integers is None else partial(_integers, integers)
-    if weight.is_cuda:
-        shapes = [(rows * tries, width), (width // dimensions, dimensions, dimensions), (width, width), (rows * tries,)]
-        run = _captured(integers, tuple(map(torch.Size, [*shapes, *(each.shape for each in entries)])), weight.device)
-    factor = torch.tensor(multipliers, device=weight.device).repeat_interleave(rows)
-    with _one_thread(integers is not None and not weight.is_cuda):
+    if weights.is_cuda:
+        lines = (count, rows * tries)
+        shapes = [(*lines, width), (count, blocks, dimensions, dimensions), (count, width, width), lines]
+        run = _captured(integers, tuple(map(torch.Size, [*shapes, *(each.shape for each in entries)])), weights.device)
+    factor = torch.tensor(multipliers, device=weights.device).repeat_interleave(rows)
+    experts = torch.arange(count, device=weights.device)[:, None]
+    with _one_thread(integers is not None and not weights.is_cuda):
         for group in range(groups):
             start, stop = group * width, (group + 1) * width
-            scale = (
-                (scales[:, group].repeat(tries) * factor).clamp_min(SMALLEST_SCALE).to(scale_dtype).to(torch.float32)
-            )
-            part = work[:, start:stop].repeat(tries, 1)
-            metric = factors.metric[start // dimensions : stop // dimensions]
-            found, errors, cost = run(part, metric, factors.spread[start:stop, start:stop], scale, *entries)
-            best = cost.view(tries, rows).argmin(0) * rows + torch.arange(rows, device=weight.device)
-            codes[:, start // dimensions : stop // dimensions] = found[best]
-            chosen[:, group] = scale[best]
-            work[:, stop:].addmm_(errors[best], factors.spread[start:stop, stop:], alpha=-1)
+            first = scales[:, :, group].repeat(1, tries) * factor
+            scale = first.clamp_min(SMALLEST_SCALE).to(scale_dtype).to(torch.float32)
+            part = work[:, :, start:stop].repeat(1, tries, 1)
+            metric = factors.metric[:, group * blocks : (group + 1) * blocks]
+            found, errors, cost = run(part, metric, factors.spread[:, start:stop, start:stop], scale, *entries)
+            best = cost.view(count, tries, rows).argmin(1) * rows + torch.arange(rows, device=weights.device)
+            codes[:, :, group * blocks : (group + 1) * blocks] = found[experts, best]
+            chosen[:, :, group] = scale[experts, best]
+            subtract_product(work[:, :, stop:], errors[experts, best], factors.spread[:, start:stop, stop:])
             tick()
     return codes, chosen
+
+
+def subtract_product(values: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """values [E, N, M] -= left [E, N, k] @ right [E, k, M]; one is no stack, whose products may be rounded otherwise
+    and take longer."""
+    if len(values) == 1:
+        values[0].addmm_(left[0], right[0], alpha=-1)
+    else:
+        values.baddbmm_(left, right, alpha=-1)
 
 
 def _group(
     part: torch.Tensor, metric: torch.Tensor, spread: torch.Tensor, scale: torch.Tensor, table: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Codes [N, g/d], errors [N, g] and costs [N] of one group `part` [N, g], which is used up.
+    """Codes [E, N, g/d], errors [E, N, g] and costs [E, N] of one group `part` [E, N, g], which is used up.
 
-    `metric` [g/d, d, d] and `spread` [g, g] are its share of the factors, `scale` [N] what its rows are divided by.
+    `metric` [E, g/d, d, d] and `spread` [E, g, g] are its share of the factors, `scale` [E, N] what its rows are
+    divided by.
     """
-    dimensions, width = table.shape[1], part.shape[1]
-    entries = table @ metric
-    bias, entries = -0.5 * entries.square().sum(2), entries.transpose(1, 2).contiguous()
-    inverse, scale = 1 / scale[:, None], scale[:, None]
+    (count, rows, width), dimensions = part.shape, table.shape[1]
+    entries = (table @ metric.flatten(0, 1)).view(count, width // dimensions, len(table), dimensions)
+    bias, entries = -0.5 * entries.square().sum(3), entries.transpose(2, 3).contiguous()
+    inverse, scale = 1 / scale[:, :, None], scale[:, :, None]
     errors = torch.empty_like(part)
-    codes = torch.empty(len(part), width // dimensions, dtype=torch.int64, device=part.device)
-    for block in range(width // dimensions):
+    codes = torch.empty(count, rows, width // dimensions, dtype=torch.int64, device=part.device)
+    of_blocks = zip(metric.unbind(1), entries.unbind(1), bias.unbind(1), strict=True)
+    for block, (turn, candidates, base) in enumerate(of_blocks):
         start, rest = block * dimensions, (block + 1) * dimensions
-        target = part[:, start:rest]
-        code = _best(target @ metric[block] * inverse, entries[block], bias[block])
+        target = part[:, :, start:rest]
+        code = _best_each(_product(target, turn) * inverse, candidates, base)
         error = torch.addcmul(target, table[code], scale, value=-1)
-        codes[:, block] = code
-        errors[:, start:rest] = error
-        part[:, rest:].addmm_(error, spread[start:rest, rest:], alpha=-1)
-    turned = torch.einsum("nbd,bde->nbe", errors.view(len(part), -1, dimensions), metric)
-    return codes.to(torch.int32), errors, turned.square().sum((1, 2))
+        codes[:, :, block] = code
+        errors[:, :, start:rest] = error
+        subtract_product(part[:, :, rest:], error, spread[:, start:rest, rest:])
+    turned = torch.einsum("xnbd,xbde->xnbe", errors.view(count, rows, -1, dimensions), metric)
+    return codes.to(torch.int32), errors, turned.square().sum((2, 3))
 
 
 @contextmanager
@@ -130,26 +160,71 @@ def _integers(
     table: Integers, part: torch.Tensor, metric: torch.Tensor, spread: torch.Tensor, scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`_group` for integers, column by column; columns lie in rows here, so that each is one run of memory."""
-    count, width = part.shape
-    weights = metric.flatten().square()
-    codes = torch.empty(width, count, dtype=torch.int32, device=part.device)
-    errors = torch.empty(width, count, device=part.device)
-    cost = torch.empty(count, device=part.device)
-    step = count if part.is_cuda else ROWS
-    for first in range(0, count, step):
-        rows = slice(first, first + step)
-        targets, divisor = part[rows].t().contiguous(), scale[rows]
+    count, rows, width = part.shape
+    weights = metric.flatten(1).square()
+    codes = torch.empty(count, width, rows, dtype=torch.int32, device=part.device)
+    errors = torch.empty(count, width, rows, device=part.device)
+    cost = torch.empty(count, rows, device=part.device)
+    step = rows if part.is_cuda else max(1, ROWS // count)
+    for first in range(0, rows, step):
+        some = slice(first, first + step)
+        targets, divisor = part[:, some].transpose(1, 2).contiguous(), scale[:, some]
         missed, code = torch.empty_like(targets), torch.empty_like(targets)
         for left in range(0, width, STRIP):
             right = min(left + STRIP, width)
-            for place in range(left, right):
-                torch.div(targets[place], divisor, out=code[place]).round_().clamp_(table.low, table.high)
-                torch.addcmul(targets[place], code[place], divisor, value=-1, out=missed[place])
-                targets[place + 1 : right].addr_(spread[place, place + 1 : right], missed[place], alpha=-1)
-            targets[right:].addmm_(spread[left:right, right:].t(), missed[left:right], alpha=-1)
-        codes[:, rows], errors[:, rows] = code, missed
-        cost[rows] = weights @ missed.square()
-    return codes.t(), errors.t(), cost
+            if count == 1:
+                _strip(table, targets[0], code[0], missed[0], spread[0], divisor[0], range(left, right))
+            else:
+                _strip_each(table, targets, code, missed, spread, divisor, range(left, right))
+            subtract_product(targets[:, right:], spread[:, left:right, right:].transpose(1, 2), missed[:, left:right])
+        codes[:, :, some], errors[:, :, some] = code, missed
+        cost[:, some] = torch.stack([each @ lost for each, lost in zip(weights, missed.square(), strict=True)])
+    return codes.transpose(1, 2), errors.transpose(1, 2), cost
+
+
+def _strip(
+    table: Integers,
+    targets: torch.Tensor,
+    code: torch.Tensor,
+    missed: torch.Tensor,
+    spread: torch.Tensor,
+    divisor: torch.Tensor,
+    places: range,
+) -> None:
+    """Fill in code and missed [g, N] of some columns and correct those after them: `_strip_each` of one, which takes a
+    third more for the same."""
+    right = places.stop
+    for place in places:
+        torch.div(targets[place], divisor, out=code[place]).round_().clamp_(table.low, table.high)
+        torch.addcmul(targets[place], code[place], divisor, value=-1, out=missed[place])
+        targets[place + 1 : right].addr_(spread[place, place + 1 : right], missed[place], alpha=-1)
+
+
+def _strip_each(
+    table: Integers,
+    targets: torch.Tensor,
+    code: torch.Tensor,
+    missed: torch.Tensor,
+    spread: torch.Tensor,
+    divisor: torch.Tensor,
+    places: range,
+) -> None:
+    """`_strip` of targets [E, g, N] with spread [E, g, g] and divisors [E, N]."""
+    right = places.stop
+    for place in places:
+        torch.div(targets[:, place], divisor, out=code[:, place]).round_().clamp_(table.low, table.high)
+        torch.addcmul(targets[:, place], code[:, place], divisor, value=-1, out=missed[:, place])
+        subtract_outer(targets[:, place + 1 : right], spread[:, place, place + 1 : right], missed[:, place])
+
+
+def subtract_outer(values: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """values [E, N, M] -= the outer products of left [E, N] and right [E, M]."""
+    values.addcmul_(left[:, :, None], right[:, None], value=-1)
+
+
+def _product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """left [E, N, k] @ right [E, k, M]."""
+    return (left[0] @ right[0])[None] if len(left) == 1 else torch.bmm(left, right)
 
 
 def nearest(points: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -159,8 +234,17 @@ def nearest(points: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 def _best(points: torch.Tensor, entries: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     """The column [N] of `entries` [d, K] with the highest score for each of `points` [N, d]."""
-    step = len(points) if points.is_cuda else max(1, TABLE_ELEMENTS // len(bias))
+    step = max(1, SCORES[points.device.type] // len(bias))
     return torch.cat([torch.addmm(bias, part, entries).argmax(1) for part in torch.split(points, step)])
+
+
+def _best_each(points: torch.Tensor, entries: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """`_best` [E, N] of points [E, N, d] among entries [E, d, K] with bias [E, K]."""
+    if len(points) == 1:
+        return _best(points[0], entries[0], bias[0])[None]
+    step = max(1, SCORES[points.device.type] // bias.numel())
+    parts = torch.split(points, step, dim=1)
+    return torch.cat([torch.baddbmm(bias[:, None], part, entries).argmax(2) for part in parts], 1)
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,6 +4,7 @@ OUT.partial/lock                      held while a process works here
 OUT.partial/state.json                which model, recipe and calibration; how many layers are done
 OUT.partial/hidden-00007.safetensors  what enters layer 7
 OUT.partial/gradient-00007.safetensors  what errors at the outputs of layer 7 do to the loss, where it is asked for
+OUT.partial/experts-00007.json        how many tokens each expert of layer 7 saw
 OUT.partial/model/                    becomes OUT in one rename, when it is complete
 """
 
@@ -68,6 +69,18 @@ class WorkFolder:
         self._save()
         self._hidden(self.layers_done - 1).unlink(missing_ok=True)
         BackwardPass(self.folder).gradient(self.layers_done - 1).unlink(missing_ok=True)
+
+    def keep_usage(self, layer: int, usage: Mapping[str, list[int]]) -> None:
+        """Keep how many tokens each expert of a layer saw, by the full name of the experts."""
+        if usage:
+            write_text(self.folder / f"experts-{layer:05d}.json", json.dumps(usage))
+
+    def usage(self) -> dict[str, list[int]]:
+        """What was kept of all layers."""
+        found: dict[str, list[int]] = {}
+        for file in sorted(self.folder.glob("experts-*.json")):
+            found |= read_json_object(file)
+        return found
 
     def publish(self, out: Path) -> None:
         """Make the model appear as `out` in one step, and remove the work folder."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from quantizers.errors import QuantizeError
 from quantizers.mixed.damage import Damage, GroupDamage, average
+from quantizers.mixed.groups import family_of
 from quantizers.mixed.knapsack import choose
 from quantizers.recipe import DEFAULT_IGNORE, KEPT
 
@@ -122,10 +123,13 @@ def recipe_text(damage: Damage, mix: Mapping[str, str], weights: Mapping[str, fl
         *notes,
         "Edit at will: the first line of `tiers` that fits a Linear decides; `ignore` is kept as it was.",
     ]
+    together: dict[tuple[str, str], list[GroupDamage]] = {}
+    for group in damage.groups:
+        if mix[group.name] != KEPT:
+            together.setdefault((family_of(group.name), mix[group.name]), []).append(group)
     rows = [
-        f"  '{_pattern(group)}': {mix[group.name]}  # {group.cost(counted)[mix[group.name]]:.3g} nats alone"
-        for group in damage.groups
-        if mix[group.name] != KEPT
+        f"  '{_pattern(groups)}': {tier}  # {sum(group.cost(counted)[tier] for group in groups):.3g} nats alone"
+        for (_, tier), groups in together.items()
     ]
     return "\n".join([*(f"# {line}" for line in comments), stream.getvalue() + "tiers:", *rows]) + "\n"
 
@@ -140,12 +144,18 @@ def summary(damage: Damage, mix: Mapping[str, str]) -> str:
     return f"{damage.bits(mix):.4f} bits a weight, {damage.nbytes(mix):,} bytes of tensors: {shares}"
 
 
-def _pattern(group: GroupDamage) -> str:
-    if len(group.linears) == 1:
-        return group.linears[0]
-    parents = [linear.rpartition(".")[0] for linear in group.linears]
-    lasts = "|".join(re.escape(linear.rpartition(".")[2]) for linear in group.linears)
-    return rf"re:{re.escape(parents[0])}\.({lasts})$"
+def _pattern(groups: Sequence[GroupDamage]) -> str:
+    """What fits the Linears of one group, or those of several experts."""
+    linears = groups[0].linears
+    if len(groups) == len(linears) == 1:
+        return linears[0]
+    parent = linears[0].rpartition(".")[0]
+    lasts = "|".join(re.escape(linear.rpartition(".")[2]) for linear in linears)
+    if len(groups) == 1:
+        return rf"re:{re.escape(parent)}\.({lasts})$"
+    experts = parent.rpartition(".")[0]
+    numbers = "|".join(group.linears[0].rpartition(".")[0].rpartition(".")[2] for group in groups)
+    return rf"re:{re.escape(experts)}\.({numbers})\.({lasts})$"
 
 
 def _least(group: GroupDamage) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantizers.checkpoint import Checkpoint
@@ -10,6 +12,8 @@ from quantizers.modeling import Architecture
 from quantizers.plan import FUSED, make_plan
 from quantizers.recipe import KEPT, Recipe
 from quantizers.schemes import Scheme
+
+_EXPERT = re.compile(r"\.experts\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,11 @@ class Group:
     """By tier, of each Linear by its full name; those that are kept have none."""
     nbytes: dict[str, int]
     """Bytes of tensor data by tier."""
+
+    @property
+    def family(self) -> str:
+        """What is measured at once: all experts of a layer, whose parts of it are told apart by their outputs."""
+        return family_of(self.name)
 
 
 def groups_of(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe) -> tuple[list[Group], int]:
@@ -68,4 +77,17 @@ def fused(names: list[str]) -> dict[str, list[str]]:
         parent, _, last = name.rpartition(".")
         parts = next((parts for parts in FUSED if last in parts), (last,))
         found.setdefault(f"{parent}.{'+'.join(p for p in parts if f'{parent}.{p}' in names)}", []).append(name)
+    return found
+
+
+def family_of(name: str) -> str:
+    """`model.layers.3.mlp.experts.*.down_proj` of one expert's group, any other group's own name."""
+    return _EXPERT.sub(".experts.*.", name)
+
+
+def families(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """Groups by their family."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.family, []).append(group)
     return found

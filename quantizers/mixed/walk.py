@@ -9,7 +9,7 @@ untuned and one-sided.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -19,10 +19,12 @@ from torch import nn
 from quantizers.checkpoint import Checkpoint
 from quantizers.curvature import Curvature, HessianError
 from quantizers.errors import QuantizeError
+from quantizers.experts import RouterCall, every_token, routed
 from quantizers.head import filled_head, logits_of
-from quantizers.hessian import hessian_of, input_groups
+from quantizers.hessian import hessians_of
+from quantizers.layer import stages_of
 from quantizers.mixed.bench import Bench
-from quantizers.mixed.groups import Group
+from quantizers.mixed.groups import Group, families, family_of
 from quantizers.modeling import LayerCall, empty, fill, run_layer
 from quantizers.recipe import KEPT
 
@@ -61,7 +63,9 @@ class Wave:
     start: int
     stop: int
     held: dict[Variant, torch.Tensor] = field(default_factory=dict)
-    """What each variant adds to the base [n, L, D], bf16."""
+    """What each variant adds to the base [n, L, D], bf16; experts by their family."""
+    shares: dict[Variant, list[float]] = field(default_factory=dict)
+    """Of each expert in what its family adds, by sequence."""
 
     def walk(self, stream: Stream) -> tuple[Found, Stream | None]:
         """The KL of the base and of the variants, and what enters layer `stop`; `stream` enters `start` and is used up.
@@ -91,7 +95,7 @@ class Wave:
         groups = [group for group in self.bench.groups if here and group.layer == index]
         prefix = f"{job.architecture.prefix}.{index}"
         names = {full: full.removeprefix(f"{prefix}.") for group in groups for full in group.linears}
-        original = {full: layer.get_submodule(name).weight.data for full, name in names.items()}
+        original: dict[str, torch.Tensor] = {full: layer.get_parameter(f"{n}.weight").data for full, n in names.items()}
         weights = self._quantized(groups, layer, stream, call)
         if here:
             stream.original.copy_(self._run(layer, stream.original, call))
@@ -99,20 +103,33 @@ class Wave:
         entering, base = looked_at + stream.added, leaving
         if self.base is not None:
             fill(job.architecture.model, layer, prefix, self.base, device=job.device, dtype=job.dtype)
-            base = self._run(layer, entering, call)
+        with routed(layer) as calls:
+            if self.base is not None or (here and any(group.family != group.name for group in groups)):
+                base = self._run(layer, entering, call)
         for variant, difference in self.held.items():
             there = self._run(layer, entering + difference.to(entering), call)
             self.held[variant] = (there - base).to(torch.bfloat16)
-        for group in groups:
-            linears = {full: layer.get_submodule(names[full]) for full in group.linears}
-            before = {full: linear.weight.data for full, linear in linears.items()}
-            for tier in self.variants.get(group.name, ()):
-                for full, linear in linears.items():
-                    weight = original[full] if tier == KEPT else weights[group.name, tier][full]
-                    linear.weight.data = weight.to(job.device, job.dtype)
-                self.held[group.name, tier] = (self._run(layer, entering, call) - base).to(torch.bfloat16)
-            for full, linear in linears.items():
-                linear.weight.data = before[full]
+
+        def give(group: Group, tier: str) -> dict[nn.Linear, torch.Tensor]:
+            """Give a group's Linears another tier; returns the weights that they had."""
+            before: dict[nn.Linear, torch.Tensor] = {}
+            for full in group.linears:
+                linear = layer.get_submodule(names[full])
+                assert isinstance(linear, nn.Linear)
+                before[linear] = linear.weight.data
+                new: torch.Tensor = original[full] if tier == KEPT else weights[group.name, tier][full]
+                linear.weight.data = new.to(job.device, job.dtype)
+            return before
+
+        for family, members in families(groups).items():
+            for tier in dict.fromkeys(t for group in members for t in self.variants.get(group.name, ())):
+                moved = [group for group in members if tier in self.variants[group.name]]
+                if family != members[0].name:
+                    self.shares |= self._shares(layer, prefix, moved, tier, give, calls)
+                before = [give(group, tier) for group in moved]
+                self.held[family, tier] = (self._run(layer, entering, call) - base).to(torch.bfloat16)
+                for linear, weight in (pair for each in before for pair in each.items()):
+                    linear.weight.data = weight
         stream.added = base - leaving
         return leaving
 
@@ -133,24 +150,63 @@ class Wave:
             partial(run_layer, layer, part.to(job.device), call) for part in torch.split(stream.original, job.batch)
         ]
         found: dict[Variant, dict[str, torch.Tensor]] = {}
-        for number, names in enumerate(sharing := input_groups(linears, runs[0])):
-            hessian = hessian_of(names[0], linears[names[0]], runs)
-            curvatures: dict[int | None, Curvature] = {}
-            for group in (group for group in groups if set(group.linears) & set(names)):
-                for tier in wanted[group.name]:
-                    for full in set(group.linears) & set(names):
-                        scheme = group.schemes[tier][full]
-                        seed = scheme.rotation_seed
-                        if seed not in curvatures:
-                            curvatures[seed] = Curvature(scheme.turn(scheme.turn(hessian).t()))
-                        weight = scheme.turn(linears[full].weight.detach().float())
-                        try:
-                            parts = scheme.quantize(weight, curvatures[seed], lambda: None)
-                        except HessianError as error:
-                            raise QuantizeError(f"{full}: {error}: raise damping, or add it to ignore") from None
-                        found.setdefault((group.name, tier), {})[full] = scheme.dequantize(parts)
-                    job.report("tiers", number, len(sharing))
+        inside = {full.removeprefix(f"{call.layer}."): linear for full, linear in linears.items()}
+        of = {full: group for group in groups for full in group.linears}
+        with every_token(layer):
+            stages = stages_of(layer, call.layer, inside, runs[0])
+        for number, stage in enumerate(stages):
+            fulls = [[f"{call.layer}.{name}" for name in names] for names in stage]
+            with every_token(layer):
+                hessians = hessians_of({names[0]: linears[names[0]] for names in fulls}, runs)
+            for names in fulls:
+                curvatures: dict[int | None, Curvature] = {}
+                for full, tier in [(name, tier) for name in names for tier in wanted[of[name].name]]:
+                    scheme = of[full].schemes[tier][full]
+                    seed = scheme.rotation_seed
+                    if seed not in curvatures:
+                        curvatures[seed] = Curvature(scheme.turn(scheme.turn(hessians[names[0]]).t()))
+                    weight = scheme.turn(linears[full].weight.detach().float())
+                    try:
+                        parts = scheme.quantize(weight, curvatures[seed], lambda: None)
+                    except HessianError as error:
+                        raise QuantizeError(f"{full}: {error}: raise damping, or add it to ignore") from None
+                    found.setdefault((of[full].name, tier), {})[full] = scheme.dequantize(parts)
+                job.report("tiers", number, len(stages))
         return found
+
+    def _shares(
+        self,
+        layer: nn.Module,
+        prefix: str,
+        groups: Sequence[Group],
+        tier: str,
+        give: Callable[[Group, str], dict[nn.Linear, torch.Tensor]],
+        calls: Mapping[str, Sequence[RouterCall]],
+    ) -> dict[Variant, list[float]]:
+        """What share of a family's error each of its groups makes at this tier, by sequence.
+
+        An error counts as it leaves the experts: on the tokens that the router gives to the expert, times its weight.
+        """
+        energies: dict[Variant, torch.Tensor] = {}
+        for group in groups:
+            expert_name = group.linears[0].rpartition(".")[0].removeprefix(f"{prefix}.")
+            experts, _, number = expert_name.rpartition(".")
+            expert = layer.get_submodule(expert_name)
+            routed_here = [call.of(int(number)) for call in calls[experts]]
+            with torch.no_grad():
+                base = [expert(call.hidden[rows]) for call, (rows, _) in zip(calls[experts], routed_here, strict=True)]
+                before = give(group, tier)
+                energy = []
+                for call, (rows, shares), plain in zip(calls[experts], routed_here, base, strict=True):
+                    errors = ((expert(call.hidden[rows]) - plain) * shares[:, None]).square().sum(1)
+                    length = self.bench.tokens.shape[1]
+                    sequences = torch.zeros(len(call.hidden) // length, device=errors.device)
+                    energy.append(sequences.index_add_(0, rows // length, errors))
+            for linear, weight in before.items():
+                linear.weight.data = weight
+            energies[group.name, tier] = torch.cat(energy)
+        total = torch.stack(list(energies.values())).sum(0).clamp_min(torch.finfo(torch.float32).tiny)
+        return {variant: (energy / total).tolist() for variant, energy in energies.items()}
 
     def _run(self, layer: nn.Module, states: torch.Tensor, call: LayerCall) -> torch.Tensor:
         """States [.., L, D] through a layer, a batch at a time, to where they came from."""
@@ -171,6 +227,11 @@ class Wave:
             for variant, difference in self.held.items():
                 variants[variant].append(divergence(reference, logits(entering + difference[row].to(entering))))
             job.report("head", row + 1, len(self.bench.looked_at))
+        for (group, tier), shares in self.shares.items():
+            whole = variants[family_of(group), tier]
+            variants[group, tier] = [b + (w - b) * share for b, w, share in zip(base, whole, shares, strict=True)]
+        for family, tier in {(family_of(group), tier) for group, tier in self.shares}:
+            del variants[family, tier]
         return Found(base, variants)
 
     def _logits(self, tokens: torch.Tensor, states: torch.Tensor) -> torch.Tensor:

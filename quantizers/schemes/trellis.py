@@ -11,14 +11,15 @@ from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.trellis import FORMAT, TILE, TrellisLayout, encode, units
 
 from quantizers.codebooks import SEED, normal_table, sha256_of_table
-from quantizers.curvature import Curvature
-from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme, require_storable
+from quantizers.curvature import Curvature, stacked_factors
+from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, require_storable
+from quantizers.schemes.stacked import StackedScheme
 from quantizers.sweep import SMALLEST_SCALE
-from quantizers.trellis.sweep import sweep
+from quantizers.trellis.sweep import sweep_each
 
 
 @dataclass(frozen=True)
-class Trellis(Scheme):
+class Trellis(StackedScheme):
     """k bits a weight, each of 2^L values by the bits of its neighbours in the tile; an fp16 scale for each group.
 
     Scales are the RMS of their group; inputs are rotated, so that the weights are nearly normal, as the table is.
@@ -32,12 +33,13 @@ class Trellis(Scheme):
     outputs_multiple = TILE
     rows_multiple = TILE
 
-    def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
-        rows, columns = weight.shape
-        groups = weight.view(rows, columns // block_of(columns), -1)
-        scales = self.stored(groups.square().mean(2).sqrt().clamp_min(SMALLEST_SCALE))
-        factors = curvature.factors(TILE, self.damping)
-        return {"codes": sweep(weight, factors, self._table(weight), self.layout, scales, tick), "scales": scales}
+    def quantize_stack(self, weights: torch.Tensor, curvatures: Sequence[Curvature], tick: Callable[[], None]) -> Parts:
+        count, rows, columns = weights.shape
+        groups = weights.view(count, rows, columns // block_of(columns), -1)
+        scales = self.stored(groups.square().mean(3).sqrt().clamp_min(SMALLEST_SCALE))
+        factors = stacked_factors(curvatures, TILE, self.damping, [None] * count)
+        codes = sweep_each(weights, factors, self._table(weights), self.layout, scales, tick)
+        return {"codes": codes, "scales": scales}
 
     def units(self, parts: Parts) -> torch.Tensor:
         return units(parts["codes"], self._table(parts["codes"]), self.layout)

@@ -11,9 +11,10 @@ from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import CODEBOOK_STEP, FORMAT, VQLayout, encode, units
 
 from quantizers.codebooks import SEED, sha256_of_table, universal_codebook
-from quantizers.curvature import Curvature
-from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, Scheme, require_storable
-from quantizers.sweep import sweep
+from quantizers.curvature import Curvature, stacked_factors
+from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, require_storable
+from quantizers.schemes.stacked import StackedScheme
+from quantizers.sweep import sweep_each
 
 FEW = (0.92, 1.0, 1.08)
 MANY = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
@@ -21,7 +22,7 @@ MANY = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
 
 
 @dataclass(frozen=True)
-class VectorQuantization(Scheme):
+class VectorQuantization(StackedScheme):
     """Entries of a codebook for every d neighbouring inputs, an fp16 scale for each group; inputs rotated."""
 
     tier: str
@@ -33,12 +34,12 @@ class VectorQuantization(Scheme):
     def multipliers(self) -> tuple[float, ...]:
         return MANY if self.layout.entries <= 256 else FEW
 
-    def quantize(self, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
-        rows, columns = weight.shape
-        table = self._table().to(weight.device, torch.float32) * CODEBOOK_STEP
-        groups = weight.view(rows, columns // block_of(columns), -1)
-        factors = curvature.factors(self.layout.dimensions, self.damping)
-        codes, scales = sweep(weight, factors, table, groups.square().mean(2).sqrt(), self.multipliers, tick)
+    def quantize_stack(self, weights: torch.Tensor, curvatures: Sequence[Curvature], tick: Callable[[], None]) -> Parts:
+        count, rows, columns = weights.shape
+        table = self._table().to(weights.device, torch.float32) * CODEBOOK_STEP
+        groups = weights.view(count, rows, columns // block_of(columns), -1)
+        factors = stacked_factors(curvatures, self.layout.dimensions, self.damping, [None] * count)
+        codes, scales = sweep_each(weights, factors, table, groups.square().mean(3).sqrt(), self.multipliers, tick)
         return {"codes": codes, "scales": scales}
 
     def units(self, parts: Parts) -> torch.Tensor:

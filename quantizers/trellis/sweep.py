@@ -8,6 +8,7 @@ import torch
 from quantgate_kernels.formats.trellis import TILE, TrellisLayout, tiled, units, values
 
 from quantizers.curvature import Factors
+from quantizers.sweep import subtract_product
 from quantizers.trellis.viterbi import search
 
 
@@ -27,26 +28,41 @@ def sweep(
         scales: float32 [O, I / g] of each row and group of g columns, as they will be stored.
         tick: called after each column of tiles.
     """
-    rows, columns = weight.shape
-    width = columns // scales.shape[1]
-    work = weight.to(torch.float32).clone()
+    stack = Factors(factors.metric[None], factors.spread[None])
+    return sweep_each(weight[None], stack, table, layout, scales[None], tick)[0]
+
+
+def sweep_each(
+    weights: torch.Tensor,
+    factors: Factors,
+    table: torch.Tensor,
+    layout: TrellisLayout,
+    scales: torch.Tensor,
+    tick: Callable[[], None],
+) -> torch.Tensor:
+    """`sweep` of weights [E, O, I] with scales [E, O, I / g], each by its own factors of a stack: the symbols uint8
+    [E, O / 16, I / 16, 256]."""
+    count, rows, columns = weights.shape
+    width, high = columns // scales.shape[2], rows // TILE
+    work = weights.to(torch.float32).clone()
     entries, feedback = values(table), inner_feedback(factors)
-    symbols = torch.empty(rows // TILE, columns // TILE, TILE * TILE, dtype=torch.uint8, device=weight.device)
+    symbols = torch.empty(count, high, columns // TILE, TILE * TILE, dtype=torch.uint8, device=weights.device)
     for block in range(columns // TILE):
         start, stop = block * TILE, (block + 1) * TILE
-        scale = scales[:, start // width, None]
-        target = work[:, start:stop]
-        found = search(tiled(target / scale)[:, 0], feedback[block], entries, layout.bits)
-        symbols[:, block] = found
-        error = target - units(found[:, None], table, layout) * scale
-        work[:, stop:].addmm_(error, factors.spread[start:stop, stop:], alpha=-1)
+        scale = scales[:, :, start // width, None]
+        target = work[:, :, start:stop]
+        tiles = tiled((target / scale).view(count * rows, TILE))[:, 0]
+        found = search(tiles, feedback[:, block], entries, layout.bits)
+        symbols[:, :, block] = found.view(count, high, -1)
+        error = target - units(found[:, None], table, layout).view(count, rows, TILE) * scale
+        subtract_product(work[:, :, stop:], error, factors.spread[:, start:stop, stop:])
         tick()
     return symbols
 
 
 def inner_feedback(factors: Factors) -> torch.Tensor:
-    """What an error of each column alone takes from the later ones of its block: R_cc U_cc' [I / 16, 16, 16]."""
+    """What an error of each column alone takes from the later ones of its block: R_cc U_cc' [..., I / 16, 16, 16]."""
     metric = factors.metric.to(torch.float64)
-    diagonal = torch.diagonal(metric, dim1=1, dim2=2)
+    diagonal = torch.diagonal(metric, dim1=-2, dim2=-1)
     inner: torch.Tensor = torch.linalg.inv(metric)
-    return (diagonal[:, :, None] * inner).to(torch.float32)
+    return (diagonal[..., None] * inner).to(torch.float32)

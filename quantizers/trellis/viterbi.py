@@ -38,7 +38,8 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
     """The symbols uint8 [tiles, 256] whose values are near targets [tiles, 256], in units of the scale.
 
     Args:
-        feedback: [16, 16]: an error e of column c moves the targets of column c' > c by -e feedback[c, c'].
+        feedback: [16, 16]: an error e of column c moves the targets of column c' > c by -e feedback[c, c']; or
+            [E, 16, 16]: one for each of E runs of equally many tiles.
         table: values float32 [2^L].
     """
     if targets.is_cuda and viterbi_cuda.usable(targets.device, table, bits):
@@ -49,12 +50,16 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
 def search_torch(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, bits: int) -> torch.Tensor:
     """`search` without a kernel of its own; tiles may have any number of symbols, of as many columns as `feedback`."""
     step = max(FEWEST, COSTS[targets.device.type] // len(table))
+    feedback = feedback.view(-1, *feedback.shape[-2:])
+    if len(feedback) > 1:
+        feedback = feedback.repeat_interleave(len(targets) // len(feedback), 0)
 
-    def found(part: torch.Tensor) -> torch.Tensor:
-        return Search(part, feedback, table, bits).ring()
+    def found(start: int) -> torch.Tensor:
+        part = slice(start, start + step)
+        return Search(targets[part], feedback[part] if len(feedback) > 1 else feedback, table, bits).ring()
 
     if targets.is_cuda:
-        return torch.cat([found(part) for part in torch.split(targets, step)])
+        return torch.cat([found(start) for start in range(0, len(targets), step)])
     # Two threads for one small operation wait for each other more than they work, ten times as long where another
     # process needs a core; two operations side by side do not.
     threads = torch.get_num_threads()
@@ -62,7 +67,8 @@ def search_torch(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Ten
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers) as pool:
-            return torch.cat(list(pool.map(found, torch.split(targets, min(step, -(-len(targets) // workers))))))
+            step = min(step, -(-len(targets) // workers))
+            return torch.cat(list(pool.map(found, range(0, len(targets), step))))
     finally:
         torch.set_num_threads(threads)
 
@@ -71,10 +77,12 @@ class Search:
     """Paths for tiles side by side; the tiles are the last dimension of everything, so that all loops run over them."""
 
     def __init__(self, targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, bits: int) -> None:
-        self.targets, self.feedback = targets.t().contiguous(), feedback
+        self.targets = targets.t().contiguous()
+        self.feedback = feedback.view(-1, *feedback.shape[-2:]).permute(1, 2, 0).contiguous()
+        """[c, c', 1 for all tiles together, or tiles]."""
         self.table, self.bits = table, bits
         self.symbols, self.tiles = self.targets.shape
-        self.height = self.symbols // len(feedback)
+        self.height = self.symbols // feedback.shape[-1]
         """Symbols of a column."""
         self.ways, self.groups = 1 << bits, len(table) >> bits
         self.origins = torch.arange(self.ways, device=targets.device)[:, None] * self.groups
@@ -125,8 +133,8 @@ class Search:
         states, _ = self._back(self.costs[step].argmin(0), step, self.height)
         errors = self.aims[step - self.height : step] - self.table[states]
         column = step // self.height
-        moves = self.feedback[column - 1, column:, None, None] * errors
-        self.aims[step:] -= moves.view(-1, self.tiles)
+        moves = self.feedback[column - 1, column:, None] * errors
+        self.aims[step:] -= moves.reshape(-1, self.tiles)
         self.bounded[step:] = self.aims[step:].clamp(-REACH, REACH)
 
     def _back(self, group: torch.Tensor, step: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:

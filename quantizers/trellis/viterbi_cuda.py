@@ -35,7 +35,8 @@ __device__ __forceinline__ unsigned way_into(const u64* words, int group)
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
     const float* __restrict__ targets,    // [tiles][256], in units of the scale
-    const float* __restrict__ feedback,   // [16][16]
+    const float* __restrict__ feedback,   // matrices of [16][16]
+    const int* __restrict__ owners,       // [tiles]: which of them a tile has
     const float* __restrict__ table,      // [2^L]
     u64* choices,                         // room for [tiles][256 + WRAPPED][THREADS]
     unsigned char* __restrict__ symbols)  // [tiles][256]
@@ -46,6 +47,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
     const int thread = threadIdx.x;
     choices += (size_t)blockIdx.x * (256 + WRAPPED) * THREADS;
     targets += blockIdx.x * 256;
+    feedback += owners[blockIdx.x] * 256;
     symbols += blockIdx.x * 256;
 
     // State = way << (L - K) | group. This thread's groups: RUNS runs of RUN, THREADS * RUN apart.
@@ -169,6 +171,8 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
     threads, shared = threads_of(state_bits), costs_bytes(state_bits, bits)
     targets, feedback, table = (part.to(torch.float32).contiguous() for part in (targets, feedback, table))
     most = WAVES * torch.cuda.get_device_properties(device).multi_processor_count
+    matrices = feedback.numel() // SYMBOLS
+    owners = (torch.arange(len(targets), device=device) // (len(targets) // matrices)).to(torch.int32)
     room = min(len(targets), most) * (SYMBOLS + WRAPPED) * threads
     choices = torch.empty(room, dtype=torch.int64, device=device)
     symbols = torch.empty(targets.shape, dtype=torch.uint8, device=device)
@@ -176,8 +180,8 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
     stream = torch.cuda.current_stream(device).cuda_stream
     with cupy.cuda.Device(device.index or 0), cupy.cuda.ExternalStream(stream):
         kernel = _kernel(device.index or 0, state_bits, bits)
-        for part, found in zip(torch.split(targets, most), torch.split(symbols, most), strict=True):
-            pointers = [tensor.data_ptr() for tensor in (part, feedback, table, choices, found)]
+        for part, own, found in zip(*(torch.split(each, most) for each in (targets, owners, symbols)), strict=True):
+            pointers = [tensor.data_ptr() for tensor in (part, feedback, own, table, choices, found)]
             kernel((len(part),), (threads,), tuple(pointers), shared_mem=shared)
     return symbols
 

@@ -13,8 +13,7 @@ CALIBRATION = "\n%%\n".join(
 
 def save_tiny_llama(folder: Path, *, shards: bool = False, **overrides: Any) -> Path:
     """Two layers, hidden 64, vocabulary of 257; with `shards`, several files and an index."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     settings: dict[str, Any] = {
         "vocab_size": 257, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
@@ -29,7 +28,15 @@ def save_tiny_llama(folder: Path, *, shards: bool = False, **overrides: Any) -> 
             # Larger than transformers' start values, so that activations have some contrast.
             parameter.mul_(3.0) if parameter.ndim == 2 else parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder, max_shard_size="60KB" if shards else "1GB")
-    # Byte-level, untrained: each of the 256 symbols is a token.
+    save_tokenizer(folder)
+    return folder
+
+
+def save_tokenizer(folder: Path) -> None:
+    """Byte-level, untrained: each of the 256 symbols is a token, and one ends a text. A licence beside it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: i for i, symbol in enumerate(alphabet)} | {"<eos>": 256}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -38,7 +45,6 @@ def save_tiny_llama(folder: Path, *, shards: bool = False, **overrides: Any) -> 
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>").save_pretrained(folder)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": 256}))
     (folder / "LICENSE").write_bytes(b"do what you like\r\n")
-    return folder
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:

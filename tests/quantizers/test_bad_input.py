@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
-from quantizers import modeling
 from quantizers.checkpoint import TensorInfo, open_checkpoint, read_header
 from quantizers.errors import QuantizeError
 from quantizers.modeling import build
@@ -308,21 +307,6 @@ def test_a_conv1d_is_no_expert(model: Path, tiny_recipe: Recipe, family: str) ->
     name = f"model.layers.0.{conv}.weight"
     assert len(before[name].shape) == 3 and after[name].shape == before[name].shape
     assert f"model.layers.0.{linear}.weight_packed" in after
-
-
-def test_experts_are_refused_by_their_modules_too(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    config = MixtralConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=2,
-    )  # fmt: skip
-    MixtralForCausalLM(config).save_pretrained(model.parent / "moe")
-    with pytest.raises(QuantizeError, match=r"config.json says num_local_experts 2: mixture-of-experts"):
-        build(open_checkpoint(model.parent / "moe"))
-    monkeypatch.setattr(modeling, "EXPERT_KEYS", ())
-    with pytest.raises(QuantizeError, match=r"model.layers.0.mlp.experts are experts: mixture-of-experts"):
-        build(open_checkpoint(model.parent / "moe"))
 
 
 def test_a_layer_that_cannot_run_is_named(model: Path, tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def test_a_card_without_an_original_says_nothing_of_a_path(
 ) -> None:
     checkpoint = open_checkpoint(tiny_model)
     plan = make_plan(checkpoint, build(checkpoint), tiny_recipe)
-    card = model_card(model(tmp_path / ".cache" / "name"), tiny_recipe, plan)
+    card = model_card(model(tmp_path / ".cache" / "name"), tiny_recipe, plan, {})
     front = yaml.safe_load(card.split("---\n")[1])
     assert "base_model" not in front and front["base_model_relation"] == "quantized"
     assert "# name, w4a16" in card and str(tmp_path) not in card

@@ -263,18 +263,6 @@ def test_configs_that_do_not_fit(
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
-def test_experts_are_refused(tmp_path: Path, tiny_recipe: Recipe) -> None:
-    from transformers import MixtralConfig, MixtralForCausalLM
-
-    config = MixtralConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4,
-        num_key_value_heads=2, num_local_experts=2,
-    )  # fmt: skip
-    MixtralForCausalLM(config).save_pretrained(tmp_path / "moe")
-    with pytest.raises(QuantizeError, match="mixture-of-experts models are not supported"):
-        quantize(tmp_path / "moe", tiny_recipe, tmp_path / "out", device="cpu")
-
-
 def test_nan_weights_odd_sizes_and_half_fused_layers(tmp_path: Path, tiny_recipe: Recipe) -> None:
     model = save_tiny_llama(tmp_path / "model")
     half = tiny_recipe.model_copy(update={"ignore": ("lm_head", r"re:.*\.k_proj")})

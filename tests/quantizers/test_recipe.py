@@ -138,7 +138,7 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    known = "fp8-block, mixed, trellis-2bit, vq-2bit, w4a16, w4a16-fast, w4a16-folded, or a .yaml file"
+    known = "fp8-block, glm-5.2-mixed, glm-5.2-w4a16-mtp, mixed, trellis-2bit, vq-2bit, w4a16, w4a16-fast, w4a16-folded, or a .yaml file"
     with pytest.raises(QuantizeError, match=f"unknown recipe 'w4a17': use one of {known}"):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):

@@ -21,7 +21,8 @@ from quantizers.modeling import build
 from quantizers.pipeline import quantize
 from quantizers.plan import Plan, make_plan
 from quantizers.quantization_config import tier_of
-from quantizers.recipe import RECIPES, Recipe, load_recipe
+from quantizers.recipe import Recipe, load_recipe
+from quantizers.recipes import RECIPES
 from quantizers.schemes import served
 from quantizers.schemes.base import TABLES_FILE
 

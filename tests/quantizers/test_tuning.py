@@ -42,7 +42,7 @@ def quantized(tier: str, tuning: Tuning | None) -> tuple[Small, dict[str, torch.
         layer, linears, call, schemes, tuning, states, targets, None,
         device="cpu", batch=4, seed=0, report=lambda *_: None,
     )  # fmt: skip
-    return layer, stored, float((layer(states) - targets).square().mean())
+    return layer, stored.tensors, float((layer(states) - targets).square().mean())
 
 
 STEPS = TuningSteps(40, 4, scales=4e-3, norms=2e-3)
@@ -101,4 +101,4 @@ def test_long_sequences_are_tuned_in_batches_no_larger_than_those_that_ran() -> 
         module, linears, LayerCall((mask,), {}, "layers.0", 2), schemes, Tuning(None, STEPS), states, states, None,
         device="cpu", batch=2, seed=0, report=lambda *_: None,
     )  # fmt: skip
-    assert "norm.weight" in stored
+    assert "norm.weight" in stored.tensors

@@ -141,3 +141,14 @@ def test_targets_out_of_reach_spoil_no_neighbour() -> None:
     others = torch.arange(256) % 16 > 0
     assert float((found - targets)[:, others].square().mean()) < 0.5
     assert float(found[:, ::16].mean()) > 1.5
+
+
+def test_runs_of_tiles_have_feedback_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Experts that are searched together: each as with its matrix alone, wherever the tiles are cut."""
+    targets, table = problem(6, 18, 256, 8)
+    feedback = torch.triu(torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(2)) / 4, 1)
+    expected = torch.cat([search_torch(targets[6 * n : 6 * n + 6], feedback[n], table, 2) for n in range(3)])
+    monkeypatch.setattr(viterbi, "FEWEST", 4)
+    monkeypatch.setattr(viterbi, "COSTS", {"cpu": 256 * 4})
+    assert torch.equal(search_torch(targets, feedback, table, 2), expected)
+    assert not torch.equal(search_torch(targets, feedback[0], table, 2), expected)

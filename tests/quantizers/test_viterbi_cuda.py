@@ -63,6 +63,37 @@ def test_the_kernel_feeds_errors_forward(bits: int) -> None:
 
 @GPU
 @CUPY
+def test_the_kernel_has_feedback_for_each_run_of_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit what the runs have alone, in one launch as in several."""
+    targets, table = problem(600, 10)
+    feedback = torch.triu(torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1)) / 5, 1).cuda()
+    targets, table = targets.cuda(), table.cuda()
+    runs = [viterbi_cuda.search(targets[200 * n : 200 * n + 200], feedback[n], table, 2) for n in range(3)]
+    assert torch.equal(viterbi_cuda.search(targets, feedback, table, 2), torch.cat(runs))
+    monkeypatch.setattr(viterbi_cuda, "WAVES", 1)
+    assert torch.equal(viterbi_cuda.search(targets, feedback, table, 2), torch.cat(runs))
+    assert not torch.equal(viterbi_cuda.search(targets, feedback[0], table, 2), torch.cat(runs))
+
+
+@GPU
+@CUPY
+@pytest.mark.parametrize("tier", ["vq1", "vq2", "trellis2-l12", "int4", "int4-rotated"])
+def test_experts_are_quantized_together_as_each_is_alone(tier: str) -> None:
+    generator, places = torch.Generator().manual_seed(0), torch.arange(256)
+    scheme = TIERS[tier]({"a": 256}, None, 0.01)
+    weights = [torch.randn(64, 256, generator=generator).cuda() for _ in range(5)]
+    hessians = [(each ** (places[:, None] - places).abs()).cuda() for each in (0.5, 0.7, 0.8, 0.9, 0.95)]
+    each = scheme.quantize_each(weights, [Curvature(hessian) for hessian in hessians], lambda: None)
+    for weight, hessian, found in zip(weights, hessians, each, strict=True):
+        errors = []
+        for parts in (found, scheme.quantize(weight, Curvature(hessian), lambda: None)):
+            error = weight - scheme.scaled(scheme.units(parts), parts["scales"])
+            errors.append(float(((error @ hessian) * error).sum()))
+        assert errors[0] == pytest.approx(errors[1], rel=0.01)
+
+
+@GPU
+@CUPY
 def test_many_tiles_are_searched_in_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     targets, table = problem(300, 10)
     arguments = targets.cuda(), torch.zeros(16, 16).cuda(), table.cuda(), 2

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from quantizers.errors import QuantizeError
 from quantizers.mixed.choice import Target, choose_tiers, expected, make_target, recipe_text, summary
 from quantizers.mixed.damage import Damage, read_damage, write_json
-from quantizers.recipe import load_recipe
+from quantizers.recipe import Recipe, load_recipe
 
 PARTS = {"self_attn": ("q_proj", "k_proj"), "mlp": ("down_proj",)}
 BYTES = {"vq1": 140, "vq2": 265, "kept": 2000}
@@ -208,3 +209,28 @@ def test_a_broken_file_of_damages_is_not_to_be_downloaded(tmp_path: Path) -> Non
     (tmp_path / "damage.json").write_text('{"format": "quant')
     with pytest.raises(QuantizeError, match=r"is not readable JSON .*: mend it, or remove it to have it made again"):
         read_damage(tmp_path / "damage.json")
+
+
+def test_experts_of_one_tier_are_one_line_of_the_recipe() -> None:
+    def group(number: int, linears: tuple[str, ...]) -> dict[str, Any]:
+        head = f"model.layers.3.mlp.experts.{number}"
+        sizes = {"vq1": 10, "vq2": 20}
+        return {
+            "name": f"{head}.{'+'.join(linears)}", "layer": 3, "linears": tuple(f"{head}.{name}" for name in linears),
+            "weights": 80, "bytes": sizes, "damage": {"vq1": {"en": 0.5 + number}, "vq2": {"en": 0.1}},
+        }  # fmt: skip
+
+    groups = [group(n, parts) for n in range(3) for parts in (("gate_proj", "up_proj"), ("down_proj",))]
+    found_damage = Damage.model_validate(
+        {"model": "m", "calibration": "c", "recipe": {"name": "x"}, "kinds": {"en": 1}, "length": 8, "other_bytes": 0,
+         "tiers": {"vq1": 1.0, "vq2": 2.0}, "groups": groups}
+    )  # fmt: skip
+    mix = {g["name"]: "vq1" if ".0." in g["name"].split("experts")[1] else "vq2" for g in groups}
+    text = recipe_text(found_damage, mix, {}, [])
+    rows = text.split("tiers:\n")[1].splitlines()
+    assert len(rows) == 4
+    assert rows[2].startswith(r"  're:model\.layers\.3\.mlp\.experts\.(1|2)\.(gate_proj|up_proj)$': vq2  # 0.2 nats")
+    found = Recipe.model_validate(YAML(typ="safe").load(text))
+    for name, tier in mix.items():
+        head, _, lasts = name.rpartition(".")
+        assert {found.tier_named(f"{head}.{last}") for last in lasts.split("+")} == {tier}

@@ -21,7 +21,7 @@ from quantizers.mixed.damage import Damage, read_damage
 from quantizers.mixed.groups import Group, groups_of
 from quantizers.mixed.measure import measure_tiers
 from quantizers.mixed.waves import in_waves
-from quantizers.modeling import build
+from quantizers.modeling import build, fill
 from quantizers.pipeline import quantize
 from quantizers.plan import make_plan
 from quantizers.recipe import Recipe, Source
@@ -296,3 +296,45 @@ def test_of_two_choices_the_better_one_is_kept_and_both_are_told() -> None:
     assert Correction.model_validate(settings | {"first": choice, "second": other, "kept": "second"}).mix == {
         "a": "vq2"
     }
+
+
+@pytest.mark.slow
+def test_experts_are_measured_at_once_and_share_what_they_do(tmp_path: Path, tiny_recipe: Recipe) -> None:
+    """Oracle: the whole model with all experts of a layer at a tier, and with one of them."""
+    from tiny_moe import save_tiny_moe
+
+    folder = save_tiny_moe("qwen3_moe", tmp_path / "moe", num_hidden_layers=2)
+    recipe = tiny_recipe.model_copy(update={"mix": ("vq2", "int4"), "name": "mixed", "tune": "none"})
+    damage = measure_tiers(folder, recipe, tmp_path / "damage.json", sequences=4, device="cpu")
+    experts = [group for group in damage.groups if ".experts." in group.name]
+    assert len(damage.groups) == 2 * (2 + 4 * 2) and len(experts) == 2 * 4 * 2
+    checkpoint = open_checkpoint(folder)
+    bench = open_bench(folder, recipe, 4, lambda *_: None, "cpu")
+    model: Any = build(checkpoint).model
+    fill(model, model, "", checkpoint, device="cpu", dtype=torch.float32)
+    tokens = bench.tokens[bench.looked_at]
+    seen: list[torch.Tensor] = []
+    block = model.model.layers[1].mlp
+    handle = block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].reshape(-1, 64)))
+    with torch.no_grad():
+        model(bench.tokens)
+        handle.remove()
+        reference = model(tokens).logits.log_softmax(-1)
+        curvature = 2 * torch.cat(seen).T @ torch.cat(seen)
+        before = {}
+        for number in range(4):
+            for name in ("gate_proj", "up_proj"):
+                linear = block.experts[number].get_submodule(name)
+                group = next(
+                    g for g in bench.groups if g.name == f"model.layers.1.mlp.experts.{number}.gate_proj+up_proj"
+                )
+                scheme = group.schemes["vq2"][f"model.layers.1.mlp.experts.{number}.{name}"]
+                turned = Curvature(scheme.turn(scheme.turn(curvature).t()))
+                before[linear] = linear.weight.data
+                parts = scheme.quantize(scheme.turn(linear.weight.data), turned, lambda: None)
+                linear.weight.data = scheme.dequantize(parts).float()
+        found = model(tokens).logits.log_softmax(-1)
+    whole = float((reference.exp() * (reference - found)).sum(-1).mean())
+    own = {g.name: mean(g.damage["vq2"]) for g in experts if g.layer == 1 and "gate_proj" in g.name}
+    assert sum(own.values()) == pytest.approx(whole, rel=0.03)
+    assert all(value > 0 for value in own.values()) and len(own) == 4
