@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from quantizers.card import calibration_words
 from quantizers.errors import QuantizeError
 from quantizers.recipe import Calibration, Recipe, Source, load_recipe
+from quantizers.recipes import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_bad_yaml(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    known = "fp8-block, glm-5.2-mixed, glm-5.2-w4a16-mtp, mixed, trellis-2bit, vq-2bit, w4a16, w4a16-fast, w4a16-folded, or a .yaml file"
+    known = ", ".join(sorted(RECIPES)) + ", or a .yaml file"
     with pytest.raises(QuantizeError, match=f"unknown recipe 'w4a17': use one of {known}"):
         load_recipe("w4a17")
     with pytest.raises(QuantizeError, match="cannot be read"):
