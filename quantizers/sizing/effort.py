@@ -49,7 +49,7 @@ def effort(model: ModelParts, sizes: Sizes, recipe: Recipe | None) -> Effort:
     """What making a model of these sizes takes by a recipe; None: by one of those that ship, by the mean of bits."""
     if recipe is None:
         low = sizes.bits < SMALL
-        recipe = Recipe(name="plan", tune="blocks" if low else "none", two_sided=low)
+        recipe = Recipe(name="plan", two_sided=low)
         family = "vq" if low else "int"
     else:
         family = _family(next((tier for tier in recipe.mix if tier != KEPT), recipe.tier))

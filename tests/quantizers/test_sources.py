@@ -32,6 +32,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     file = tmp_path_factory.mktemp("text") / "calibration.txt"
     file.write_text(CALIBRATION, encoding="utf-8")
     return Recipe(
+        tune="none",
         name="w4a16",
         calibration=Calibration(samples=2, length=32, file=file),
         ignore=("lm_head", "model.layers.1.self_attn.o_proj"),

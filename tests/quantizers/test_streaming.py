@@ -29,7 +29,7 @@ from quantizers.recipe import Calibration, Recipe
 
 # One Linear a layer is quantized, for speed.
 texts = Calibration(samples=4, length=32, file=Path(sys.argv[3]))
-recipe = Recipe(name="w4a16", calibration=texts, ignore=("lm_head", r"re:.*\\.(q|k|v|gate|up|down)_proj"))
+recipe = Recipe(name="w4a16", tune="none", calibration=texts, ignore=("lm_head", r"re:.*\\.(q|k|v|gate|up|down)_proj"))
 quantize(Path(sys.argv[1]), recipe, Path(sys.argv[2]), device="cpu")
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -113,6 +113,7 @@ def test_a_write_that_fails_in_a_late_layer_is_named_and_gone_on_from(tmp_path: 
     (tmp_path / "text.txt").write_text(CALIBRATION, encoding="utf-8")
     model = save_tiny_llama(tmp_path / "m", num_hidden_layers=4)
     recipe = Recipe(
+        tune="none",
         name="w4a16",
         calibration=Calibration(samples=2, length=32, file=tmp_path / "text.txt"),
         ignore=("lm_head", r"re:model\.layers\.3\..*"),

@@ -75,7 +75,7 @@ def test_the_steps_one_by_one(model: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"chosen.yaml exists already: remove it"):
         choose_recipe(damage, Size(bits=4), [], out, None, Reporter(), None)
     said = choose_recipe(damage, Size(nbytes="110KB"), [], tmp_path / "b.yaml", model, Reporter(), None)
-    assert "Measured KL of the whole mix" in said and (tmp_path / "b.correction.json").is_file()
+    assert "Measured KL of the finished mix" in said and (tmp_path / "b.correction.json").is_file()
     measure_model(model, recipe, ["vq2", "int4", "kept"], damage, 3, Reporter(), None)  # which is there already
 
 
