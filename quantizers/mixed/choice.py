@@ -26,7 +26,7 @@ class Target:
     """How large the result may be: exactly one of the two."""
 
     bits: float | None = None
-    """Mean of all weights in groups, codes and scales."""
+    """Mean of the weights whose tier is open, codes and scales."""
     nbytes: int | None = None
     """Of all tensors of the checkpoint, those that are kept too."""
 
@@ -39,9 +39,11 @@ class Target:
         Raises:
             QuantizeError: less than the lowest tier needs everywhere, or more than the highest can use.
         """
-        weights = sum(group.weights for group in damage.groups)
         if self.bits is not None:
-            budget = int(self.bits * weights / 8 * (1 + 1e-12))
+            chosen = {group.name for group in damage.open_groups}
+            weights = sum(group.weights for group in damage.open_groups)
+            settled = sum(min(group.bytes.values()) for group in damage.groups if group.name not in chosen)
+            budget = int(self.bits * weights / 8 * (1 + 1e-12)) + settled
         else:
             assert self.nbytes is not None
             budget = self.nbytes - damage.other_bytes

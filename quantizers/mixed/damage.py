@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -103,9 +103,14 @@ class Damage(BaseModel):
             raise QuantizeError("every kind of text has weight 0: nothing is left to choose by")
         return found
 
+    @property
+    def open_groups(self) -> Sequence[GroupDamage]:
+        """Those that a choice is about, with more than one tier; all, where every one is settled."""
+        return [group for group in self.groups if len(group.bytes) > 1] or self.groups
+
     def bits(self, mix: Mapping[str, str]) -> float:
-        """Mean bits a weight, codes and scales, over all groups."""
-        return 8 * sum(g.bytes[mix[g.name]] for g in self.groups) / sum(g.weights for g in self.groups)
+        """Mean bits a weight, codes and scales, over the open groups."""
+        return 8 * sum(g.bytes[mix[g.name]] for g in self.open_groups) / sum(g.weights for g in self.open_groups)
 
     def nbytes(self, mix: Mapping[str, str]) -> int:
         """Bytes of all tensors of the model."""

@@ -97,7 +97,7 @@ def sizes_by_mean(model: ModelParts, target: Target, rest: int | None) -> Sizes:
 
 
 def sizes_by_recipe(model: ModelParts, recipe: Recipe, target: Target | None) -> Sizes:
-    """The size that a recipe makes; `target` is for what it leaves open, and its bits are the mean of all it quantizes.
+    """The size that a recipe makes; `target` is for what it leaves open, and its bits are the mean of that.
 
     Raises:
         QuantizeError: nothing to quantize, a target that is missing or that no tiers have, a shape that no tier takes.
@@ -114,7 +114,7 @@ def sizes_by_recipe(model: ModelParts, recipe: Recipe, target: Target | None) ->
             open_tier = OPEN if recipe.mix else recipe.tier
             named = (KEPT if recipe.ignores(n) else recipe.tier_named(n) or open_tier for n in weight.names)
             counts[weight.name] = Counter(named)
-    return _sizes(model, counts, Options(recipe.mix, recipe.group_size), target, whole=True)
+    return _sizes(model, counts, Options(recipe.mix, recipe.group_size), target, whole=not recipe.mix)
 
 
 def _sizes(model: ModelParts, counts: Counts, options: Options, target: Target | None, *, whole: bool) -> Sizes:
