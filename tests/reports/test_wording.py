@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import pytest
 from report_page import page_of
 from report_runs import make_run, result, verdict_of
 
@@ -74,6 +75,7 @@ def test_figures_take_their_colours_from_the_page() -> None:
     assert "accuracy · cot/<b>&$x^2$" in "".join(root.itertext())
 
 
+@pytest.mark.slow
 def test_a_forest_of_many_says_which_are_drawn(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2})
     for count, said in ((40, ""), (52, "the 40 closest to failing of 52 differences")):

@@ -285,6 +285,7 @@ WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @BOUNDED
 @given(st.binary(max_size=300) | st.lists(WORDS, max_size=40).map(lambda words: "".join(words).encode()))
 @example(b"\xff\xfe---\n")

@@ -152,6 +152,7 @@ def test_a_tensor_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     assert found.doubts == [f"tensors that are there more than once: 1 (first: {Q}.weight)"]
 
 
+@pytest.mark.slow
 def test_a_large_checkpoint_takes_seconds(tmp_path: Path) -> None:
     """7,680 modules in 10 shards; the files are sparse and never read but for headers and shapes."""
     weight_map = {}

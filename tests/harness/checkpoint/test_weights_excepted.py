@@ -142,6 +142,7 @@ JSON = st.recursive(
 KEYS = ["ignore", "modules_to_not_convert", "dynamic", "config_groups", "modules_in_block_to_quantize", "targets"]
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(KEYS), JSON | st.dictionaries(st.text(max_size=4), JSON, max_size=2)))
 def test_no_config_breaks_the_exceptions(quantization: dict[str, Any]) -> None:
     names = ["a.b", "\ud800", ""]

@@ -104,6 +104,7 @@ def test_no_server_is_unreachable() -> None:
             ask(url, lambda e: e.metrics())
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent_is_a_timeout(server: FakeServer) -> None:
     answering = threading.Event()
     server.handler = lambda path, body: answering.wait(30) and chat_reply()

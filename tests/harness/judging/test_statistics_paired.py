@@ -109,6 +109,7 @@ def test_the_exact_interval_is_symmetric_and_holds_its_estimate(counts: tuple[in
     assert one.upper - one.lower > 0.02
 
 
+@pytest.mark.slow
 @given(COUNTS.filter(lambda counts: counts[0] + counts[1] < counts[2]))
 @settings(max_examples=25)
 def test_one_more_loss_raises_both_exact_bounds_and_one_more_win_lowers_them(counts: tuple[int, int, int]) -> None:

@@ -173,6 +173,7 @@ with RunFolder(Path(sys.argv[1])).lock():
 """
 
 
+@pytest.mark.slow
 def test_only_one_process_works_on_a_run_and_the_lock_ends_with_it(run: RunFolder) -> None:
     command = [sys.executable, "-c", HOLD, str(run.path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

@@ -84,6 +84,7 @@ def test_a_server_that_ends_early_says_why(tmp_path: Path, line: str, hint: str)
     assert caught.value.details.splitlines() == ["first", line]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_never_ready_is_given_up_and_ended(tmp_path: Path) -> None:
     started = tmp_path / "pid"
     with (

@@ -35,6 +35,7 @@ def weight_and_hessian(rows: int, columns: int) -> tuple[torch.Tensor, Curvature
     return torch.randn(rows, columns, generator=generator), Curvature(inputs.t() @ inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", marked(t for t in TIERS if t != "fp8" and TIERS[t]({}, None, 0.05).tall))
 def test_a_tall_weight_is_its_parts(tier: str) -> None:
     """Linears with one Hessian are quantized as one weight; what is stored of each is as if it had been alone."""

@@ -73,6 +73,7 @@ def needed(plan: SizePlan) -> dict[str, int | None]:
     return {fit.card: fit.smallest for fit in plan.fits}
 
 
+@pytest.mark.slow
 def test_glm_5_at_4_bits_takes_four_h200_with_its_draft_layer(glm_5: Path) -> None:
     plan = plan_model(glm_5, None, None, "w4a16", None, None)
     assert plan.original_bytes == pytest.approx(1.49e12, rel=0.01) and plan.context == 131072

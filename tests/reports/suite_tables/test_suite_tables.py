@@ -142,6 +142,7 @@ def test_headings_put_columns_under_one_name() -> None:
     assert Table("t", ()).parts == []
 
 
+@pytest.mark.slow
 def test_the_page_has_every_table_and_the_summary_the_first_of_each_suite(tmp_path: Path) -> None:
     folder = store(tmp_path / "run", every_suite())
     report = read_report(folder)

@@ -225,6 +225,7 @@ def test_a_failed_request_is_no_sample(server: FakeServer, eight: list[Item]) ->
 ENDINGS = ["{t}", "The answer is {t}.", "{t}, no: 5{t}", "It is ${t}.00", "none", "...", "{t}\n#### 3", "**{t}**"]
 
 
+@pytest.mark.slow
 def test_our_scores_are_those_of_lm_eval(server: FakeServer) -> None:
     """lm-eval's own loop over the same server is the oracle."""
     sixteen = items({"word_problems": {"limit": 16}})

@@ -69,6 +69,7 @@ def test_what_is_rounded_has_known_values() -> None:
     assert np.isfinite(from_steps(to_steps(odd))).all()
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(1, 24))
 @settings(max_examples=1000)
 def test_rounding_moves_the_divergence_no_further_than_its_steps_allow(seed: int, k: int) -> None:
@@ -105,6 +106,7 @@ def test_scores_are_read_back_as_they_were_rounded(tmp_path: Path, n: int, k: in
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # no temporary file is left
 
 
+@pytest.mark.slow
 @given(SEEDS, st.integers(1, 23))
 def test_comparing_what_is_read_back_gives_what_was_stored(tmp_path_factory: Any, seed: int, k: int) -> None:
     p, q = draw(seed)
