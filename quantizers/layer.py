@@ -155,7 +155,7 @@ def _quantize_experts(layer: Layer, names: list[str], hessians: list[torch.Tenso
         try:
             found = scheme.quantize_each(weights, curvatures, tick)
         except HessianError as error:
-            broken = names[members[error.number or 0]]
+            broken = names[members[error.number]]
             raise QuantizeError(f"{layer.call.layer}.{broken}: {error}: {BROKEN}") from None
         layer.parts |= dict(zip((names[place] for place in members), found, strict=True))
 

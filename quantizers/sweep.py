@@ -38,31 +38,6 @@ Group = Callable[..., tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def sweep(
-    weight: torch.Tensor,
-    factors: Factors,
-    table: torch.Tensor | Integers,
-    scales: torch.Tensor,
-    multipliers: tuple[float, ...],
-    tick: Callable[[], None],
-    scale_dtype: torch.dtype = torch.float16,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Entries and scales for a weight [O, I] (rotated already) that keep the output error small.
-
-    Args:
-        table: entries float32 [K, d]; or integers, which are their own codes.
-        scales: a first scale [O, I/g] of each row and group of g columns.
-        multipliers: what each scale is tried with; a row keeps the one with the least error in its group.
-        tick: called after each group.
-        scale_dtype: in which scales are stored: those that are tried are rounded to it.
-
-    Returns: codes int32 [O, I/d] and the scales chosen, float32 of `scale_dtype` values [O, I/g].
-    """
-    stack = Factors(factors.metric[None], factors.spread[None])
-    codes, chosen = sweep_each(weight[None], stack, table, scales[None], multipliers, tick, scale_dtype)
-    return codes[0], chosen[0]
-
-
-def sweep_each(
     weights: torch.Tensor,
     factors: Factors,
     table: torch.Tensor | Integers,
@@ -71,9 +46,17 @@ def sweep_each(
     tick: Callable[[], None],
     scale_dtype: torch.dtype = torch.float16,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`sweep` of weights [E, O, I] with scales [E, O, I/g], each by its own factors of a stack; the rest as there.
+    """Entries and scales for weights [E, O, I] (rotated already) that keep the output error of each small.
 
-    Returns: codes int32 [E, O, I/d] and scales [E, O, I/g].
+    Args:
+        factors: of a stack of E Hessians.
+        table: entries float32 [K, d]; or integers, which are their own codes.
+        scales: a first scale [E, O, I/g] of each row and group of g columns.
+        multipliers: what each scale is tried with; a row keeps the one with the least error in its group.
+        tick: called after each group.
+        scale_dtype: in which scales are stored: those that are tried are rounded to it.
+
+    Returns: codes int32 [E, O, I/d] and the scales chosen, float32 of `scale_dtype` values [E, O, I/g].
     """
     count, rows, columns = weights.shape
     dimensions, groups = 1 if isinstance(table, Integers) else table.shape[1], scales.shape[2]

@@ -21,7 +21,7 @@ from quantizers.errors import QuantizeError
 from quantizers.gptq import GPTQArgs, gptq, gptq_each, ordered_factor
 from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts
 from quantizers.schemes.stacked import StackedScheme
-from quantizers.sweep import Integers, sweep_each
+from quantizers.sweep import Integers, sweep
 
 GROUP_SIZES = (128, 64, 32)
 SCALE_BYTES, SHAPE_BYTES = 2, 16
@@ -81,7 +81,7 @@ class IntGroups(StackedScheme):
         )
         factors = stacked_factors(curvatures, 1, self.damping, orders)
         order, group_order = (torch.stack(each)[:, None].expand(-1, rows, -1) for each in (orders, group_orders))
-        swept = sweep_each(
+        swept = sweep(
             weights.gather(2, order), factors, Integers(low, high), widest.gather(2, group_order), MULTIPLIERS, tick,
             self.scale_dtype,
         )  # fmt: skip

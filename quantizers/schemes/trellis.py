@@ -15,7 +15,7 @@ from quantizers.curvature import Curvature, stacked_factors
 from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, require_storable
 from quantizers.schemes.stacked import StackedScheme
 from quantizers.sweep import SMALLEST_SCALE
-from quantizers.trellis.sweep import sweep_each
+from quantizers.trellis.sweep import sweep
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Trellis(StackedScheme):
         groups = weights.view(count, rows, columns // block_of(columns), -1)
         scales = self.stored(groups.square().mean(3).sqrt().clamp_min(SMALLEST_SCALE))
         factors = stacked_factors(curvatures, TILE, self.damping, [None] * count)
-        codes = sweep_each(weights, factors, self._table(weights), self.layout, scales, tick)
+        codes = sweep(weights, factors, self._table(weights), self.layout, scales, tick)
         return {"codes": codes, "scales": scales}
 
     def units(self, parts: Parts) -> torch.Tensor:

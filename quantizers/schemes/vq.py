@@ -14,7 +14,7 @@ from quantizers.codebooks import SEED, sha256_of_table, universal_codebook
 from quantizers.curvature import Curvature, stacked_factors
 from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, require_storable
 from quantizers.schemes.stacked import StackedScheme
-from quantizers.sweep import sweep_each
+from quantizers.sweep import sweep
 
 FEW = (0.92, 1.0, 1.08)
 MANY = (0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
@@ -39,7 +39,7 @@ class VectorQuantization(StackedScheme):
         table = self._table().to(weights.device, torch.float32) * CODEBOOK_STEP
         groups = weights.view(count, rows, columns // block_of(columns), -1)
         factors = stacked_factors(curvatures, self.layout.dimensions, self.damping, [None] * count)
-        codes, scales = sweep_each(weights, factors, table, groups.square().mean(3).sqrt(), self.multipliers, tick)
+        codes, scales = sweep(weights, factors, table, groups.square().mean(3).sqrt(), self.multipliers, tick)
         return {"codes": codes, "scales": scales}
 
     def units(self, parts: Parts) -> torch.Tensor:

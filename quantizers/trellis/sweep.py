@@ -13,26 +13,6 @@ from quantizers.trellis.viterbi import search
 
 
 def sweep(
-    weight: torch.Tensor,
-    factors: Factors,
-    table: torch.Tensor,
-    layout: TrellisLayout,
-    scales: torch.Tensor,
-    tick: Callable[[], None],
-) -> torch.Tensor:
-    """The symbols uint8 [O / 16, I / 16, 256] of a weight [O, I] (rotated already) that keep the output error small.
-
-    Args:
-        factors: in blocks of 16 columns.
-        table: int8 [2^L].
-        scales: float32 [O, I / g] of each row and group of g columns, as they will be stored.
-        tick: called after each column of tiles.
-    """
-    stack = Factors(factors.metric[None], factors.spread[None])
-    return sweep_each(weight[None], stack, table, layout, scales[None], tick)[0]
-
-
-def sweep_each(
     weights: torch.Tensor,
     factors: Factors,
     table: torch.Tensor,
@@ -40,8 +20,15 @@ def sweep_each(
     scales: torch.Tensor,
     tick: Callable[[], None],
 ) -> torch.Tensor:
-    """`sweep` of weights [E, O, I] with scales [E, O, I / g], each by its own factors of a stack: the symbols uint8
-    [E, O / 16, I / 16, 256]."""
+    """The symbols uint8 [E, O / 16, I / 16, 256] of weights [E, O, I] (rotated already) that keep the output error of
+    each small.
+
+    Args:
+        factors: in blocks of 16 columns, of a stack of E Hessians.
+        table: int8 [2^L].
+        scales: float32 [E, O, I / g] of each row and group of g columns, as they will be stored.
+        tick: called after each column of tiles.
+    """
     count, rows, columns = weights.shape
     width, high = columns // scales.shape[2], rows // TILE
     work = weights.to(torch.float32).clone()
