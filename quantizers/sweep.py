@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 
+from quantizers import nearest_cuda
 from quantizers.curvature import Factors
 
 SMALLEST_SCALE = 1e-6
@@ -108,21 +109,23 @@ def _group(
     """
     (count, rows, width), dimensions = part.shape, table.shape[1]
     entries = (table @ metric.flatten(0, 1)).view(count, width // dimensions, len(table), dimensions)
-    bias, entries = -0.5 * entries.square().sum(3), entries.transpose(2, 3).contiguous()
-    inverse, scale = 1 / scale[:, :, None], scale[:, :, None]
+    bias = -0.5 * entries.square().sum(3)
+    codes = torch.empty(count, rows, width // dimensions, dtype=torch.int32, device=part.device)
     errors = torch.empty_like(part)
-    codes = torch.empty(count, rows, width // dimensions, dtype=torch.int64, device=part.device)
-    of_blocks = zip(metric.unbind(1), entries.unbind(1), bias.unbind(1), strict=True)
-    for block, (turn, candidates, base) in enumerate(of_blocks):
+    at_once = nearest_cuda.usable(part, table)
+    for block in range(width // dimensions):
         start, rest = block * dimensions, (block + 1) * dimensions
-        target = part[:, :, start:rest]
-        code = _best_each(_product(target, turn) * inverse, candidates, base)
-        error = torch.addcmul(target, table[code], scale, value=-1)
-        codes[:, :, block] = code
-        errors[:, :, start:rest] = error
-        subtract_product(part[:, :, rest:], error, spread[:, start:rest, rest:])
+        if at_once:
+            nearest_cuda.nearest(part, metric, entries, bias, table, scale, codes, errors, block)
+        else:
+            target, divisor = part[:, :, start:rest], scale[:, :, None]
+            points = _product(target, metric[:, block]) * (1 / divisor)
+            code = _best_each(points, entries[:, block].transpose(1, 2).contiguous(), bias[:, block])
+            codes[:, :, block] = code
+            errors[:, :, start:rest] = torch.addcmul(target, table[code], divisor, value=-1)
+        subtract_product(part[:, :, rest:], errors[:, :, start:rest], spread[:, start:rest, rest:])
     turned = torch.einsum("xnbd,xbde->xnbe", errors.view(count, rows, -1, dimensions), metric)
-    return codes.to(torch.int32), errors, turned.square().sum((2, 3))
+    return codes, errors, turned.square().sum((2, 3))
 
 
 @contextmanager

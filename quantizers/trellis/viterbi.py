@@ -24,8 +24,8 @@ from quantizers.trellis import viterbi_cuda
 
 WRAPPED = 32
 """Symbols that the first search goes on after the ring's end."""
-REACH = 8.0
-"""Targets beyond this many units count as this many: no value reaches half of it, and costs stay comparable."""
+REACH = 5.0
+"""Targets beyond this many units count as this many: values end at 4, and costs stay comparable."""
 COSTS = {"cpu": 1 << 18, "cuda": 1 << 23}
 """Costs (states times tiles) held at a time: what a cache holds, and what fills a GPU."""
 FEWEST = 16

@@ -1,36 +1,72 @@
-"""The search of viterbi.py as one CUDA kernel, compiled when it is first needed by cupy (NVRTC: no compiler installed).
+"""The search of viterbi.py as one CUDA kernel.
 
 A block of threads searches one tile. The costs of all groups before and after a symbol lie in shared memory (twice
-2^(L-k) floats: 128 KiB for L = 16 at 2 bits, which server GPUs have). Each thread has its states' values in registers,
-two in a word as bf16, in which int8 over 32 is exact. Which way into a group was the best is written to global memory,
-64 bits for each thread and symbol, and read again by the thread that goes back. Equal to the search in torch but for
-ties: the way is kept in the lowest k bits of its cost, so that one integer minimum finds both.
+2^(L-k) floats: 128 KiB for L = 16 at 2 bits, which server GPUs have), and where there is room the choices of the last 16
+symbols too, which one thread follows back after each column. Each thread has its states' values in registers, two in a
+word as halves, in which int8 over 32 is exact.
+
+All arithmetic is exact: targets are rounded to 1/128 (0.01 to 0.1 % of the squared error at 2 to 4 bits), so a cost is a
+whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum of
+three finds both, and nothing is masked but the winner. By the compiler's listing a state takes 4.4 instructions.
 """
 
 from __future__ import annotations
 
-import functools
-import warnings
-from typing import Any
-
 import torch
+
+from quantizers.cupy_kernels import compiled, cupy_module, launch, shared_room, warn
 
 SOURCE = r"""
 #define WAYS (1 << K)                     // into a group, and symbols out of it
 #define GROUPS (1 << (L - K))
-#define OWN ((GROUPS) / THREADS)          // groups of a thread
+#define OWN (GROUPS / THREADS)            // groups of a thread
 #define RUN (OWN < WAYS ? OWN : WAYS)     // neighbouring groups: the same groups come before all of them
 #define RUNS (OWN / RUN)
-#define WRAPPED 32
-#define REACH 8.f
+#define MOST (K < 3 ? 16 : 8)             // ways that a word holds, a power of two
+#define PACKED (OWN < MOST ? OWN : MOST)
+#define WORDS (OWN / PACKED)              // of a thread and symbol
+#define WINDOW (WORDS * THREADS * 16)     // words of a column
+#define STEPS (256 + 32)                  // of the first search
+#define REACH 5.f
+// Costs lie between SHIFT and 2 SHIFT, where floats are UNIT apart: targets are rounded to 1/128 and values are eighths
+// of 1/4, so squares are whole 1/16384, and the way into a group has the K bits below.
+#define UNIT (1.f / (16384 << K))
+#define SHIFT (8388608.f * UNIT)
 #define FAR 1e30f
-typedef unsigned long long u64;
 
-// The best way into a group at a symbol, out of the words [THREADS] that the threads wrote there.
-__device__ __forceinline__ unsigned way_into(const u64* words, int group)
+__device__ __forceinline__ unsigned minus(unsigned pair, unsigned other)
 {
-    int run = group / (THREADS * RUN), rest = group % (THREADS * RUN);
-    return (unsigned)(__ldcg(words + rest / RUN) >> ((run * RUN + rest % RUN) * K)) & (WAYS - 1);
+    unsigned found;
+    asm("sub.rn.f16x2 %0, %1, %2;" : "=r"(found) : "r"(pair), "r"(other));
+    return found;
+}
+
+__device__ __forceinline__ float low(unsigned pair)
+{
+    float found;
+    asm("{.reg .f16 a, b; mov.b32 {a, b}, %1; cvt.f32.f16 %0, a;}" : "=f"(found) : "r"(pair));
+    return found;
+}
+
+__device__ __forceinline__ float high(unsigned pair)
+{
+    float found;
+    asm("{.reg .f16 a, b; mov.b32 {a, b}, %1; cvt.f32.f16 %0, b;}" : "=f"(found) : "r"(pair));
+    return found;
+}
+
+__device__ __forceinline__ unsigned half_of(float value)
+{
+    unsigned short found;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(found) : "f"(value));
+    return found;
+}
+
+// The way into a group, out of the words that threads wrote at a symbol.
+__device__ __forceinline__ int way_into(const unsigned* words, int group)
+{
+    const int run = group / (THREADS * RUN), rest = group % (THREADS * RUN), n = run * RUN + rest % RUN;
+    return words[n / PACKED * THREADS + rest / RUN] >> (32 - K * (PACKED - n % PACKED)) & (WAYS - 1);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
@@ -38,104 +74,130 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
     const float* __restrict__ feedback,   // matrices of [16][16]
     const int* __restrict__ owners,       // [tiles]: which of them a tile has
     const float* __restrict__ table,      // [2^L]
-    u64* choices,                         // room for [tiles][256 + WRAPPED][THREADS]
+    unsigned* choices,                    // room for [tiles][STEPS][WORDS][THREADS]
     unsigned char* __restrict__ symbols)  // [tiles][256]
 {
-    extern __shared__ float costs[];      // [2][GROUPS]
+    extern __shared__ float4 shared[];
+    float* costs = (float*)shared;        // [2][GROUPS]
+    unsigned* recent = (unsigned*)(costs + 2 * GROUPS);  // if RECENT: the choices of 16 symbols
     __shared__ float aims[256], errors[16];
-    __shared__ u64 best;
+    __shared__ int least_cost, least_group, met;
     const int thread = threadIdx.x;
-    choices += (size_t)blockIdx.x * (256 + WRAPPED) * THREADS;
+    choices += (size_t)blockIdx.x * STEPS / 16 * WINDOW;
     targets += blockIdx.x * 256;
     feedback += owners[blockIdx.x] * 256;
     symbols += blockIdx.x * 256;
 
     // State = way << (L - K) | group. This thread's groups: RUNS runs of RUN, THREADS * RUN apart.
-    unsigned values[(OWN * WAYS + 1) / 2];
+    unsigned values[OWN * WAYS / 2];
     #pragma unroll
-    for (int i = 0; i < OWN; i++)
-        #pragma unroll
-        for (int way = 0; way < WAYS; way++) {
-            int n = i * WAYS + way, group = (i / RUN) * (THREADS * RUN) + thread * RUN + i % RUN;
-            unsigned value = __float_as_uint(table[(way << (L - K)) | group]);
-            if (n & 1) values[n >> 1] |= value & 0xffff0000u; else values[n >> 1] = value >> 16;
-        }
+    for (int n = 0; n < OWN * WAYS; n += 2) {
+        const int i = n / WAYS, group = i / RUN * (THREADS * RUN) + thread * RUN + i % RUN;
+        values[n / 2] = half_of(table[((n % WAYS) << (L - K)) | group])
+            | half_of(table[((n % WAYS + 1) << (L - K)) | group]) << 16;
+    }
 
-    int crossing = -1;                    // the group in which the free path crosses the ring's end
+    int crossing = 0, end = 0;            // the groups that the second search begins and ends in
     for (int pass = 0; pass < 2; pass++) {
         __syncthreads();
         for (int i = thread; i < 256; i += THREADS) aims[i] = targets[i];
-        for (int g = thread; g < GROUPS; g += THREADS) costs[g] = pass == 0 || g == crossing ? 0.f : FAR;
-        const int steps = pass == 0 ? 256 + WRAPPED : 256;
-        for (int step = 0; step <= steps; step++) {
-            const float* now = costs + (step & 1) * GROUPS;
+        for (int g = thread; g < GROUPS; g += THREADS) costs[g] = pass == 0 || g == crossing ? SHIFT : FAR;
+        const int steps = pass == 0 ? STEPS : AGAIN;
+        for (int step = 0;; step++) {
+            float* now = costs + (step & 1) * GROUPS;
             float* next = costs + ((step + 1) & 1) * GROUPS;
-            const bool last = step == steps;
             __syncthreads();
-            if (last || (step < 256 && step > 0 && step % 16 == 0)) {
-                int group = crossing;     // where the way back begins: in the best group, or where the ring closes
-                if (!last || pass == 0) {
-                    if (thread == 0) best = ~0ull;
-                    __syncthreads();
-                    u64 mine = ~0ull;     // positive floats are ordered as their bits are
-                    for (int g = thread; g < GROUPS; g += THREADS)
-                        mine = min(mine, ((u64)__float_as_uint(now[g]) << 32) | (unsigned)g);
-                    for (int other = 16; other; other >>= 1) mine = min(mine, __shfl_xor_sync(~0u, mine, other));
-                    if (thread % 32 == 0) atomicMin(&best, mine);
-                    __syncthreads();
-                    group = (int)(best & 0xffffffffu);
-                    __syncthreads();
-                }
-                if (thread == 0) {
-                    const int stop = !last ? step - 16 : pass == 0 ? 256 : 0;
-                    for (int i = step - 1; i >= stop; i--) {
-                        unsigned state = way_into(choices + (size_t)i * THREADS, group) << (L - K) | group;
-                        if (!last) errors[i % 16] = aims[i] - table[state];
-                        else if (pass == 1) symbols[i] = state & (WAYS - 1);
-                        group = state >> K;
-                    }
-                    best = (u64)group;
+            if (step == steps || (step % 16 == 0 && step > 0 && step < 256)) {
+                if (thread == 0) least_cost = least_group = 0x7fffffff;
+                __syncthreads();
+                int mine = 0x7fffffff;    // positive floats are ordered as their bits are
+                for (int g = thread; g < GROUPS; g += THREADS) mine = min(mine, __float_as_int(now[g]));
+                int least = mine;
+                for (int other = 16; other; other >>= 1) least = min(least, __shfl_xor_sync(~0u, least, other));
+                if (thread % 32 == 0) atomicMin(&least_cost, least);
+                __syncthreads();
+                const int best = least_cost;
+                const float excess = __int_as_float(best) - SHIFT;
+                for (int g = thread; g < GROUPS; g += THREADS) {
+                    if (__float_as_int(now[g]) == best) atomicMin(&least_group, g);
+                    now[g] -= excess;
                 }
                 __syncthreads();
-                if (last) { if (pass == 0) crossing = (int)best; break; }
+                const bool last = step == steps;
+                int group = last && pass == 1 ? end : least_group;
+                const int stop = !last ? step - 16 : pass == 0 ? AGAIN : 0;
+                for (int top = step - 16; top >= stop; top -= 16) {
+                    const unsigned* words = RECENT ? recent : choices + top / 16 * WINDOW;
+                    if (RECENT && top != step - 16) {
+                        __syncthreads();
+                        const uint4* from = (const uint4*)(choices + top / 16 * WINDOW);
+                        for (int i = thread; i < WINDOW / 4; i += THREADS) ((uint4*)recent)[i] = __ldcg(from + i);
+                        __syncthreads();
+                    }
+                    if (thread == 0)
+                        for (int i = 15; i >= 0; i--) {
+                            const int state = way_into(words + i * (WINDOW / 16), group) << (L - K) | group;
+                            if (!last) errors[i] = aims[top + i] - table[state];
+                            else if (top < 256) symbols[top + i] = state & (WAYS - 1);
+                            group = state >> K;
+                        }
+                    if (last && pass == 0 && top == 256) crossing = group;
+                }
+                if (last) {
+                    if (pass == 0 && thread == 0) { met = group; least_group = crossing; }
+                    __syncthreads();
+                    crossing = least_group;
+                    end = met;
+                    break;
+                }
+                __syncthreads();
                 const int column = step / 16;
                 for (int i = step + thread; i < 256; i += THREADS)
                     aims[i] -= errors[i % 16] * feedback[(column - 1) * 16 + i / 16];
                 __syncthreads();
             }
-            const float aim = fminf(fmaxf(aims[step % 256], -REACH), REACH);
-            const float twice = -2.f * aim, base = aim * aim + 1e-4f;  // more than rounding takes: costs stay positive
-            u64 word = 0;
+            const float aim = rintf(fminf(fmaxf(aims[step % 256], -REACH), REACH) * 128.f) * (1.f / 128.f);
+            const unsigned both = half_of(aim) * 0x10001u;
+            const float* from = now + (thread * RUN >> K);
+            float* to = next + thread * RUN;
+            unsigned word = 0;
             #pragma unroll
             for (int run = 0; run < RUNS; run++) {
-                const int first = run * (THREADS * RUN) + thread * RUN;
-                float before[WAYS], found[RUN];
+                float before[WAYS];
+                int found[RUN];
                 #pragma unroll
-                for (int way = 0; way < WAYS; way++) before[way] = now[(way << (L - 2 * K)) | (first >> K)] + base;
+                for (int way = 0; way < WAYS; way++) before[way] = from[(way << (L - 2 * K)) + run * (THREADS * RUN >> K)] + way * UNIT;
                 #pragma unroll
                 for (int i = 0; i < RUN; i++) {
                     int least = 0x7fffffff;
                     #pragma unroll
-                    for (int way = 0; way < WAYS; way++) {
-                        const int n = (run * RUN + i) * WAYS + way;
-                        float value = __uint_as_float(n & 1 ? values[n >> 1] & 0xffff0000u : values[n >> 1] << 16);
-                        float cost = fmaf(value, value + twice, before[way]);
-                        least = min(least, (__float_as_int(cost) & ~(WAYS - 1)) | way);
+                    for (int way = 0; way < WAYS; way += 2) {
+                        const unsigned pair = minus(values[((run * RUN + i) * WAYS + way) / 2], both);
+                        const float one = low(pair), two = high(pair);
+                        least = min(least, min(__float_as_int(fmaf(one, one, before[way])),
+                                               __float_as_int(fmaf(two, two, before[way + 1]))));
                     }
-                    found[i] = __int_as_float(least & ~(WAYS - 1));
-                    word |= (u64)(least & (WAYS - 1)) << ((run * RUN + i) * K);
+                    found[i] = least & ~(WAYS - 1);
+                    word = __funnelshift_r(word, least, K);
+                    if ((run * RUN + i + 1) % PACKED == 0) {
+                        const int at = (run * RUN + i) / PACKED * THREADS + thread;
+                        if (RECENT) recent[step % 16 * (WINDOW / 16) + at] = word;
+                        choices[step * (WINDOW / 16) + at] = word;
+                    }
                 }
                 #pragma unroll
-                for (int i = 0; i < RUN; i++) next[first + i] = found[i];
+                for (int i = 0; i < RUN; i += RUN % 4 ? 1 : 4)
+                    if (RUN % 4) to[run * (THREADS * RUN) + i] = __int_as_float(found[i]);
+                    else *(int4*)(to + run * (THREADS * RUN) + i) = make_int4(found[i], found[i + 1], found[i + 2], found[i + 3]);
             }
-            __stcg(choices + (size_t)step * THREADS + thread, word);
         }
     }
 }
 """
-SYMBOLS, WRAPPED = 256, 32
+SYMBOLS, WRAPPED, COLUMN = 256, 32, 16
 STATIC_BYTES = 4096
-"""Of shared memory beside the costs; generous."""
+"""Of shared memory beside the costs and choices; generous."""
+AGAIN = 256
 WAVES = 8
 """Tiles that each multiprocessor gets in one launch: bounds the memory of the choices, 1.2 MB a tile."""
 
@@ -145,9 +207,16 @@ def threads_of(state_bits: int) -> int:
     return min(512, 1 << (state_bits - 4))
 
 
-def costs_bytes(state_bits: int, bits: int) -> int:
-    """Shared memory for the costs of all groups before and after a symbol."""
-    return 2 * 4 << (state_bits - bits)
+def words_of(state_bits: int, bits: int) -> int:
+    """Words of 32 bits for the choices of a thread at a symbol."""
+    own = (1 << (state_bits - bits)) // threads_of(state_bits)
+    return own // min(own, 16 if bits < 3 else 8)
+
+
+def shared_bytes(state_bits: int, bits: int, *, recent: bool) -> int:
+    """Shared memory for the costs of all groups before and after a symbol, and for the choices of a column."""
+    choices = COLUMN * words_of(state_bits, bits) * threads_of(state_bits) if recent else 0
+    return (2 * 4 << (state_bits - bits)) + 4 * choices + STATIC_BYTES
 
 
 def usable(device: torch.device, table: torch.Tensor, bits: int) -> bool:
@@ -155,61 +224,29 @@ def usable(device: torch.device, table: torch.Tensor, bits: int) -> bool:
     state_bits = len(table).bit_length() - 1
     if state_bits < 9 or bits > 4:  # less than a warp, or several thousand ways
         return False
-    if (cupy := _cupy()) is None:
+    if cupy_module() is None:
         return False
-    room = cupy.cuda.Device(device.index or 0).attributes["MaxSharedMemoryPerBlockOptin"]
-    if costs_bytes(state_bits, bits) + STATIC_BYTES > room:
-        _warn(f"a search over 2^{state_bits} states does not fit this GPU's shared memory")
+    if shared_bytes(state_bits, bits, recent=False) > shared_room(device):
+        warn(f"a search over 2^{state_bits} states does not fit this GPU's shared memory")
         return False
     return True
 
 
 def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, bits: int) -> torch.Tensor:
     """`viterbi.search` of tiles [N, 256] on a CUDA device; arguments as there."""
-    cupy = _cupy()
     device, state_bits = targets.device, len(table).bit_length() - 1
-    threads, shared = threads_of(state_bits), costs_bytes(state_bits, bits)
+    threads = threads_of(state_bits)
     targets, feedback, table = (part.to(torch.float32).contiguous() for part in (targets, feedback, table))
     most = WAVES * torch.cuda.get_device_properties(device).multi_processor_count
     matrices = feedback.numel() // SYMBOLS
     owners = (torch.arange(len(targets), device=device) // (len(targets) // matrices)).to(torch.int32)
-    room = min(len(targets), most) * (SYMBOLS + WRAPPED) * threads
-    choices = torch.empty(room, dtype=torch.int64, device=device)
+    room = min(len(targets), most) * (SYMBOLS + WRAPPED) * words_of(state_bits, bits) * threads
+    choices = torch.empty(room, dtype=torch.int32, device=device)
     symbols = torch.empty(targets.shape, dtype=torch.uint8, device=device)
-    # Deprecated in CuPy 14, but what Stream.from_external makes there destroys torch's stream when it is dropped.
-    stream = torch.cuda.current_stream(device).cuda_stream
-    with cupy.cuda.Device(device.index or 0), cupy.cuda.ExternalStream(stream):
-        kernel = _kernel(device.index or 0, state_bits, bits)
-        for part, own, found in zip(*(torch.split(each, most) for each in (targets, owners, symbols)), strict=True):
-            pointers = [tensor.data_ptr() for tensor in (part, feedback, own, table, choices, found)]
-            kernel((len(part),), (threads,), tuple(pointers), shared_mem=shared)
+    recent = shared_bytes(state_bits, bits, recent=True) <= shared_room(device)
+    definitions = (("L", state_bits), ("K", bits), ("THREADS", threads), ("RECENT", int(recent)), ("AGAIN", AGAIN))
+    shared = shared_bytes(state_bits, bits, recent=recent) - STATIC_BYTES
+    kernel = compiled(device.index or 0, SOURCE, "search", definitions, shared)
+    for part, own, found in zip(*(torch.split(each, most) for each in (targets, owners, symbols)), strict=True):
+        launch(kernel, (len(part),), threads, [part, feedback, own, table, choices, found], device)
     return symbols
-
-
-def definitions(state_bits: int, bits: int) -> tuple[str, ...]:
-    """What the compiler is told of a trellis."""
-    return ("-std=c++17", f"-DL={state_bits}", f"-DK={bits}", f"-DTHREADS={threads_of(state_bits)}")
-
-
-@functools.cache
-def _kernel(_device: int, state_bits: int, bits: int) -> Any:
-    module = _cupy().RawModule(code=SOURCE, options=definitions(state_bits, bits), backend="nvrtc")
-    kernel = module.get_function("search")
-    kernel.max_dynamic_shared_size_bytes = costs_bytes(state_bits, bits)
-    return kernel
-
-
-@functools.cache
-def _cupy() -> Any:
-    """The module cupy, or None, which a warning says once."""
-    try:
-        import cupy
-    except ImportError as error:
-        _warn(f"cupy cannot be imported ({error}): install the cupy wheel of this CUDA version")
-        return None
-    return cupy
-
-
-@functools.cache
-def _warn(reason: str) -> None:
-    warnings.warn(f"trellis search: {reason}; torch searches instead, many times slower", stacklevel=2)
