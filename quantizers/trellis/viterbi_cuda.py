@@ -1,13 +1,13 @@
 """The search of viterbi.py as one CUDA kernel.
 
 A block of threads searches one tile. The costs of all groups before and after a symbol lie in shared memory (twice
-2^(L-k) floats: 128 KiB for L = 16 at 2 bits, which server GPUs have), and where there is room the choices of the last 16
-symbols too, which one thread follows back after each column. Each thread has its states' values in registers, two in a
-word as halves, in which int8 over 32 is exact.
+2^(L-k) floats: 128 KiB for L = 16 at 2 bits, which server GPUs have), and where there is room the choices of the last
+16 symbols too, which one thread follows back after each column. Each thread has its states' values in registers, two in
+a word as halves, in which int8 over 32 is exact.
 
-All arithmetic is exact: targets are rounded to 1/128 (0.01 to 0.1 % of the squared error at 2 to 4 bits), so a cost is a
-whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum of
-three finds both, and nothing is masked but the winner. By the compiler's listing a state takes 4.4 instructions.
+All arithmetic is exact: targets are rounded to 1/128 (0.01 to 0.1 % of the squared error at 2 to 4 bits), so a cost is
+a whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum of
+three finds both, and nothing is masked but the winner. By the compiler's listing a state takes 4.3 instructions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SOURCE = r"""
 #define OWN (GROUPS / THREADS)            // groups of a thread
 #define RUN (OWN < WAYS ? OWN : WAYS)     // neighbouring groups: the same groups come before all of them
 #define RUNS (OWN / RUN)
+#define EACH (GROUPS / WAYS)              // groups that are the same way into those after them: neighbours
 #define MOST (K < 3 ? 16 : 8)             // ways that a word holds, a power of two
 #define PACKED (OWN < MOST ? OWN : MOST)
 #define WORDS (OWN / PACKED)              // of a thread and symbol
@@ -69,6 +70,12 @@ __device__ __forceinline__ int way_into(const unsigned* words, int group)
     return words[n / PACKED * THREADS + rest / RUN] >> (32 - K * (PACKED - n % PACKED)) & (WAYS - 1);
 }
 
+// The cost of a group, and in its lowest bits which way it is into the groups after it.
+__device__ __forceinline__ float with_way(int cost, int way)
+{
+    return __int_as_float((cost & ~(WAYS - 1)) | way);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
     const float* __restrict__ targets,    // [tiles][256], in units of the scale
     const float* __restrict__ feedback,   // matrices of [16][16]
@@ -81,8 +88,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
     float* costs = (float*)shared;        // [2][GROUPS]
     unsigned* recent = (unsigned*)(costs + 2 * GROUPS);  // if RECENT: the choices of 16 symbols
     __shared__ float aims[256], errors[16];
-    __shared__ int least_cost, least_group, met;
-    const int thread = threadIdx.x;
+    __shared__ int least_cost, least_group;
+    const unsigned thread = threadIdx.x;
     choices += (size_t)blockIdx.x * STEPS / 16 * WINDOW;
     targets += blockIdx.x * 256;
     feedback += owners[blockIdx.x] * 256;
@@ -97,12 +104,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
             | half_of(table[((n % WAYS + 1) << (L - K)) | group]) << 16;
     }
 
-    int crossing = 0, end = 0;            // the groups that the second search begins and ends in
+    int crossing = 0;                     // the group that the second search begins and ends in
     for (int pass = 0; pass < 2; pass++) {
         __syncthreads();
         for (int i = thread; i < 256; i += THREADS) aims[i] = targets[i];
-        for (int g = thread; g < GROUPS; g += THREADS) costs[g] = pass == 0 || g == crossing ? SHIFT : FAR;
-        const int steps = pass == 0 ? STEPS : AGAIN;
+        for (int g = thread; g < GROUPS; g += THREADS)
+            costs[g] = with_way(__float_as_int(pass == 0 || g == crossing ? SHIFT : FAR), g / EACH);
+        const int steps = pass == 0 ? STEPS : 256;
         for (int step = 0;; step++) {
             float* now = costs + (step & 1) * GROUPS;
             float* next = costs + ((step + 1) & 1) * GROUPS;
@@ -117,37 +125,39 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
                 if (thread % 32 == 0) atomicMin(&least_cost, least);
                 __syncthreads();
                 const int best = least_cost;
-                const float excess = __int_as_float(best) - SHIFT;
+                const float excess = __int_as_float(best & ~(WAYS - 1)) - SHIFT;
                 for (int g = thread; g < GROUPS; g += THREADS) {
                     if (__float_as_int(now[g]) == best) atomicMin(&least_group, g);
                     now[g] -= excess;
                 }
                 __syncthreads();
                 const bool last = step == steps;
-                int group = last && pass == 1 ? end : least_group;
-                const int stop = !last ? step - 16 : pass == 0 ? AGAIN : 0;
+                int group = last && pass == 1 ? crossing : least_group;
+                const int stop = !last ? step - 16 : pass == 0 ? 256 : 0;
                 for (int top = step - 16; top >= stop; top -= 16) {
                     const unsigned* words = RECENT ? recent : choices + top / 16 * WINDOW;
                     if (RECENT && top != step - 16) {
                         __syncthreads();
-                        const uint4* from = (const uint4*)(choices + top / 16 * WINDOW);
-                        for (int i = thread; i < WINDOW / 4; i += THREADS) ((uint4*)recent)[i] = __ldcg(from + i);
+                        const unsigned* from = choices + top / 16 * WINDOW + thread;
+                        unsigned copied[WINDOW / THREADS];
+                        #pragma unroll
+                        for (int i = 0; i < WINDOW / THREADS; i++) copied[i] = __ldcg(from + i * THREADS);
+                        #pragma unroll
+                        for (int i = 0; i < WINDOW / THREADS; i++) recent[i * THREADS + thread] = copied[i];
                         __syncthreads();
                     }
                     if (thread == 0)
                         for (int i = 15; i >= 0; i--) {
                             const int state = way_into(words + i * (WINDOW / 16), group) << (L - K) | group;
                             if (!last) errors[i] = aims[top + i] - table[state];
-                            else if (top < 256) symbols[top + i] = state & (WAYS - 1);
+                            else if (pass == 1) symbols[top + i] = state & (WAYS - 1);
                             group = state >> K;
                         }
-                    if (last && pass == 0 && top == 256) crossing = group;
                 }
                 if (last) {
-                    if (pass == 0 && thread == 0) { met = group; least_group = crossing; }
+                    if (pass == 0 && thread == 0) least_group = group;
                     __syncthreads();
                     crossing = least_group;
-                    end = met;
                     break;
                 }
                 __syncthreads();
@@ -158,15 +168,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
             }
             const float aim = rintf(fminf(fmaxf(aims[step % 256], -REACH), REACH) * 128.f) * (1.f / 128.f);
             const unsigned both = half_of(aim) * 0x10001u;
-            const float* from = now + (thread * RUN >> K);
+            const float* from = now + thread * RUN / WAYS;
             float* to = next + thread * RUN;
             unsigned word = 0;
             #pragma unroll
             for (int run = 0; run < RUNS; run++) {
+                const int own = run * (THREADS * RUN) / EACH + (THREADS * RUN > EACH ? thread * RUN / EACH : 0);
                 float before[WAYS];
-                int found[RUN];
+                float found[RUN];
                 #pragma unroll
-                for (int way = 0; way < WAYS; way++) before[way] = from[(way << (L - 2 * K)) + run * (THREADS * RUN >> K)] + way * UNIT;
+                for (int way = 0; way < WAYS; way++) before[way] = from[way * EACH + run * (THREADS * RUN / WAYS)];
                 #pragma unroll
                 for (int i = 0; i < RUN; i++) {
                     int least = 0x7fffffff;
@@ -177,18 +188,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
                         least = min(least, min(__float_as_int(fmaf(one, one, before[way])),
                                                __float_as_int(fmaf(two, two, before[way + 1]))));
                     }
-                    found[i] = least & ~(WAYS - 1);
+                    found[i] = with_way(least, own);
                     word = __funnelshift_r(word, least, K);
                     if ((run * RUN + i + 1) % PACKED == 0) {
                         const int at = (run * RUN + i) / PACKED * THREADS + thread;
                         if (RECENT) recent[step % 16 * (WINDOW / 16) + at] = word;
-                        choices[step * (WINDOW / 16) + at] = word;
+                        if (!RECENT || pass == 1 || step >= 256) choices[step * (WINDOW / 16) + at] = word;
                     }
                 }
                 #pragma unroll
                 for (int i = 0; i < RUN; i += RUN % 4 ? 1 : 4)
-                    if (RUN % 4) to[run * (THREADS * RUN) + i] = __int_as_float(found[i]);
-                    else *(int4*)(to + run * (THREADS * RUN) + i) = make_int4(found[i], found[i + 1], found[i + 2], found[i + 3]);
+                    if (RUN % 4) to[run * (THREADS * RUN) + i] = found[i];
+                    else *(float4*)(to + run * (THREADS * RUN) + i)
+                        = make_float4(found[i], found[i + 1], found[i + 2], found[i + 3]);
             }
         }
     }
@@ -197,7 +209,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
 SYMBOLS, WRAPPED, COLUMN = 256, 32, 16
 STATIC_BYTES = 4096
 """Of shared memory beside the costs and choices; generous."""
-AGAIN = 256
 WAVES = 8
 """Tiles that each multiprocessor gets in one launch: bounds the memory of the choices, 1.2 MB a tile."""
 
@@ -244,7 +255,7 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
     choices = torch.empty(room, dtype=torch.int32, device=device)
     symbols = torch.empty(targets.shape, dtype=torch.uint8, device=device)
     recent = shared_bytes(state_bits, bits, recent=True) <= shared_room(device)
-    definitions = (("L", state_bits), ("K", bits), ("THREADS", threads), ("RECENT", int(recent)), ("AGAIN", AGAIN))
+    definitions = (("L", state_bits), ("K", bits), ("THREADS", threads), ("RECENT", int(recent)))
     shared = shared_bytes(state_bits, bits, recent=recent) - STATIC_BYTES
     kernel = compiled(device.index or 0, SOURCE, "search", definitions, shared)
     for part, own, found in zip(*(torch.split(each, most) for each in (targets, owners, symbols)), strict=True):

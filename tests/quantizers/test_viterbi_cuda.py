@@ -118,7 +118,7 @@ def test_a_weight_is_quantized_as_well_as_on_a_cpu(tier: str) -> None:
         error = weight - (scheme.units(parts) * parts["scales"].repeat_interleave(128, 1)).cpu()
         errors.append(float(((error @ hessian) * error).sum()))
         assert scheme.tensors(parts)["codes"].shape == (4, 16 * scheme.layout.tile_words)  # type: ignore[attr-defined]
-    assert errors[1] == pytest.approx(errors[0], rel=0.03)
+    assert errors[1] == pytest.approx(errors[0], rel=0.06)  # 64 tiles: one that comes out otherwise moves the others
 
 
 @GPU
