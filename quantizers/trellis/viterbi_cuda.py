@@ -6,8 +6,8 @@ A block of threads searches one tile. The costs of all groups before and after a
 a word as halves, in which int8 over 32 is exact.
 
 All arithmetic is exact: targets are rounded to 1/128 (0.01 to 0.1 % of the squared error at 2 to 4 bits), so a cost is
-a whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum of
-three finds both, and nothing is masked but the winner. By the compiler's listing a state takes 4.3 instructions.
+a whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum
+of three finds both, and only the winner is masked. By the compiler's listing a state takes 4.3 instructions.
 """
 
 from __future__ import annotations
