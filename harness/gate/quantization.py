@@ -41,6 +41,7 @@ def quantize_model(
     """
     from quantizers.pipeline import quantize
     from quantizers.recipe import load_recipe
+    from quantizers.workers.opening import open_workers
 
     require_original(str(model), model)
     with bad_input():
@@ -48,7 +49,9 @@ def quantize_model(
     require_fitting(recipe, size)
     recipe = with_traces(recipe, model, policy, reporter)
     if recipe.mix:
-        recipe = with_traces(mixed_recipe(model, recipe, size, out, reporter), model, policy, reporter)
+        with bad_input():
+            open_workers(device, ray)[1].close()  # what is not there is named before hours of measuring
+        recipe = with_traces(mixed_recipe(model, recipe, size, out, reporter, device), model, policy, reporter)
     with shown(reporter, f"quantize {recipe.name}") as show:
         return quantize(model, recipe, out, progress=show, device=device, ray=ray)
 

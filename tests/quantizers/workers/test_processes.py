@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
@@ -123,18 +125,18 @@ def test_a_broken_hessian_comes_back_with_its_number(monkeypatch: pytest.MonkeyP
     broken = [*hessians[:3], torch.full((128, 128), float("nan")), *hessians[4:]]
     with Processes(DEVICES) as workers:
         lines = []
-        for each in (HERE, workers):
+        for who in (HERE, workers):
             with pytest.raises(HessianError) as caught:
-                list(quantize_each(scheme, weights, broken, lambda: None, each))
+                list(quantize_each(scheme, weights, broken, lambda: None, who))
             assert caught.value.number == 3
             lines.append(str(caught.value))
             with pytest.raises(HessianError) as caught:
-                list(quantize_tall(scheme, weights, broken[3], lambda: None, each))
+                list(quantize_tall(scheme, weights, broken[3], lambda: None, who))
             lines.append(str(caught.value))
         assert lines[:2] == lines[2:] and lines[0].startswith("weight 4 of 6: the Hessian has a diagonal")
-        for quantizing, curvature in ((quantize_each, hessians), (quantize_tall, hessians[0])):
-            expected = list(quantizing(scheme, weights, curvature, lambda: None))  # type: ignore[operator]
-            found = list(quantizing(scheme, weights, curvature, lambda: None, workers))  # type: ignore[operator]
+        for each in (partial(quantize_each, hessians=hessians), partial(quantize_tall, hessian=hessians[0])):
+            expected = list(each(scheme, weights, tick=lambda: None))
+            found = list(each(scheme, weights, tick=lambda: None, workers=workers))
             for part, same in zip(found, expected, strict=True):
                 assert all(torch.equal(part[name], same[name]) for name in same)
 
@@ -165,7 +167,7 @@ def test_shared_memory_too_small_for_a_task_is_named(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tall, "CHUNK_BYTES", 4 * 128 * 16)
     monkeypatch.setattr(Processes, "_start", lambda self: self._started.append(processes._Worker("cpu", None, None)))  # type: ignore[arg-type]
     monkeypatch.setattr(Processes, "close", lambda self: None)
-    monkeypatch.setattr(processes.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     (weights, hessians), scheme = problem(2), TIERS["int4"]({"a": 128}, None, 0.01)
     with pytest.raises(QuantizeError, match=r"^/dev/shm has 0 MiB left, .* --ipc=host .* --device cuda:0$"):
         list(quantize_tall(scheme, weights, hessians[0], lambda: None, Processes(DEVICES)))
