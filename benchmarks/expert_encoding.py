@@ -30,9 +30,9 @@ import quantizers.gptq
 import quantizers.schemes.int_groups
 from benchmarks.kl_panel import machine
 from benchmarks.memory import peak_memory
-from quantizers.curvature import Curvature
+from quantizers.each import quantize_each
 from quantizers.schemes import TIERS, Parts, Scheme
-from quantizers.tall import quantize_tall
+from quantizers.tall import quantize_tall, turned_hessian
 
 DEFAULT_TIERS = ("vq1", "vq1.5", "vq2", "trellis2", "vq3", "int4")
 GLM5 = {"all_experts": 256, "inner": 2048, "hidden": 6144}
@@ -125,17 +125,17 @@ def encode(tier: str, all_experts: int, experts: int, inner: int, hidden: int, d
         def run(part: str, weights: list[torch.Tensor], hessians: list[torch.Tensor]) -> None:
             with _peak(device, peaks, part), watch.span(part):
                 if part == "gate_up":
-                    found = quantize_tall(scheme, weights, Curvature(hessians[0]), lambda: None)
+                    found = list(quantize_tall(scheme, weights, hessians[0], lambda: None))
                 else:
-                    found = scheme.quantize_each(weights, [Curvature(each) for each in hessians], lambda: None)
-            errors[part] = _error(scheme, weights[0], hessians[0], found[0])
+                    found = list(quantize_each(scheme, weights, hessians, lambda: None))
+            errors[part] = _error(scheme, scheme.turn(weights[0]), turned_hessian(scheme, hessians[0]), found[0])
             watch.spans[f"{part}_factors"] = watch.spans.pop("factors", [])
 
-        hessian = _turned(scheme, hessian_of(basis_of(hidden, generator), generator))
-        run("gate_up", [scheme.turn(weight_of(inner, hidden, generator)) for _ in range(2 * experts)], [hessian])
+        hessian = hessian_of(basis_of(hidden, generator), generator)
+        run("gate_up", [weight_of(inner, hidden, generator) for _ in range(2 * experts)], [hessian])
         basis = basis_of(inner, generator)
-        hessians = [_turned(scheme, hessian_of(basis, generator)) for _ in range(experts)]
-        run("down", [scheme.turn(weight_of(hidden, inner, generator)) for _ in range(experts)], hessians)
+        hessians = [hessian_of(basis, generator) for _ in range(experts)]
+        run("down", [weight_of(hidden, inner, generator) for _ in range(experts)], hessians)
 
     seconds = {name: watch.seconds(name) for name in ("gate_up", "gate_up_factors", "down", "down_factors")}
     count, share = 3 * experts * inner * hidden, all_experts / experts
@@ -157,10 +157,6 @@ def _peak(device: torch.device, peaks: dict[str, float], name: str) -> Iterator[
     yield
     held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_memory() << 20
     peaks[name] = held / (1 << 30)
-
-
-def _turned(scheme: Scheme, hessian: torch.Tensor) -> torch.Tensor:
-    return scheme.turn(scheme.turn(hessian).t())
 
 
 def _error(scheme: Scheme, weight: torch.Tensor, hessian: torch.Tensor, parts: Parts) -> float:

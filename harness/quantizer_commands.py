@@ -28,6 +28,12 @@ def quantize(
     bits: Bits = None,
     size: Bytes = None,
     policy: ServedBy = "demo",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda (all GPUs of this machine: the default, if any) or one, as cuda:0.")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="auto|ADDRESS", help="Encode on the machines of a Ray cluster.")
+    ] = None,
 ) -> None:
     """Quantize MODEL by a recipe. Run again to go on after an interruption."""
     from harness.checkpoint.models import resolve_model
@@ -36,7 +42,8 @@ def quantize(
 
     reporter = Reporter()
     served = load_policy(policy).policy
-    print(quantize_model(resolve_model(model, reporter.say), recipe, out, reporter, served, Size(bits, size)))
+    path = resolve_model(model, reporter.say)
+    print(quantize_model(path, recipe, out, reporter, served, Size(bits, size), device, ray))
 
 
 def measure_tiers(

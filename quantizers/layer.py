@@ -10,15 +10,17 @@ import torch
 from torch import nn
 
 from quantizers.curvature import Curvature, HessianError
+from quantizers.each import quantize_each
 from quantizers.errors import QuantizeError
 from quantizers.experts import counted, every_token, places
 from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
-from quantizers.schemes import Scheme
-from quantizers.tall import quantize_tall
+from quantizers.schemes import Parts, Scheme
+from quantizers.tall import quantize_tall, turned_hessian
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
 from quantizers.two_sided import quantize_two_sided
+from quantizers.workers.tasks import HERE, Workers
 
 Progress = Callable[[str, int, int], None]
 BROKEN = "raise damping, or add it to ignore"
@@ -48,6 +50,7 @@ def quantize_layer(
     batch: int,
     seed: int,
     report: Progress,
+    workers: Workers = HERE,
 ) -> QuantizedLayer:
     """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
 
@@ -60,13 +63,18 @@ def quantize_layer(
         sides: of the outputs of each of `linears`, where errors are weighed by what they do to the model's loss.
         batch: sequences that run through the layer at once.
         seed: of the tuning.
+        workers: who encodes.
 
     Raises:
         QuantizeError: a Linear cannot be quantized, by name.
     """
     runs = [partial(run_layer, module, part.to(device), call) for part in torch.split(states, batch)]
-    basis = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in linears.items()}
-    layer = Layer(module, call, schemes, {}, basis, small_parameters(module, linears))
+    tuned = tuning if targets is not None else None
+    # Weights that are tuned while they wait are held in the basis of their schemes; others are turned when they come.
+    basis = linears if tuned and tuned.between else {}
+    whole = {name: schemes[name].turn(linear.weight.detach().float()) for name, linear in basis.items()}
+    layer = Layer(module, call, schemes, {}, whole, small_parameters(module, linears))
+    encoder = _Encoder(layer, linears, workers, kept="cpu" if tuned is None else device)
     with every_token(module):
         stages = stages_of(module, call.layer, linears, runs[0])
     usage: dict[str, torch.Tensor] = {}
@@ -80,19 +88,19 @@ def quantize_layer(
         usage |= {name: count for name, count in counts.items() if bool(count.any())}
         tick = partial(report, "columns", number, len(stages))
         if len(stage) > 1:
-            _quantize_experts(layer, first, list(hessians.values()), tick)
+            encoder.experts(first, list(hessians.values()), tick)
         else:
             weighed = {name: sides[name].hessian for name in stage[0]} if sides and sided else {}
-            _quantize_group(layer, stage[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
-        if tuning and targets is not None and tuning.between and layer.whole:
+            encoder.group(stage[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
+        if tuned and targets is not None and tuned.between and layer.whole:
             report("tuning", number, len(stages))
-            tune(layer, tuning.between, states, targets, device, seed + number)
-        _apply(layer, linears)
+            tune(layer, tuned.between, states, targets, device, seed + number)
+            _apply(layer, linears)
     report("columns", len(stages), len(stages))
     tensors: dict[str, torch.Tensor] = {}
-    if tuning and targets is not None:
+    if tuned and targets is not None:
         report("tuning", len(stages), len(stages))
-        tune(layer, tuning.after, states, targets, device, seed)
+        tune(layer, tuned.after, states, targets, device, seed)
         _apply(layer, linears)
         parameters = dict(module.named_parameters())
         tensors |= {name: parameters[name].detach().cpu() for name in layer.tuned}
@@ -119,45 +127,65 @@ def stages_of(module: nn.Module, layer: str, linears: Mapping[str, nn.Linear], r
     return list(stages.values())
 
 
-def _quantize_group(
-    layer: Layer,
-    names: list[str],
-    hessian: torch.Tensor,
-    outputs: Mapping[str, torch.Tensor],
-    tick: Callable[[], None],
-) -> None:
-    """Linears with one Hessian: those with one scheme are one tall weight, where rows do not know of each other.
+@dataclass(frozen=True)
+class _Encoder:
+    """Encodes Linears of a layer, and gives each to the module as a server will have it."""
 
-    `outputs` are the Hessians [O, O] of their outputs, by name, where errors are weighed by what they do to the loss.
-    """
-    for scheme in dict.fromkeys(layer.schemes[name] for name in names):
-        members = [name for name in names if layer.schemes[name] == scheme]
-        curvature = Curvature(scheme.turn(scheme.turn(hessian).t()))
-        weights = [layer.whole.pop(name) for name in members]
-        try:
-            if not scheme.tall or scheme.data_free:
-                found = [scheme.quantize(weight, curvature, tick) for weight in weights]
-            elif not outputs:
-                found = quantize_tall(scheme, weights, curvature, tick)
-            else:
-                found = quantize_two_sided(scheme, weights, curvature, [outputs[name] for name in members], tick)
-        except HessianError as error:
-            raise QuantizeError(f"{layer.call.layer}.{members[0]}: {error}: {BROKEN}") from None
-        layer.parts |= dict(zip(members, found, strict=True))
+    layer: Layer
+    linears: Mapping[str, nn.Linear]
+    workers: Workers
+    kept: str
+    """Where parts wait: on the CPU, unless they are tuned."""
 
+    def group(
+        self, names: list[str], hessian: torch.Tensor, outputs: Mapping[str, torch.Tensor], tick: Callable[[], None]
+    ) -> None:
+        """Linears with one Hessian: those with one scheme are one tall weight, where rows do not know of each other.
 
-def _quantize_experts(layer: Layer, names: list[str], hessians: list[torch.Tensor], tick: Callable[[], None]) -> None:
-    """Linears of one shape that do not wait for each other, each with its own Hessian; one scheme at a time."""
-    for scheme in dict.fromkeys(layer.schemes[name] for name in names):
-        members = [place for place, name in enumerate(names) if layer.schemes[name] == scheme]
-        curvatures = [Curvature(scheme.turn(scheme.turn(hessians[place]).t())) for place in members]
-        weights = [layer.whole.pop(names[place]) for place in members]
-        try:
-            found = scheme.quantize_each(weights, curvatures, tick)
-        except HessianError as error:
-            broken = names[members[error.number]]
-            raise QuantizeError(f"{layer.call.layer}.{broken}: {error}: {BROKEN}") from None
-        layer.parts |= dict(zip((names[place] for place in members), found, strict=True))
+        `outputs` are the Hessians [O, O] of their outputs, by name, where errors are weighed by what they do to the
+        loss.
+        """
+        for scheme, members in self._by_scheme(names):
+            own = [names[place] for place in members]
+            weights, turned = self._weights(own)
+            try:
+                if outputs and scheme.tall and not scheme.data_free:
+                    weights = weights if turned else [scheme.turn(weight.float()) for weight in weights]
+                    curvature = Curvature(turned_hessian(scheme, hessian))
+                    two = quantize_two_sided(scheme, weights, curvature, [outputs[name] for name in own], tick)
+                    self._keep(own, iter(two))
+                else:
+                    self._keep(own, quantize_tall(scheme, weights, hessian, tick, self.workers, turned=turned))
+            except HessianError as error:
+                raise QuantizeError(f"{self.layer.call.layer}.{own[0]}: {error}: {BROKEN}") from None
+
+    def experts(self, names: list[str], hessians: list[torch.Tensor], tick: Callable[[], None]) -> None:
+        """Linears of one shape that do not wait for each other, each with its own Hessian; one scheme at a time."""
+        for scheme, members in self._by_scheme(names):
+            own = [names[place] for place in members]
+            weights, turned = self._weights(own)
+            needed = [hessians[place] for place in members]
+            try:
+                self._keep(own, quantize_each(scheme, weights, needed, tick, self.workers, turned=turned))
+            except HessianError as error:
+                raise QuantizeError(f"{self.layer.call.layer}.{own[error.number]}: {error}: {BROKEN}") from None
+
+    def _by_scheme(self, names: list[str]) -> list[tuple[Scheme, list[int]]]:
+        """Places of the names of each scheme."""
+        schemes = [self.layer.schemes[name] for name in names]
+        return [(each, [n for n, other in enumerate(schemes) if other == each]) for each in dict.fromkeys(schemes)]
+
+    def _weights(self, names: list[str]) -> tuple[list[torch.Tensor], bool]:
+        """Weights [O, I], and whether they are in the basis of their schemes."""
+        if self.layer.whole:
+            return [self.layer.whole.pop(name) for name in names], True
+        return [self.linears[name].weight.detach() for name in names], False
+
+    def _keep(self, names: list[str], found: Iterator[Parts]) -> None:
+        for name, parts in zip(names, found, strict=True):
+            weight, scheme = self.linears[name].weight, self.layer.schemes[name]
+            weight.data.copy_(scheme.dequantize({key: part.to(weight.device) for key, part in parts.items()}))
+            self.layer.parts[name] = {key: part.to(self.kept) for key, part in parts.items()}
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

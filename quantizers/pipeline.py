@@ -55,6 +55,8 @@ from quantizers.soundness import require_sound
 from quantizers.sources import open_source
 from quantizers.tuning import METHODS
 from quantizers.work_folder import States, WorkFolder, open_work
+from quantizers.workers.opening import open_workers
+from quantizers.workers.tasks import HERE, Workers
 from quantizers.writing import Entry, copy_entry, named, tensor_entry, write_index, write_shard, write_text
 
 BATCH_TOKENS = 4096
@@ -77,6 +79,7 @@ class Conversion:
     """Sequences that run through a layer at once."""
     folding: Folding | None
     """Rotations that are folded into the weights."""
+    workers: Workers = HERE
 
 
 def quantize(
@@ -86,20 +89,29 @@ def quantize(
     *,
     progress: Progress | None = None,
     device: str | None = None,
+    ray: str | None = None,
 ) -> Path:
     """Quantize the model folder `model` by `recipe` into the new folder `out`, and return `out`.
 
     `progress(stage, done, total)` is called with stage "layer" after each decoder layer, and every second
     or so within it with "inputs", "columns", "tuning" or "outputs". Work goes on in `out`.partial: run the same call
     again after an interruption and it continues at the first unfinished layer; `out` itself appears
-    complete or not at all. `device` is where layers run, in float32 (None: the first GPU if there is one, else
-    the CPU). The same input gives the same bytes on the same device and number of threads.
+    complete or not at all. `device` is where layers run, in float32 (None: GPUs if there are any, else the CPU). With
+    "cuda" or None their weights are encoded on all GPUs of this host, "cuda:0" keeps to one; `ray`, "auto" or an
+    address, is a cluster whose machines encode them instead. Several GPUs have a process each: a script that calls this
+    keeps what it does under `if __name__ == "__main__"`. The same input gives the same bytes on the same kind of device
+    and number of threads, however many there are.
 
     Raises:
         QuantizeError: one line that says what is wrong and the way out.
     """
     report = progress or (lambda stage, done, total: None)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where, workers = open_workers(device, ray)
+    with workers:
+        return _quantize(model, recipe, out, report, where, workers)
+
+
+def _quantize(model: Path, recipe: Recipe, out: Path, report: Progress, device: str, workers: Workers) -> Path:
     dtype = torch.float32
     report("load", 0, 1)
     checkpoint = open_source(model)
@@ -112,11 +124,12 @@ def quantize(
         tokens = calibration_tokens(own_tokenizer(model), recipe.calibration)
         require_embeddings(architecture, tokens)
     require_sound(checkpoint, partial(report, "load"))
+    kinds = sorted({torch.device(device).type, workers.kind or torch.device(device).type})
     identity = {
         "model": fingerprint(checkpoint),
         "recipe": recipe.digest(),
         "calibration": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
-        "device": f"{device} {dtype}",
+        "device": f"{' '.join(kinds)} {dtype}",
     }
     # The batch is stored twice for a moment, when one layer's states replace another's; of both models where tuned.
     hidden_size = int(architecture.model.get_input_embeddings().weight.shape[1])
@@ -124,7 +137,7 @@ def quantize(
     batch_bytes = tokens.numel() * hidden_size * dtype.itemsize
     kept = 2 * streams + (1 + len(architecture.layers) // 2 if recipe.two_sided else 0)  # gradients are kept in bf16
     batch = batch_size(*tokens.shape) if plan.calibrated else 1
-    job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch, folding)
+    job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch, folding, workers)
     with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
         if plan.calibrated:
             _quantize_layers(job, tokens, work)
@@ -268,7 +281,7 @@ def _quantize_layer(
         schemes = {name: job.plan.schemes[f"{prefix}{name}"] for name in linears}
         found = quantize_layer(
             layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
-            device=job.device, batch=job.batch, seed=index, report=job.report,
+            device=job.device, batch=job.batch, seed=index, report=job.report, workers=job.workers,
         )  # fmt: skip
         stored = found.tensors
         work.keep_usage(index, {f"{prefix}{name}": counts for name, counts in found.usage.items()})

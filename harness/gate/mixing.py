@@ -117,7 +117,9 @@ def choose_recipe(
     return summary(damage, mix)
 
 
-def mixed_recipe(model: Path, recipe: Recipe, size: Size, out: Path, reporter: Reporter) -> Recipe:
+def mixed_recipe(
+    model: Path, recipe: Recipe, size: Size, out: Path, reporter: Reporter, device: str | None = None
+) -> Recipe:
     """The recipe that a recipe with open tiers becomes for a size; its files are kept beside `out` and used again.
 
     OUT.damage.json, OUT.recipe.correction.json and OUT.recipe.yaml, which may be edited.
@@ -133,8 +135,8 @@ def mixed_recipe(model: Path, recipe: Recipe, size: Size, out: Path, reporter: R
     if chosen.exists() and not _beside(chosen).exists():
         raise BadInput(f"{chosen} exists, but not what it was chosen by: quantize with --recipe {chosen}, or remove it")
     make_parent(out)
-    damage = _measured(model, recipe, out.with_name(f"{out.name}.damage.json"), reporter, target=target)
-    reporter.say(_corrected(model, damage, recipe, target, {}, chosen, reporter, None))
+    damage = _measured(model, recipe, out.with_name(f"{out.name}.damage.json"), reporter, None, target, device)
+    reporter.say(_corrected(model, damage, recipe, target, {}, chosen, reporter, None, device))
     with bad_input():
         return load_recipe(chosen)
 
@@ -146,12 +148,15 @@ def _measured(
     reporter: Reporter,
     sequences: int | None = None,
     target: Target | None = None,
+    device: str | None = None,
 ) -> Damage:
     from quantizers.mixed.bench import SEQUENCES
     from quantizers.mixed.measure import measure_tiers
 
     with shown(reporter, "measure tiers") as show:
-        return measure_tiers(model, recipe, out, sequences=sequences or SEQUENCES, target=target, progress=show)
+        return measure_tiers(
+            model, recipe, out, sequences=sequences or SEQUENCES, target=target, progress=show, device=device
+        )
 
 
 def _corrected(
@@ -163,6 +168,7 @@ def _corrected(
     out: Path,
     reporter: Reporter,
     policy: Policy | None,
+    device: str | None = None,
 ) -> str:
     """Choose, correct, and write the recipe unless it is there; `recipe` (the damages') with its traces written."""
     from quantizers.mixed.choice import recipe_text, summary
@@ -171,7 +177,7 @@ def _corrected(
 
     recipe = recipe or with_traces(Recipe.model_validate(damage.recipe), model, policy, reporter)
     with shown(reporter, "correct the choice") as show:
-        correction = correct(model, recipe, damage, target, weights, _beside(out), progress=show)
+        correction = correct(model, recipe, damage, target, weights, _beside(out), progress=show, device=device)
     if out.exists():
         return f"{out} is used as it is"
     write_whole(out, recipe_text(damage, correction.mix, weights, notes(correction)))

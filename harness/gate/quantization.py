@@ -26,11 +26,14 @@ def quantize_model(
     reporter: Reporter,
     policy: Policy | None = None,
     size: Size = NO_SIZE,
+    device: str | None = None,
+    ray: str | None = None,
 ) -> Path:
     """Quantize `model` into `out` with a progress bar. A call that was interrupted is gone on with.
 
     Traces of the model itself that the recipe asks for are made first, once, served as `policy` (demo) says. What a
-    recipe leaves open is measured and chosen for the `size`; the files of that are kept beside `out`.
+    recipe leaves open is measured and chosen for the `size`; the files of that are kept beside `out`. `device`
+    and `ray` as `quantizers.pipeline.quantize` has them; a mix is measured on the first GPU.
 
     Raises:
         BadInput: the model, the recipe or the calibration text cannot be used, or the model calls itself quantized; a
@@ -38,6 +41,7 @@ def quantize_model(
     """
     from quantizers.pipeline import quantize
     from quantizers.recipe import load_recipe
+    from quantizers.workers.opening import open_workers
 
     require_original(str(model), model)
     with bad_input():
@@ -45,9 +49,11 @@ def quantize_model(
     require_fitting(recipe, size)
     recipe = with_traces(recipe, model, policy, reporter)
     if recipe.mix:
-        recipe = with_traces(mixed_recipe(model, recipe, size, out, reporter), model, policy, reporter)
+        with bad_input():
+            open_workers(device, ray)[1].close()  # what is not there is named before hours of measuring
+        recipe = with_traces(mixed_recipe(model, recipe, size, out, reporter, device), model, policy, reporter)
     with shown(reporter, f"quantize {recipe.name}") as show:
-        return quantize(model, recipe, out, progress=show)
+        return quantize(model, recipe, out, progress=show, device=device, ray=ray)
 
 
 def dequantize_model(folder: Path, out: Path) -> Path:
@@ -72,6 +78,7 @@ def quantized(
     """
     from quantizers.calibration_sources import files_digest
     from quantizers.checkpoint import fingerprint, open_checkpoint
+    from quantizers.code_digest import code_sha256
     from quantizers.recipe import KEPT, load_recipe
     from quantizers.schemes import served
 
@@ -83,7 +90,7 @@ def quantized(
     require_fitting(recipe, size)
     recipe = with_traces(recipe, model, policy, reporter)
     with bad_input():
-        what = [fingerprint(open_checkpoint(model)), recipe.digest(), files_digest(recipe.calibration), _code_sha256()]
+        what = [fingerprint(open_checkpoint(model)), recipe.digest(), files_digest(recipe.calibration), code_sha256()]
     key = hashlib.sha256(" ".join([*what, *size.words()]).encode()).hexdigest()[:16]
     out = cache_folder() / "quantized" / f"{model.name}-{Path(recipe_name).stem}-{key}"
     if (out / "config.json").exists():
@@ -91,17 +98,3 @@ def quantized(
         return out
     out.parent.mkdir(parents=True, exist_ok=True)
     return quantize_model(model, recipe_name, out, reporter, policy, size)
-
-
-def _code_sha256() -> str:
-    """Over everything that decides what the quantizer writes: its code and its calibration text."""
-    import quantgate_kernels
-
-    import quantizers
-
-    digest = hashlib.sha256()
-    for package in (quantgate_kernels, quantizers):
-        folder = Path(str(package.__file__)).parent
-        for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.txt"), *folder.rglob("*.jsonl")]):
-            digest.update(f"{file.relative_to(folder)} ".encode() + file.read_bytes())
-    return digest.hexdigest()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from quantgate_kernels.formats.rotation import rotate, signs_of, unrotate
 
-from quantizers.curvature import NONE, Curvature
+from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
 
 TABLES_FILE = "quantgate_tables.safetensors"
@@ -76,19 +76,6 @@ class Scheme(ABC):
         Raises:
             HessianError: the Hessian cannot be used.
         """
-
-    def quantize_each(
-        self, weights: Sequence[torch.Tensor], curvatures: Sequence[Curvature], tick: Callable[[], None]
-    ) -> list[Parts]:
-        """`quantize` of weights [O, I] of one shape, each with its own Hessian: the same but for rounding, and faster
-        where many small operations become one.
-
-        Raises:
-            ValueError: shapes that differ, or not one Hessian [I, I] for each weight.
-            HessianError: a Hessian cannot be used; its `number` says which.
-        """
-        require_one_shape(weights, curvatures)
-        return [self.quantize(weight, curvature, tick) for weight, curvature in zip(weights, curvatures, strict=True)]
 
     @abstractmethod
     def units(self, parts: Parts) -> torch.Tensor:
@@ -179,21 +166,6 @@ def require_storable(
             words(columns)
         except ValueError as error:
             raise QuantizeError(f"{name}: {error}: ignore this layer in the recipe") from None
-
-
-def require_one_shape(weights: Sequence[torch.Tensor], curvatures: Sequence[Curvature]) -> None:
-    """Refuse what `Scheme.quantize_each` cannot take; `curvatures.NONE` is no Hessian and fits every weight.
-
-    Raises:
-        ValueError: see there.
-    """
-    if len(weights) != len(curvatures):
-        raise ValueError(f"{len(weights)} weights need as many Hessians, not {len(curvatures)}")
-    for number, (weight, curvature) in enumerate(zip(weights, curvatures, strict=True), start=1):
-        if weight.ndim != 2 or weight.shape != weights[0].shape:
-            raise ValueError(f"weight {number} is {list(weight.shape)}, the first is {list(weights[0].shape)}")
-        if curvature is not NONE and tuple(curvature.hessian.shape) != (weight.shape[1], weight.shape[1]):
-            raise ValueError(f"weight {number} is {list(weight.shape)}, its Hessian {list(curvature.hessian.shape)}")
 
 
 def split_rows(parts: Parts, rows: Sequence[int]) -> list[Parts]:

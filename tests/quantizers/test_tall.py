@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from quantizers import tall
 from quantizers.curvature import Curvature
-from quantizers.schemes import TIERS, Parts, Scheme
+from quantizers.schemes import TIERS, Parts
 from quantizers.schemes.base import split_rows
-from quantizers.tall import quantize_tall, row_chunks
+from quantizers.tall import quantize_tall, row_chunks, turned_hessian
+from quantizers.workers.tasks import Task
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), st.sampled_from([1, 16]), st.integers(1, 8))
@@ -46,17 +47,18 @@ def test_chunks_change_nothing(tier: str, monkeypatch: pytest.MonkeyPatch) -> No
     scheme, generator = TIERS[tier]({"a": 128}, None, 0.01), torch.Generator().manual_seed(0)
     inputs = torch.randn(256, 128, generator=generator)
     weights = [torch.randn(rows, 128, generator=generator) for rows in (16, 48, 32)]
-    curvature = Curvature(inputs.t() @ inputs)
-    whole = split_rows(scheme.quantize(torch.cat(weights), curvature, lambda: None), [16, 48, 32])
+    hessian = inputs.t() @ inputs
+    tall_weight, curvature = scheme.turn(torch.cat(weights)), Curvature(turned_hessian(scheme, hessian))
+    whole = split_rows(scheme.quantize(tall_weight, curvature, lambda: None), [16, 48, 32])
     monkeypatch.setattr(tall, "CHUNK_BYTES", 4 * 128 * 48)
     calls: list[int] = []
-    quantize = type(scheme).quantize
+    run = Task.run
 
-    def counted(self: Scheme, weight: torch.Tensor, curvature: Curvature, tick: Callable[[], None]) -> Parts:
-        calls.append(len(weight))
-        return quantize(self, weight, curvature, tick)
+    def counted(self: Task, tick: Callable[[], None]) -> Parts:
+        calls.append(self.weights.shape[1])
+        return run(self, tick)
 
-    monkeypatch.setattr(type(scheme), "quantize", counted)
-    for found, expected in zip(quantize_tall(scheme, weights, curvature, lambda: None), whole, strict=True):
+    monkeypatch.setattr(Task, "run", counted)
+    for found, expected in zip(quantize_tall(scheme, weights, hessian, lambda: None), whole, strict=True):
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert calls == [48, 48]

@@ -12,7 +12,9 @@ from quantgate_kernels.formats.trellis import TrellisLayout, states, values
 from quantizers import cupy_kernels
 from quantizers.codebooks import normal_table
 from quantizers.curvature import Curvature
+from quantizers.each import quantize_each
 from quantizers.schemes import TIERS
+from quantizers.tall import turned_hessian
 from quantizers.trellis import viterbi_cuda
 from quantizers.trellis.viterbi import search, search_torch
 
@@ -84,12 +86,12 @@ def test_experts_are_quantized_together_as_each_is_alone(tier: str) -> None:
     scheme = TIERS[tier]({"a": 256}, None, 0.01)
     weights = [torch.randn(64, 256, generator=generator).cuda() for _ in range(5)]
     hessians = [(each ** (places[:, None] - places).abs()).cuda() for each in (0.5, 0.7, 0.8, 0.9, 0.95)]
-    each = scheme.quantize_each(weights, [Curvature(hessian) for hessian in hessians], lambda: None)
+    each = quantize_each(scheme, weights, hessians, lambda: None)
     for weight, hessian, found in zip(weights, hessians, each, strict=True):
-        errors = []
-        for parts in (found, scheme.quantize(weight, Curvature(hessian), lambda: None)):
-            error = weight - scheme.scaled(scheme.units(parts), parts["scales"])
-            errors.append(float(((error @ hessian) * error).sum()))
+        turned, curvature, errors = scheme.turn(weight), Curvature(turned_hessian(scheme, hessian)), []
+        for parts in (found, scheme.quantize(turned, curvature, lambda: None)):
+            error = turned - scheme.scaled(scheme.units(parts), parts["scales"])
+            errors.append(float(((error @ curvature.hessian) * error).sum()))
         assert errors[0] == pytest.approx(errors[1], rel=0.01)
 
 

@@ -10,8 +10,10 @@ import torch
 from quantgate_kernels.formats.vq import CODEBOOK_STEP
 
 from quantizers.curvature import NONE, Curvature, HessianError, factors_of
+from quantizers.each import quantize_each
 from quantizers.schemes import TIERS, Scheme, stacked, vq
 from quantizers.schemes.stacked import stacks
+from quantizers.tall import turned_hessian
 
 TIERS_STACKED: list[Any] = [
     *("vq1", "vq1.5", "vq2", "vq3", "int4", "int4-rotated", "int3"),
@@ -35,7 +37,7 @@ def problem(scheme: Scheme, seed: int, singular: bool = False) -> tuple[torch.Te
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randn(1 if singular else 256, 128, generator=generator) * torch.linspace(0.2, 2, 128)
     weight = torch.randn(16, 128, generator=generator)
-    return scheme.turn(weight), scheme.turn(scheme.turn(2 * inputs.t() @ inputs).t())
+    return weight, 2 * inputs.t() @ inputs
 
 
 def output_error(scheme: Scheme, parts: dict[str, torch.Tensor], weight: torch.Tensor, hessian: torch.Tensor) -> float:
@@ -49,12 +51,12 @@ def test_each_is_as_if_it_were_alone(tier: str) -> None:
     scheme = TIERS[tier]({"a": 128}, None, 0.0 if tier != "int4" else 0.01)
     weights, hessians = zip(*(problem(scheme, seed, seed == 2) for seed in range(5)), strict=True)
     ticks: list[int] = []
-    alone = [scheme.quantize(w, Curvature(h), lambda: None) for w, h in zip(weights, hessians, strict=True)]
+    turned = [(scheme.turn(w), turned_hessian(scheme, h)) for w, h in zip(weights, hessians, strict=True)]
+    alone = [scheme.quantize(weight, Curvature(hessian), lambda: None) for weight, hessian in turned]
     for count in (1, 3, 5):
-        curvatures = [Curvature(hessian) for hessian in hessians[:count]]
-        each = scheme.quantize_each(weights[:count], curvatures, lambda: ticks.append(1))
+        each = list(quantize_each(scheme, weights[:count], hessians[:count], lambda: ticks.append(1)))
         assert len(each) == count and ticks
-        for part, expected, weight, hessian in zip(each, alone, weights, hessians, strict=False):
+        for part, expected, (weight, hessian) in zip(each, alone, turned, strict=False):
             assert {k: (v.dtype, v.shape) for k, v in part.items()} == {
                 k: (v.dtype, v.shape) for k, v in expected.items()
             }
@@ -68,22 +70,22 @@ def test_each_is_as_if_it_were_alone(tier: str) -> None:
 @pytest.mark.parametrize("tier", ["vq2", "trellis2-l12", "int4", "int4-rotated", "fp8"])
 def test_unequal_shapes_are_refused(tier: str) -> None:
     scheme = TIERS[tier]({"a": 128}, None, 0.01)
-    curvature = Curvature(torch.eye(128))
+    hessian = torch.eye(128)
     for rows, columns in ((32, 128), (16, 256)):
         weights = [torch.ones(16, 128), torch.ones(rows, columns)]
         with pytest.raises(ValueError, match=rf"weight 2 is \[{rows}, {columns}\], the first is \[16, 128\]"):
-            scheme.quantize_each(weights, [curvature] * 2, lambda: None)
+            list(quantize_each(scheme, weights, [hessian] * 2, lambda: None))
     with pytest.raises(ValueError, match="2 weights need as many Hessians, not 1"):
-        scheme.quantize_each([torch.ones(16, 128)] * 2, [curvature], lambda: None)
+        list(quantize_each(scheme, [torch.ones(16, 128)] * 2, [hessian], lambda: None))
     with pytest.raises(ValueError, match=r"weight 1 is \[16, 128\], its Hessian \[64, 64\]"):
-        scheme.quantize_each([torch.ones(16, 128)], [Curvature(torch.eye(64))], lambda: None)
-    assert scheme.quantize_each([], [], lambda: None) == []
+        list(quantize_each(scheme, [torch.ones(16, 128)], [torch.eye(64)], lambda: None))
+    assert list(quantize_each(scheme, [], [], lambda: None)) == []
 
 
 def test_a_scheme_without_stacks_takes_one_after_the_other() -> None:
     scheme = TIERS["fp8"]({}, None, 0.01)
     weights = [torch.randn(16, 128, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
-    each = scheme.quantize_each(weights, [NONE] * 3, lambda: None)
+    each = quantize_each(scheme, weights, [torch.eye(128)] * 3, lambda: None)
     for weight, part in zip(weights, each, strict=True):
         assert torch.equal(scheme.quantize(weight, NONE, lambda: None)["codes"].float(), part["codes"].float())
 
@@ -95,15 +97,15 @@ def test_a_hessian_that_cannot_be_used_is_named(tier: str, monkeypatch: pytest.M
     weights, hessians = zip(*(problem(scheme, seed) for seed in range(4)), strict=True)
     hessians[3][5, 5] = float("nan")
     with pytest.raises(HessianError, match=r"^weight 4 of 4: the Hessian has a diagonal") as caught:
-        scheme.quantize_each(weights, [Curvature(hessian) for hessian in hessians], lambda: None)
+        list(quantize_each(scheme, weights, hessians, lambda: None))
     assert caught.value.number == 3
 
 
 def test_stacks_are_bounded_and_nearly_equal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(stacked.STACK_BYTES, "cpu", 4 * 4 * 32)
-    assert stacks([torch.empty(4, 8)] * 9) == [(0, 3), (3, 6), (6, 9)]
-    assert stacks([torch.empty(100, 8)] * 2) == [(0, 1), (1, 2)]
-    assert stacks([]) == []
+    assert stacks(9, 32, "cpu") == [(0, 3), (3, 6), (6, 9)]
+    assert stacks(2, 800, "cpu") == [(0, 1), (1, 2)]
+    assert stacks(0, 32, "cpu") == []
 
 
 def test_a_singular_hessian_of_a_stack_is_damped_alone() -> None:
