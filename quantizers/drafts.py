@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 
 from quantizers.checkpoint import CONFIG_FILE, Checkpoint
 from quantizers.errors import QuantizeError
@@ -54,11 +55,10 @@ def _require_whole_experts(checkpoint: Checkpoint, prefix: str, depth: int) -> N
             found.setdefault(expert[1], {}).setdefault(int(expert[2]), set()).add(expert[3])
     for experts, parts in found.items():
         router = checkpoint.tensors.get(f"{experts.rpartition('.')[0]}.gate.weight")
-        count = max(parts) + 1 if router is None or len(router.shape) < 2 else max(*parts, router.shape[0] - 1) + 1
-        wanted = sorted(set().union(*parts.values()))
-        for number, part in ((number, part) for number in range(count) for part in wanted):
-            if part not in parts.get(number, set()):
+        count = max(max(parts) + 1, router.shape[0] if router is not None and len(router.shape) == 2 else 0)
+        for expert_number, part in product(range(count), sorted(set[str]().union(*parts.values()))):
+            if part not in parts.get(expert_number, ()):
                 raise QuantizeError(
-                    f"tensor {experts}.{number}.{part} of an MTP layer is missing in {checkpoint.folder}: get the "
+                    f"tensor {experts}.{expert_number}.{part} of an MTP layer is missing in {checkpoint.folder}: get the "
                     "complete model"
                 )
