@@ -59,6 +59,6 @@ def _require_whole_experts(checkpoint: Checkpoint, prefix: str, depth: int) -> N
         for expert_number, part in product(range(count), sorted(set[str]().union(*parts.values()))):
             if part not in parts.get(expert_number, ()):
                 raise QuantizeError(
-                    f"tensor {experts}.{expert_number}.{part} of an MTP layer is missing in {checkpoint.folder}: get the "
-                    "complete model"
+                    f"tensor {experts}.{expert_number}.{part} of an MTP layer is missing in {checkpoint.folder}: "
+                    "get the complete model"
                 )
