@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
 from quantizers.checkpoint import CONFIG_FILE, Checkpoint
 from quantizers.errors import QuantizeError
 from quantizers.experts import Experts
+from quantizers.schemes import Scheme, served
 
 CHOSEN_KEY = "num_experts_per_tok"
 
@@ -42,3 +44,26 @@ def require_mixtures(layers: nn.ModuleList, prefix: str, checkpoint: Checkpoint,
                 f"tensor {name} is stored in {checkpoint.folder}, but the model that {CONFIG_FILE} describes has no "
                 f"such part: correct {CONFIG_FILE}, or remove the tensor"
             )
+
+
+def require_one_format(linears: Iterable[str], schemes: Mapping[str, Scheme]) -> None:
+    """Servers hold all experts of a layer in one tensor: where a recipe is for them, it quantizes all or none.
+
+    Args:
+        linears: full names, of those that are kept too.
+        schemes: of those that are quantized, by full name.
+
+    Raises:
+        QuantizeError: a layer with some of each, by name. vLLM looks at the first expert and takes all for the same.
+    """
+    if not served({scheme.tier for scheme in schemes.values()}):
+        return
+    first: dict[str, str] = {}
+    for name in linears:
+        if match := re.match(r"(.*\.experts)\.\d+\.", name):
+            other = first.setdefault(match[1], name)
+            if (name in schemes) != (other in schemes):
+                kept, quantized = (name, other) if other in schemes else (other, name)
+                raise QuantizeError(
+                    f"the recipe ignores {kept} but not {quantized}: servers hold all experts of a layer in one format"
+                )

@@ -18,7 +18,9 @@ from quantizers import checkpoint as reading
 from quantizers.checkpoint import INDEX_FILE, open_checkpoint, read_tensor
 from quantizers.dequantize import dequantize
 from quantizers.errors import QuantizeError
+from quantizers.modeling import build
 from quantizers.pipeline import USAGE_FILE, quantize
+from quantizers.plan import make_plan
 from quantizers.recipe import Calibration, Recipe
 
 EXPERTS = "model.layers.1.mlp.experts"
@@ -127,6 +129,17 @@ def test_an_index_larger_than_memory_is_not_read(tmp_path: Path, qwen: Path, rec
         stream.truncate(4 << 40)
     refused(model, recipe, rf"{INDEX_FILE} has 4.4e\+03 GB, and no index or config is as large: download it again")
     assert reading.LARGEST_JSON > 30 * 6_000_000  # thirty times that of GLM-5.2
+
+
+@pytest.mark.parametrize("kept", [rf"re:{EXPERTS}\.3\..*", rf"re:{EXPERTS}\..*down_proj"], ids=["an expert", "down"])
+def test_servers_take_all_experts_of_a_layer_or_none(qwen: Path, tmp_path: Path, recipe: Recipe, kept: str) -> None:
+    model = shutil.copytree(qwen, tmp_path / "model")
+    some = recipe.model_copy(update={"ignore": (*recipe.ignore, kept)})
+    refused(model, some, rf"the recipe ignores {EXPERTS}\.\d.\w+ but not {EXPERTS}.\d.\w+: servers hold all experts of")
+    checkpoint = open_checkpoint(model)
+    whole = some.model_copy(update={"ignore": (*recipe.ignore, rf"re:{EXPERTS}\..*")})
+    for sound in (some.model_copy(update={"tier": "vq2"}), whole):
+        assert make_plan(checkpoint, build(checkpoint), sound).schemes
 
 
 @pytest.mark.slow
