@@ -111,12 +111,17 @@ def divergence(reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, fl
     return {"mean": float(kl.mean()), "max": float(kl.max()), "flips": float(flips.double().mean())}
 
 
+def in_own_process(make: Callable[..., None], *given: Any) -> None:
+    """Call a function where it takes no GPU into this process."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        pool.submit(make, *given).result()
+
+
 def check(work: Path, recipe: str, device: str | None, ask: Callable[[Path], torch.Tensor] = served) -> dict[str, Any]:
     """Make the three models in `work`, have them served, and say how far they are apart."""
     began = time.monotonic()
     original, int4, plain = (work / name for name in MODELS)
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        pool.submit(make_models, work, recipe, device).result()
+    in_own_process(make_models, work, recipe, device)
     found: dict[str, Any] = {"recipe": recipe, "made in": round(time.monotonic() - began, 1), "ok": False}
     bf16 = ask(plain)
     found["4 bits cost"] = divergence(ask(original), bf16)
