@@ -46,7 +46,7 @@ def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks
 def gate(
     model: Model = "demo",
     reference: Annotated[
-        str | None, typer.Option(help="What to compare with; default: base_model of the card.")
+        str | None, typer.Option(help="What to compare MODEL with as it stands; default: base_model of its card.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="A shipped policy's name or a YAML file; default: demo.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/<time>-<model>.")] = None,

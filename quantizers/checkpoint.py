@@ -27,6 +27,8 @@ WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MODELOPT_FILE = "hf_quant_config.json"
 LARGEST_HEADER = 100_000_000
+LARGEST_JSON = 200_000_000
+"""Bytes of a whole JSON file: an index of two million tensors. Read, it takes ten times its size in memory."""
 BAND_BYTES = 16 << 20
 DTYPES: dict[str, tuple[torch.dtype, int]] = {
     "F64": (torch.float64, 8), "F32": (torch.float32, 4), "F16": (torch.float16, 2),
@@ -148,7 +150,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 
 def split_fused(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
-    """The same tensors, where those that hold all experts of a layer, [E, 2I, D] and [E, D, I], are 3 E matrices."""
+    """The same tensors, where those that hold all experts of a layer, [E, 2I, D] and [E, D, I], are 3 E matrices.
+
+    Raises:
+        QuantizeError: a matrix is stored in both ways.
+    """
     found: dict[str, TensorInfo] = {}
     for name, info in tensors.items():
         head, _, last = name.rpartition(".")
@@ -165,6 +171,8 @@ def split_fused(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
             own = f"{head}.{number // len(names)}.{names[number % len(names)]}.weight"
             start = info.start + number * size
             shape = (rows // len(names), columns)
+            if own in tensors:
+                raise QuantizeError(f"tensor {own} is stored, and {name} has it too: keep one of them")
             found[own] = replace(info, name=own, shape=shape, start=start, end=start + size)
     return found
 
@@ -209,6 +217,8 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
 def read_json_object(path: Path, way_out: str = "download it again") -> dict[str, Any]:
     """A JSON object from a file. Raises QuantizeError, with the way out, if it is missing or holds anything else."""
     try:
+        if (size := path.stat().st_size) > LARGEST_JSON:
+            raise QuantizeError(f"{path} has {size / 1e9:.3g} GB, and no index or config is as large: {way_out}")
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise QuantizeError(f"{path} is missing: give a complete model folder") from None

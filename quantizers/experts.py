@@ -247,7 +247,7 @@ def _stored_names(checkpoint: Checkpoint, layer: str, parent: str, own: str) -> 
     said = ", ".join(sorted(found[min(found)])) if found else "nothing"
     raise QuantizeError(
         f"{layer}.{parent}.{own}.0 has {said} in {checkpoint.folder}: experts are gate_proj, up_proj and down_proj, or "
-        "w1, w3 and w2"
+        "w1, w3 and w2: get the complete model, under these names"
     )
 
 

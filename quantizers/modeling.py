@@ -13,6 +13,7 @@ from torch import nn
 from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
 from quantizers.errors import QuantizeError
 from quantizers.experts import unfold
+from quantizers.mixtures import CHOSEN_KEY, require_mixtures
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -99,6 +100,8 @@ def build(checkpoint: Checkpoint) -> Architecture:
         # A head that is stored nowhere is tied; all else is needed.
         if name.startswith(within) or name in checkpoint.tensors:
             _stored(checkpoint, name, tuple(tensor.shape))
+    chosen = getattr(config.get_text_config(decoder=True), CHOSEN_KEY, None)
+    require_mixtures(architecture.layers, prefix, checkpoint, chosen)
     return architecture
 
 

@@ -12,6 +12,7 @@ from quantizers.checkpoint import Checkpoint, TensorInfo
 from quantizers.drafts import require_drafts
 from quantizers.errors import QuantizeError
 from quantizers.folding import untied
+from quantizers.mixtures import require_one_format
 from quantizers.modeling import Architecture, linear_names
 from quantizers.quantization_config import misread, stock_config
 from quantizers.recipe import Recipe
@@ -69,9 +70,9 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
 
     Raises:
         QuantizeError: nothing is left to quantize, a weight is not a plain float matrix, the scheme cannot store one,
-            or only a part of a fused group (q/k/v, gate/up) is ignored, which vLLM would refuse to load; a width that
-            no kernel takes; a tensor whose name in `ignore` would cover quantized modules; an MTP layer in no shard; a
-            line of the recipe that means nothing in this model.
+            or only a part of a fused group (q/k/v, gate/up, the experts of a layer) is ignored, which vLLM would not
+            load; a width that no kernel takes; a tensor whose name in `ignore` would cover quantized modules; an MTP
+            layer in no shard; a line of the recipe that means nothing in this model.
     """
     if recipe.mix:
         raise QuantizeError(f"recipe {recipe.name} leaves the tiers open: give --bits or --bytes")
@@ -94,6 +95,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
         features[name] = info.shape[1]
     schemes = _schemes(features, recipe)
     _refuse_half_fused(architecture, schemes)
+    require_one_format(linears, schemes)
     _refuse_odd_outputs(checkpoint, targets, schemes)
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")

@@ -157,7 +157,7 @@ def _policy(options: GateOptions, run: RunFolder) -> SealedPolicy:
 
 
 def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter: Reporter) -> dict[Role, ModelFacts]:
-    """Both checkpoints: found, made where MODEL is not quantized yet, and described.
+    """Both checkpoints: found, made where MODEL is an original with nothing to compare it with, and described.
 
     A resumed run whose reference is not named again has that of its manifest, from the folder where it was.
 
@@ -168,12 +168,17 @@ def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter
         given = resolve_model(options.model, reporter.say)
         asked = bool(options.recipe or options.size.words())
         is_original = quantization_of(given) is None or (asked and is_source(given))
-        is_candidate = options.candidate_url is not None or not is_original
+        was = run.manifest().models if options.resume else {}
+        # Compared with something else it is a candidate in 16 bits, such as what `dequantize` made of codes.
+        named = options.reference not in (None, options.model) and not asked
+        is_candidate = (
+            options.candidate_url is not None or not is_original or named or _was(given, was.get("candidate"))
+        )
         if is_candidate and asked:
             raise BadInput(f"{options.model} is not quantized here: leave out --recipe, --bits and --bytes")
         if not is_candidate:
             require_original(options.model, given)
-        before = run.manifest().models.get("reference") if options.resume and not options.reference else None
+        before = None if options.reference else was.get("reference")
         own = base_model_of(given) if is_candidate else options.model
         name = before.name if before else options.reference or own
         if name is None:
@@ -197,6 +202,11 @@ def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter
         for doubt in found.doubts:
             reporter.say(f"doubt about the {role}: {doubt}")
     return facts
+
+
+def _was(model: Path, before: ModelFacts | None) -> bool:
+    """Whether it is that checkpoint of an earlier run, by its folder."""
+    return before is not None and Path(before.path) == model.resolve()
 
 
 def _manifest(options: GateOptions, run: RunFolder, sealed: SealedPolicy, models: dict[Role, ModelFacts]) -> Manifest:

@@ -14,8 +14,8 @@ from harness.gate.recipes import bad_input, shown, with_traces
 from harness.runs.progress import Reporter
 
 NOT_SERVED = (
-    "vLLM cannot serve these codes yet; gate what `quantgate dequantize` makes of them, or attach to a server "
-    "that can with --candidate-url and --reference-url"
+    "vLLM cannot serve these codes yet; gate what `quantgate dequantize` makes of them, with --reference, or attach to "
+    "a server that can with --candidate-url and --reference-url"
 )
 
 

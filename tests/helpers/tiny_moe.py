@@ -1,10 +1,15 @@
 """Tiny random mixtures of experts of several architectures, as model folders on disk."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tiny_llama import save_tokenizer
+
+from quantizers.checkpoint import open_checkpoint, read_tensor
+from quantizers.writing import tensor_entry, write_shard
 
 COMMON: dict[str, Any] = {
     "vocab_size": 257, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -30,6 +35,8 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 """Settings of config.json by model type."""
+DRAFT = "model.layers.2."
+"""Of the MTP layer of `save_tiny_glm`."""
 
 
 def save_tiny_moe(kind: str, folder: Path, **overrides: Any) -> Path:
@@ -46,3 +53,30 @@ def save_tiny_moe(kind: str, folder: Path, **overrides: Any) -> Path:
     model.save_pretrained(folder)
     save_tokenizer(folder)
     return folder
+
+
+Change = Callable[[dict[str, torch.Tensor], dict[str, Any]], object]
+
+
+def edit(folder: Path, change: Change) -> Path:
+    """Let `change` see and change the tensors of a model folder, by name, and its config."""
+    weights = {info.name: read_tensor(info) for info in open_checkpoint(folder).tensors.values()}
+    config = json.loads((folder / "config.json").read_text())
+    change(weights, config)
+    write_shard(folder / "model.safetensors", [tensor_entry(name, tensor) for name, tensor in weights.items()])
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def save_tiny_glm(folder: Path) -> Path:
+    """A GLM-5 of a dense layer, one with experts, and an MTP layer with experts beyond them."""
+
+    def add_draft(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
+        torch.manual_seed(3)
+        for name in [name for name in weights if name.startswith("model.layers.1.")]:
+            weights[name.replace("model.layers.1.", DRAFT)] = torch.randn_like(weights[name])
+        weights[f"{DRAFT}eh_proj.weight"] = torch.randn(64, 128).to(torch.bfloat16)
+        weights[f"{DRAFT}enorm.weight"] = weights[f"{DRAFT}hnorm.weight"] = torch.randn(64).to(torch.bfloat16)
+        config["num_nextn_predict_layers"] = 1
+
+    return edit(save_tiny_moe("glm_moe_dsa", folder), add_draft)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tiny_llama import folder_bytes
-from tiny_moe import KINDS, save_tiny_moe
+from tiny_moe import KINDS, edit, save_tiny_moe
 
 from quantizers.checkpoint import open_checkpoint, read_tensor
 from quantizers.dequantize import dequantize
@@ -116,12 +117,14 @@ def test_experts_share_one_hessian_of_all_tokens(qwen_moe: Path, tmp_path: Path,
 @pytest.mark.slow
 def test_tokens_of_each_expert_are_reported_and_an_unseen_one_is_named(tmp_path: Path, moe_recipe: Recipe) -> None:
     folder = save_tiny_moe("mixtral", tmp_path / "model", num_hidden_layers=1)
-    weights = {info.name: read_tensor(info) for info in open_checkpoint(folder).tensors.values()}
-    router = weights["model.layers.0.block_sparse_moe.gate.weight"]
-    router[3] = -router[0]
-    router[2] = router[0] * 0.999  # always just behind or just before the first, and so never with the fourth
-    router[1] = router[0] * 1.001
-    write_shard(folder / "model.safetensors", [tensor_entry(name, tensor) for name, tensor in weights.items()])
+
+    def collapse(weights: dict[str, torch.Tensor], _: object) -> None:
+        router = weights["model.layers.0.block_sparse_moe.gate.weight"]
+        router[3] = -router[0]
+        router[2] = router[0] * 0.999  # always just behind or just before the first, and so never with the fourth
+        router[1] = router[0] * 1.001
+
+    edit(folder, collapse)
     made = quantize(folder, moe_recipe, tmp_path / "made", device="cpu")
     (counts,) = json.loads((made / USAGE_FILE).read_text()).values()
     tokens = moe_recipe.calibration.samples * moe_recipe.calibration.length
@@ -170,17 +173,6 @@ def test_fused_experts_are_read_as_one_matrix_each(qwen_moe: Path) -> None:
         assert torch.equal(read_tensor(info), read_tensor(other[name])), name
 
 
-def edited(folder: Path, out: Path, change: Any) -> Path:
-    """A copy of the model whose tensors went through `change`, and its config."""
-    weights = {info.name: read_tensor(info) for info in open_checkpoint(folder).tensors.values()}
-    config = json.loads((folder / "config.json").read_text())
-    change(weights, config)
-    out.mkdir()
-    write_shard(out / "model.safetensors", [tensor_entry(name, tensor) for name, tensor in weights.items()])
-    (out / "config.json").write_text(json.dumps(config))
-    return out
-
-
 EXPERT = "model.layers.1.mlp.experts.2"
 
 
@@ -205,7 +197,8 @@ EXPERT = "model.layers.1.mlp.experts.2"
     ids=["a matrix", "a shape", "a claim", "an expert", "names"],
 )
 def test_experts_that_do_not_fit_are_named(qwen_moe: Path, tmp_path: Path, change: Any, words: str) -> None:
-    broken = edited(qwen_moe, tmp_path / "broken", change)
+    shutil.copytree(qwen_moe, tmp_path / "broken")
+    broken = edit(tmp_path / "broken", change)
     with pytest.raises(QuantizeError, match=words):
         build(open_checkpoint(broken))
 

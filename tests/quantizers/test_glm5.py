@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_moe import save_tiny_moe
+from tiny_moe import DRAFT, save_tiny_glm
 
 from quantizers.checkpoint import open_checkpoint, read_tensor
 from quantizers.dequantize import dequantize
@@ -16,25 +16,11 @@ from quantizers.mixed.measure import measure_tiers
 from quantizers.pipeline import quantize
 from quantizers.recipe import Recipe, load_recipe
 from quantizers.recipes import RECIPES
-from quantizers.writing import tensor_entry, write_shard
-
-DRAFT = "model.layers.2."
 
 
 @pytest.fixture(scope="module")
 def glm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers, the first of them dense, and an MTP layer like the second one beyond them."""
-    folder = save_tiny_moe("glm_moe_dsa", tmp_path_factory.mktemp("glm") / "glm-5")
-    weights = {info.name: read_tensor(info) for info in open_checkpoint(folder).tensors.values()}
-    torch.manual_seed(3)
-    for name in [name for name in weights if name.startswith("model.layers.1.")]:
-        weights[name.replace("model.layers.1.", DRAFT)] = torch.randn_like(weights[name])
-    weights[f"{DRAFT}eh_proj.weight"] = torch.randn(64, 128).to(torch.bfloat16)
-    weights[f"{DRAFT}enorm.weight"] = weights[f"{DRAFT}hnorm.weight"] = torch.randn(64).to(torch.bfloat16)
-    write_shard(folder / "model.safetensors", [tensor_entry(name, tensor) for name, tensor in weights.items()])
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"num_nextn_predict_layers": 1}))
-    return folder
+    return save_tiny_glm(tmp_path_factory.mktemp("glm") / "glm-5")
 
 
 @pytest.mark.slow

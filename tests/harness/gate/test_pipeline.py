@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from harness.checkpoint.models import describe, resolve_model
 from harness.contract.errors import BadInput, RunFailed
+from harness.contract.policy import load_policy
 from harness.contract.samples import Role
 from harness.gate import pipeline
 from harness.gate.quantization import quantize_model, quantized
@@ -151,3 +152,38 @@ def test_block_fp8_is_the_reference_where_a_recipe_is_asked_for_and_the_candidat
     with pytest.raises(BadInput, match="far enough" if asked else "give --reference"):
         pipeline.run_gate(options, Reporter())
     assert made == ([(model, "w4a16")] if asked else [])
+
+
+def test_a_model_in_16_bits_with_a_reference_is_gated_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `dequantize` leaves it: quantized once more, the verdict would be on something else."""
+    folders = [tmp_path / "original", tmp_path / "plain"]
+    for value, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        save_file({"model.layers.0.q_proj.weight": np.full((8, 8), value, np.float16)}, folder / "model.safetensors")
+    original, plain = map(str, folders)
+    made: list[Path] = []
+
+    def quantized(given: Path, *_: object) -> Path:
+        made.append(given)
+        return folders[1]
+
+    monkeypatch.setattr(pipeline, "quantized", quantized)
+    run, sealed = RunFolder(tmp_path / "run"), load_policy("demo")
+
+    def candidate(options: pipeline.GateOptions) -> str:
+        return pipeline._models(options, run, sealed, Reporter())["candidate"].name
+
+    options = pipeline.GateOptions(plain, reference=original)
+    assert candidate(options) == plain and not made
+    for own in (replace(options, model=original), replace(options, model=original, reference=None)):
+        assert candidate(own) == f"{original} {sealed.policy.recipe}"
+    assert candidate(replace(options, model=plain, recipe="w4a16", reference=original)) == f"{plain} w4a16"
+    assert made == [folders[0], folders[0], folders[1]]
+
+    facts = pipeline._models(options, run, sealed, Reporter())
+    pipeline._manifest(options, run, sealed, facts)
+    again = replace(options, reference=None, resume=True)
+    assert pipeline._models(again, run, sealed, Reporter()) == facts

@@ -1,0 +1,86 @@
+"""A mixture of experts through the whole product: its experts coded, turned back into bf16, and served beside it.
+
+vLLM on a CPU without AMX has no kernel for experts of 4 or 8 bits: what it serves here is what `dequantize` makes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.checkpoint.models import resolve_model
+from harness.judging.verdict import EXIT_CODES
+from harness.runs.folder import RunFolder
+from tests.e2e.conftest import quantgate
+from tests.e2e.draft_model import TOKENIZER_FILES
+
+RECIPE = """
+name: coded-experts
+tier: vq2
+tiers: {'re:.*\\.self_attn\\.': int8}
+tune: none
+calibration: {samples: 4, length: 64}
+"""
+POLICY = """
+name: mixture
+serving: {max_model_len: 1024, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20}
+sampling: {temperature: 0.0, max_tokens: 16}
+suites:
+  divergence: {trajectories: 8, max_tokens: 16, top_logprobs: 20}
+noise_floor: {by: seed, items: 2}
+checks:
+  - {metric: kl_mean, on: divergence, max: 5}
+"""
+
+pytestmark = pytest.mark.e2e
+
+
+def save_mixture(folder: Path) -> Path:
+    """A random Qwen3-MoE of one layer with the demo's tokenizer."""
+    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+    demo = resolve_model("demo", print)
+    settings = json.loads((demo / "config.json").read_text())
+    size: dict[str, Any] = {
+        "hidden_size": 128, "moe_intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "head_dim": 64, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": True,
+        "max_position_embeddings": 2048, "pad_token_id": None, "tie_word_embeddings": False,
+    }  # fmt: skip
+    config = Qwen3MoeConfig(**size, **{key: settings[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")})
+    torch.manual_seed(1)
+    model: Any = Qwen3MoeForCausalLM(config)
+    model.to(torch.bfloat16)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                spread = 1.0 if "embed" in name else (3.0 if "lm_head" in name else 1.0) / parameter.shape[-1] ** 0.5
+                parameter.normal_(0, spread)
+    model.save_pretrained(folder)
+    for name in TOKENIZER_FILES:
+        if (demo / name).exists():
+            shutil.copy(demo / name, folder / name)
+    return folder
+
+
+def test_coded_experts_are_gated_in_bf16(tmp_path: Path) -> None:
+    model, recipe, policy = save_mixture(tmp_path / "moe"), tmp_path / "coded.yaml", tmp_path / "mixture.yaml"
+    recipe.write_text(RECIPE)
+    policy.write_text(POLICY)
+    coded, plain, run = tmp_path / "coded", tmp_path / "plain", RunFolder(tmp_path / "run")
+    made = [
+        quantgate("quantize", model, "--recipe", recipe, "--out", coded),
+        quantgate("dequantize", coded, "--out", plain),
+    ]
+    assert [result.returncode for result in made] == [0, 0], made
+    assert "| down_proj of experts | vq2 |" in (coded / "README.md").read_text()
+    result = quantgate("gate", plain, "--reference", model, "--policy", policy, "--out", run.path)
+    assert result.returncode == EXIT_CODES[run.verdict().verdict] <= 1, result.stdout + result.stderr
+    facts = run.manifest().models
+    assert (facts["candidate"].path, facts["reference"].path) == (str(plain), str(model))
+    (check,) = run.verdict().checks
+    assert check.estimate is not None and 0.01 < check.estimate < 5  # random weights, 2 bits
