@@ -12,6 +12,7 @@ from torch import nn
 from quantizers.checkpoint import Checkpoint, one_line
 from quantizers.errors import QuantizeError
 from quantizers.modeling import Architecture, empty, fill
+from quantizers.names import note_of
 
 
 @contextmanager
@@ -24,11 +25,11 @@ def filled_head(
         QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
     model: Any = architecture.model
-    base, skip = model.base_model_prefix, architecture.prefix
-    fill(model, model.base_model, base, checkpoint, device=device, dtype=dtype, skip=skip)
-    output = model.get_output_embeddings()
+    base = model.base_model_prefix
+    fill(model, model.base_model, base, checkpoint, device=device, dtype=dtype, skip=architecture.apart)
+    output, once = model.get_output_embeddings(), note_of(model.get_input_embeddings()).stored
     for name, child in model.named_children():
-        if child is output and f"{name}.weight" not in checkpoint.tensors:  # tied: stored once
+        if child is output and note_of(child).stored.get("weight") in (None, once.get("weight")):  # tied: stored once
             child.weight = nn.Parameter(model.get_input_embeddings().weight, requires_grad=False)
         elif name != base:
             fill(model, child, name, checkpoint, device=device, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import nn
 from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
 from quantizers.errors import QuantizeError
 from quantizers.experts import unfold
+from quantizers.names import move_to_stored_names, note_names, note_of, stored_module, stored_prefix
 
 FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -31,7 +32,14 @@ class Architecture:
     model: Any
     layers: nn.ModuleList
     prefix: str
-    """Full name of `layers`, as in "model.layers"; tensors of layer i start with "{prefix}.{i}."."""
+    """What the checkpoint calls `layers`, as in "model.layers"; tensors of layer i start with "{prefix}.{i}."."""
+    towers: tuple[nn.Module, ...] = ()
+    """Models for images and sound within it, which texts do not pass."""
+
+    @property
+    def apart(self) -> tuple[nn.Module, ...]:
+        """What stays empty where the way to the decoder layers and from them is filled."""
+        return self.layers, *self.towers
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
         QuantizeError: the model is already quantized, has experts of an unknown kind, needs its own code, is not one
             stack of decoder layers, or config.json and the files do not fit each other.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     folder = checkpoint.folder
     settings = quantization_settings(folder, checkpoint.config)
@@ -79,7 +87,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _refuse_claims(checkpoint, {"num_hidden_layers": getattr(config, "num_hidden_layers", None)})
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+            model: Any = _class_of(config).from_config(config, trust_remote_code=False).eval()
     except QuantizeError:
         raise
     except Exception as error:  # whatever a config can do wrong
@@ -91,15 +99,62 @@ def build(checkpoint: Checkpoint) -> Architecture:
     found.sort(key=lambda place: any(part in place[0] for part in ("vision", "visual", "audio")))
     if base is model or not found:
         raise QuantizeError(f"{type(model).__name__} in {folder} is not one stack of decoder layers: not supported")
-    prefix = f"{model.base_model_prefix}.{found[0][0]}"
-    architecture = Architecture(model, found[0][1], prefix)
-    unfold(architecture.layers, prefix, checkpoint)
-    within = f"{model.base_model_prefix}."
-    for name, tensor in model.state_dict().items():
-        # A head that is stored nowhere is tied; all else is needed.
-        if name.startswith(within) or name in checkpoint.tensors:
-            _stored(checkpoint, name, tuple(tensor.shape))
+    path, layers = f"{model.base_model_prefix}.{found[0][0]}", found[0][1]
+    note_names(model, checkpoint)
+    prefix = stored_prefix(layers, path)
+    unfold(layers, prefix, checkpoint)
+    for index, layer in enumerate(layers):
+        move_to_stored_names(layer, f"{prefix}.{index}")
+    architecture = Architecture(model, layers, prefix, _towers(model, layers))
+    for index, layer in enumerate(layers):
+        _require(checkpoint, layer, f"{prefix}.{index}", ())
+    _require(checkpoint, base, model.base_model_prefix, layers)
+    for part in (part for child in model.children() if child is not base for part in child.modules()):
+        for key, names in note_of(part).stored.items():  # a head that is stored nowhere is tied
+            _stored(checkpoint, names, tuple(getattr(part, key).shape))
     return architecture
+
+
+def _class_of(config: Any) -> Any:
+    """The auto class whose model config.json names: for texts, or else for texts and images or sound."""
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+
+    known = {
+        auto: mapping.get(type(config), None)
+        for auto, mapping in (
+            (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+            (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
+        )
+    }
+    named = getattr(config, "architectures", None) or []
+    fitting = [auto for auto, model in known.items() if getattr(model, "__name__", None) in named]
+    return next(iter([*fitting, *(auto for auto, model in known.items() if model)]), AutoModelForCausalLM)
+
+
+def _towers(model: Any, layers: nn.ModuleList) -> tuple[nn.Module, ...]:
+    """Whole models inside of `model` that hold neither the decoder layers nor the embeddings."""
+    from transformers import PreTrainedModel
+
+    way = {layers, model.get_input_embeddings()}
+    inside = set(layers.modules())
+    found: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and module not in inside and way.isdisjoint(module.modules()):
+            found.append(module)
+    return tuple(found)
+
+
+def stored_modules(architecture: Architecture) -> dict[str, nn.Module]:
+    """All modules by what the checkpoint calls them; those that hold no tensors there, by their names in the model."""
+    layers = {
+        ".".join(filter(None, (architecture.prefix, str(index), path))): module
+        for index, layer in enumerate(architecture.layers)
+        for path, module in layer.named_modules()
+    }
+    inside = set(architecture.layers.modules())
+    others = [(path, module) for path, module in architecture.model.named_modules() if module not in inside]
+    return {stored_module(module) or path: module for path, module in others} | layers
 
 
 def linear_names(architecture: Architecture, index: int) -> list[str]:
@@ -116,25 +171,26 @@ def fill(
     *,
     device: str,
     dtype: torch.dtype,
-    skip: str = "",
+    skip: Sequence[nn.Module] = (),
 ) -> None:
-    """Give `module` (full name `prefix`) its weights from the checkpoint, as `dtype` on `device`.
+    """Give `module` (called `prefix` in the checkpoint) its weights from there, as `dtype` on `device`.
 
-    Submodules whose full name starts with `skip` stay empty. Buffers that no checkpoint stores (rotary
+    Submodules in `skip` stay empty. Buffers that no checkpoint stores (rotary
     frequencies, embedding scales) are computed by the model's own initialiser.
 
     Raises:
         QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
     named = {".".join(filter(None, (prefix, path))): part for path, part in module.named_modules()}
-    parts = {name: part for name, part in named.items() if not skip or not f"{name}.".startswith(f"{skip}.")}
+    left = {part for top in skip for part in top.modules()}
+    parts = {name: part for name, part in named.items() if part not in left}
     for name, part in parts.items():
         _compute_buffers(model, part, name, device)
     for name, part in parts.items():  # after them: an initialiser may write weights too
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             if key in part._non_persistent_buffers_set:
                 continue
-            value = _load(checkpoint, f"{name}.{key}", tuple(tensor.shape))
+            value = _load(checkpoint, note_of(part).stored.get(key, (f"{name}.{key}",)), tuple(tensor.shape))
             value = value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
             if isinstance(tensor, nn.Parameter):
                 part._parameters[key] = nn.Parameter(value, requires_grad=False)
@@ -258,8 +314,32 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
     return output
 
 
-def _stored(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> TensorInfo:
-    """The stored tensor of a parameter or buffer. Raises QuantizeError if it is not what the architecture needs."""
+def _require(checkpoint: Checkpoint, module: nn.Module, prefix: str, skip: Iterable[nn.Module]) -> None:
+    """Hold the tensors of a module, called `prefix` in the checkpoint, against the files; but for what is in `skip`."""
+    left = {part for top in skip for part in top.modules()}
+    for path, part in module.named_modules():
+        if part in left:
+            continue
+        for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            if key not in part._non_persistent_buffers_set:
+                default = ".".join(filter(None, (prefix, path, key)))
+                _stored(checkpoint, note_of(part).stored.get(key, (default,)), tuple(tensor.shape))
+
+
+def _stored(checkpoint: Checkpoint, names: Sequence[str], shape: tuple[int, ...]) -> list[TensorInfo]:
+    """The stored tensors whose rows are a parameter or buffer: one, in most cases.
+
+    Raises:
+        QuantizeError: they are not what the architecture needs.
+    """
+    found = [_usable(checkpoint, name) for name in names]
+    whole = found[0].shape if len(found) == 1 else (sum(info.shape[0] for info in found), *found[0].shape[1:])
+    if whole != shape or any(info.shape[1:] != shape[1:] for info in found):
+        raise QuantizeError(f"tensor {names[0]} is {list(whole)} but config.json asks for {list(shape)}: fix either")
+    return found
+
+
+def _usable(checkpoint: Checkpoint, name: str) -> TensorInfo:
     info = checkpoint.tensors.get(name)
     if info is None:
         beside = f"{name.rpartition('.')[0]}."
@@ -267,19 +347,20 @@ def _stored(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Tensor
         if packed is not None and name.endswith(".weight"):
             raise QuantizeError(f"{beside[:-1]} is already quantized ({packed}): give the original model")
         raise QuantizeError(f"tensor {name} is missing in {checkpoint.folder}: its names must be those of transformers")
-    if info.shape != shape:
-        raise QuantizeError(f"tensor {name} is {list(info.shape)} but config.json asks for {list(shape)}: fix either")
     if info.dtype not in FLOATS and (info.dtype.startswith("F") or name.endswith(".weight")):
         raise QuantizeError(f"tensor {name} is already quantized ({info.dtype}): give the original model")
     return info
 
 
-def _load(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    info = _stored(checkpoint, name, shape)
-    value = read_tensor(info)
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise QuantizeError(f"tensor {name} in {info.file} holds NaN or infinity: get a sound copy of the model")
-    return value
+def _load(checkpoint: Checkpoint, names: Sequence[str], shape: tuple[int, ...]) -> torch.Tensor:
+    parts = []
+    for info in _stored(checkpoint, names, shape):
+        parts.append(read_tensor(info))
+        if parts[-1].is_floating_point() and not bool(torch.isfinite(parts[-1]).all()):
+            raise QuantizeError(
+                f"tensor {info.name} in {info.file} holds NaN or infinity: get a sound copy of the model"
+            )
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> None:
