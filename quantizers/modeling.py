@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
+from quantizers.checkpoint import Checkpoint, one_line, quantization_settings
 from quantizers.errors import QuantizeError
 from quantizers.experts import unfold
+from quantizers.filling import compute_buffers, load, require, stored
 from quantizers.names import move_to_stored_names, note_names, note_of, stored_module, stored_prefix
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
 READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
-UNSET = -12345.0
 _EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
 
@@ -107,11 +105,11 @@ def build(checkpoint: Checkpoint) -> Architecture:
         move_to_stored_names(layer, f"{prefix}.{index}")
     architecture = Architecture(model, layers, prefix, _towers(model, layers))
     for index, layer in enumerate(layers):
-        _require(checkpoint, layer, f"{prefix}.{index}", ())
-    _require(checkpoint, base, model.base_model_prefix, layers)
+        require(checkpoint, layer, f"{prefix}.{index}", ())
+    require(checkpoint, base, model.base_model_prefix, layers)
     for part in (part for child in model.children() if child is not base for part in child.modules()):
         for key, names in note_of(part).stored.items():  # a head that is stored nowhere is tied
-            _stored(checkpoint, names, tuple(getattr(part, key).shape))
+            stored(checkpoint, names, tuple(getattr(part, key).shape))
     return architecture
 
 
@@ -153,8 +151,12 @@ def stored_modules(architecture: Architecture) -> dict[str, nn.Module]:
         for path, module in layer.named_modules()
     }
     inside = set(architecture.layers.modules())
-    others = [(path, module) for path, module in architecture.model.named_modules() if module not in inside]
-    return {stored_module(module) or path: module for path, module in others} | layers
+    found: dict[str, nn.Module] = {}
+    for path, module in architecture.model.named_modules():
+        if module not in inside:
+            name = stored_module(module) or path
+            found[path if name in found else name] = module  # a tied head has no tensor of its own
+    return found | layers
 
 
 def linear_names(architecture: Architecture, index: int) -> list[str]:
@@ -185,12 +187,12 @@ def fill(
     left = {part for top in skip for part in top.modules()}
     parts = {name: part for name, part in named.items() if part not in left}
     for name, part in parts.items():
-        _compute_buffers(model, part, name, device)
+        compute_buffers(model, part, name, device)
     for name, part in parts.items():  # after them: an initialiser may write weights too
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             if key in part._non_persistent_buffers_set:
                 continue
-            value = _load(checkpoint, note_of(part).stored.get(key, (f"{name}.{key}",)), tuple(tensor.shape))
+            value = load(checkpoint, note_of(part).stored.get(key, (f"{name}.{key}",)), tuple(tensor.shape))
             value = value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
             if isinstance(tensor, nn.Parameter):
                 part._parameters[key] = nn.Parameter(value, requires_grad=False)
@@ -314,80 +316,6 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
     return output
 
 
-def _require(checkpoint: Checkpoint, module: nn.Module, prefix: str, skip: Iterable[nn.Module]) -> None:
-    """Hold the tensors of a module, called `prefix` in the checkpoint, against the files; but for what is in `skip`."""
-    left = {part for top in skip for part in top.modules()}
-    for path, part in module.named_modules():
-        if part in left:
-            continue
-        for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
-            if key not in part._non_persistent_buffers_set:
-                default = ".".join(filter(None, (prefix, path, key)))
-                _stored(checkpoint, note_of(part).stored.get(key, (default,)), tuple(tensor.shape))
-
-
-def _stored(checkpoint: Checkpoint, names: Sequence[str], shape: tuple[int, ...]) -> list[TensorInfo]:
-    """The stored tensors whose rows are a parameter or buffer: one, in most cases.
-
-    Raises:
-        QuantizeError: they are not what the architecture needs.
-    """
-    found = [_usable(checkpoint, name) for name in names]
-    whole = found[0].shape if len(found) == 1 else (sum(info.shape[0] for info in found), *found[0].shape[1:])
-    if whole != shape or any(info.shape[1:] != shape[1:] for info in found):
-        raise QuantizeError(f"tensor {names[0]} is {list(whole)} but config.json asks for {list(shape)}: fix either")
-    return found
-
-
-def _usable(checkpoint: Checkpoint, name: str) -> TensorInfo:
-    info = checkpoint.tensors.get(name)
-    if info is None:
-        beside = f"{name.rpartition('.')[0]}."
-        packed = next((n for n, i in checkpoint.tensors.items() if n.startswith(beside) and i.dtype in PACKED), None)
-        if packed is not None and name.endswith(".weight"):
-            raise QuantizeError(f"{beside[:-1]} is already quantized ({packed}): give the original model")
-        raise QuantizeError(f"tensor {name} is missing in {checkpoint.folder}: its names must be those of transformers")
-    if info.dtype not in FLOATS and (info.dtype.startswith("F") or name.endswith(".weight")):
-        raise QuantizeError(f"tensor {name} is already quantized ({info.dtype}): give the original model")
-    return info
-
-
-def _load(checkpoint: Checkpoint, names: Sequence[str], shape: tuple[int, ...]) -> torch.Tensor:
-    parts = []
-    for info in _stored(checkpoint, names, shape):
-        parts.append(read_tensor(info))
-        if parts[-1].is_floating_point() and not bool(torch.isfinite(parts[-1]).all()):
-            raise QuantizeError(
-                f"tensor {info.name} in {info.file} holds NaN or infinity: get a sound copy of the model"
-            )
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-
-def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> None:
-    missing = {k: b for k, b in part._buffers.items() if b is not None and k in part._non_persistent_buffers_set}
-    if not missing:
-        return
-    # A mark that no initialiser would write shows which buffers it left alone.
-    for key, buffer in missing.items():
-        part._buffers[key] = torch.full_like(buffer, UNSET if buffer.is_floating_point() else 0, device=device)
-    try:
-        with torch.no_grad():
-            model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
-            if any(map(_unset, part._buffers.values())):  # Falcon-H1 fills its layers' buffers from the whole model
-                model._init_weights(model.base_model)
-    except Exception as error:  # anything a model's initialiser may raise
-        raise QuantizeError(f"the buffers of {name} cannot be computed ({one_line(error)}): not supported") from None
-    for key in missing:
-        if part._buffers[key] is None or _unset(part._buffers[key]):
-            raise QuantizeError(f"{name}.{key} is stored nowhere and its class cannot compute it: not supported")
-
-
-def _unset(buffer: torch.Tensor | None) -> bool:
-    if buffer is None or buffer.device.type == "meta" or not buffer.is_floating_point():
-        return False
-    return bool(buffer.eq(UNSET).any())
-
-
 def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
     """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
     numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
@@ -407,8 +335,3 @@ def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
                 f"config.json says {key} {depth}, but {checkpoint.folder} holds tensors of {len(heads)} layers: "
                 f"{head}{missing}.* is missing"
             )
-
-
-def _layer_of(architecture: Architecture, name: str) -> int | None:
-    head = name.removeprefix(f"{architecture.prefix}.").split(".")[0]
-    return int(head) if head.isdigit() and int(head) < len(architecture.layers) else None
