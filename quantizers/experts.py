@@ -250,6 +250,12 @@ def _stored_names(checkpoint: Checkpoint, layer: str, parent: str, own: str) -> 
         for names in known:
             if found[stored] == {names.gate, names.up, names.down}:
                 return stored, names
+    beside = [name.removeprefix(f"{layer}.") for name, info in checkpoint.tensors.items()
+              if name.startswith(f"{layer}.") and len(info.shape) == 3]  # fmt: skip
+    if beside and not found:
+        raise QuantizeError(
+            f"{layer}.{parent}.{own} are stored in one tensor under another name ({beside[0]}): not supported"
+        )
     said = ", ".join(sorted(found[min(found)])) if found else "nothing"
     raise QuantizeError(
         f"{layer}.{parent}.{own}.0 has {said} in {checkpoint.folder}: experts are gate_proj, up_proj and down_proj, or "

@@ -51,7 +51,9 @@ def logits_of(architecture: Architecture, tokens: torch.Tensor, states: torch.Te
     try:
         try:
             logits = _logits(architecture, tokens, states)
-        except ValueError:  # layers that return more than their states
+        except ValueError:
+            logits = states[:0]
+        if logits.shape[:-1] != states.shape[:-1]:  # layers that return more than their states
             logits = _logits(architecture, tokens, (states, None))
     except Exception as error:  # anything a model's forward may raise
         raise QuantizeError(f"the model's head cannot be run alone: {one_line(error)}") from None

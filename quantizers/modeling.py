@@ -90,15 +90,20 @@ def build(checkpoint: Checkpoint) -> Architecture:
         raise
     except Exception as error:  # whatever a config can do wrong
         raise QuantizeError(f"transformers cannot build the model in {folder}: {one_line(error)}") from None
-    count = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    note_names(model, checkpoint)
+    if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
+        model.base_model_prefix = "model"  # Llama 4 for texts alone has the prefix of the wrapper
     base = model.base_model
-    found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    text = config.get_text_config(decoder=True)
+    # Of encoders with decoders, num_hidden_layers counts the encoder's; LongCat has two of all in one layer.
+    depths = [getattr(text, key, None) for key in ("num_hidden_layers", "decoder_layers", "num_layers")]
+    found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) in depths]
     # A model for texts and images has two stacks, of one depth perhaps.
-    found.sort(key=lambda place: any(part in place[0] for part in ("vision", "visual", "audio")))
+    towers = ("vision", "visual", "audio")
+    found.sort(key=lambda place: (any(part in place[0] for part in towers), depths.index(len(place[1]))))
     if base is model or not found:
         raise QuantizeError(f"{type(model).__name__} in {folder} is not one stack of decoder layers: not supported")
     path, layers = f"{model.base_model_prefix}.{found[0][0]}", found[0][1]
-    note_names(model, checkpoint)
     prefix = stored_prefix(layers, path)
     unfold(layers, prefix, checkpoint)
     for index, layer in enumerate(layers):
@@ -224,17 +229,21 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     Raises:
         QuantizeError: the model does not call its layers one after the other.
     """
-    try:
-        entered, calls = _stand_ins(architecture, tokens, alone=True)
-    except ValueError:  # layers that return more than their states (GLM-5 hands on which tokens it attended to)
+    entered: list[torch.Tensor] = []
+    calls: dict[int, LayerCall] = {}
+    reason = "their states change between them"
+    for alone in (True, False):  # Falcon takes the first of what a layer returns, GLM-5 two: which tokens it picked too
         try:
-            entered, calls = _stand_ins(architecture, tokens, alone=False)
+            entered, calls = _stand_ins(architecture, tokens, alone=alone)
+        except QuantizeError:
+            raise
         except Exception as error:  # anything a model's forward may raise
-            raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
-    except QuantizeError:
-        raise
-    except Exception as error:  # anything a model's forward may raise
-        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
+            reason = one_line(error)
+            continue
+        if all(states.shape == entered[0].shape for states in entered):
+            break
+    else:
+        raise QuantizeError(f"the model's layers cannot be run one by one: {reason}")
     if list(calls) != list(range(len(architecture.layers))):
         raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
     return entered[0], [_with_all_tokens(architecture, calls[index], index, tokens) for index in range(len(calls))]
@@ -319,8 +328,9 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
 def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
     """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
     numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
+    together = {info.shape[0] for info in checkpoint.tensors.values() if len(info.shape) == 3}
     for key in EXPERT_KEYS:
-        if isinstance(count := config.get(key), int) and count > 1 and count > len(numbers):
+        if isinstance(count := config.get(key), int) and count > max(1, len(numbers)) and count not in together:
             missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
             raise QuantizeError(
                 f"config.json says {key} {count}, but {checkpoint.folder} holds tensors of {len(numbers)} experts: "

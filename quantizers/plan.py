@@ -84,6 +84,10 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     modules = stored_modules(architecture)
     if slip := recipe.fits_nothing(linears, [*modules, *checkpoint.tensors]):
         raise QuantizeError(f"recipe {recipe.name}: {slip}: correct that name")
+    if not linears:
+        kinds = {type(module).__name__ for layer in architecture.layers for module in layer.modules()}
+        held = "Conv1D, whose matrices lie the other way round" if "Conv1D" in kinds else "none of torch"
+        raise QuantizeError(f"the decoder layers have no Linear ({held}): not supported")
     if not names:
         raise QuantizeError("no Linear in the decoder layers is left to quantize: loosen the recipe's ignore")
     features: dict[str, int] = {}
