@@ -51,7 +51,7 @@ def logits_of(architecture: Architecture, tokens: torch.Tensor, states: torch.Te
     try:
         try:
             logits = _logits(architecture, tokens, states)
-        except ValueError:
+        except Exception:  # a bare tensor in the place of a tuple: anything may come of it
             logits = states[:0]
         if logits.shape[:-1] != states.shape[:-1]:  # layers that return more than their states
             logits = _logits(architecture, tokens, (states, None))

@@ -71,11 +71,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "mistral": TEXT,
     "phi3": TEXT,
     "gemma3_text": TEXT | {"sliding_window": 32},
-    "falcon": {key: value for key, value in TEXT.items() if key != "head_dim"},
     **WRAPPERS,
     **RENAMED,
 }
-OTHERS = {"olmo_hybrid": TEXT | {"layer_types": ["linear_attention", "full_attention"], "tie_word_embeddings": False}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "falcon": {key: value for key, value in TEXT.items() if key != "head_dim"},
+    "olmo_hybrid": TEXT | {"layer_types": ["linear_attention", "full_attention"], "tie_word_embeddings": False},
+}
 """Settings of config.json by model type; tests/helpers/tiny_moe.py has the other mixtures of experts."""
 TOKENS = torch.randint(0, 250, (2, 40), generator=torch.Generator().manual_seed(5))
 
