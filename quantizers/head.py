@@ -11,7 +11,7 @@ from torch import nn
 
 from quantizers.checkpoint import Checkpoint, one_line
 from quantizers.errors import QuantizeError
-from quantizers.modeling import Architecture, empty, fill
+from quantizers.modeling import RETURNED_BESIDE, Architecture, empty, fill
 from quantizers.names import note_of
 
 
@@ -48,16 +48,16 @@ def logits_of(architecture: Architecture, tokens: torch.Tensor, states: torch.Te
     Raises:
         QuantizeError: the model cannot be run this way.
     """
-    try:
+    reason = "its logits have another shape"
+    for more in RETURNED_BESIDE:
         try:
-            logits = _logits(architecture, tokens, states)
-        except Exception:  # a bare tensor in the place of a tuple: anything may come of it
-            logits = states[:0]
-        if logits.shape[:-1] != states.shape[:-1]:  # layers that return more than their states
-            logits = _logits(architecture, tokens, (states, None))
-    except Exception as error:  # anything a model's forward may raise
-        raise QuantizeError(f"the model's head cannot be run alone: {one_line(error)}") from None
-    return logits.to(torch.float32)
+            logits = _logits(architecture, tokens, (states, *[None] * more) if more else states)
+        except Exception as error:  # anything a model's forward may raise
+            reason = one_line(error)
+            continue
+        if logits.shape[:-1] == states.shape[:-1]:
+            return logits.to(torch.float32)
+    raise QuantizeError(f"the model's head cannot be run alone: {reason}")
 
 
 def _logits(architecture: Architecture, tokens: torch.Tensor, returned: object) -> torch.Tensor:

@@ -18,6 +18,8 @@ from quantizers.names import move_to_stored_names, note_names, note_of, stored_m
 
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+RETURNED_BESIDE = (0, 1, 2)
+"""Things that layers return beside their states: none; one in GLM-5 and Falcon; a state and attention in RWKV."""
 READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
 _EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
@@ -232,9 +234,9 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
     reason = "their states change between them"
-    for alone in (True, False):  # Falcon takes the first of what a layer returns, GLM-5 two: which tokens it picked too
+    for more in RETURNED_BESIDE:
         try:
-            entered, calls = _stand_ins(architecture, tokens, alone=alone)
+            entered, calls = _stand_ins(architecture, tokens, more)
         except QuantizeError:
             raise
         except Exception as error:  # anything a model's forward may raise
@@ -250,11 +252,11 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
 
 
 def _stand_ins(
-    architecture: Architecture, tokens: torch.Tensor, *, alone: bool
+    architecture: Architecture, tokens: torch.Tensor, more: int
 ) -> tuple[list[torch.Tensor], dict[int, LayerCall]]:
     """What enters each layer and what it is called with, where none of them does anything to its states.
 
-    `alone`: a layer returns its states and nothing else.
+    `more`: so many things are returned beside the states.
     """
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
@@ -264,7 +266,7 @@ def _stand_ins(
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
             calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden))
-            return hidden if alone else (hidden, None)
+            return (hidden, *[None] * more) if more else hidden
 
         return forward
 
@@ -329,7 +331,7 @@ def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
     """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
     numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
     together = {info.shape[0] for info in checkpoint.tensors.values() if len(info.shape) == 3}
-    for key in EXPERT_KEYS:
+    for key in EXPERT_KEYS if config.get("is_moe") is not False else ():  # Doge says how many it would have
         if isinstance(count := config.get(key), int) and count > max(1, len(numbers)) and count not in together:
             missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
             raise QuantizeError(

@@ -28,6 +28,8 @@ from quantizers.recipe import load_recipe
 from quantizers.sources import open_source
 
 NEEDS_NUMBERS = "cannot be called on meta tensors"
+UNTRIED: list[str] = []
+"""Taken without a run: they look at numbers on their way."""
 
 
 def tried(model_type: str, auto: Any) -> str | None:
@@ -59,6 +61,7 @@ def tried(model_type: str, auto: Any) -> str | None:
             run(architecture)
         except QuantizeError as error:
             if NEEDS_NUMBERS in str(error):
+                UNTRIED.append(model_type)
                 return None
             return str(error).replace(f"{folder}", "the folder").replace("|", "/")
     return None
@@ -142,7 +145,8 @@ taken with their default config: headers, names and shapes fit, every Linear of 
 `w4a16`, and the layers run one by one (on shapes alone). Experts are taken where they compute
 down(act(gate(x)) * up(x)), which is tried on small random weights, under the names `gate_proj`, `up_proj`, `down_proj`
 or `w1`, `w3`, `w2`, one by one or in one tensor. Tensors may have other names than their modules: transformers' own
-rules for loading are asked (`quantizers/names.py`, [why](decisions/0037-stored-names.md)).
+rules for loading are asked (`quantizers/names.py`, [why](decisions/0037-stored-names.md)). Not run, as they look at
+numbers on their way: {", ".join(UNTRIED) or "none"}.
 
 What it takes to add one: a decoder that calls its layers one after the other, Linears with names of their own, and for
 experts the form above (`quantizers/experts.py`).
