@@ -18,6 +18,7 @@ from torch import nn
 
 from quantizers.checkpoint import FUSED_EXPERTS, Checkpoint, one_line
 from quantizers.errors import QuantizeError
+from quantizers.names import Note, move, note
 
 TRIAL_WIDTH, TRIAL_TOKENS = 8, 12
 """Kernels for groups of matrices want rows of whole 16 bytes."""
@@ -115,18 +116,23 @@ def unfold(layers: nn.ModuleList, prefix: str, checkpoint: Checkpoint) -> None:
                         "is not gate, up and down without biases"
                     )
                 continue
+            parent_name, _, own = name.rpartition(".")
+            stored, names = _stored_names(checkpoint, f"{prefix}.{index}", parent_name, own)
             if type(module) not in tried:
                 tried[type(module)] = _difference(module)
             if reason := tried[type(module)]:
                 raise QuantizeError(f"{prefix}.{index}.{name} are experts of a kind that is not supported: {reason}")
-            parent_name, _, own = name.rpartition(".")
-            stored, names = _stored_names(checkpoint, f"{prefix}.{index}", parent_name, own)
             parent = layer.get_submodule(parent_name)
             count, doubled, inputs = module.gate_up_proj.shape
             with torch.device("meta"):
                 unfolded = Experts(Expert(names, inputs, doubled // 2, module.act_fn) for _ in range(count))
             setattr(parent, own, unfolded)
-            _rename(layer, parent_name, stored)
+            if stored != parent_name:
+                move(layer, name, f"{stored}.{own}" if stored else own)
+            for path, linear in unfolded.named_modules():
+                if isinstance(linear, nn.Linear):
+                    full = f"{prefix}.{index}.{f'{stored}.' if stored else ''}{own}.{path}"
+                    note(linear, Note(full, {"weight": (f"{full}.weight",)}))
 
 
 @contextmanager
@@ -244,22 +250,14 @@ def _stored_names(checkpoint: Checkpoint, layer: str, parent: str, own: str) -> 
         for names in known:
             if found[stored] == {names.gate, names.up, names.down}:
                 return stored, names
+    beside = [name.removeprefix(f"{layer}.") for name, info in checkpoint.tensors.items()
+              if name.startswith(f"{layer}.") and len(info.shape) == 3]  # fmt: skip
+    if beside and not found:
+        raise QuantizeError(
+            f"{layer}.{parent}.{own} are stored in one tensor under another name ({beside[0]}): not supported"
+        )
     said = ", ".join(sorted(found[min(found)])) if found else "nothing"
     raise QuantizeError(
         f"{layer}.{parent}.{own}.0 has {said} in {checkpoint.folder}: experts are gate_proj, up_proj and down_proj, or "
         "w1, w3 and w2: get the complete model, under these names"
     )
-
-
-def _rename(layer: nn.Module, name: str, stored: str) -> None:
-    """Let a child of the layer be found under its stored name, and under its own by the layer's code."""
-    if name == stored:
-        return
-    head, _, last = name.rpartition(".")
-    stored_head, _, stored_last = stored.rpartition(".")
-    if head != stored_head:
-        raise QuantizeError(f"the experts of {name} are stored as {stored}: not supported")
-    parent = layer.get_submodule(head)
-    child = parent._modules[last]
-    parent._modules = {stored_last if key == last else key: value for key, value in parent._modules.items()}
-    parent.__dict__[last] = child  # no second registration: what is called by its own name is the same module

@@ -11,7 +11,8 @@ from torch import nn
 
 from quantizers.checkpoint import Checkpoint, one_line
 from quantizers.errors import QuantizeError
-from quantizers.modeling import Architecture, empty, fill
+from quantizers.modeling import RETURNED_BESIDE, Architecture, empty, fill
+from quantizers.names import note_of
 
 
 @contextmanager
@@ -24,11 +25,11 @@ def filled_head(
         QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
     model: Any = architecture.model
-    base, skip = model.base_model_prefix, architecture.prefix
-    fill(model, model.base_model, base, checkpoint, device=device, dtype=dtype, skip=skip)
-    output = model.get_output_embeddings()
+    base = model.base_model_prefix
+    fill(model, model.base_model, base, checkpoint, device=device, dtype=dtype, skip=architecture.apart)
+    output, once = model.get_output_embeddings(), note_of(model.get_input_embeddings()).stored
     for name, child in model.named_children():
-        if child is output and f"{name}.weight" not in checkpoint.tensors:  # tied: stored once
+        if child is output and note_of(child).stored.get("weight") in (None, once.get("weight")):  # tied: stored once
             child.weight = nn.Parameter(model.get_input_embeddings().weight, requires_grad=False)
         elif name != base:
             fill(model, child, name, checkpoint, device=device, dtype=dtype)
@@ -47,14 +48,16 @@ def logits_of(architecture: Architecture, tokens: torch.Tensor, states: torch.Te
     Raises:
         QuantizeError: the model cannot be run this way.
     """
-    try:
+    reason = "its logits have another shape"
+    for more in RETURNED_BESIDE:
         try:
-            logits = _logits(architecture, tokens, states)
-        except ValueError:  # layers that return more than their states
-            logits = _logits(architecture, tokens, (states, None))
-    except Exception as error:  # anything a model's forward may raise
-        raise QuantizeError(f"the model's head cannot be run alone: {one_line(error)}") from None
-    return logits.to(torch.float32)
+            logits = _logits(architecture, tokens, (states, *[None] * more) if more else states)
+        except Exception as error:  # anything a model's forward may raise
+            reason = one_line(error)
+            continue
+        if logits.shape[:-1] == states.shape[:-1]:
+            return logits.to(torch.float32)
+    raise QuantizeError(f"the model's head cannot be run alone: {reason}")
 
 
 def _logits(architecture: Architecture, tokens: torch.Tensor, returned: object) -> torch.Tensor:

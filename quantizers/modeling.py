@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, TensorInfo, one_line, quantization_settings, read_tensor
+from quantizers.checkpoint import Checkpoint, one_line, quantization_settings
 from quantizers.errors import QuantizeError
 from quantizers.experts import unfold
+from quantizers.filling import compute_buffers, load, require, stored
 from quantizers.mixtures import CHOSEN_KEY, require_mixtures
+from quantizers.names import move_to_stored_names, note_names, note_of, stored_module, stored_prefix
 
-FLOATS = {"F64", "F32", "F16", "BF16"}
 DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-PACKED = {"F8_E4M3", "F8_E5M2", "I8", "U8", "I16", "U16", "I32", "U32"}
+RETURNED_BESIDE = (0, 1, 2)
+"""Things that layers return beside their states: none; one in GLM-5 and Falcon; a state and attention in RWKV."""
 READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
-UNSET = -12345.0
 _EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
 _NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
 
@@ -32,7 +33,14 @@ class Architecture:
     model: Any
     layers: nn.ModuleList
     prefix: str
-    """Full name of `layers`, as in "model.layers"; tensors of layer i start with "{prefix}.{i}."."""
+    """What the checkpoint calls `layers`, as in "model.layers"; tensors of layer i start with "{prefix}.{i}."."""
+    towers: tuple[nn.Module, ...] = ()
+    """Models for images and sound within it, which texts do not pass."""
+
+    @property
+    def apart(self) -> tuple[nn.Module, ...]:
+        """What stays empty where the way to the decoder layers and from them is filled."""
+        return self.layers, *self.towers
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
         QuantizeError: the model is already quantized, has experts of an unknown kind, needs its own code, is not one
             stack of decoder layers, or config.json and the files do not fit each other.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     folder = checkpoint.folder
     settings = quantization_settings(folder, checkpoint.config)
@@ -80,29 +88,84 @@ def build(checkpoint: Checkpoint) -> Architecture:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _refuse_claims(checkpoint, {"num_hidden_layers": getattr(config, "num_hidden_layers", None)})
         with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+            model: Any = _class_of(config).from_config(config, trust_remote_code=False).eval()
     except QuantizeError:
         raise
     except Exception as error:  # whatever a config can do wrong
         raise QuantizeError(f"transformers cannot build the model in {folder}: {one_line(error)}") from None
-    count = getattr(config.get_text_config(decoder=True), "num_hidden_layers", None)
+    note_names(model, checkpoint)
+    if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
+        model.base_model_prefix = "model"  # Llama 4 for texts alone has the prefix of the wrapper
     base = model.base_model
-    found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) == count]
+    text = config.get_text_config(decoder=True)
+    # Of encoders with decoders, num_hidden_layers counts the encoder's; LongCat has two of all in one layer.
+    depths = [getattr(text, key, None) for key in ("num_hidden_layers", "decoder_layers", "num_layers")]
+    found = [(n, m) for n, m in base.named_modules() if isinstance(m, nn.ModuleList) and len(m) in depths]
     # A model for texts and images has two stacks, of one depth perhaps.
-    found.sort(key=lambda place: any(part in place[0] for part in ("vision", "visual", "audio")))
+    towers = ("vision", "visual", "audio")
+    found.sort(key=lambda place: (any(part in place[0] for part in towers), depths.index(len(place[1]))))
     if base is model or not found:
         raise QuantizeError(f"{type(model).__name__} in {folder} is not one stack of decoder layers: not supported")
-    prefix = f"{model.base_model_prefix}.{found[0][0]}"
-    architecture = Architecture(model, found[0][1], prefix)
-    unfold(architecture.layers, prefix, checkpoint)
-    within = f"{model.base_model_prefix}."
-    for name, tensor in model.state_dict().items():
-        # A head that is stored nowhere is tied; all else is needed.
-        if name.startswith(within) or name in checkpoint.tensors:
-            _stored(checkpoint, name, tuple(tensor.shape))
-    chosen = getattr(config.get_text_config(decoder=True), CHOSEN_KEY, None)
-    require_mixtures(architecture.layers, prefix, checkpoint, chosen)
+    path, layers = f"{model.base_model_prefix}.{found[0][0]}", found[0][1]
+    prefix = stored_prefix(layers, path)
+    unfold(layers, prefix, checkpoint)
+    for index, layer in enumerate(layers):
+        move_to_stored_names(layer, f"{prefix}.{index}")
+    architecture = Architecture(model, layers, prefix, _towers(model, layers))
+    for index, layer in enumerate(layers):
+        require(checkpoint, layer, f"{prefix}.{index}", ())
+    require(checkpoint, base, model.base_model_prefix, layers)
+    for part in (part for child in model.children() if child is not base for part in child.modules()):
+        for key, names in note_of(part).stored.items():  # a head that is stored nowhere is tied
+            stored(checkpoint, names, tuple(getattr(part, key).shape))
+    require_mixtures(layers, prefix, checkpoint, getattr(text, CHOSEN_KEY, None))
     return architecture
+
+
+def _class_of(config: Any) -> Any:
+    """The auto class whose model config.json names: for texts, or else for texts and images or sound."""
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+
+    known = {
+        auto: mapping.get(type(config), None)
+        for auto, mapping in (
+            (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+            (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
+        )
+    }
+    named = getattr(config, "architectures", None) or []
+    fitting = [auto for auto, model in known.items() if getattr(model, "__name__", None) in named]
+    return next(iter([*fitting, *(auto for auto, model in known.items() if model)]), AutoModelForCausalLM)
+
+
+def _towers(model: Any, layers: nn.ModuleList) -> tuple[nn.Module, ...]:
+    """Whole models inside of `model` that hold neither the decoder layers nor the embeddings."""
+    from transformers import PreTrainedModel
+
+    way = {layers, model.get_input_embeddings()}
+    inside = set(layers.modules())
+    found: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel) and module not in inside and way.isdisjoint(module.modules()):
+            found.append(module)
+    return tuple(found)
+
+
+def stored_modules(architecture: Architecture) -> dict[str, nn.Module]:
+    """All modules by what the checkpoint calls them; those that hold no tensors there, by their names in the model."""
+    layers = {
+        ".".join(filter(None, (architecture.prefix, str(index), path))): module
+        for index, layer in enumerate(architecture.layers)
+        for path, module in layer.named_modules()
+    }
+    inside = set(architecture.layers.modules())
+    found: dict[str, nn.Module] = {}
+    for path, module in architecture.model.named_modules():
+        if module not in inside:
+            name = stored_module(module) or path
+            found[path if name in found else name] = module  # a tied head has no tensor of its own
+    return found | layers
 
 
 def linear_names(architecture: Architecture, index: int) -> list[str]:
@@ -119,25 +182,26 @@ def fill(
     *,
     device: str,
     dtype: torch.dtype,
-    skip: str = "",
+    skip: Sequence[nn.Module] = (),
 ) -> None:
-    """Give `module` (full name `prefix`) its weights from the checkpoint, as `dtype` on `device`.
+    """Give `module` (called `prefix` in the checkpoint) its weights from there, as `dtype` on `device`.
 
-    Submodules whose full name starts with `skip` stay empty. Buffers that no checkpoint stores (rotary
+    Submodules in `skip` stay empty. Buffers that no checkpoint stores (rotary
     frequencies, embedding scales) are computed by the model's own initialiser.
 
     Raises:
         QuantizeError: a tensor is missing, has another shape, or holds NaN or infinity.
     """
     named = {".".join(filter(None, (prefix, path))): part for path, part in module.named_modules()}
-    parts = {name: part for name, part in named.items() if not skip or not f"{name}.".startswith(f"{skip}.")}
+    left = {part for top in skip for part in top.modules()}
+    parts = {name: part for name, part in named.items() if part not in left}
     for name, part in parts.items():
-        _compute_buffers(model, part, name, device)
+        compute_buffers(model, part, name, device)
     for name, part in parts.items():  # after them: an initialiser may write weights too
         for key, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
             if key in part._non_persistent_buffers_set:
                 continue
-            value = _load(checkpoint, f"{name}.{key}", tuple(tensor.shape))
+            value = load(checkpoint, note_of(part).stored.get(key, (f"{name}.{key}",)), tuple(tensor.shape))
             value = value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
             if isinstance(tensor, nn.Parameter):
                 part._parameters[key] = nn.Parameter(value, requires_grad=False)
@@ -169,28 +233,32 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
     Raises:
         QuantizeError: the model does not call its layers one after the other.
     """
-    try:
-        entered, calls = _stand_ins(architecture, tokens, alone=True)
-    except ValueError:  # layers that return more than their states (GLM-5 hands on which tokens it attended to)
+    entered: list[torch.Tensor] = []
+    calls: dict[int, LayerCall] = {}
+    reason = "their states change between them"
+    for more in RETURNED_BESIDE:
         try:
-            entered, calls = _stand_ins(architecture, tokens, alone=False)
+            entered, calls = _stand_ins(architecture, tokens, more)
+        except QuantizeError:
+            raise
         except Exception as error:  # anything a model's forward may raise
-            raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
-    except QuantizeError:
-        raise
-    except Exception as error:  # anything a model's forward may raise
-        raise QuantizeError(f"the model's layers cannot be run one by one: {one_line(error)}") from None
+            reason = one_line(error)
+            continue
+        if all(states.shape == entered[0].shape for states in entered):
+            break
+    else:
+        raise QuantizeError(f"the model's layers cannot be run one by one: {reason}")
     if list(calls) != list(range(len(architecture.layers))):
         raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
     return entered[0], [_with_all_tokens(architecture, calls[index], index, tokens) for index in range(len(calls))]
 
 
 def _stand_ins(
-    architecture: Architecture, tokens: torch.Tensor, *, alone: bool
+    architecture: Architecture, tokens: torch.Tensor, more: int
 ) -> tuple[list[torch.Tensor], dict[int, LayerCall]]:
     """What enters each layer and what it is called with, where none of them does anything to its states.
 
-    `alone`: a layer returns its states and nothing else.
+    `more`: so many things are returned beside the states.
     """
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
@@ -200,7 +268,7 @@ def _stand_ins(
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
             calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden))
-            return hidden if alone else (hidden, None)
+            return (hidden, *[None] * more) if more else hidden
 
         return forward
 
@@ -261,60 +329,12 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
     return output
 
 
-def _stored(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> TensorInfo:
-    """The stored tensor of a parameter or buffer. Raises QuantizeError if it is not what the architecture needs."""
-    info = checkpoint.tensors.get(name)
-    if info is None:
-        beside = f"{name.rpartition('.')[0]}."
-        packed = next((n for n, i in checkpoint.tensors.items() if n.startswith(beside) and i.dtype in PACKED), None)
-        if packed is not None and name.endswith(".weight"):
-            raise QuantizeError(f"{beside[:-1]} is already quantized ({packed}): give the original model")
-        raise QuantizeError(f"tensor {name} is missing in {checkpoint.folder}: its names must be those of transformers")
-    if info.shape != shape:
-        raise QuantizeError(f"tensor {name} is {list(info.shape)} but config.json asks for {list(shape)}: fix either")
-    if info.dtype not in FLOATS and (info.dtype.startswith("F") or name.endswith(".weight")):
-        raise QuantizeError(f"tensor {name} is already quantized ({info.dtype}): give the original model")
-    return info
-
-
-def _load(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-    info = _stored(checkpoint, name, shape)
-    value = read_tensor(info)
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise QuantizeError(f"tensor {name} in {info.file} holds NaN or infinity: get a sound copy of the model")
-    return value
-
-
-def _compute_buffers(model: Any, part: nn.Module, name: str, device: str) -> None:
-    missing = {k: b for k, b in part._buffers.items() if b is not None and k in part._non_persistent_buffers_set}
-    if not missing:
-        return
-    # A mark that no initialiser would write shows which buffers it left alone.
-    for key, buffer in missing.items():
-        part._buffers[key] = torch.full_like(buffer, UNSET if buffer.is_floating_point() else 0, device=device)
-    try:
-        with torch.no_grad():
-            model._init_weights(part)  # the hook that from_pretrained uses for the same purpose
-            if any(map(_unset, part._buffers.values())):  # Falcon-H1 fills its layers' buffers from the whole model
-                model._init_weights(model.base_model)
-    except Exception as error:  # anything a model's initialiser may raise
-        raise QuantizeError(f"the buffers of {name} cannot be computed ({one_line(error)}): not supported") from None
-    for key in missing:
-        if part._buffers[key] is None or _unset(part._buffers[key]):
-            raise QuantizeError(f"{name}.{key} is stored nowhere and its class cannot compute it: not supported")
-
-
-def _unset(buffer: torch.Tensor | None) -> bool:
-    if buffer is None or buffer.device.type == "meta" or not buffer.is_floating_point():
-        return False
-    return bool(buffer.eq(UNSET).any())
-
-
 def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
     """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
     numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
-    for key in EXPERT_KEYS:
-        if isinstance(count := config.get(key), int) and count > 1 and count > len(numbers):
+    together = {info.shape[0] for info in checkpoint.tensors.values() if len(info.shape) == 3}
+    for key in EXPERT_KEYS if config.get("is_moe") is not False else ():  # Doge says how many it would have
+        if isinstance(count := config.get(key), int) and count > max(1, len(numbers)) and count not in together:
             missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
             raise QuantizeError(
                 f"config.json says {key} {count}, but {checkpoint.folder} holds tensors of {len(numbers)} experts: "
@@ -329,8 +349,3 @@ def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
                 f"config.json says {key} {depth}, but {checkpoint.folder} holds tensors of {len(heads)} layers: "
                 f"{head}{missing}.* is missing"
             )
-
-
-def _layer_of(architecture: Architecture, name: str) -> int | None:
-    head = name.removeprefix(f"{architecture.prefix}.").split(".")[0]
-    return int(head) if head.isdigit() and int(head) < len(architecture.layers) else None

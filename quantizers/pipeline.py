@@ -236,8 +236,7 @@ def enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[
     model: Any = job.architecture.model
     base: nn.Module = model.base_model
     prefix: str = model.base_model_prefix
-    skip = job.architecture.prefix
-    fill(model, base, prefix, job.checkpoint, device=job.device, dtype=job.dtype, skip=skip)
+    fill(model, base, prefix, job.checkpoint, device=job.device, dtype=job.dtype, skip=job.architecture.apart)
     batches = torch.split(tokens.to(job.device), job.batch)
     first, calls = capture_calls(job.architecture, batches[0])
     # The calls are captured once and used for every batch: they must not depend on the text.

@@ -13,7 +13,8 @@ from quantizers.drafts import require_drafts
 from quantizers.errors import QuantizeError
 from quantizers.folding import untied
 from quantizers.mixtures import require_one_format
-from quantizers.modeling import Architecture, linear_names
+from quantizers.modeling import Architecture, linear_names, stored_modules
+from quantizers.names import note_of
 from quantizers.quantization_config import misread, stock_config
 from quantizers.recipe import Recipe
 from quantizers.schemes import TIERS, Scheme
@@ -81,9 +82,13 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
     names = [name for layer in targets for name in layer]
     linears = [name for i in range(count) for name in linear_names(architecture, i)]
-    modules = [name for name, _ in architecture.model.named_modules()]
+    modules = stored_modules(architecture)
     if slip := recipe.fits_nothing(linears, [*modules, *checkpoint.tensors]):
         raise QuantizeError(f"recipe {recipe.name}: {slip}: correct that name")
+    if not linears:
+        kinds = {type(module).__name__ for layer in architecture.layers for module in layer.modules()}
+        held = "Conv1D, whose matrices lie the other way round" if "Conv1D" in kinds else "none of torch"
+        raise QuantizeError(f"the decoder layers have no Linear ({held}): not supported")
     if not names:
         raise QuantizeError("no Linear in the decoder layers is left to quantize: loosen the recipe's ignore")
     features: dict[str, int] = {}
@@ -100,7 +105,8 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
 
     pattern = re.compile(re.escape(architecture.prefix) + r"\.(\d+)\.")
     ignore = _ignored(checkpoint, architecture, set(names), pattern)
-    if (stock := stock_config(schemes, ignore)) and (hit := misread(stock, names)):
+    own = [note_of(module).own for name, module in stored_modules(architecture).items() if name in schemes]
+    if (stock := stock_config(schemes, ignore)) and (hit := misread(stock, [*names, *filter(None, own)])):
         raise QuantizeError(
             f"{hit[0]} stays as it was, and transformers would read that name in the config as {hit[1]} too: ignore "
             "both in the recipe, rename it, or take another tier"
@@ -146,7 +152,7 @@ def _split(tensors: list[TensorInfo]) -> list[list[TensorInfo]]:
 def _ignored(
     checkpoint: Checkpoint, architecture: Architecture, targets: set[str], layer: re.Pattern[str]
 ) -> list[str]:
-    modules = dict(architecture.model.named_modules())
+    modules = stored_modules(architecture)
     linears = [n for n, m in modules.items() if isinstance(m, nn.Linear) and n not in targets]
     strangers = []
     for info in checkpoint.tensors.values():
@@ -160,10 +166,14 @@ def _ignored(
         # too. Within the last, an entry for a whole layer would cover what is quantized there.
         draft = match is not None and int(match.group(1)) >= len(architecture.layers)
         strangers.append(f"re:{re.escape(match.group(0))}.*" if match and draft else module)
-    entries = list(dict.fromkeys(linears + strangers))
+    # A server may look for a module under the name of its weights or under the one that transformers gives it: vLLM's
+    # classes rename both to theirs, transformers and compressed-tensors know their own alone. Both are listed.
+    own = {name: note_of(module).own or name for name, module in modules.items()}
+    entries = list(dict.fromkeys([name for entry in linears + strangers for name in (entry, own.get(entry, entry))]))
     classes = {base.__name__ for module in modules.values() for base in type(module).__mro__}
+    taken = targets | {own[name] for name in targets}
     for entry in entries:
-        if _covers(entry, targets, classes):
+        if _covers(entry, taken, classes):
             raise QuantizeError(
                 f"a tensor of {entry} is stored, and servers would read that name in `ignore` as quantized modules "
                 "too: rename or remove the tensor"

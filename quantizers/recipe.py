@@ -26,8 +26,10 @@ DEFAULT_IGNORE = (
     r"re:.*\.(gate|router|shared_expert_gate)(\..*)?$",
     r"re:(.*\.)?(mtp|nextn)(\..*)?$",
     r"re:.*\.indexer(\..*)?$",
+    r"re:.*\.dt_proj$",
 )
-"""Heads, routers, drafts, and what picks the tokens of sparse attention: small, and what they decide is not undone."""
+"""Heads, routers, drafts, what picks the tokens of sparse attention, and the rates at which Mamba and Doge forget:
+small, and what they decide is not undone."""
 
 
 SHIPPED = {

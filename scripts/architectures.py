@@ -3,7 +3,8 @@
     python -m scripts.architectures [--only TYPE...] --out docs/architectures.md
 
 A checkpoint of headers alone is made for each model type (its data are holes of a sparse file), opened and planned for
-`w4a16` as `quantgate quantize` would. Nothing is run: what a layer computes is seen when it is quantized.
+`w4a16` as `quantgate quantize` would. Then one layer of each kind runs on torch's meta device, where tensors have
+shapes and no numbers.
 """
 
 from __future__ import annotations
@@ -20,20 +21,25 @@ import torch
 
 from quantizers.checkpoint import CONFIG_FILE, WEIGHTS_FILE
 from quantizers.errors import QuantizeError
-from quantizers.modeling import build
+from quantizers.experts import every_token
+from quantizers.modeling import Architecture, build, capture_calls, run_layer
 from quantizers.plan import make_plan
 from quantizers.recipe import load_recipe
 from quantizers.sources import open_source
 
+NEEDS_NUMBERS = "cannot be called on meta tensors"
+UNTRIED: list[str] = []
+"""Taken without a run: they look at numbers on their way."""
 
-def tried(model_type: str) -> str | None:
-    """Why the default config of a model type is refused; None: it is taken."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+
+def tried(model_type: str, auto: Any) -> str | None:
+    """Why the default config of a model type is refused as the model that `auto` has for it; None: it is taken."""
+    from transformers import AutoConfig
 
     try:
         config: Any = AutoConfig.for_model(model_type)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = auto.from_config(config)
     except Exception as error:  # whatever a config can do wrong
         return f"transformers cannot build its default config: {' '.join(str(error).split())[:120]}"
     config.architectures = [type(model).__name__]
@@ -50,10 +56,27 @@ def tried(model_type: str) -> str | None:
         assert (folder / CONFIG_FILE).exists()
         try:
             checkpoint = open_source(folder)
-            make_plan(checkpoint, build(checkpoint), load_recipe("w4a16"))
+            architecture = build(checkpoint)
+            make_plan(checkpoint, architecture, load_recipe("w4a16"))
+            run(architecture)
         except QuantizeError as error:
+            if NEEDS_NUMBERS in str(error):
+                UNTRIED.append(model_type)
+                return None
             return str(error).replace(f"{folder}", "the folder").replace("|", "/")
     return None
+
+
+def run(architecture: Architecture) -> None:
+    """Run the first layer of each kind as it runs while it is quantized, on shapes alone."""
+    from transformers import masking_utils
+
+    setattr(masking_utils, "is_tracing", lambda *_: True)  # it looks at numbers otherwise  # noqa: B010
+    hidden, calls = capture_calls(architecture, torch.zeros(2, 64, dtype=torch.long, device="meta"))
+    kinds = {str([(n, p.shape) for n, p in layer.named_parameters()]): i for i, layer in enumerate(architecture.layers)}
+    for index in kinds.values():
+        with every_token(architecture.layers[index]):
+            run_layer(architecture.layers[index], hidden, calls[index])
 
 
 def stored(model: Any) -> dict[str, tuple[int, ...]]:
@@ -78,43 +101,63 @@ def hollow(file: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         stream.truncate(8 + len(text) + end)
 
 
+def all_tried(auto: Any, types: list[str]) -> dict[str, str | None]:
+    """Why each of these is refused, or None."""
+    found: dict[str, str | None] = {}
+    for model_type in types:
+        try:
+            found[model_type] = tried(model_type, auto)
+        except Exception as error:  # the others are still worth their time
+            found[model_type] = f"FAULT {type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        print(model_type, found[model_type] or "taken", flush=True)
+    return found
+
+
+def listed(found: dict[str, str | None]) -> str:
+    """The taken ones, and a table of the others."""
+    rows = "".join(f"| `{name}` | {reason} |\n" for name, reason in found.items() if reason)
+    taken = ", ".join(f"`{name}`" for name, reason in found.items() if reason is None)
+    return f"Taken: {taken}.\n\n| not taken | why |\n| --- | --- |\n{rows}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; see the docstring of the module."""
-    from transformers import __version__
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, __version__
+    from transformers.models.auto import modeling_auto
 
     parser = argparse.ArgumentParser(prog="python -m scripts.architectures", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
-    types = asked.only or sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    found: dict[str, str | None] = {}
-    for model_type in types:
-        try:
-            found[model_type] = tried(model_type)
-        except Exception as error:  # the others are still worth their time
-            found[model_type] = f"FAULT {type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        print(model_type, found[model_type] or "taken", flush=True)
-    taken = [name for name, reason in found.items() if reason is None]
-    rows = "".join(f"| `{name}` | {reason} |\n" for name, reason in found.items() if reason)
+    causal: dict[str, Any] = modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    mixed: dict[str, Any] = modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES
+    texts = all_tried(AutoModelForCausalLM, [n for n in sorted(causal) if not asked.only or n in asked.only])
+    others = [n for n in sorted(mixed) if causal.get(n) != mixed[n] and (not asked.only or n in asked.only)]
+    wrappers = all_tried(AutoModelForMultimodalLM, others)
+    counts = [sum(reason is None for reason in found.values()) for found in (texts, wrappers)]
     asked.out.write_text(
         f"""# Architectures
 
     {parser.prog} --out docs/architectures.md
 
-Of the {len(found)} model types for which transformers {__version__} has a causal language model, {len(taken)} are
+Of the {len(texts)} model types for which transformers {__version__} has a causal language model, {counts[0]} are
 taken with their default config: headers, names and shapes fit, every Linear of a decoder layer can be quantized by
-`w4a16`. Experts are taken where they compute down(act(gate(x)) * up(x)), which is tried on small random weights, under
-the names `gate_proj`, `up_proj`, `down_proj` or `w1`, `w3`, `w2`, one by one or in one tensor.
+`w4a16`, and the layers run one by one (on shapes alone). Experts are taken where they compute
+down(act(gate(x)) * up(x)), which is tried on small random weights, under the names `gate_proj`, `up_proj`, `down_proj`
+or `w1`, `w3`, `w2`, one by one or in one tensor. Tensors may have other names than their modules: transformers' own
+rules for loading are asked (`quantizers/names.py`, [why](decisions/0037-stored-names.md)). Not run, as they look at
+numbers on their way: {", ".join(UNTRIED) or "none"}.
 
-Taken: {", ".join(f"`{name}`" for name in taken)}.
+What it takes to add one: a decoder that calls its layers one after the other, Linears with names of their own, and for
+experts the form above (`quantizers/experts.py`).
 
-The others, and why. What it takes to add one: a decoder that calls its layers one after the other, Linears with names
-of their own, and for experts the form above (`quantizers/experts.py`).
+{listed(texts)}
+## Models for texts and images or sound
 
-| model type | reason |
-| --- | --- |
-{rows}""",
+The text part is quantized, the rest is carried as it is and listed in `ignore`. Of the {len(wrappers)} model types that
+have a class of their own for it, {counts[1]} are taken with their default config.
+
+{listed(wrappers)}""",
         "utf-8",
     )
     return 0

@@ -23,7 +23,7 @@ def passed(model: Path, folder: Path, report: Any = lambda *_: None) -> tuple[Ar
     checkpoint = open_checkpoint(model)
     architecture = build(checkpoint)
     whole: Any = architecture.model
-    fill(whole, whole.base_model, "model", checkpoint, device="cpu", dtype=torch.float32, skip=architecture.prefix)
+    fill(whole, whole.base_model, "model", checkpoint, device="cpu", dtype=torch.float32, skip=architecture.apart)
     first, calls = capture_calls(architecture, TOKENS[:2])
     hidden = torch.cat([first, capture_calls(architecture, TOKENS[2:])[0]])
     for child in whole.base_model.children():
