@@ -54,6 +54,7 @@ DEFAULTS = ("stop", "stop_token_ids", *GENERATION_CONFIG[2:])
 UNSET: dict[str, float] = {
     **{"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0},
     **{"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0},
+    "max_tokens": 16,
 }
 """vLLM's own values: it leaves a sampling parameter out of what it says when it has this one."""
 

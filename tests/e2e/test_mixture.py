@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from harness.checkpoint.models import resolve_model
-from harness.judging.verdict import EXIT_CODES
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate
 from tests.e2e.draft_model import TOKENIZER_FILES
@@ -29,9 +28,9 @@ calibration: {samples: 4, length: 64}
 POLICY = """
 name: mixture
 serving: {max_model_len: 1024, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20}
-sampling: {temperature: 0.0, max_tokens: 16}
+sampling: {temperature: 0.0, max_tokens: 24}
 suites:
-  divergence: {trajectories: 8, max_tokens: 16, top_logprobs: 20}
+  divergence: {trajectories: 8, max_tokens: 24, top_logprobs: 20}
 noise_floor: {by: seed, items: 2}
 checks:
   - {metric: kl_mean, on: divergence, max: 5}
@@ -79,7 +78,7 @@ def test_coded_experts_are_gated_in_bf16(tmp_path: Path) -> None:
     assert [result.returncode for result in made] == [0, 0], made
     assert "| down_proj of experts | vq2 |" in (coded / "README.md").read_text()
     result = quantgate("gate", plain, "--reference", model, "--policy", policy, "--out", run.path)
-    assert result.returncode == EXIT_CODES[run.verdict().verdict] <= 1, result.stdout + result.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
     facts = run.manifest().models
     assert (facts["candidate"].path, facts["reference"].path) == (str(plain), str(model))
     (check,) = run.verdict().checks
