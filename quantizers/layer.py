@@ -15,6 +15,7 @@ from quantizers.experts import counted, every_token, places
 from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
+from quantizers.routed import HESSIAN_BYTES, routed_hessians
 from quantizers.schemes import Scheme
 from quantizers.tall import quantize_tall
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
@@ -48,6 +49,7 @@ def quantize_layer(
     batch: int,
     seed: int,
     report: Progress,
+    all_experts: bool = True,
 ) -> QuantizedLayer:
     """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
 
@@ -60,6 +62,7 @@ def quantize_layer(
         sides: of the outputs of each of `linears`, where errors are weighed by what they do to the model's loss.
         batch: sequences that run through the layer at once.
         seed: of the tuning.
+        all_experts: whether each expert is calibrated on all tokens; else see quantizers/routed.py.
 
     Raises:
         QuantizeError: a Linear cannot be quantized, by name.
@@ -79,11 +82,12 @@ def quantize_layer(
             hessians = hessians_of(needed, _counted(runs, report), weights)
         usage |= {name: count for name, count in counts.items() if bool(count.any())}
         tick = partial(report, "columns", number, len(stages))
-        if len(stage) > 1:
+        left = stage if all_experts else _quantize_routed(layer, linears, stage, hessians, runs, tick)
+        if len(left) > 1:
             _quantize_experts(layer, first, list(hessians.values()), tick)
-        else:
-            weighed = {name: sides[name].hessian for name in stage[0]} if sides and sided else {}
-            _quantize_group(layer, stage[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
+        elif left:
+            weighed = {name: sides[name].hessian for name in left[0]} if sides and sided else {}
+            _quantize_group(layer, left[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
         if tuning and targets is not None and tuning.between and layer.whole:
             report("tuning", number, len(stages))
             tune(layer, tuning.between, states, targets, device, seed + number)
@@ -158,6 +162,38 @@ def _quantize_experts(layer: Layer, names: list[str], hessians: list[torch.Tenso
             broken = names[members[error.number]]
             raise QuantizeError(f"{layer.call.layer}.{broken}: {error}: {BROKEN}") from None
         layer.parts |= dict(zip((names[place] for place in members), found, strict=True))
+
+
+def _quantize_routed(
+    layer: Layer,
+    linears: Mapping[str, nn.Linear],
+    stage: list[list[str]],
+    hessians: dict[str, torch.Tensor],
+    runs: list[partial[torch.Tensor]],
+    tick: Callable[[], None],
+) -> list[list[str]]:
+    """The experts of a stage, each with the Hessian of its own tokens; returns what else is in it.
+
+    `hessians` of all tokens, by the full name of the first Linear of each group, become means of a token.
+    """
+    inside = places(layer.module)
+    tokens = sum(run.args[1].shape[:2].numel() for run in runs)
+    pooled: dict[str, torch.Tensor] = {}
+    for names in stage:
+        mean = hessians[f"{layer.call.layer}.{names[0]}"].div_(tokens)
+        pooled |= {name: mean for name in names if name in inside}
+    members: dict[str, list[str]] = {}
+    for name in pooled:
+        members.setdefault(name.rpartition(".")[0], []).append(name)
+    experts = list(members.values())
+    at_a_time = max(1, HESSIAN_BYTES // max((mean.nbytes for mean in pooled.values()), default=1))
+    for start in range(0, len(experts), at_a_time):
+        part = experts[start : start + at_a_time]
+        own = routed_hessians(layer.module, {names[0]: linears[names[0]] for names in part}, pooled, runs)
+        each = [(name, own[names[0]]) for names in part for name in names]
+        _quantize_experts(layer, [name for name, _ in each], [hessian for _, hessian in each], tick)
+    rest = [[name for name in names if name not in inside] for names in stage]
+    return [names for names in rest if names]
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

@@ -269,6 +269,7 @@ def _quantize_layer(
         found = quantize_layer(
             layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
             device=job.device, batch=job.batch, seed=index, report=job.report,
+            all_experts=job.recipe.moe_calibrate_all_experts,
         )  # fmt: skip
         stored = found.tensors
         work.keep_usage(index, {f"{prefix}{name}": counts for name, counts in found.usage.items()})
