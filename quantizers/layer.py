@@ -15,7 +15,7 @@ from quantizers.experts import counted, every_token, places
 from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
-from quantizers.routed import HESSIAN_BYTES, routed_hessians
+from quantizers.routed import experts_of, means_of, routed_in_parts
 from quantizers.schemes import Scheme
 from quantizers.tall import quantize_tall
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
@@ -82,7 +82,10 @@ def quantize_layer(
             hessians = hessians_of(needed, _counted(runs, report), weights)
         usage |= {name: count for name, count in counts.items() if bool(count.any())}
         tick = partial(report, "columns", number, len(stages))
-        left = stage if all_experts else _quantize_routed(layer, linears, stage, hessians, runs, tick)
+        experts, left = ([], stage) if all_experts else experts_of(module, stage)
+        means = means_of(stage, hessians.values(), states.shape[:2].numel()) if experts else {}
+        for own in routed_in_parts(module, linears, experts, means, runs):
+            _quantize_experts(layer, list(own), list(own.values()), tick)
         if len(left) > 1:
             _quantize_experts(layer, first, list(hessians.values()), tick)
         elif left:
@@ -162,38 +165,6 @@ def _quantize_experts(layer: Layer, names: list[str], hessians: list[torch.Tenso
             broken = names[members[error.number]]
             raise QuantizeError(f"{layer.call.layer}.{broken}: {error}: {BROKEN}") from None
         layer.parts |= dict(zip((names[place] for place in members), found, strict=True))
-
-
-def _quantize_routed(
-    layer: Layer,
-    linears: Mapping[str, nn.Linear],
-    stage: list[list[str]],
-    hessians: dict[str, torch.Tensor],
-    runs: list[partial[torch.Tensor]],
-    tick: Callable[[], None],
-) -> list[list[str]]:
-    """The experts of a stage, each with the Hessian of its own tokens; returns what else is in it.
-
-    `hessians` of all tokens, by the full name of the first Linear of each group, become means of a token.
-    """
-    inside = places(layer.module)
-    tokens = sum(run.args[1].shape[:2].numel() for run in runs)
-    pooled: dict[str, torch.Tensor] = {}
-    for names in stage:
-        mean = hessians[f"{layer.call.layer}.{names[0]}"].div_(tokens)
-        pooled |= {name: mean for name in names if name in inside}
-    members: dict[str, list[str]] = {}
-    for name in pooled:
-        members.setdefault(name.rpartition(".")[0], []).append(name)
-    experts = list(members.values())
-    at_a_time = max(1, HESSIAN_BYTES // max((mean.nbytes for mean in pooled.values()), default=1))
-    for start in range(0, len(experts), at_a_time):
-        part = experts[start : start + at_a_time]
-        own = routed_hessians(layer.module, {names[0]: linears[names[0]] for names in part}, pooled, runs)
-        each = [(name, own[names[0]]) for names in part for name in names]
-        _quantize_experts(layer, [name for name, _ in each], [hessian for _, hessian in each], tick)
-    rest = [[name for name in names if name not in inside] for names in stage]
-    return [names for names in rest if names]
 
 
 def _apply(layer: Layer, linears: Mapping[str, nn.Linear]) -> None:

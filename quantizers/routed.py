@@ -15,14 +15,14 @@ where the two lie as far apart as they are large; for a flat spectrum the number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from quantizers.errors import QuantizeError
-from quantizers.experts import Experts
+from quantizers.experts import Experts, places
 from quantizers.hessian import RunLayer
 
 HESSIAN_BYTES = 4 << 30
@@ -43,6 +43,43 @@ class _Sum:
         self.hessian.addmm_((rows * counted[:, None]).t(), rows, alpha=2)
         self.weights = self.weights.to(rows.device) + counted.double().sum()
         self.squares = self.squares.to(rows.device) + counted.double().square().sum()
+
+
+def experts_of(module: nn.Module, stage: Sequence[Sequence[str]]) -> tuple[list[list[str]], list[list[str]]]:
+    """The Linears of a stage of the layer `module`, by name inside it: those of each expert, and the other groups."""
+    inside = places(module)
+    experts: dict[str, list[str]] = {}
+    for name in (name for names in stage for name in names if name in inside):
+        experts.setdefault(name.rpartition(".")[0], []).append(name)
+    others = [[name for name in names if name not in inside] for names in stage]
+    return list(experts.values()), [names for names in others if names]
+
+
+def means_of(stage: Sequence[Sequence[str]], hessians: Iterable[torch.Tensor], tokens: int) -> dict[str, torch.Tensor]:
+    """For each Linear, by name, the Hessian of its group divided, in place, by the `tokens` that are in it."""
+    means: dict[str, torch.Tensor] = {}
+    for names, hessian in zip(stage, hessians, strict=True):
+        means |= dict.fromkeys(names, hessian.div_(tokens))
+    return means
+
+
+def routed_in_parts(
+    module: nn.Module,
+    linears: Mapping[str, nn.Linear],
+    experts: Sequence[Sequence[str]],
+    pooled: Mapping[str, torch.Tensor],
+    runs: Sequence[RunLayer],
+) -> Iterator[dict[str, torch.Tensor]]:
+    """The Hessian of each Linear of `experts`, by name: one for all of an expert, as many at a time as HESSIAN_BYTES.
+
+    Arguments as those of `routed_hessians`, but that `pooled` has names of all.
+    """
+    if not experts:
+        return
+    step = max(1, HESSIAN_BYTES // pooled[experts[0][0]].nbytes)
+    for part in (experts[start : start + step] for start in range(0, len(experts), step)):
+        own = routed_hessians(module, {names[0]: linears[names[0]] for names in part}, pooled, runs)
+        yield {name: own[names[0]] for names in part for name in names}
 
 
 def routed_hessians(

@@ -12,7 +12,7 @@ import torch
 from tiny_moe import save_tiny_moe
 from torch import nn
 
-from quantizers import layer as layer_module
+from quantizers import routed as routed_module
 from quantizers.checkpoint import open_checkpoint, read_tensor
 from quantizers.errors import QuantizeError
 from quantizers.experts import Expert, Experts, Names
@@ -121,6 +121,6 @@ def test_an_expert_without_tokens_is_named_and_quantized_on_all_and_what_is_shar
         same = float((packed == on_all[name]).float().mean())
         own_tokens = ".experts." in name and f".experts.{unseen}." not in name
         assert same < 0.9 if own_tokens else same > 0.95, (name, same)
-    monkeypatch.setattr(layer_module, "HESSIAN_BYTES", 1)
+    monkeypatch.setattr(routed_module, "HESSIAN_BYTES", 1)
     one_by_one = codes(quantize(folder, recipe, tmp_path / "one by one", device="cpu"))
     assert all(torch.equal(packed, one_by_one[name]) for name, packed in routed.items())

@@ -1,0 +1,58 @@
+"""The Linears of a layer at every tier that is tried: all that share a Hessian, or have one shape, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from quantizers.curvature import Curvature, HessianError
+from quantizers.errors import QuantizeError
+from quantizers.schemes import Scheme
+from quantizers.tall import quantize_tall
+
+
+def encoded(
+    weights: Mapping[str, torch.Tensor],
+    hessians: Mapping[str, torch.Tensor],
+    wanted: Mapping[str, Mapping[str, Scheme]],
+) -> dict[tuple[str, str], torch.Tensor]:
+    """The weights bf16 [O, I] that a server computes with, by full name and tier.
+
+    Args:
+        weights: [O, I] by full name; of one shape, if each has its own Hessian.
+        hessians: [I, I], by the same names: one and the same tensor for all, or each its own.
+        wanted: by full name, the schemes to try by tier.
+
+    Raises:
+        QuantizeError: a Hessian cannot be used, by name.
+    """
+    shared = len({id(hessian) for hessian in hessians.values()}) == 1
+    turned: dict[tuple[int, int | None], Curvature] = {}
+    found: dict[tuple[str, str], torch.Tensor] = {}
+    for tier in dict.fromkeys(tier for schemes in wanted.values() for tier in schemes):
+        for scheme in dict.fromkeys(schemes[tier] for schemes in wanted.values() if tier in schemes):
+            names = [name for name in weights if wanted[name].get(tier) == scheme]
+            curvatures = []
+            for hessian in (hessians[name] for name in names):
+                key = (id(hessian), scheme.rotation_seed)
+                if key not in turned:
+                    turned[key] = Curvature(scheme.turn(scheme.turn(hessian).t()))
+                curvatures.append(turned[key])
+            own = [scheme.turn(weights[name].detach().float()) for name in names]
+            try:
+                if not shared:
+                    parts = scheme.quantize_each(own, curvatures, _no_tick)
+                elif scheme.tall and not scheme.data_free:
+                    parts = quantize_tall(scheme, own, curvatures[0], _no_tick)
+                else:
+                    parts = [scheme.quantize(weight, curvatures[0], _no_tick) for weight in own]
+            except HessianError as error:
+                broken = names[0 if shared else error.number]
+                raise QuantizeError(f"{broken}: {error}: raise damping, or add it to ignore") from None
+            found |= {(name, tier): scheme.dequantize(part) for name, part in zip(names, parts, strict=True)}
+    return found
+
+
+def _no_tick() -> None:
+    """Who waits for a layer is told of it by the walk."""
