@@ -66,7 +66,7 @@ A quantized form of `{original or source.name}`, made by quantgate.
 | kept as they were | {len(plan.ignore)} entries in `ignore`, embeddings, norms, biases{_as_bf16(plan)} |
 | calibration | {amount if plan.calibrated else "none"} |
 | tuning | {tuning_words(recipe) if plan.calibrated else "none"} |
-{_experts(usage)}{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
+{_experts(usage, recipe)}{rows}| size | {plan.output_bytes() / 1e9:.3g} GB (was {before / 1e9:.3g} GB) |
 
 | part | stored as | weights | bits each |
 | --- | --- | --- | --- |
@@ -153,17 +153,19 @@ def _part(name: str) -> str:
     return name.rpartition(".")[2] + of
 
 
-def _experts(usage: Mapping[str, list[int]]) -> str:
+def _experts(usage: Mapping[str, list[int]], recipe: Recipe) -> str:
     """A row on how the calibration reached the experts."""
     counts = [count for layer in usage.values() for count in layer]
     if not counts:
         return ""
     unseen = [f"`{name}.{number}`" for name, layer in usage.items() for number, n in enumerate(layer) if not n]
-    said = f"{len(counts):,} in {len(usage)} layers, each calibrated on all tokens; the router gave them "
+    own = "on its own tokens, and on all where these are few"
+    how = "on all tokens" if recipe.moe_calibrate_all_experts else own
+    said = f"{len(counts):,} in {len(usage)} layers, each calibrated {how}; the router gave them "
     said += f"{statistics.median(counts):,.0f} in the middle, {max(counts):,} at most"
     if unseen:
         more = f" and {len(unseen) - 8} more" if len(unseen) > 8 else ""
-        said += f"; **none to {len(unseen):,}**: {', '.join(unseen[:8])}{more}"
+        said += f"; **none to {len(unseen):,}**, calibrated on all: {', '.join(unseen[:8])}{more}"
     return f"| experts | {said} |\n"
 
 

@@ -75,6 +75,8 @@ class Experts(nn.ModuleList):
     """What it is called with, where that is kept."""
     counts: torch.Tensor | None = None
     """Tokens that the router gave to each expert [E], where they are counted."""
+    shares: torch.Tensor | None = None
+    """While an expert runs on its own tokens [n, D]: its weight in each [n]."""
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -94,9 +96,10 @@ class Experts(nn.ModuleList):
         call = RouterCall(hidden_states, top_k_index, top_k_weights)
         for number in torch.unique(top_k_index).tolist():
             if number < len(self):
-                tokens, shares = call.of(number)
-                found = self[number](hidden_states[tokens]) * shares[:, None]
+                tokens, self.shares = call.of(number)
+                found = self[number](hidden_states[tokens]) * self.shares[:, None]
                 out = out.index_add(0, tokens, found.to(out.dtype))
+        self.shares = None
         return out
 
 

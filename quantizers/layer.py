@@ -16,6 +16,7 @@ from quantizers.experts import counted, every_token, places
 from quantizers.gradients import OutputSide, token_weights
 from quantizers.hessian import RunLayer, hessians_of, input_groups
 from quantizers.modeling import LayerCall, run_layer
+from quantizers.routed import experts_of, means_of, routed_in_parts
 from quantizers.schemes import Parts, Scheme
 from quantizers.tall import quantize_tall, turned_hessian
 from quantizers.tuning import Layer, Tuning, small_parameters, tune
@@ -50,6 +51,7 @@ def quantize_layer(
     batch: int,
     seed: int,
     report: Progress,
+    all_experts: bool = True,
     workers: Workers = HERE,
 ) -> QuantizedLayer:
     """Quantize `linears` (by name inside the layer) in place, group by group in the order in which they run.
@@ -63,6 +65,7 @@ def quantize_layer(
         sides: of the outputs of each of `linears`, where errors are weighed by what they do to the model's loss.
         batch: sequences that run through the layer at once.
         seed: of the tuning.
+        all_experts: whether each expert is calibrated on all tokens; else see quantizers/routed.py.
         workers: who encodes.
 
     Raises:
@@ -87,11 +90,15 @@ def quantize_layer(
             hessians = hessians_of(needed, _counted(runs, report), weights)
         usage |= {name: count for name, count in counts.items() if bool(count.any())}
         tick = partial(report, "columns", number, len(stages))
-        if len(stage) > 1:
+        experts, left = ([], stage) if all_experts else experts_of(module, stage)
+        means = means_of(stage, hessians.values(), states.shape[:2].numel()) if experts else {}
+        for own in routed_in_parts(module, linears, experts, means, runs):
+            encoder.experts(list(own), list(own.values()), tick)
+        if len(left) > 1:
             encoder.experts(first, list(hessians.values()), tick)
-        else:
-            weighed = {name: sides[name].hessian for name in stage[0]} if sides and sided else {}
-            encoder.group(stage[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
+        elif left:
+            weighed = {name: sides[name].hessian for name in left[0]} if sides and sided else {}
+            encoder.group(left[0], hessians[f"{call.layer}.{first[0]}"], weighed, tick)
         if tuned and targets is not None and tuned.between and layer.whole:
             report("tuning", number, len(stages))
             tune(layer, tuned.between, states, targets, device, seed + number)

@@ -280,7 +280,8 @@ def _quantize_layer(
         schemes = {name: job.plan.schemes[f"{prefix}{name}"] for name in linears}
         found = quantize_layer(
             layer, linears, call, schemes, METHODS[job.recipe.tune], states.quantized, states.original, sides,
-            device=job.device, batch=job.batch, seed=index, report=job.report, workers=job.workers,
+            device=job.device, batch=job.batch, seed=index, report=job.report,
+            all_experts=job.recipe.moe_calibrate_all_experts, workers=job.workers,
         )  # fmt: skip
         stored = found.tensors
         work.keep_usage(index, {f"{prefix}{name}": counts for name, counts in found.usage.items()})

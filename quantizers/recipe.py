@@ -185,6 +185,9 @@ class Recipe(BaseModel):
     two_sided: bool = False
     """Whether errors are weighed, token by token and output by output, by what they do to the model's loss: one pass
     back through the original model (quantizers/gradients.py)."""
+    moe_calibrate_all_experts: bool = True
+    """Whether each expert is calibrated on all tokens. If not, on those that the router gives it, as they are weighed
+    there, shrunk toward all tokens where they are few (quantizers/routed.py)."""
     damping: float | None = Field(default=None, gt=0, le=1)
     """Added to the diagonal of the Hessian, in units of its mean; None: the tier's own. Raised where it must be."""
     calibration: Calibration = Calibration()

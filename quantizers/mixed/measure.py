@@ -103,10 +103,14 @@ def require_same(bench: Bench, damage: Damage, file: str = "the damage file") ->
     ours = {group.name: group for group in bench.groups}
     # Tiers may have been struck from it by hand.
     groups = all(_fits(group, ours.get(group.name)) for group in damage.groups)
+    routed = not damage.recipe.get("moe_calibrate_all_experts", True)
     same = {
         "model": damage.model == bench.model,
         "calibration": damage.calibration == bench.calibration and damage.kinds == Counter(bench.kinds),
-        "recipe": groups and len(ours) == len(damage.groups) and damage.recipe.get("damping") == bench.damping,
+        "recipe": groups
+        and len(ours) == len(damage.groups)
+        and damage.recipe.get("damping") == bench.damping
+        and routed != bench.job.recipe.moe_calibrate_all_experts,
     }
     if not all(same.values()):
         other = " and ".join(what for what, fits in same.items() if not fits)

@@ -17,16 +17,16 @@ import torch
 from torch import nn
 
 from quantizers.checkpoint import Checkpoint
-from quantizers.curvature import Curvature, HessianError
-from quantizers.errors import QuantizeError
 from quantizers.experts import RouterCall, every_token, routed
 from quantizers.head import filled_head, logits_of
 from quantizers.hessian import hessians_of
 from quantizers.layer import stages_of
 from quantizers.mixed.bench import Bench
+from quantizers.mixed.encode import encoded
 from quantizers.mixed.groups import Group, families, family_of
 from quantizers.modeling import LayerCall, empty, fill, run_layer
 from quantizers.recipe import KEPT
+from quantizers.routed import experts_of, means_of, routed_in_parts
 
 Variant = tuple[str, str]
 """A group's name and the tier that it has instead of what the base has."""
@@ -149,29 +149,28 @@ class Wave:
         runs = [
             partial(run_layer, layer, part.to(job.device), call) for part in torch.split(stream.original, job.batch)
         ]
-        found: dict[Variant, dict[str, torch.Tensor]] = {}
         inside = {full.removeprefix(f"{call.layer}."): linear for full, linear in linears.items()}
         of = {full: group for group in groups for full in group.linears}
+        found: dict[Variant, dict[str, torch.Tensor]] = {}
+
+        def encode(hessians: Mapping[str, torch.Tensor]) -> None:
+            """Quantize Linears by their Hessians, both by name inside the layer."""
+            own = {f"{call.layer}.{name}": hessian for name, hessian in hessians.items()}
+            schemes = {f: {t: of[f].schemes[t][f] for t in wanted[of[f].name]} for f in own}
+            for (full, tier), weight in encoded({f: linears[f].weight for f in own}, own, schemes).items():
+                found.setdefault((of[full].name, tier), {})[full] = weight
+
         with every_token(layer):
             stages = stages_of(layer, call.layer, inside, runs[0])
         for number, stage in enumerate(stages):
-            fulls = [[f"{call.layer}.{name}" for name in names] for names in stage]
             with every_token(layer):
-                hessians = hessians_of({names[0]: linears[names[0]] for names in fulls}, runs)
-            for names in fulls:
-                curvatures: dict[int | None, Curvature] = {}
-                for full, tier in [(name, tier) for name in names for tier in wanted[of[name].name]]:
-                    scheme = of[full].schemes[tier][full]
-                    seed = scheme.rotation_seed
-                    if seed not in curvatures:
-                        curvatures[seed] = Curvature(scheme.turn(scheme.turn(hessians[names[0]]).t()))
-                    weight = scheme.turn(linears[full].weight.detach().float())
-                    try:
-                        parts = scheme.quantize(weight, curvatures[seed], lambda: None)
-                    except HessianError as error:
-                        raise QuantizeError(f"{full}: {error}: raise damping, or add it to ignore") from None
-                    found.setdefault((of[full].name, tier), {})[full] = scheme.dequantize(parts)
-                job.report("tiers", number, len(stages))
+                hessians = hessians_of({names[0]: inside[names[0]] for names in stage}, runs)
+            experts, left = ([], stage) if job.recipe.moe_calibrate_all_experts else experts_of(layer, stage)
+            pooled = means_of(stage, hessians.values(), stream.original.shape[:2].numel())
+            for part in routed_in_parts(layer, inside, experts, pooled, runs):
+                encode(part)
+            encode({name: pooled[name] for names in left for name in names})
+            job.report("tiers", number, len(stages))
         return found
 
     def _shares(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from quantizers.calibration import calibration_tokens, own_tokenizer
-from quantizers.checkpoint import open_checkpoint
+from quantizers.checkpoint import open_checkpoint, read_tensor
 from quantizers.curvature import Curvature
 from quantizers.dequantize import dequantize
 from quantizers.errors import QuantizeError
@@ -20,6 +20,7 @@ from quantizers.mixed.correct import Correction, correct, notes, read_correction
 from quantizers.mixed.damage import Damage, read_damage
 from quantizers.mixed.groups import Group, groups_of
 from quantizers.mixed.measure import measure_tiers
+from quantizers.mixed.walk import Stream, Wave
 from quantizers.mixed.waves import in_waves
 from quantizers.modeling import build, fill
 from quantizers.pipeline import quantize
@@ -222,9 +223,10 @@ def test_damages_are_used_again_where_they_fit(
     again = measure_tiers(tiny_model, tuned, damage_file, sequences=SEQUENCES, device="cpu", progress=stopped)
     assert again.groups == read_damage(damage_file).groups
     assert again.recipe.get("tune", "blocks") == "blocks" and read_damage(damage_file).recipe["tune"] == "fast"
-    other = mixed_recipe.model_copy(update={"mix": ("vq1", "vq2")})
-    with pytest.raises(QuantizeError, match=r"damage\.json is of another recipe: remove it"):
-        measure_tiers(tiny_model, other, damage_file, sequences=SEQUENCES, device="cpu")
+    for change in ({"mix": ("vq1", "vq2")}, {"moe_calibrate_all_experts": False}):
+        other = mixed_recipe.model_copy(update=change)
+        with pytest.raises(QuantizeError, match=r"damage\.json is of another recipe: remove it"):
+            measure_tiers(tiny_model, other, damage_file, sequences=SEQUENCES, device="cpu")
     with pytest.raises(QuantizeError, match="is of another calibration"):
         measure_tiers(tiny_model, mixed_recipe, damage_file, sequences=4, device="cpu")
     for old, new, what in (
@@ -296,6 +298,31 @@ def test_of_two_choices_the_better_one_is_kept_and_both_are_told() -> None:
     assert Correction.model_validate(settings | {"first": choice, "second": other, "kept": "second"}).mix == {
         "a": "vq2"
     }
+
+
+@pytest.mark.slow
+def test_experts_are_measured_on_their_own_tokens_where_they_are_to_be_calibrated_so(
+    tmp_path: Path, tiny_recipe: Recipe
+) -> None:
+    """Oracle: what the pipeline makes of the first layer's experts by the same recipe."""
+    from tiny_moe import save_tiny_moe
+
+    folder = save_tiny_moe("qwen2_moe", tmp_path / "moe", num_hidden_layers=1)
+    ignore = (r"re:(?!.*\.experts\.\d+\.(gate|up)_proj)",)
+    settings = {"mix": ("int4", "kept"), "moe_calibrate_all_experts": False, "ignore": ignore}
+    bench = open_bench(folder, tiny_recipe.model_copy(update=settings), 4, lambda *_: None, "cpu")
+    states, calls = bench.enter(states=True)
+    assert states is not None
+    layer = bench.job.architecture.layers[0]
+    fill(bench.job.architecture.model, layer, "model.layers.0", bench.job.checkpoint, device="cpu", dtype=torch.float32)
+    wave = Wave(bench, calls, None, {group.name: ["int4"] for group in bench.groups}, 0, 1)
+    found = wave._quantized(bench.groups, layer, Stream(states, torch.zeros(1)), calls[0])
+    settled = tiny_recipe.model_copy(update=settings | {"mix": ()})
+    made = open_checkpoint(dequantize(quantize(folder, settled, tmp_path / "made", device="cpu"), tmp_path / "plain"))
+    weights = {name: weight for own in found.values() for name, weight in own.items()}
+    assert len(weights) == 8
+    for name, weight in weights.items():
+        assert float((weight == read_tensor(made.tensors[f"{name}.weight"])).float().mean()) > 0.99, name
 
 
 @pytest.mark.slow
