@@ -4,13 +4,14 @@ Where an expert's few tokens say little, all tokens speak for it. An expert's er
 router's weight s, so a token counts s^2. With the mean m_e of 2 x x^T over its own tokens, weighted so, and the mean m
 over all tokens, the Hessian is
 
-    (n_e m_e + n_0 m) / (n_e + n_0),    n_e = (sum of s^2)^2 / sum of s^4,    n_0 = inputs of the Linear.
+    (n_e m_e + n_0 m) / (n_e + n_0),    n_e = (sum of s^2)^2 / sum of s^4,    n_0 = a tenth of the inputs.
 
 n_e is the size of an unweighted sample as good as the weighted one (Kish, "Survey Sampling", 1965). The form is the
 linear shrinkage of Ledoit and Wolf ("A well-conditioned estimator for large-dimensional covariance matrices", 2004), in
-which n_0 is the sample's variance, once, over the squared distance of what is estimated from the target: for normal
-inputs (tr(C)^2 + tr(C^2)) / |C - T|^2 in the Frobenius norm. That is the effective number of dimensions, plus one,
-where the two lie as far apart as they are large; for a flat spectrum the number of inputs.
+which n_0 is, for normal inputs, (tr(C)^2 + tr(C^2)) / |C - T|^2 in the Frobenius norm: the variance of one token over
+the distance of what is estimated, C, from the target T. By that measure, which large directions decide, it is 2 to 70
+for experts of SmolLM2's 576 and 192 inputs; small directions, which Hessians are inverted in, want more, up to the
+number of inputs. Of 0, 1/10, 1 and 10 times that number a tenth was the best (docs/experts.md).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from quantizers.errors import QuantizeError
 from quantizers.experts import Experts, places
 from quantizers.hessian import RunLayer
 
+PRIOR = 0.1
+"""n_0 for each input."""
 HESSIAN_BYTES = 4 << 30
 """Of experts' own Hessians that are held at a time: 27 of GLM-5's 256 have 6,144 inputs each in it. Then the layer
 runs again for the next."""
@@ -124,5 +127,5 @@ def _shrunk(name: str, own: _Sum, pooled: torch.Tensor) -> torch.Tensor:
     weights, squares = float(own.weights), float(own.squares)
     if squares == 0.0:
         return pooled
-    tokens, prior = weights**2 / squares, len(pooled)
+    tokens, prior = weights**2 / squares, PRIOR * len(pooled)
     return (own.hessian * (tokens / weights) + pooled * prior) / (tokens + prior)
