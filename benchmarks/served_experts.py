@@ -111,13 +111,25 @@ def divergence(reference: torch.Tensor, candidate: torch.Tensor) -> dict[str, fl
     return {"mean": float(kl.mean()), "max": float(kl.max()), "flips": float(flips.double().mean())}
 
 
-def in_own_process(make: Callable[..., None], *given: Any) -> None:
-    """Call a function where it takes no GPU into this process."""
+def in_own_process(make: Callable[..., Any], *given: Any) -> Any:
+    """Call a function where it takes no GPU into this process, and leaves no threads in it that a fork would lose: vLLM
+    forks its engine, which then waits for them forever."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        pool.submit(make, *given).result()
+        return pool.submit(make, *given).result()
 
 
-def check(work: Path, recipe: str, device: str | None, ask: Callable[[Path], torch.Tensor] = served) -> dict[str, Any]:
+def served_apart(folder: Path) -> torch.Tensor:
+    """`served` in a process of its own."""
+    return torch.from_numpy(in_own_process(_served_array, folder))
+
+
+def _served_array(folder: Path) -> Any:
+    return served(folder).numpy()
+
+
+def check(
+    work: Path, recipe: str, device: str | None, ask: Callable[[Path], torch.Tensor] = served_apart
+) -> dict[str, Any]:
     """Make the three models in `work`, have them served, and say how far they are apart."""
     began = time.monotonic()
     original, int4, plain = (work / name for name in MODELS)

@@ -2,12 +2,12 @@
 
 A block of threads searches one tile. The costs of all groups before and after a symbol lie in shared memory (twice
 2^(L-k) floats: 128 KiB for L = 16 at 2 bits, which server GPUs have), and where there is room the choices of the last
-16 symbols too, which one thread follows back after each column. Each thread has its states' values in registers, two in
-a word as halves, in which int8 over 32 is exact.
+16 symbols too, which one thread follows back after each column. Each thread has its states' values in registers, half
+of them two in a word as halves, in which int8 over 32 is exact.
 
 All arithmetic is exact: targets are rounded to 1/128 (0.01 to 0.1 % of the squared error at 2 to 4 bits), so a cost is
 a whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum
-of three finds both, and only the winner is masked. By the compiler's listing a state takes 4.3 instructions.
+of three finds both, and only the winner is masked. By the compiler's listing a state takes 4 instructions.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SOURCE = r"""
 #define PACKED (OWN < MOST ? OWN : MOST)
 #define WORDS (OWN / PACKED)              // of a thread and symbol
 #define WINDOW (WORDS * THREADS * 16)     // words of a column
+#define PLAIN(i) ((i) % 8 < PLAIN_OF_8)   // groups whose values are floats in registers, not halves
 #define STEPS (256 + 32)                  // of the first search
 #define REACH 5.f
 // Costs lie between SHIFT and 2 SHIFT, where floats are UNIT apart: targets are rounded to 1/128 and values are eighths
@@ -96,12 +97,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
     symbols += blockIdx.x * 256;
 
     // State = way << (L - K) | group. This thread's groups: RUNS runs of RUN, THREADS * RUN apart.
-    unsigned values[OWN * WAYS / 2];
+    float plain[OWN][WAYS];               // of groups that are PLAIN, and the others' pairs: what is not used of
+    unsigned pairs[OWN][WAYS / 2];        // either takes no registers
     #pragma unroll
-    for (int n = 0; n < OWN * WAYS; n += 2) {
-        const int i = n / WAYS, group = i / RUN * (THREADS * RUN) + thread * RUN + i % RUN;
-        values[n / 2] = half_of(table[((n % WAYS) << (L - K)) | group])
-            | half_of(table[((n % WAYS + 1) << (L - K)) | group]) << 16;
+    for (int i = 0; i < OWN; i++) {
+        const int group = i / RUN * (THREADS * RUN) + thread * RUN + i % RUN;
+        #pragma unroll
+        for (int way = 0; way < WAYS; way += 2) {
+            plain[i][way] = table[(way << (L - K)) | group];
+            plain[i][way + 1] = table[((way + 1) << (L - K)) | group];
+            pairs[i][way / 2] = half_of(plain[i][way]) | half_of(plain[i][way + 1]) << 16;
+        }
     }
 
     int crossing = 0;                     // the group that the second search begins and ends in
@@ -183,8 +189,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
                     int least = 0x7fffffff;
                     #pragma unroll
                     for (int way = 0; way < WAYS; way += 2) {
-                        const unsigned pair = minus(values[((run * RUN + i) * WAYS + way) / 2], both);
-                        const float one = low(pair), two = high(pair);
+                        float one, two;
+                        if (PLAIN(run * RUN + i)) {
+                            one = plain[run * RUN + i][way] - aim;
+                            two = plain[run * RUN + i][way + 1] - aim;
+                        } else {
+                            const unsigned pair = minus(pairs[run * RUN + i][way / 2], both);
+                            one = low(pair);
+                            two = high(pair);
+                        }
                         least = min(least, min(__float_as_int(fmaf(one, one, before[way])),
                                                __float_as_int(fmaf(two, two, before[way + 1]))));
                     }
@@ -209,6 +222,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
 SYMBOLS, WRAPPED, COLUMN = 256, 32, 16
 STATIC_BYTES = 4096
 """Of shared memory beside the costs and choices; generous."""
+PLAIN_OF_8 = 4
+"""Of 8 groups of a thread: how many have their values as floats. Registers do not hold more, and a half has to be made
+a float at each symbol."""
 WAVES = 8
 """Tiles that each multiprocessor gets in one launch: bounds the memory of the choices, 1.2 MB a tile."""
 
@@ -255,7 +271,13 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
     choices = torch.empty(room, dtype=torch.int32, device=device)
     symbols = torch.empty(targets.shape, dtype=torch.uint8, device=device)
     recent = shared_bytes(state_bits, bits, recent=True) <= shared_room(device)
-    definitions = (("L", state_bits), ("K", bits), ("THREADS", threads), ("RECENT", int(recent)))
+    definitions = (
+        ("L", state_bits),
+        ("K", bits),
+        ("THREADS", threads),
+        ("RECENT", int(recent)),
+        ("PLAIN_OF_8", PLAIN_OF_8),
+    )
     shared = shared_bytes(state_bits, bits, recent=recent) - STATIC_BYTES
     kernel = compiled(device.index or 0, SOURCE, "search", definitions, shared)
     for part, own, found in zip(*(torch.split(each, most) for each in (targets, owners, symbols)), strict=True):

@@ -25,10 +25,12 @@ PTX = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("state_bits", "bits", "recent"), [(10, 2, 1), (10, 2, 0), (10, 3, 1), (9, 4, 1)])
-def test_the_search_finds_what_torch_finds(tmp_path: Path, state_bits: int, bits: int, recent: int) -> None:
+@pytest.mark.parametrize(
+    ("state_bits", "bits", "recent", "plain"), [(10, 2, 1, 4), (10, 2, 0, 0), (10, 3, 1, 1), (9, 4, 1, 4)]
+)
+def test_the_search_finds_what_torch_finds(tmp_path: Path, state_bits: int, bits: int, recent: int, plain: int) -> None:
     tiles, threads = 12, viterbi_cuda.threads_of(state_bits)
-    numbers = {"L": state_bits, "K": bits, "THREADS": threads, "RECENT": recent}
+    numbers = {"L": state_bits, "K": bits, "THREADS": threads, "RECENT": recent, "PLAIN_OF_8": plain}
     kernel = Kernel(viterbi_cuda.SOURCE, "search", numbers, tmp_path, PTX)
     table, generator = values(normal_table(state_bits)), torch.Generator().manual_seed(0)
     targets = (torch.randn(tiles, 256, generator=generator) * 128).round() / 128  # as the kernel rounds them

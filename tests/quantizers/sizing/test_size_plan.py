@@ -104,8 +104,8 @@ def test_time_is_what_was_measured_times_the_weights(tmp_path: Path) -> None:
         made = plan_model(folder, bits, None, recipe, None, None).effort
         return tuple(None if s is None else s * MEASURED_WEIGHTS / weights for s in (made.seconds, made.floor_seconds))
 
-    assert seconds(2, None) == pytest.approx((183.9, 13.1)) == seconds(2, "mixed") == seconds(None, "vq-2bit")
-    assert seconds(5, None) == pytest.approx((87.5, 35.1)) == seconds(None, "w4a16")
+    assert seconds(2, None) == pytest.approx((114.1, 13.1)) == seconds(2, "mixed") == seconds(None, "vq-2bit")
+    assert seconds(5, None) == pytest.approx((93.4, 35.1)) == seconds(None, "w4a16")
     assert seconds(None, "trellis-2bit") == pytest.approx((106.5, 106.5))
     assert seconds(None, "fp8-block") == (0, 0)
     unmeasured = tmp_path / "recipe.yaml"
