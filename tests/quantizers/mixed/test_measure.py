@@ -309,15 +309,15 @@ def test_experts_are_measured_on_their_own_tokens_where_they_are_to_be_calibrate
 
     folder = save_tiny_moe("qwen2_moe", tmp_path / "moe", num_hidden_layers=1)
     ignore = (r"re:(?!.*\.experts\.\d+\.(gate|up)_proj)",)
-    settings = {"mix": ("int4", "kept"), "moe_calibrate_all_experts": False, "ignore": ignore}
+    settings = {"mix": ("int3", "kept"), "moe_calibrate_all_experts": False, "ignore": ignore}
     bench = open_bench(folder, tiny_recipe.model_copy(update=settings), 4, lambda *_: None, "cpu")
     states, calls = bench.enter(states=True)
     assert states is not None
     layer = bench.job.architecture.layers[0]
     fill(bench.job.architecture.model, layer, "model.layers.0", bench.job.checkpoint, device="cpu", dtype=torch.float32)
-    wave = Wave(bench, calls, None, {group.name: ["int4"] for group in bench.groups}, 0, 1)
+    wave = Wave(bench, calls, None, {group.name: ["int3"] for group in bench.groups}, 0, 1)
     found = wave._quantized(bench.groups, layer, Stream(states, torch.zeros(1)), calls[0])
-    settled = tiny_recipe.model_copy(update=settings | {"mix": ()})
+    settled = tiny_recipe.model_copy(update=settings | {"mix": (), "tier": "int3"})
     made = open_checkpoint(dequantize(quantize(folder, settled, tmp_path / "made", device="cpu"), tmp_path / "plain"))
     weights = {name: weight for own in found.values() for name, weight in own.items()}
     assert len(weights) == 8
