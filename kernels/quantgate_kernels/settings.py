@@ -18,6 +18,9 @@ _COPY = "get a sound copy of the model"
 class FormatError(ValueError):
     """A checkpoint that must not be loaded. The message is one line: the tensor, what is wrong, and the way out."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(shown(message, 900))
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -90,6 +93,6 @@ def read_json(file: Path) -> dict[str, Any]:
     return found
 
 
-def shown(text: object) -> str:
+def shown(text: object, length: int = 200) -> str:
     """Other people's text, on one line and not endless."""
-    return "".join(char if char.isprintable() else "?" for char in str(text)[:200])
+    return "".join(char if char.isprintable() else "?" for char in str(text)[:length])

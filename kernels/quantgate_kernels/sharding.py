@@ -12,9 +12,13 @@ from typing import Any
 from quantgate_kernels.formats import aqlm, fp8_block, pack_quantized, rotation, trellis
 from quantgate_kernels.settings import FormatError, shown
 
-SPLIT_INPUTS = frozenset({"o_proj", "out_proj", "down_proj", "w2", "wo", "fc2", "dense_4h_to_h", "c_proj"})
+SPLIT_INPUTS = frozenset(
+    {"o_proj", "out_proj", "down_proj", "w2", "wo", "fc2", "dense", "dense_4h_to_h", "c_proj", "x_proj"}
+)
 """Last names of Linears whose inputs vLLM splits: the second of two. It splits the outputs of all others, but these:"""
-WHOLE = frozenset({"q_a_proj", "kv_a_proj_with_mqa", "gate", "router", "shared_expert_gate", "wk", "weights_proj"})
+WHOLE = frozenset(
+    {"q_a_proj", "kv_a_proj_with_mqa", "gate", "router", "shared_expert_gate", "wq_b", "wk", "weights_proj"}
+)
 """Every rank has all of them."""
 HEADS = frozenset({"k_proj", "v_proj"})
 """Where there are fewer heads than ranks, several ranks have the same head."""
