@@ -40,7 +40,7 @@ def normal_table(state_bits: int, seed: int = SEED) -> torch.Tensor:
 
 def sha256_of_table(table: torch.Tensor) -> str:
     """The sha256 of a table's bytes, row by row."""
-    return hashlib.sha256(table.contiguous().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(bytes(table.contiguous().view(torch.uint8).flatten().tolist())).hexdigest()
 
 
 def read_tables(folder: Path, settings: Settings) -> dict[str, torch.Tensor]:

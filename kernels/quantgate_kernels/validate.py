@@ -89,18 +89,23 @@ def require_values(module: str, tensors: Mapping[str, torch.Tensor], tier: Mappi
 
 def _require_markers(coded: set[str], headers: Mapping[str, Header], settings: Settings) -> None:
     """Every module that config.json gives a tier has codes, and no other."""
-    ignored = re.compile("|".join(_pattern(entry) for entry in settings.ignore) or "(?!)")
+    names = set(settings.ignore)
+    drafts = tuple(layer for entry in names if (layer := _draft_layer(entry)))
+
+    def ignored(module: str) -> bool:
+        return module in names or module.startswith(drafts)
+
     for module in sorted(settings.modules.keys() - coded):
         raise FormatError(f"{shown(module)} has a tier in config.json, and no codes are stored of it: {_COPY}")
     for module in sorted(coded):
-        if ignored.fullmatch(module):
+        if ignored(module):
             raise FormatError(f"{shown(module)} has codes, and config.json has it in `ignore`: {_COPY}")
     for name, header in headers.items():
         module, _, last = name.rpartition(".")
         # Linears of a layer have a number in their name; an embedding is no Linear and stands nowhere in config.json.
         if last != "weight" or len(header.shape) != 2 or module in coded or not re.search(r"\.\d+\.", name):
             continue
-        if "embed" not in module and not ignored.fullmatch(module):
+        if "embed" not in module and not ignored(module):
             raise FormatError(
                 f"{shown(name)} is stored as it was, and by config.json its module has the tier "
                 f"{shown(settings.default_tier)}, whose tensors are missing: {_COPY}"
@@ -110,10 +115,10 @@ def _require_markers(coded: set[str], headers: Mapping[str, Header], settings: S
 _COPY = "get a sound copy of the model"
 
 
-def _pattern(entry: str) -> str:
-    """An entry of `ignore`: a name, or the pattern of a draft layer that we write; a stranger's pattern is not run."""
-    layer = re.fullmatch(r"re:((?:[\w-]|\\[.-])+\\\.\d+\\\.)\.\*", entry)
-    return f"{layer.group(1)}.*" if layer else re.escape(entry)
+def _draft_layer(entry: str) -> str | None:
+    """`model.layers.2.` of the entry `re:model\\.layers\\.2\\..*` that we write; a stranger's pattern is not run."""
+    found = re.fullmatch(r"re:((?:[\w-]|\\[.-])+\\\.\d+\\\.)\.\*", entry)
+    return found.group(1).replace("\\", "") if found else None
 
 
 def _parts(module: str, tier: Mapping[str, Any], headers: Mapping[str, Header]) -> dict[str, Header]:

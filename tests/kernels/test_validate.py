@@ -129,6 +129,9 @@ SPOILED: dict[str, tuple[Callable[[Path], None], str]] = {
     "neither, and marked": (without(Q0, "codes", "scales"), rf"{Q0} has a tier in config\.json, and no codes"),
     "neither, by default": (plain, rf"{Q2}\.weight is stored as it was, and by config\.json its module has the tier"),
     "codes of what is ignored": (with_settings(lambda s: s["ignore"].append(Q2)), rf"{Q2} has codes, and .* `ignore`"),
+    "codes of an ignored layer": (
+        with_settings(lambda s: s["ignore"].append(r"re:model\.layers\.2\..*")), r"model\.layers\.2\.\S+ has codes, and"
+    ),
     "a mark of another format": (with_settings(lambda s: s["modules"].pop(GATE1)), rf"{GATE1}\.codes is missing"),
     "a mark too many": (with_settings(lambda s: s["modules"].update({Q2: "fp8"})), rf"{Q2}\.weight_scale_inv is miss"),
     "an unknown tier": (with_settings(lambda s: s["modules"].update({Q2: "vq9"})), rf"{Q2} has the tier vq9, which"),
