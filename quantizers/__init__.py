@@ -1,4 +1,4 @@
 """Makes quantized checkpoints: a model folder and a recipe in, a quantized model folder out.
 
-May import: quantgate_kernels.formats.
+May import: quantgate_kernels.
 """

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from quantgate_kernels.formats.linears import READERS, read_linear
+from quantgate_kernels.settings import METHOD, FormatError
+from quantgate_kernels.validate import Contents, require_values, validate
 
 from quantizers.checkpoint import (
     CONFIG_FILE,
@@ -18,12 +20,10 @@ from quantizers.checkpoint import (
     one_line,
     open_checkpoint,
     quantization_settings,
-    read_header,
     read_tensor,
 )
-from quantizers.codebooks import sha256_of_table
 from quantizers.errors import QuantizeError
-from quantizers.quantization_config import FORMAT_VERSION, METHOD, own_settings, tier_of
+from quantizers.quantization_config import own_settings, tier_of
 from quantizers.side_files import copy_side_files
 from quantizers.work_folder import open_work
 from quantizers.writing import Entry, copy_entry, tensor_entry, write_index, write_shard, write_text
@@ -45,22 +45,24 @@ def dequantize(folder: Path, out: Path) -> Path:
             disk is full. Nothing is left under the name of `out`.
     """
     checkpoint = open_checkpoint(folder)
-    settings = own_settings(quantization_settings(folder, checkpoint.config) or {})
+    stated = quantization_settings(folder, checkpoint.config) or {}
+    settings = own_settings(stated)
     if settings.get("quant_method") != METHOD:
         if not settings:
             raise QuantizeError(f"{folder} does not say that it is quantized: there is nothing to turn back")
         method = str(settings.get("quant_method"))[:40]
         raise QuantizeError(f"{folder} is no codebook checkpoint of quantgate (quant_method {method})")
-    if settings.get("format_version") != FORMAT_VERSION:
-        raise QuantizeError(f"{folder} has format version {settings.get('format_version')}: this is {FORMAT_VERSION}")
-    tables = _tables(folder, settings)
+    try:
+        contents = validate(folder) if stated.get("quant_method") == METHOD else None
+    except FormatError as error:
+        raise QuantizeError(f"{folder}: {error}") from None
     shards: dict[Path, list[TensorInfo]] = {}
     for info in checkpoint.tensors.values():
         shards.setdefault(info.file, []).append(info)
     needed = sum(LARGEST_GROWTH.get(info.dtype, 16) * info.nbytes for info in checkpoint.tensors.values())
     with open_work(out, {"dequantized model": fingerprint(checkpoint)}, needed) as work:
         for file, infos in shards.items():
-            write_shard(work.model / file.name, _entries(checkpoint, infos, settings, tables))
+            write_shard(work.model / file.name, _entries(checkpoint, infos, settings, contents))
         write_index(work.model, [work.model / file.name for file in shards])
         copy_side_files(folder, work.model)
         dropped = ("quantization_config", "torch_dtype")
@@ -70,29 +72,8 @@ def dequantize(folder: Path, out: Path) -> Path:
     return out
 
 
-def _tables(folder: Path, settings: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Codebooks and signs beside the shards, if there are any, the codebooks held against the hash in the config."""
-    name, tables = settings.get("tables"), {}
-    if name is not None:
-        if Path(str(name)).name != name:
-            raise QuantizeError(f"{folder}: the tables lie outside of the folder ({str(name)[:80]}): refused")
-        tables = {info.name: read_tensor(info) for info in read_header(folder / name)}
-    try:
-        tiers, used = settings["tiers"], {settings["default_tier"], *settings["modules"].values()}
-        books = {tiers[t]["table"]: tiers[t]["codebook"]["sha256"] for t in used if "table" in tiers[t]}
-        _ = [(hash(tiers[t]["format"]), tiers[t]["rotation"]) for t in used]  # needed later
-    except (AttributeError, KeyError, TypeError):
-        raise QuantizeError(
-            f"{folder}/{CONFIG_FILE} does not describe its tiers: get a sound copy of the model"
-        ) from None
-    for book, sha256 in books.items():
-        if book not in tables or sha256_of_table(tables[book]) != sha256:
-            raise QuantizeError(f"{folder}/{name}: the table {book} is not the one that config.json names")
-    return tables
-
-
 def _entries(
-    checkpoint: Checkpoint, infos: list[TensorInfo], settings: Mapping[str, Any], tables: Mapping[str, torch.Tensor]
+    checkpoint: Checkpoint, infos: list[TensorInfo], settings: Mapping[str, Any], contents: Contents | None
 ) -> Iterator[Entry]:
     for info in infos:
         module, _, kind = info.name.rpartition(".")
@@ -108,7 +89,9 @@ def _entries(
         elif kind == held[0]:
             try:
                 stored = {part: read_tensor(checkpoint.tensors[f"{module}.{part}"]) for part in parts}
-                weight = read_linear(stored, tier, tables)
+                if contents is not None:
+                    require_values(module, stored, tier)
+                weight = read_linear(stored, tier, {} if contents is None else contents.tables)
             except (ValueError, KeyError, IndexError, TypeError, ArithmeticError, RuntimeError) as error:
                 # A config may say anything: what it makes of the tensors is one kind of mistake.
                 raise QuantizeError(f"{module}: its codes cannot be read: {one_line(error)}") from None

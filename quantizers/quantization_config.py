@@ -15,11 +15,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantgate_kernels.formats import aqlm, fp8_block, pack_quantized
+from quantgate_kernels.settings import FORMAT_VERSION, METHOD
 
 from quantizers.schemes.base import TABLES_FILE, Scheme
-
-METHOD = "quantgate"
-FORMAT_VERSION = 1
 
 
 def quantization_config(schemes: Mapping[str, Scheme], ignore: Sequence[str]) -> dict[str, Any]:

@@ -2,5 +2,5 @@
 
 Also how a model becomes a checkpoint folder (the demo's is made, a hub's is fetched), and its tokenizer.
 
-May import: harness.contract, quantizers.
+May import: harness.contract, quantizers, quantgate_kernels.
 """

@@ -17,6 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from quantgate_kernels.settings import METHOD, FormatError
+from quantgate_kernels.validate import validate
+
 from harness.checkpoint.claims import claimed, claims_of, read_card
 from harness.checkpoint.doubts import doubts, quantized_words
 from harness.checkpoint.weights import read_weights
@@ -175,17 +178,22 @@ def describe(name: str, model: Path) -> ModelFacts:
     """What a checkpoint is, from its files alone: hash, bytes, bits per weight, what it claims, and doubts about that.
 
     Raises:
-        BadInput: config.json or a safetensors file that cannot be read.
+        BadInput: config.json or a safetensors file that cannot be read, or a checkpoint of our own format that is not
+            sound.
     """
     config = read_json(model / "config.json")
     files = sorted(model.glob("*.safetensors"))
     try:
         weights = read_weights(model, config)
+        if quantization_of(model) == METHOD:
+            validate(model)
         sizes = [file.stat().st_size for file in files]
         with ThreadPoolExecutor(max_workers=4) as pool:
             digests = list(pool.map(sha256_of_file, [model / "config.json", *files]))
     except QuantizeError as error:
         raise BadInput(str(error)) from None
+    except FormatError as error:
+        raise BadInput(f"model {quoted(name)}: {error}") from None
     except OSError as error:
         raise BadInput(f"{error.filename}: {error.strerror}") from None
     together = hashlib.sha256()

@@ -15,6 +15,7 @@ import torch
 from quantgate_kernels.formats.pack_quantized import FORMAT, encode, limits
 from quantgate_kernels.formats.rotation import signs_of
 from quantgate_kernels.formats.words import WORD_BITS
+from quantgate_kernels.tables import SIGNS
 
 from quantizers.curvature import Curvature, stacked_factors
 from quantizers.errors import QuantizeError
@@ -106,7 +107,7 @@ class IntGroups(StackedScheme):
         return {f"signs.{width}": signs_of(width, self.rotation_seed) for width in sorted(set(widths))}
 
     def entry(self) -> dict[str, Any]:
-        rotation = None if self.rotation_seed is None else {"kind": "signs+hadamard", "seed": self.rotation_seed}
+        rotation = None if self.rotation_seed is None else {"kind": SIGNS, "seed": self.rotation_seed}
         return {"format": FORMAT, "bits": self.bits, "group_size": self.group_size, "rotation": rotation}
 
     def stock_config(self, ignore: Sequence[str]) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.trellis import FORMAT, TILE, TrellisLayout, encode, units
+from quantgate_kernels.tables import NORMAL, SEED, SIGNS, normal_table, sha256_of_table
 
-from quantizers.codebooks import SEED, normal_table, sha256_of_table
 from quantizers.curvature import Curvature, stacked_factors
 from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, require_storable
 from quantizers.schemes.stacked import StackedScheme
@@ -63,8 +63,8 @@ class Trellis(StackedScheme):
             "bits": self.layout.bits,
             "state_bits": self.layout.state_bits,
             "table": self._table_name,
-            "codebook": {"kind": "normal quantiles", "seed": SEED, "sha256": sha256_of_table(table)},
-            "rotation": None if self.rotation_seed is None else {"kind": "signs+hadamard", "seed": self.rotation_seed},
+            "codebook": {"kind": NORMAL, "seed": SEED, "sha256": sha256_of_table(table)},
+            "rotation": None if self.rotation_seed is None else {"kind": SIGNS, "seed": self.rotation_seed},
         }
 
     def words(self) -> CardWords:

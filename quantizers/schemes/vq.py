@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import CODEBOOK_STEP, FORMAT, VQLayout, encode, units
+from quantgate_kernels.tables import SEED, SIGNS, UNIVERSAL, sha256_of_table
 
-from quantizers.codebooks import SEED, sha256_of_table, universal_codebook
+from quantizers.codebooks import universal_codebook
 from quantizers.curvature import Curvature, stacked_factors
 from quantizers.schemes.base import ROTATION_SEED, TABLES_FILE, CardWords, Parts, require_storable
 from quantizers.schemes.stacked import StackedScheme
@@ -64,8 +65,8 @@ class VectorQuantization(StackedScheme):
             "dimensions": self.layout.dimensions,
             "entries": self.layout.entries,
             "table": f"codebooks.{self.tier}",
-            "codebook": {"kind": "universal", "seed": SEED, "sha256": sha256_of_table(table)},
-            "rotation": None if self.rotation_seed is None else {"kind": "signs+hadamard", "seed": self.rotation_seed},
+            "codebook": {"kind": UNIVERSAL, "seed": SEED, "sha256": sha256_of_table(table)},
+            "rotation": None if self.rotation_seed is None else {"kind": SIGNS, "seed": self.rotation_seed},
         }
 
     def words(self) -> CardWords:

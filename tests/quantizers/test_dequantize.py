@@ -111,26 +111,26 @@ def test_what_cannot_be_trusted_is_refused(codes: Path, tmp_path: Path) -> None:
         (folder / "config.json").write_text(json.dumps(config))
         return folder
 
-    with pytest.raises(QuantizeError, match="format version 2: this is 1"):
+    with pytest.raises(QuantizeError, match="format version 2, and this quantgate-kernels reads 1"):
         dequantize(changed("newer", format_version=2), tmp_path / "out")
-    with pytest.raises(QuantizeError, match="lie outside of the folder"):
+    with pytest.raises(QuantizeError, match="are no file of the folder"):
         dequantize(changed("outside", tables="../x.safetensors"), tmp_path / "out")
     broken: list[dict[str, Any]] = [{"tiers": []}, {"tiers": {"vq2": {}}}, {"default_tier": "vq9"}, {"tiers": None}]
     for place, settings in enumerate(broken):
-        with pytest.raises(QuantizeError, match=r"config\.json does not describe its tiers"):
+        with pytest.raises(QuantizeError, match=r"config\.json does not describe"):
             dequantize(changed(f"tier{place}", **settings), tmp_path / "out")
     other = changed("table")
     tables = load_file(other / TABLES_FILE)
     tables["codebooks.vq2"][3, 1] += 1
     save_file(tables, other / TABLES_FILE)
-    with pytest.raises(QuantizeError, match=r"the table codebooks.vq2 is not the one that config\.json names"):
+    with pytest.raises(QuantizeError, match=r"codebooks\.vq2 is not the table whose sha256 config\.json has"):
         dequantize(other, tmp_path / "out")
     cut = changed("broken")
     shard = sorted(cut.glob("model-*.safetensors"))[0]
     held = load_file(shard)
     first = next(name for name in held if name.endswith(".scales"))
     save_file(held | {first: held[first][:, :-1].contiguous()}, shard)
-    with pytest.raises(QuantizeError, match=f"{first.removesuffix('.scales')}: its codes cannot be read"):
+    with pytest.raises(QuantizeError, match=rf"{first} is torch\.float16 \[\d+, \d+\], not torch\.float16"):
         dequantize(cut, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from cuda_fibers import AVAILABLE, Kernel
 from quantgate_kernels.formats.trellis import TrellisLayout, states, values
+from quantgate_kernels.tables import normal_table
 
 from quantizers import nearest_cuda, sweep
-from quantizers.codebooks import normal_table
 from quantizers.trellis import viterbi_cuda
 from quantizers.trellis.viterbi import search_torch
 

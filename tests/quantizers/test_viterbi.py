@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantgate_kernels.formats.trellis import TrellisLayout, states, values
+from quantgate_kernels.tables import normal_table
 
-from quantizers.codebooks import normal_table
 from quantizers.trellis import viterbi
 from quantizers.trellis.viterbi import Search, search_torch
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 from quantgate_kernels.formats.trellis import TrellisLayout, states, values
+from quantgate_kernels.tables import normal_table
 
 from quantizers import cupy_kernels
-from quantizers.codebooks import normal_table
 from quantizers.curvature import Curvature
 from quantizers.each import quantize_each
 from quantizers.schemes import TIERS

@@ -8,8 +8,8 @@ import pytest
 import torch
 from quantgate_kernels.formats.linears import read_linear
 from quantgate_kernels.formats.trellis import TABLE_STEP, TrellisLayout, states, tiled
+from quantgate_kernels.tables import normal_table, sha256_of_table
 
-from quantizers.codebooks import normal_table, sha256_of_table
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
 from quantizers.schemes import TIERS
