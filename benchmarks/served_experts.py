@@ -45,26 +45,26 @@ SHARE = 0.2
 """Of the KL that 4 bits cost: how much the rounding of kernels may be."""
 
 
-def make_model(folder: Path) -> None:
-    """A Qwen3-MoE whose states keep their size from layer to layer and whose logits spread by about 3."""
+def random_mixture(**settings: Any) -> Any:
+    """A Qwen3-MoE in bf16 whose states keep their size from layer to layer and whose logits spread by about 3."""
     from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
     torch.manual_seed(1)
-    model: Any = Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZE))
+    model: Any = Qwen3MoeForCausalLM(Qwen3MoeConfig(**settings))
     model.to(torch.bfloat16)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
                 spread = 1.0 if "embed" in name else (3.0 if "lm_head" in name else 1.0) / parameter.shape[-1] ** 0.5
                 parameter.normal_(0, spread)
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
+    return model
 
 
 def make_models(work: Path, recipe_name: str, device: str | None) -> None:
     """The folders `MODELS` in `work`: the original, it in int4, and that in bf16 again."""
     original, int4, plain = (work / name for name in MODELS)
-    make_model(original)
+    random_mixture(**SIZE).save_pretrained(original)
+    save_tokenizer(original)
     recipe = load_recipe(recipe_name).model_copy(update={"calibration": Calibration(samples=16, length=128)})
     quantize(original, recipe, int4, device=device)
     dequantize(int4, plain)

@@ -2,12 +2,12 @@
 
 A block of threads searches one tile. The costs of all groups before and after a symbol lie in shared memory (twice
 2^(L-k) floats: 128 KiB for L = 16 at 2 bits, which server GPUs have), and where there is room the choices of the last
-16 symbols too, which one thread follows back after each column. Each thread has its states' values in registers, half
-of them two in a word as halves, in which int8 over 32 is exact.
+16 symbols too, which one thread follows back after each column. Each thread has its states' values in registers, two
+in a word as halves, in which int8 over 32 is exact.
 
 All arithmetic is exact: targets are rounded to 1/128 (0.01 to 0.1 % of the squared error at 2 to 4 bits), so a cost is
 a whole number of units in the mantissa of a float, and the way into a group is its lowest k bits: one integer minimum
-of three finds both, and only the winner is masked. By the compiler's listing a state takes 4 instructions.
+of three finds both, and only the winner is masked. By the compiler's listing a state takes 4.2 instructions.
 """
 
 from __future__ import annotations
@@ -222,9 +222,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
 SYMBOLS, WRAPPED, COLUMN = 256, 32, 16
 STATIC_BYTES = 4096
 """Of shared memory beside the costs and choices; generous."""
-PLAIN_OF_8 = 4
-"""Of 8 groups of a thread: how many have their values as floats. Registers do not hold more, and a half has to be made
-a float at each symbol."""
+PLAIN_OF_8 = 0
+"""Of 8 groups of a thread: how many have their values as floats, where a half has to be made one at each symbol.
+Registers hold 4 at most. None is what was measured (docs/experts.md)."""
 WAVES = 8
 """Tiles that each multiprocessor gets in one launch: bounds the memory of the choices, 1.2 MB a tile."""
 

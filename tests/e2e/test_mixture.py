@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from benchmarks.served_experts import random_mixture
 from harness.checkpoint.models import resolve_model
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate
@@ -41,8 +41,6 @@ pytestmark = pytest.mark.e2e
 
 def save_mixture(folder: Path) -> Path:
     """A random Qwen3-MoE of one layer with the demo's tokenizer."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
-
     demo = resolve_model("demo", print)
     settings = json.loads((demo / "config.json").read_text())
     size: dict[str, Any] = {
@@ -50,16 +48,8 @@ def save_mixture(folder: Path) -> Path:
         "num_key_value_heads": 1, "head_dim": 64, "num_experts": 8, "num_experts_per_tok": 2, "norm_topk_prob": True,
         "max_position_embeddings": 2048, "pad_token_id": None, "tie_word_embeddings": False,
     }  # fmt: skip
-    config = Qwen3MoeConfig(**size, **{key: settings[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")})
-    torch.manual_seed(1)
-    model: Any = Qwen3MoeForCausalLM(config)
-    model.to(torch.bfloat16)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                spread = 1.0 if "embed" in name else (3.0 if "lm_head" in name else 1.0) / parameter.shape[-1] ** 0.5
-                parameter.normal_(0, spread)
-    model.save_pretrained(folder)
+    own = {key: settings[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")}
+    random_mixture(**size, **own).save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (demo / name).exists():
             shutil.copy(demo / name, folder / name)
