@@ -41,7 +41,8 @@ template <class A, class B> static auto max(A a, B b) { return b > a ? b : a; }
 static float4 dynamic[1 << 16];
 static unsigned current, column, line, columns_, lines_, threads_;
 struct Index { unsigned& x; unsigned& y; };
-static Index threadIdx{current, current}, blockIdx{column, line}, gridDim{columns_, lines_}, blockDim{threads_, threads_};
+static Index threadIdx{current, current}, blockIdx{column, line};
+static Index gridDim{columns_, lines_}, blockDim{threads_, threads_};
 static ucontext_t fibers[1024], home;
 static bool done[1024];
 static unsigned long long slots[1024][8];

@@ -10,7 +10,7 @@ import torch
 
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
-from quantgate_kernels.cuda.order import PIECE, pieces_of, tiles_of
+from quantgate_kernels.cuda.order import pieces_of, tiles_of
 from quantgate_kernels.formats.rotation import block_of
 
 N_TILES = (1, 2, 4, 8, 16)
@@ -27,13 +27,15 @@ class Tuning:
     warps: int = 16
     prefetch: int = 4
     """Pieces that a warp loads ahead."""
-    copies: int = 4
-    """Of a table of 4,096 entries of four weights in shared memory; smaller tables have fixed numbers of copies."""
+    copies: int = 0
+    """Of a table of 4,096 entries in shared memory, a power of two; 0: as `COPIES` says. Those of 256 have theirs."""
     slots: int = 8
     """Tiles of a warp between two barriers, where shared memory allows."""
 
 
 DEFAULT = Tuning()
+COPIES = {4: 4, 8: 2}
+"""By weights an entry, of tables of 4,096."""
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -45,7 +47,7 @@ def definitions(
     inputs: int, dimensions: int, code_bits: int, n_tiles: int, out: torch.dtype, tuning: Tuning = DEFAULT
 ) -> dict[str, int]:
     """What the source is compiled with."""
-    copies = tuning.copies if dimensions == 4 else 1
+    copies = (tuning.copies or COPIES[dimensions]) if code_bits == 12 else 1
     slot = tuning.warps * n_tiles * 64 * 4
     room = _SHARED - table_bytes(dimensions, code_bits, copies)
     return {
@@ -133,5 +135,5 @@ def gemv(
     most = multiprocessors(device)
     splits = splits_of(rows, inputs, most, tuning.warps)
     blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
-    arguments = [codes, scales, table, operands, factors, out, tokens, rows, -(-inputs // PIECE), splits]
-    launch(found, blocks, arguments, out.device, overlap)
+    values = (codes, scales, table, operands, factors, out, tokens, rows, pieces_of(inputs), splits)
+    launch(found, blocks, values, out.device, overlap)

@@ -98,8 +98,8 @@ def apply(x: torch.Tensor, prepared: Prepared) -> torch.Tensor:
     return found
 
 
-_LIBRARY = torch.library.Library("quantgate", "FRAGMENT")
-_LIBRARY.define(
+_LIBRARY = torch.library.Library("quantgate", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
     "vq_linear(Tensor x, Tensor codes, Tensor scales, Tensor table, Tensor? signs, int rows, int code_bits) -> Tensor"
 )
 
@@ -166,5 +166,5 @@ def _fake(
     return x.new_empty((*x.shape[:-1], rows))
 
 
-_LIBRARY.impl("vq_linear", _vq_linear, "CUDA")
+_LIBRARY.impl("vq_linear", _vq_linear, "CUDA")  # type: ignore[no-untyped-call]
 torch.library.register_fake("quantgate::vq_linear", _fake, lib=_LIBRARY)

@@ -51,8 +51,8 @@ def run(
     out = torch.full((tokens, rows), torch.nan)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
-    arguments = [codes, scales, table, operands, factors, out, tokens, rows, order.pieces_of(inputs), splits]
-    multiply((blocks,), numbers["WARPS"] * 32, arguments)
+    tensors = [codes, scales, table, operands, factors, out]
+    multiply((blocks,), numbers["WARPS"] * 32, [*tensors, tokens, rows, order.pieces_of(inputs), splits])
     return out, oracle.linear(x, stored, tier, tables)
 
 

@@ -91,7 +91,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
     const unsigned jump = (unsigned)stride * pieces - own * splits;
     auto fetch = [&](int i) {
         if (load_left > 0) {
+#if WORDS == 4 || WORDS == 2  // one plane: the lane's place in it is added once
+            ring[i].codes = load_codes(codes + lane * WORDS, load_at, 0);
+#else
             ring[i].codes = load_codes(codes, load_at, lane);
+#endif
 #pragma unroll
             for (int g = 0; g < GROUPS; g++) ring[i].scales[g] = stream1(my_scales + (load_at * GROUPS + g) * 8);
             load_left--;
