@@ -1,0 +1,58 @@
+"""Linears of vq tiers to try kernels with, and the kernels' sources on CPU fibers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from cuda_fibers import Kernel
+from quantgate_kernels.cuda.compile import source_of
+from quantgate_kernels.formats.rotation import block_of, signs_of
+from quantgate_kernels.formats.vq import VQLayout, encode
+
+TIERS = {"vq1": (8, 256), "vq1.5": (8, 4096), "vq2": (4, 256), "vq3": (4, 4096)}
+"""Dimensions and entries by tier."""
+PTX = {
+    "stream4": "return *(const uint4*)place;",
+    "stream2": "return *(const uint2*)place;",
+    "stream1": "return *place;",
+    "fresh4": "return *(const uint4*)place;",
+    "fresh2": "return *(const uint2*)place;",
+    "fresh1": "return *place;",
+    "low_half": "return half_to_float(pair & 0xffff);",
+    "high_half": "return half_to_float(pair >> 16);",
+    "to_half": "return float_to_half(value);",
+    "to_bfloat": "return float_to_bfloat(value);",
+    "mma": "mma_s8(c, a, b0, b1);",
+    "wait_for_inputs": "",
+    "let_next_begin": "",
+}
+"""What stands for the functions of src/fragments.cuh that are written in PTX."""
+
+
+def linear(
+    name: str, rows: int, inputs: int, rotated: bool = True, seed: int = 0
+) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, torch.Tensor]]:
+    """A random Linear of a tier, as it is stored: its tensors, the tier and the model's tables."""
+    dimensions, entries = TIERS[name]
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, entries, (rows, inputs // dimensions), generator=generator, dtype=torch.int32)
+    scales = 0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs), generator=generator)
+    table = (torch.randn(entries, dimensions, generator=generator) * 32).round().clamp(-128, 127).to(torch.int8)
+    rotation = {"kind": "signs+hadamard", "seed": 7} if rotated else None
+    tier = {"format": "vq", "dimensions": dimensions, "entries": entries, "table": f"codebooks.{name}"}
+    tables = {f"codebooks.{name}": table, f"signs.{inputs}": signs_of(inputs, 7)}
+    return encode(codes, scales, VQLayout(dimensions, entries)), tier | {"rotation": rotation}, tables
+
+
+def on_fibers(folder: Path, name: str, files: tuple[str, ...], numbers: dict[str, int], **more: str) -> Kernel:
+    """A kernel of src/ for the CPU; `more` stand for further functions in PTX."""
+    folder.mkdir(exist_ok=True, parents=True)
+    return Kernel(source_of(*files), name, numbers, folder, PTX | more)
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Root mean square of the difference over that of what is expected; not finite where anything is."""
+    difference = found.to(torch.float64).cpu() - expected
+    return float(difference.square().mean().sqrt() / expected.square().mean().sqrt())
