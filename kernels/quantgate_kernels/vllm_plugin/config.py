@@ -31,7 +31,7 @@ class QuantgateConfig(QuantizationConfig):
     method = METHOD
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.settings = settings
         self.folder: str | None = None
         self.renames: list[Rename] = []
@@ -43,7 +43,7 @@ class QuantgateConfig(QuantizationConfig):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_checkpoint": None}  # each process reads its own
 
-    def get_name(self) -> str:
+    def get_name(self) -> Any:
         return self.method
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:

@@ -1,48 +1,92 @@
-"""Which kernels there are for a tier, and a part of a layer made ready for them."""
+"""Parts of a layer made ready to be run on a GPU: by a kernel where one knows their tier, else as plain weights."""
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from quantgate_kernels.formats import vq
+from quantgate_kernels.ops import linear
 from quantgate_kernels.vllm_plugin.parts import Part
+from quantgate_kernels.vllm_plugin.shards import Tier
 
 logger = logging.getLogger(__name__)
-_warned: set[str] = set()
+
+DTYPES = (torch.bfloat16, torch.float16)
+"""Of activations that the kernels take."""
+OLDEST = 90
+"""Compute capability of Hopper, times ten."""
+_said: set[str] = set()
+_moved: dict[tuple[int, torch.device], tuple[Mapping[str, torch.Tensor], dict[str, torch.Tensor]]] = {}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plain:
     """A weight [O, I] that is run as it is."""
 
     weight: torch.Tensor
 
-    @property
-    def device(self) -> torch.device:
-        return self.weight.device
-
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.linear(x, self.weight)
 
 
-def has_linear(tier: Mapping[str, Any]) -> bool:
-    """Is there a kernel for Linears of this tier?"""
-    return False
+@dataclass(frozen=True)
+class Coded:
+    """Codes that a kernel runs."""
+
+    prepared: linear.Prepared
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        return linear.apply(x, self.prepared)
 
 
-def prepare_linear(part: Part, tables: Mapping[str, torch.Tensor], dtype: torch.dtype) -> Plain:
-    """A loaded part as it is run on a GPU."""
-    if part.tier is not None:
-        warn_of_memory({part.tier["format"]})
-    return Plain(part.weight(tables, dtype))
+def has_linear(tier: Tier, dtype: torch.dtype) -> bool:
+    """Is there a kernel for Linears of this tier, whose activations have `dtype`, on the GPU here?"""
+    from vllm.platforms import current_platform
+
+    capable = current_platform.is_cuda() and current_platform.has_device_capability(OLDEST)
+    return capable and tier["format"] == vq.FORMAT and dtype in DTYPES
 
 
-def warn_of_memory(formats: set[str]) -> None:
+def prepare_linear(
+    parts: Sequence[Part], tables: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> list[Plain | Coded]:
+    """Loaded parts of a layer as they are run, in their order; neighbours in one tier are one launch."""
+    device = next(iter(parts[0].tensors.values())).device
+    resident = on_device(tables, device)
+    runs: list[Plain | Coded] = []
+    for coded, group in itertools.groupby(parts, key=lambda part: part.tier if _coded(part, dtype) else None):
+        together = list(group)
+        if coded is None:
+            warn_of_memory({part.tier["format"] for part in together if part.tier is not None})
+            runs += [Plain(part.weight(resident, dtype)) for part in together]
+        else:
+            stored = {name: torch.cat([part.tensors[name] for part in together]) for name in vq.PARTS}
+            runs.append(Coded(linear.prepare(stored, coded, together[0].tables(resident), device)))
+        for part in together:
+            part.tensors.clear()
+    return runs
+
+
+def on_device(tables: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The tables of a model, once on a device for all of its layers: they stay there."""
+    key = id(tables), device
+    if key not in _moved:
+        _moved[key] = tables, {name: table.to(device) for name, table in tables.items()}
+    return _moved[key][1]
+
+
+def warn_of_memory(formats: Iterable[str]) -> None:
     """Say once of each format that it takes the memory of its plain weights."""
-    for name in sorted(formats - _warned):
-        _warned.add(name)
+    for name in sorted(set(formats) - _said):
+        _said.add(name)
         logger.warning("quantgate-kernels has no kernel for %s here: its weights take the memory of plain ones", name)
+
+
+def _coded(part: Part, dtype: torch.dtype) -> Any:
+    return part.tier is not None and has_linear(part.tier, dtype)

@@ -1,8 +1,7 @@
-"""Linears of a server whose weights are codes: loaded part by part, and run on codes or on the weight they stand for."""
+"""Linears of a server whose weights are codes: loaded part by part, run on codes or on the weights they stand for."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,13 +15,12 @@ from quantgate_kernels.vllm_plugin.checkpoints import Checkpoint
 from quantgate_kernels.vllm_plugin.loading import register_parts, take_off
 from quantgate_kernels.vllm_plugin.parts import Part, one_part, stored_parts
 
-logger = logging.getLogger(__name__)
-
 
 def linear_method(checkpoint: Checkpoint, modules: Sequence[str]) -> Any:
     """The method for a layer that holds `modules`, some of which have codes."""
     tiers = [checkpoint.contents.settings.tier_of(m) for m in modules if m in checkpoint.contents.shapes]
-    if current_platform.is_cuda() and any(kernels.has_linear(tier) for tier in tiers):
+    dtype = torch.get_default_dtype()  # vLLM makes a model under its dtype
+    if any(kernels.has_linear(tier, dtype) for tier in tiers):
         return CodedLinearMethod(checkpoint, modules)
     if current_platform.is_cuda():
         kernels.warn_of_memory({tier["format"] for tier in tiers})
@@ -61,7 +59,7 @@ class Loading:
         return parts
 
 
-class DequantizedLinearMethod(UnquantizedLinearMethod):  # type: ignore[misc]  # vLLM has no types
+class DequantizedLinearMethod(UnquantizedLinearMethod):
     """The weight itself, in the model's dtype, as `quantgate dequantize` would write it: run as any plain Linear."""
 
     supports_pre_processed_weights = False
@@ -84,13 +82,16 @@ class DequantizedLinearMethod(UnquantizedLinearMethod):  # type: ignore[misc]  #
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
         tables, dtype = self.loading.checkpoint.contents.tables, self.loading.dtype
-        weights = [part.weight(tables, dtype) for part in self.loading.end(layer)]
+        weights = []
+        for part in self.loading.end(layer):
+            weights.append(part.weight(tables, dtype))
+            part.tensors.clear()  # vLLM keeps the parameters' loaders, which know of the part
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         layer.register_parameter("weight", torch.nn.Parameter(weight, requires_grad=False))
         super().process_weights_after_loading(layer)
 
 
-class CodedLinearMethod(LinearMethodBase):  # type: ignore[misc]  # vLLM has no types
+class CodedLinearMethod(LinearMethodBase):
     """Codes, run by the kernels; parts of a layer that no kernel knows are run as the weight they stand for."""
 
     def __init__(self, checkpoint: Checkpoint, modules: Sequence[str]) -> None:
@@ -109,16 +110,15 @@ class CodedLinearMethod(LinearMethodBase):  # type: ignore[misc]  # vLLM has no 
         self.loading.begin(layer, input_size_per_partition, output_partition_sizes, params_dtype)
 
     def process_weights_after_loading(self, layer: Any) -> None:
-        tables = self.loading.checkpoint.contents.tables
-        layer.quantgate_parts = [
-            kernels.prepare_linear(part, tables, self.loading.dtype) for part in self.loading.end(layer)
-        ]
-        # MLA asks a layer for its weight's device before it has the weight computed.
-        device = next(iter(layer.quantgate_parts)).device
-        layer.register_parameter("weight_packed", torch.nn.Parameter(torch.empty(0, device=device), requires_grad=False))
+        tables, parts = self.loading.checkpoint.contents.tables, self.loading.end(layer)
+        device = next(iter(parts[0].tensors.values())).device
+        place = torch.empty(0, dtype=self.loading.dtype, device=device)
+        layer.quantgate_runs = kernels.prepare_linear(parts, tables, self.loading.dtype)
+        # MLA asks a layer for its weight's device before it has the weight computed by an identity matrix.
+        layer.register_parameter("weight_packed", torch.nn.Parameter(place, requires_grad=False))
 
     def apply(self, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        found = [part.apply(x) for part in layer.quantgate_parts]
+        found = [run.apply(x) for run in layer.quantgate_runs]
         y = found[0] if len(found) == 1 else torch.cat(found, dim=-1)
         return y if bias is None else y + bias
 

@@ -40,13 +40,13 @@ def experts_method(checkpoint: Checkpoint, layer: Any, prefix: str) -> Any:
     if not checkpoint.coded(list(modules.values())):
         return None
     if len(modules) != layer.moe_config.num_logical_experts * len(projections):
-        raise FormatError(f"{shown(prefix)}: some experts have codes, and of others nothing is stored: get a sound copy")
+        raise FormatError(f"{shown(prefix)}: not all experts that have codes are stored: get a sound copy")
     if layer.moe_config.has_bias:
         raise FormatError(f"{shown(prefix)}: experts with codes and biases are not served")
     return MixedVQMoEMethod(checkpoint, modules, layer.moe_config)
 
 
-class MixedVQMoEMethod(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vLLM has no types
+class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
     """Experts in mixed tiers, run as the weights they stand for, in the model's dtype."""
 
     supports_pre_processed_weights = False
@@ -54,7 +54,7 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vLLM
     def __init__(self, checkpoint: Checkpoint, modules: Modules, moe: Any) -> None:
         super().__init__(moe)
         self.supports_pre_processed_weights = False
-        self.checkpoint, self.modules = checkpoint, modules
+        self.checkpoint, self.stored = checkpoint, modules
         self.parts: dict[tuple[int, str], Part] = {}
         self.shapes: tuple[int, int, int] = (0, 0, 0)
         self.dtype = torch.bfloat16
@@ -73,7 +73,7 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vLLM
         parallel = self.moe.moe_parallel_config
         self.parts = expert_parts(
             self.checkpoint,
-            self.modules,
+            self.stored,
             {number: local_of(number) for number in range(self.moe.num_experts)},
             self.moe.num_logical_experts,
             parallel.tp_rank,
@@ -81,7 +81,7 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):  # type: ignore[misc]  # vLLM
         )
         register_experts(layer, self.parts, local_of)
 
-    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+    def process_weights_after_loading(self, layer: Any) -> None:
         parts, self.parts = self.parts, {}
         take_off(layer, ("w13_", "w2_"), parts.values())
         for part in parts.values():

@@ -32,8 +32,8 @@ def require_whole(module: str, shape: tuple[int, int], tier: Tier | None, rows: 
         if not 0 <= start <= end <= side or start % unit or (end % unit and end != side):
             kind = "plain weights" if tier is None else shown(tier["format"])
             raise FormatError(
-                f"{shown(module)}: {what} {start} to {end} of {side} are wanted here, and {kind} keeps {unit} together: "
-                "use a smaller --tensor-parallel-size, or expert parallelism for experts"
+                f"{shown(module)}: {what} {start} to {end} of {side} are wanted here, and {kind} keeps {unit} "
+                "together: use a smaller --tensor-parallel-size, or expert parallelism for experts"
             )
 
 
