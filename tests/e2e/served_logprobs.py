@@ -1,4 +1,4 @@
-"""What the real vLLM makes of checkpoints: log-probabilities of fixed prompts and greedy answers, in a process apart."""
+"""What the real vLLM makes of checkpoints: log-probabilities of prompts and greedy answers, in a process apart."""
 
 from __future__ import annotations
 
