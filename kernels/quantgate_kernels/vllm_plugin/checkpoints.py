@@ -28,7 +28,7 @@ FUSED: Mapping[str, tuple[str, ...]] = {
 }
 """Fusions that some models do without saying so in their `packed_modules_mapping`."""
 EXPERT = re.compile(r"\.experts\.\d+\.")
-NUMBERED = re.compile(r"\.\d+\.")
+NUMBERED = re.compile(r"\.(\d+)\.")
 
 Rename = Callable[[str], str | None]
 """From a tensor's name to the server's; None where the server has none."""
@@ -41,6 +41,8 @@ class Checkpoint:
     contents: Contents
     names: Mapping[str, str]
     """Stored names of modules by the server's."""
+    layers: int | None
+    """Decoder layers, if config.json says how many: servers number those of draft heads from there on."""
 
     def stored(self, prefix: str, packed: Mapping[str, Sequence[str]]) -> list[str]:
         """Stored names of what the server's module `prefix` holds, in its order; none where nothing is stored of it."""
@@ -53,13 +55,13 @@ class Checkpoint:
     def coded(self, modules: Sequence[str]) -> bool:
         return any(module in self.contents.shapes for module in modules)
 
-    def is_draft(self, prefix: str) -> bool:
-        """Is it in a layer that `ignore` names as a whole? Such layers have other names in a server."""
-        for entry in self.contents.settings.ignore:
-            found = re.fullmatch(r"re:((?:[\w-]|\\[.-])+\\\.\d+\\\.)\.\*", entry)
-            if found and prefix.startswith(found.group(1).replace("\\", "")):
-                return True
-        return False
+    def must_store(self, prefix: str) -> bool:
+        """Would a server run a layer on nothing where nothing is stored of `prefix`?
+
+        Layers of draft heads have names of the server's own, and what stands outside of layers may be tied.
+        """
+        numbers = [int(number) for number in NUMBERED.findall(prefix)]
+        return bool(numbers) and (self.layers is None or numbers[0] < self.layers)
 
 
 @functools.lru_cache(maxsize=2)
@@ -75,8 +77,8 @@ def read_contents(folder: Path, method: str) -> Contents:
     return contents
 
 
-def named(contents: Contents, renames: Sequence[Rename]) -> Checkpoint:
-    """The checkpoint under the names that the server's mappers make, one after the other."""
+def named(contents: Contents, renames: Sequence[Rename], config: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint under the names that the server's mappers make, one after the other; `config` is config.json."""
     names = {}
     for stored in {name.rpartition(".")[0] for name in contents.headers}:
         name: str | None = f"{stored}.weight"
@@ -84,21 +86,26 @@ def named(contents: Contents, renames: Sequence[Rename]) -> Checkpoint:
             name = None if name is None else rename(name)
         if name is not None:
             names[name.removesuffix(".weight")] = stored
-    return Checkpoint(contents, names)
+    layers = _text(config).get("num_hidden_layers")
+    return Checkpoint(contents, names, layers if isinstance(layers, int) else None)
 
 
-def require_split(contents: Contents, folder: Path, ranks: int, expert_ranks: int) -> None:
+def require_split(contents: Contents, config: Mapping[str, Any], ranks: int, expert_ranks: int) -> None:
     """Refuse where a quantized Linear does not split over the ranks, those of experts over theirs.
 
     Raises:
         FormatError: naming the Linear.
     """
-    config = read_json(folder / "config.json")
-    text = config.get("text_config")
-    heads = {**(text if isinstance(text, dict) else {}), **config}.get("num_key_value_heads")
+    heads = _text(config).get("num_key_value_heads")
     for module, shape in contents.shapes.items():
         parts = expert_ranks if EXPERT.search(module) else ranks
         require_shards(module, shape, contents.settings.tier_of(module), parts, heads)
+
+
+def _text(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a model that may keep its language model's settings apart."""
+    inner = config.get("text_config")
+    return {**(inner if isinstance(inner, dict) else {}), **config}
 
 
 def _aqlm_contents(folder: Path) -> Contents:

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from vllm.model_executor.layers.quantization.base_config import QuantizationConfig
 
-from quantgate_kernels.settings import METHOD, FormatError, shown
+from quantgate_kernels.settings import METHOD, FormatError, read_json, shown
 from quantgate_kernels.vllm_plugin.checkpoints import (
-    NUMBERED,
     Checkpoint,
     Rename,
     named,
@@ -81,8 +80,9 @@ class QuantgateConfig(QuantizationConfig):
         if self._checkpoint is None:
             folder = Path(self.folder) if self.folder else _fetched()
             contents = read_contents(folder, self.method)
-            require_split(contents, folder, *_ranks())
-            self._checkpoint = named(contents, self.renames)
+            config = read_json(folder / "config.json")
+            require_split(contents, config, *_ranks())
+            self._checkpoint = named(contents, self.renames, config)
         return self._checkpoint
 
     def get_quant_method(self, layer: torch.nn.Module, prefix: str) -> Any:
@@ -107,7 +107,7 @@ class QuantgateConfig(QuantizationConfig):
             return None
         if checkpoint.coded(modules):
             return linear_method(checkpoint, modules)
-        if not modules and NUMBERED.search(prefix) and not checkpoint.is_draft(prefix):
+        if not modules and checkpoint.must_store(prefix):
             raise FormatError(f"nothing is stored of vLLM's {shown(prefix)}: it names this model's modules otherwise")
         return UnquantizedLinearMethod()
 
