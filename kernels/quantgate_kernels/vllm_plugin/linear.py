@@ -12,7 +12,7 @@ from vllm.platforms import current_platform
 from quantgate_kernels.settings import FormatError, shown
 from quantgate_kernels.vllm_plugin import kernels
 from quantgate_kernels.vllm_plugin.checkpoints import Checkpoint
-from quantgate_kernels.vllm_plugin.loading import register_parts, take_off
+from quantgate_kernels.vllm_plugin.loading import names_of, register_parts, take_off
 from quantgate_kernels.vllm_plugin.parts import Part, one_part, stored_parts
 
 
@@ -53,7 +53,7 @@ class Loading:
     def end(self, layer: torch.nn.Module) -> list[Part]:
         """The parts, loaded and found sound; the layer's parameters for them are gone."""
         parts, self.parts = self.parts, []
-        take_off(layer, [""], parts)
+        take_off(layer, names_of(parts))
         for part in parts:
             part.require_sound()
         return parts

@@ -6,7 +6,7 @@ and, where k_proj is int4, `weight_packed` and so on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ def register_parts(layer: torch.nn.Module, parts: Sequence[Part], places: Sequen
     Args:
         places: of each of the layer's outputs, which of the parts it is in.
     """
-    for name in _names(parts):
+    for name in names_of(parts):
 
         def load(parameter: Any, tensor: torch.Tensor, shard: Any = None, name: str = name) -> None:
             part_of(parts, places, shard).load(name, tensor, parameter.device)
@@ -48,46 +48,47 @@ def part_of(parts: Sequence[Part], places: Sequence[int], shard: Any) -> Part:
 
 def register_experts(
     layer: torch.nn.Module,
-    parts: dict[tuple[int, str], Part],
+    parts: Mapping[tuple[int, str], Part],
+    stored: Mapping[str, torch.dtype],
     local_of: Callable[[int], int],
 ) -> None:
     """Give a layer of experts the parameters through which they are loaded: `w13_codes`, `w2_codes` and so on.
 
     Args:
         parts: by local number of the expert and projection (`w1` gate, `w3` up, `w2` down).
+        stored: names of all parameters with their types: those that experts of other ranks alone have are looked for
+            too.
         local_of: from a global number to a local one; -1 where another rank has the expert.
     """
-    for prefix, shards in (("w13_", ("w1", "w3")), ("w2_", ("w2",))):
-        own = [part for (_, shard), part in parts.items() if shard in shards]
-        for name in _names(own):
+    for parameter, dtype in stored.items():
 
-            def load(
-                param: Any,
-                loaded_weight: torch.Tensor,
-                weight_name: str,
-                shard_id: str,
-                expert_id: int,
-                return_success: bool = False,
-                name: str = name,
-            ) -> bool | None:
-                local = local_of(expert_id)
-                if local < 0:
-                    return False if return_success else None
-                parts[local, shard_id].load(name, loaded_weight, param.device)
-                return True if return_success else None
+        def load(
+            param: Any,
+            loaded_weight: torch.Tensor,
+            weight_name: str,
+            shard_id: str,
+            expert_id: int,
+            return_success: bool = False,
+            name: str = parameter.partition("_")[2],
+        ) -> bool | None:
+            local = local_of(expert_id)
+            if local < 0:
+                return False if return_success else None
+            parts[local, shard_id].load(name, loaded_weight, param.device)
+            return True if return_success else None
 
-            load.supports_moe_loading = True  # type: ignore[attr-defined]  # vLLM asks its loaders for it
-            _register(layer, prefix + name, next(p.headers[name].dtype for p in own if name in p.headers), load)
+        load.supports_moe_loading = True  # type: ignore[attr-defined]  # vLLM asks its loaders for it
+        _register(layer, parameter, dtype, load)
 
 
-def take_off(layer: torch.nn.Module, prefixes: Iterable[str], parts: Iterable[Part]) -> None:
-    """Remove the parameters of `register_parts` or `register_experts` again."""
-    for prefix in prefixes:
-        for name in _names(parts):
-            layer._parameters.pop(prefix + name, None)
+def take_off(layer: torch.nn.Module, names: Iterable[str]) -> None:
+    """Remove parameters of `register_parts` or `register_experts` again."""
+    for name in names:
+        del layer._parameters[name]
 
 
-def _names(parts: Iterable[Part]) -> list[str]:
+def names_of(parts: Iterable[Part]) -> list[str]:
+    """Last names of all tensors that any of them stores."""
     return sorted({name for part in parts for name in part.headers})
 
 

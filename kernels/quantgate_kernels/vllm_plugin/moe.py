@@ -56,6 +56,7 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
         self.supports_pre_processed_weights = False
         self.checkpoint, self.stored = checkpoint, modules
         self.parts: dict[tuple[int, str], Part] = {}
+        self.placeholders: dict[str, torch.dtype] = {}
         self.shapes: tuple[int, int, int] = (0, 0, 0)
         self.dtype = torch.bfloat16
 
@@ -79,11 +80,12 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
             parallel.tp_rank,
             parallel.tp_size,
         )
-        register_experts(layer, self.parts, local_of)
+        self.placeholders = parameters_of(self.checkpoint, self.stored)
+        register_experts(layer, self.parts, self.placeholders, local_of)
 
     def process_weights_after_loading(self, layer: Any) -> None:
         parts, self.parts = self.parts, {}
-        take_off(layer, ("w13_", "w2_"), parts.values())
+        take_off(layer, self.placeholders)
         for part in parts.values():
             part.require_sound()
         if current_platform.is_cuda():
@@ -93,6 +95,15 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
         layer.register_parameter("w13_weight", torch.nn.Parameter(w13, requires_grad=False))
         layer.register_parameter("w2_weight", torch.nn.Parameter(w2, requires_grad=False))
         super().process_weights_after_loading(layer)
+
+
+def parameters_of(checkpoint: Checkpoint, modules: Modules) -> dict[str, torch.dtype]:
+    """The parameters that vLLM looks for, `w13_codes` and the like, with the types of what any expert has there."""
+    found: dict[str, torch.dtype] = {}
+    for (_, shard), module in modules.items():
+        prefix = "w2_" if shard == "w2" else "w13_"
+        found |= {prefix + name: header.dtype for name, header in stored_parts(checkpoint.contents, module)[2].items()}
+    return found
 
 
 def expert_parts(
