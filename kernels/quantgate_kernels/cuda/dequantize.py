@@ -55,7 +55,7 @@ def dequantize(
     code_bits: int,
     dtype: torch.dtype,
 ) -> None:
-    """Write rows `first` ... (a multiple of 16) of the stored weight into `out` float16 [rows, I], rotated as stored."""
+    """Write rows from `first` (a multiple of 16) of the weight as it is stored, rotated, to `out` float16 [rows, I]."""
     rows, inputs = out.shape
     device = out.device.index
     found = _kernel("vq_dequantize", device, inputs, table.shape[1], code_bits, dtype)
@@ -87,5 +87,5 @@ def linear(
         for token in range(0, tokens, tokens_at_once):
             part = slice(token, token + tokens_at_once)
             products = torch.mm(rotated[part], weight.T)
-            arguments = [products, factors[part], out[part, row:], len(weight), rows]
-            launch(_kernel("rescale", *tier), len(products), arguments, device)
+            found = _kernel("rescale", *tier)
+            launch(found, len(products), [products, factors[part], out[part, row:], len(weight), rows], device)

@@ -7,9 +7,9 @@ bits, the lowest first, in this order (q: which 32 inputs of the piece; h: the f
     d = 4: code (q * 2 + h) * 2 + e is row r + 8 e, inputs q * 32 + (l % 4) * 8 + h * 4 ... + 3   (16 codes a lane)
     d = 8: code q * 2 + e           is row r + 8 e, inputs q * 32 + (l % 4) * 8         ... + 7   ( 8 codes a lane)
 
-So a code of four weights is one register of the A operand, one of eight weights two of them. A lane has `words_of` words
-of 32 bits: 4, 2, 3 or 6 at 2, 1, 1.5 or 3 bits a weight; words lie in planes of 4, 2 or 1 a lane (`PLANES`), each
-plane [32 lanes, words], so that a warp reads neighbouring 16, 8 or 4 bytes a lane.
+So a code of four weights is one register of the A operand, one of eight weights two of them. A lane has `words_of`
+words of 32 bits: 4, 2, 3 or 6 at 2, 1, 1.5 or 3 bits a weight; words lie in planes of 4, 2 or 1 a lane (`PLANES`),
+each plane [32 lanes, words], so that a warp reads neighbouring 16, 8 or 4 bytes a lane.
 
 Rows are padded to whole tiles and inputs to whole pieces, with code 0 and scale 0.
 """
@@ -26,7 +26,7 @@ ROWS = 16
 PIECE = 128
 """Inputs of a piece."""
 LANES = 32
-PLANES = {2: (2,), 3: (2, 1), 4: (4,), 6: (4, 2)}
+PLANES = {2: [2], 3: [2, 1], 4: [4], 6: [4, 2]}
 """By words a lane: the words of each plane."""
 _CODES_AT_ONCE = 1 << 24  # bounds what the reordering takes beside its result: about 400 MB
 
@@ -83,7 +83,7 @@ def _tiles(codes: torch.Tensor, dimensions: int, code_bits: int, pieces: int) ->
     # tile, e, r, piece, q, l % 4, h -> tile, piece, r, l % 4, q, h, e
     parts = padded.view(tiles, 2, 8, pieces, 4, 4, 8 // dimensions).permute(0, 3, 2, 5, 4, 6, 1)
     streams = _packed(parts.reshape(tiles, pieces, LANES, -1), code_bits)
-    planes = streams.split(PLANES[streams.shape[-1]], dim=-1)
+    planes = torch.split(streams, PLANES[streams.shape[-1]], dim=-1)
     return torch.cat([plane.flatten(-2) for plane in planes], dim=-1)
 
 

@@ -117,10 +117,10 @@ extern "C" __global__ void __launch_bounds__(256) rescale(
     const long long token = blockIdx.x;
     const unsigned short* from = products + token * rows;
     unsigned short* to = out + token * stride;
-    const float factor = factors[token];
+    const float factor = fresh1(factors + token);
     if (((unsigned long long)to | rows * 2 | stride * 2) % 16 == 0) {
         for (long long i = threadIdx.x; i < rows / 8; i += 256) {
-            const uint4 v = ((const uint4*)from)[i];
+            const uint4 v = fresh4(from + i * 8);
             ((uint4*)to)[i] = make_uint4(result(v.x, factor), result(v.y, factor), result(v.z, factor), result(v.w, factor));
         }
     } else {

@@ -33,7 +33,7 @@ __device__ __forceinline__ void read_floats(float* v, const unsigned short* x, l
                                             long long first)
 {
     uint2 bits = make_uint2(0, 0);
-    if (first < inputs) bits = *(const uint2*)(x + row * inputs + first);
+    if (first < inputs) bits = fresh2(x + row * inputs + first);
 #if X_BFLOAT
     v[0] = bfloat(bits.x & 0xffff);
     v[1] = bfloat(bits.x >> 16);
