@@ -92,9 +92,9 @@ def correct() -> Iterator[Row]:
         for tokens in batches:
             x = torch.randn(tokens, inputs).to(torch.bfloat16)
             expected = x.double() @ truth.T
-            found = [torch.full((tokens, rows), torch.nan, device="cuda") for _ in range(2)]
-            for out, overlap in zip(found, (True, False), strict=True):
-                decode(x.cuda(), *weight, out, overlap)
+            found = [torch.full((tokens, rows), torch.nan, device="cuda") for _ in range(3)]
+            for out, (overlap, fused) in zip(found, ((True, False), (False, False), (True, None)), strict=True):
+                decode(x.cuda(), *weight, out, overlap, fused=fused)
             many = torch.full((tokens, rows), torch.nan, device="cuda", dtype=torch.float16)
             dequantize.linear(x.half().cuda(), *weight, many)
             yield {
@@ -102,7 +102,8 @@ def correct() -> Iterator[Row]:
                 "shape": [rows, inputs],
                 "tokens": tokens,
                 "error": relative(found[0], expected),
-                "same_bits": torch.equal(*found),
+                "error_by_itself": relative(found[2], expected),
+                "same_bits": torch.equal(found[0], found[1]),
                 "error_dequantized_float16": relative(many, expected),
             }
 
@@ -113,7 +114,9 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuning: vq_gemv.Tuning) -> Row:
-    """Microseconds of activations and product together, and of the product alone, with and without overlap."""
+    """Microseconds, with and without overlap: of two launches (activations and product), of the product alone, and of
+    one launch that does both; `us` is of the way that `decode` takes by itself.
+    """
     own = weights(tier, rows, inputs)
     x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
     outs = [torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda") for _ in own]
@@ -121,23 +124,32 @@ def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuni
     activations.to_operands(x, own[0].signs, *operands)
 
     def both(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
-        return partial(decode, x, *weight, out, overlap, tuning)
+        return partial(decode, x, *weight, out, overlap, tuning, False)
+
+    def fused(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
+        return partial(decode, x, *weight, out, overlap, tuning, True)
 
     def alone(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
         codes, scales, table, _, bits = weight
         return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, tuning)
 
+    makers = {"two_us": both, "product_us": alone} | ({"one_us": fused} if fits(own[0], tokens, inputs, tuning) else {})
     row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
-    for name, make, overlap in (
-        ("us", both, True),
-        ("us_without_overlap", both, False),
-        ("product_us", alone, True),
-        ("product_us_without_overlap", alone, False),
-    ):
+    ways = [(f"{name}{end}", make, not end) for name, make in makers.items() for end in ("", "_without_overlap")]
+    for name, make, overlap in ways:
         found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
         row[name] = found["median"]
         row[f"{name}_range"] = [found["least"], found["most"]]
-    return row | {"times_bf16": reference / row["us"], "product_tb_s": own[0].size / row["product_us"] / 1e6}
+    row["us"] = row["one_us" if "one_us" in row and vq_gemv.fuses(tokens, inputs) else "two_us"]
+    return row | {"times_bf16": reference / row["us"], "tb_s": own[0].size / row["us"] / 1e6}
+
+
+def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bool:
+    """Whether a block has room for the operands of so many tokens, beside its table and sums."""
+    if tokens > activations.TOKENS:
+        return False
+    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, torch.bfloat16, tuning)
+    return vq_gemv.shared_bytes(numbers | {"FUSED": 1}, tokens, inputs) <= vq_gemv.MOST_SHARED
 
 
 def bfloat(rows: int, inputs: int, tokens: int) -> float:

@@ -92,6 +92,32 @@ static void mma_s8(int* c, const unsigned* a, unsigned b0, unsigned b1)
     }
     __syncwarp();
 }
+// PTX ISA, mma.m16n8k16 of bfloat16 (`brain`) or float16 with float32 sums.
+static float half_to_float(unsigned half);
+static float __uint_as_float(unsigned value);
+static void mma_f32(float* c, const unsigned* a, unsigned b0, unsigned b1, bool brain)
+{
+    const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    memcpy(slots[current], mine, sizeof mine); __syncwarp();
+    const unsigned base = current / 32 * 32, lane = current % 32;
+    auto value = [&](unsigned of, unsigned word, unsigned place) {
+        const unsigned bits = ((unsigned short*)slots[base + of])[word * 2 + place];
+        return brain ? __uint_as_float(bits << 16) : half_to_float(bits);
+    };
+    for (int i = 0; i < 4; i++) {
+        const unsigned row = lane / 4 + i / 2 * 8, column_ = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; k++)
+            c[i] += value(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2)
+                    * value(column_ * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+    }
+    __syncwarp();
+}
+static unsigned __reduce_max_sync(unsigned all, unsigned value)
+{
+    for (unsigned bit = 1; bit < 32; bit *= 2) value = max(value, __shfl_xor_sync(all, value, bit));
+    return value;
+}
+static int __popc(unsigned value) { return __builtin_popcount(value); }
 static unsigned __byte_perm(unsigned low, unsigned high, unsigned selector)
 {
     const unsigned long long both = (unsigned long long)high << 32 | low;

@@ -20,6 +20,7 @@ PTX = {
     "fresh4": "return *(const uint4*)place;",
     "fresh2": "return *(const uint2*)place;",
     "fresh1": "return *place;",
+    "fresh_word": "return *(const unsigned*)place;",
     "low_half": "return half_to_float(pair & 0xffff);",
     "high_half": "return half_to_float(pair >> 16);",
     "to_half": "return float_to_half(value);",

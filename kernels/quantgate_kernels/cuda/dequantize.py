@@ -55,7 +55,7 @@ def dequantize(
     code_bits: int,
     dtype: torch.dtype,
 ) -> None:
-    """Write rows from `first` (a multiple of 16) of the stored weight into `out` float16 [rows, I], rotated as it is."""
+    """Write rows from `first` (a multiple of 16) of the weight as it is stored, rotated, to `out` float16 [rows, I]."""
     rows, inputs = out.shape
     device = out.device.index
     found = _kernel("vq_dequantize", device, inputs, table.shape[1], code_bits, dtype)

@@ -77,11 +77,12 @@ def launch(
     arguments: Sequence[torch.Tensor | int | None],
     device: torch.device,
     overlap: bool = True,
+    shared: int | None = None,
 ) -> None:
     """Start a kernel on torch's current stream of the device: tensors as pointers, integers as 64 bits.
 
     With `overlap` it may begin before the kernels ahead of it have ended (programmatic dependent launch): its source
-    waits for them before it touches what they write.
+    waits for them before it touches what they write. `shared` is less than what the kernel was loaded with, if given.
 
     Raises:
         LaunchError: the driver refuses.
@@ -92,9 +93,8 @@ def launch(
     places = (ctypes.c_void_p * len(numbers))(*range(first, first + 8 * len(numbers), 8))
     attribute = _Attribute(id=_OVERLAP, value=1)
     stream = torch.cuda.current_stream(device).cuda_stream
-    config = _Config(
-        blocks, 1, 1, kernel.threads, 1, 1, kernel.shared, stream, ctypes.pointer(attribute), 1 if overlap else 0
-    )
+    room = kernel.shared if shared is None else shared
+    config = _Config(blocks, 1, 1, kernel.threads, 1, 1, room, stream, ctypes.pointer(attribute), int(overlap))
     with torch.cuda.device(device):
         code = _driver().cuLaunchKernelEx(ctypes.byref(config), ctypes.c_void_p(kernel.handle), places, None)
     _require(code, "a launch")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 
+from quantgate_kernels.cuda.activations import DTYPES, TOKENS
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
-from quantgate_kernels.cuda.order import pieces_of, tiles_of
+from quantgate_kernels.cuda.order import groups_of, pieces_of, tiles_of
 from quantgate_kernels.formats.rotation import block_of
 
 N_TILES = (1, 2, 4, 8, 16)
 """How many n tiles of four tokens a kernel may have."""
 MOST_TOKENS = 4 * N_TILES[-1]
 OUTPUTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_SHARED = 200 << 10  # bytes of shared memory that a block takes at most, of 227 KiB
+MOST_SHARED = 226 << 10
+"""Bytes of shared memory that a block may take."""
+MOST_FUSED = 128
+"""Pieces, of all tokens together, up to which each block makes the operands itself."""
+_SHARED = 200 << 10  # bytes that tables and sums share
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,29 @@ def n_tiles_of(tokens: int) -> int:
     return next(count for count in N_TILES if 4 * count >= tokens)
 
 
+def fuses(tokens: int, inputs: int) -> bool:
+    """Whether blocks had better make the operands themselves: few tokens, so that each warp has little of it to do."""
+    return tokens <= TOKENS and tokens * pieces_of(inputs) <= MOST_FUSED
+
+
 def definitions(
-    inputs: int, dimensions: int, code_bits: int, n_tiles: int, out: torch.dtype, tuning: Tuning = DEFAULT
+    inputs: int,
+    dimensions: int,
+    code_bits: int,
+    n_tiles: int,
+    out: torch.dtype,
+    tuning: Tuning = DEFAULT,
+    x: torch.dtype | None = None,
 ) -> dict[str, int]:
-    """What the source is compiled with."""
+    """What the source is compiled with; `x` is the dtype of activations that the kernel itself makes operands of."""
     copies = (tuning.copies or COPIES[dimensions]) if code_bits == 12 else 1
     slot = tuning.warps * n_tiles * 64 * 4
     room = _SHARED - table_bytes(dimensions, code_bits, copies)
-    return {
+    numbers = {
         "CODE_BITS": code_bits,
         "COPIES": copies,
         "DIMENSIONS": dimensions,
+        "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
         "N_TILES": n_tiles,
         "OUT": OUTPUTS[out],
@@ -61,6 +79,7 @@ def definitions(
         "SLOTS": max(1, min(tuning.slots, room // 2 // slot)),
         "WARPS": tuning.warps,
     }
+    return numbers if x is None else numbers | {"X_BFLOAT": DTYPES[x]}
 
 
 def table_bytes(dimensions: int, code_bits: int, copies: int) -> int:
@@ -68,33 +87,48 @@ def table_bytes(dimensions: int, code_bits: int, copies: int) -> int:
     return 256 * 256 if code_bits == 8 else 4096 * dimensions * copies
 
 
-def shared_bytes(numbers: dict[str, int]) -> int:
-    """Shared memory of a block: the table, and the sums of `SLOTS` tiles of each warp."""
+def shared_bytes(numbers: Mapping[str, int], tokens: int, inputs: int) -> int:
+    """Shared memory of a block: the table, the sums of `SLOTS` tiles of each warp, and operands made there."""
     table = table_bytes(numbers["DIMENSIONS"], numbers["CODE_BITS"], numbers["COPIES"])
-    return table + numbers["SLOTS"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
+    sums = numbers["SLOTS"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
+    operands = pieces_of(inputs) * (256 * tokens + 16 * groups_of(inputs)) if numbers["FUSED"] else 0
+    return table + sums + operands
 
 
 @functools.cache
-def kernel(
+def _kernel(device: int, numbers: tuple[tuple[str, int], ...]) -> Kernel:
+    named = dict(numbers)
+    files = ["fragments.cuh", "vq_gemv.cu"]
+    files[1:1] = ["quantize.cuh"] if named["FUSED"] else []
+    return load(device, source_of(*files), "vq_gemv", numbers, named["WARPS"] * 32, MOST_SHARED)
+
+
+@functools.cache
+def _plan(
     device: int,
+    rows: int,
     inputs: int,
     dimensions: int,
     code_bits: int,
-    n_tiles: int,
+    tokens: int,
     out: torch.dtype,
-    tuning: Tuning = DEFAULT,
-) -> Kernel:
-    """The kernel of a tier for so many n tiles: to be asked for once before a graph is captured."""
-    numbers = definitions(inputs, dimensions, code_bits, n_tiles, out, tuning)
-    source = source_of("fragments.cuh", "vq_gemv.cu")
-    threads, shared = numbers["WARPS"] * 32, shared_bytes(numbers)
-    return load(device, source, "vq_gemv", tuple(numbers.items()), threads, shared)
+    x: torch.dtype | None,
+    tuning: Tuning,
+) -> tuple[Kernel, int, int, int]:
+    """(kernel, blocks, splits, bytes of shared memory) of a launch."""
+    numbers = definitions(inputs, dimensions, code_bits, n_tiles_of(tokens), out, tuning, x)
+    most = multiprocessors(device)
+    splits = splits_of(rows, inputs, most, tuning.warps)
+    blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
+    return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)
 
 
-def compile_all(device: int, inputs: int, dimensions: int, code_bits: int, out: torch.dtype) -> None:
-    """Have every kernel of a tier ready, several compiled at once."""
-    with ThreadPoolExecutor(len(N_TILES)) as pool:
-        for each in [pool.submit(kernel, device, inputs, dimensions, code_bits, n, out) for n in N_TILES]:
+def compile_all(device: int, inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> None:
+    """Have every kernel of a tier ready, several compiled at once; `dtype` is that of activations and results."""
+    found = [definitions(inputs, dimensions, code_bits, n, dtype) for n in N_TILES]
+    found.append(definitions(inputs, dimensions, code_bits, 1, dtype, DEFAULT, dtype))
+    with ThreadPoolExecutor(len(found)) as pool:
+        for each in [pool.submit(_kernel, device, tuple(numbers.items())) for numbers in found]:
             each.result()
 
 
@@ -130,10 +164,26 @@ def gemv(
         operands, factors: of `activations.to_operands`, for at least `n_tiles_of(M)` n tiles.
     """
     tokens, rows = out.shape
-    device = out.device.index
-    found = kernel(device, inputs, table.shape[1], code_bits, n_tiles_of(tokens), out.dtype, tuning)
-    most = multiprocessors(device)
-    splits = splits_of(rows, inputs, most, tuning.warps)
-    blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
-    values = (codes, scales, table, operands, factors, out, tokens, rows, pieces_of(inputs), splits)
-    launch(found, blocks, values, out.device, overlap)
+    tier = table.shape[1], code_bits
+    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, *tier, tokens, out.dtype, None, tuning)
+    values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits)
+    launch(kernel, blocks, values, out.device, overlap, shared)
+
+
+def fused(
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    table: torch.Tensor,
+    x: torch.Tensor,
+    signs: torch.Tensor | None,
+    out: torch.Tensor,
+    code_bits: int,
+    overlap: bool = True,
+    tuning: Tuning = DEFAULT,
+) -> None:
+    """`gemv` of up to four tokens x [M, I], bfloat16 or float16, themselves: in one launch."""
+    tokens, rows = out.shape
+    inputs, tier = x.shape[1], (table.shape[1], code_bits)
+    kernel, blocks, splits, shared = _plan(x.device.index, rows, inputs, *tier, tokens, out.dtype, x.dtype, tuning)
+    values = (codes, scales, table, x, signs, out, tokens, rows, inputs, splits)
+    launch(kernel, blocks, values, x.device, overlap, shared)

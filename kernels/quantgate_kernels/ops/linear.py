@@ -133,25 +133,22 @@ def decode(
     out: torch.Tensor,
     overlap: bool = True,
     tuning: vq_gemv.Tuning = vq_gemv.DEFAULT,
+    fused: bool | None = None,
 ) -> None:
-    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time."""
+    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time.
+
+    `fused` says whether blocks make the operands themselves; None leaves it to what was measured.
+    """
     inputs = x.shape[1]
+    if vq_gemv.fuses(len(x), inputs) if fused is None else fused:
+        vq_gemv.fused(codes, scales, table, x, signs, out, code_bits, overlap, tuning)
+        return
     for first in range(0, len(x), vq_gemv.MOST_TOKENS):
         part = x[first : first + vq_gemv.MOST_TOKENS]
-        operands, factors = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)
-        activations.to_operands(part, signs, operands, factors, overlap)
-        vq_gemv.gemv(
-            codes,
-            scales,
-            table,
-            operands,
-            factors,
-            out[first : first + len(part)],
-            inputs,
-            code_bits,
-            overlap,
-            tuning,
-        )
+        operands = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)
+        activations.to_operands(part, signs, *operands, overlap)
+        rows = out[first : first + len(part)]
+        vq_gemv.gemv(codes, scales, table, *operands, rows, inputs, code_bits, overlap, tuning)
 
 
 def _fake(

@@ -25,35 +25,45 @@ def run(
     blocks: int = 3,
     splits: int = 0,
     rotated: bool = True,
+    fused: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Float32 results of the kernels, and what the oracle says."""
     tokens, inputs = x.shape
     stored, tier, tables = linear(name, rows, inputs, rotated)
     dimensions, entries = TIERS[name]
     code_bits, table = entries.bit_length() - 1, tables[tier["table"]]
-    n_tiles = vq_gemv.n_tiles_of(tokens)
-    quantize = on_fibers(
-        folder / "activations",
-        "activations",
-        ("fragments.cuh", "rotation.cuh", "activations.cu"),
-        dict(activations.definitions(inputs, x.dtype)),
-    )
-    operands, factors = activations.room(tokens, inputs, n_tiles, x.device)
-    operands.fill_(0x7F7F7F7F)
-    factors.fill_(torch.nan)
     signs = tables[f"signs.{inputs}"] if rotated else 0
-    blocks_of_activations = -(-tokens * order.pieces_of(inputs) // 4)
-    quantize((blocks_of_activations,), 128, [x, signs, operands, factors, tokens, inputs])
-    numbers = vq_gemv.definitions(inputs, dimensions, code_bits, n_tiles, torch.float32, tuning)
-    multiply = on_fibers(folder / "gemv", "vq_gemv", ("fragments.cuh", "vq_gemv.cu"), numbers)
+    numbers = vq_gemv.definitions(
+        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), torch.float32, tuning, x.dtype if fused else None
+    )
+    files = ("fragments.cuh", "quantize.cuh", "vq_gemv.cu") if fused else ("fragments.cuh", "vq_gemv.cu")
+    bfloat = "true" if x.dtype is torch.bfloat16 else "false"
+    more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});"} if fused else {}
+    multiply = on_fibers(folder / "gemv", "vq_gemv", files, numbers, **more)
+    given: tuple[torch.Tensor | int, torch.Tensor | int] = x, signs
+    if not fused:
+        given = quantized(folder / "activations", x, signs)
     codes = order.ordered_codes(stored["codes"], dimensions, code_bits)
     scales = order.ordered_scales(stored["scales"], inputs)
     out = torch.full((tokens, rows), torch.nan)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
-    tensors = [codes, scales, table, operands, factors, out]
-    multiply((blocks,), numbers["WARPS"] * 32, [*tensors, tokens, rows, order.pieces_of(inputs), splits])
+    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits])
+    assert vq_gemv.shared_bytes(numbers, tokens, inputs) <= vq_gemv.MOST_SHARED
     return out, oracle.linear(x, stored, tier, tables)
+
+
+def quantized(folder: Path, x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Operands and factors, as the kernel ahead leaves them."""
+    tokens, inputs = x.shape
+    files, numbers = ("fragments.cuh", "rotation.cuh", "activations.cu"), activations.definitions(inputs, x.dtype)
+    kernel = on_fibers(folder, "activations", files, dict(numbers))
+    operands, factors = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
+    operands.fill_(0x7F7F7F7F)
+    factors.fill_(torch.nan)
+    blocks = -(-tokens * order.pieces_of(inputs) // 4)
+    kernel((blocks,), 128, [x, signs, operands, factors, tokens, inputs])
+    return operands, factors
 
 
 def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
@@ -95,12 +105,23 @@ def test_copies_of_the_table_change_nothing(tmp_path: Path, copies: int) -> None
     assert relative_error(found, expected) < 1e-4
 
 
-def test_without_rotation_and_with_odd_values(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize(("tokens", "inputs"), [(1, 1024), (3, 192), (4, 160), (2, 2560)])
+def test_blocks_that_make_the_operands_themselves(tmp_path: Path, name: str, tokens: int, inputs: int) -> None:
+    if name == "vq1.5" and inputs == 160:
+        return  # four codes of 12 bits fill no words
+    dtype = torch.float16 if tokens == 3 else torch.bfloat16
+    found, expected = run(tmp_path, name, inputs_of(tokens, inputs, dtype), 16 * 5 + 3, fused=True)
+    assert relative_error(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_without_rotation_and_with_odd_values(tmp_path: Path, fused: bool) -> None:
     x = inputs_of(4, 256)
     x[1] = 0
     x[2, 5] = torch.inf
     x[3] *= 1e-20
-    found, expected = run(tmp_path, "vq2", x, 32, rotated=False)
+    found, expected = run(tmp_path, "vq2", x, 32, rotated=False, fused=fused)
     assert (found[1] == 0).all()
     assert found[2].isnan().all()
     assert relative_error(found[[0]], expected[[0]]) < 1e-4

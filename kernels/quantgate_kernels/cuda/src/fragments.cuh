@@ -59,6 +59,13 @@ __device__ __forceinline__ uint2 fresh2(const void* place)
     return v;
 }
 
+__device__ __forceinline__ unsigned fresh_word(const void* place)
+{
+    unsigned v;
+    asm volatile("ld.relaxed.cta.global.u32 %0, [%1];" : "=r"(v) : "l"(place));
+    return v;
+}
+
 __device__ __forceinline__ float low_half(unsigned pair)
 {
     float v;

@@ -1,4 +1,5 @@
-// y = W x of up to 4 * N_TILES tokens, from codes in the order of order.py and operands as activations.cu leaves them.
+// y = W x of up to 4 * N_TILES tokens, from codes in the order of order.py and operands as activations.cu leaves them,
+// or, FUSED, from the activations themselves (of up to four tokens).
 //
 // A block takes WARPS / splits tiles of 16 rows at a time (`in_flight`); the pieces (128 inputs) of a tile are dealt to
 // `splits` warps in turn. A warp's codes are loaded PREFETCH pieces ahead, the first of them before the table is in
@@ -6,8 +7,8 @@
 // float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
 // every time.
 //
-// GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers) and
-// OUT (0: float32, 1: bfloat16, 2: float16) are given, and what fragments.cuh asks for.
+// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers) and
+// OUT (0: float32, 1: bfloat16, 2: float16) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
@@ -22,19 +23,37 @@ struct Operands {
     float factors[GROUPS];
 };
 
-// The operands that this lane needs, at a place counted in pieces; zeros for a column of no token.
-__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned place, bool any)
+#if FUSED
+// Operands in shared memory: [pieces, 2, 2 * tokens columns, 4] uint4, and factors [pieces, GROUPS, 4].
+__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned piece, int tokens,
+                                                  unsigned lane)
 {
     Operands found;
     found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
-    if (any) {
-        found.b[0] = fresh4(operands + place * 64);
-        found.b[1] = fresh4(operands + place * 64 + 32);
+    if ((int)(lane >> 2) < tokens * 2) {
+        found.b[0] = operands[piece * 16 * tokens + lane];
+        found.b[1] = operands[piece * 16 * tokens + 8 * tokens + lane];
     }
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) found.factors[g] = fresh1(factors + (place * GROUPS + g) * 4);
+    for (int g = 0; g < GROUPS; g++) found.factors[g] = factors[(piece * GROUPS + g) * 4 + (lane & 3)];
     return found;
 }
+#else
+// The operands that this lane needs, at a place counted in pieces; zeros for a column of no token.
+__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned place,
+                                                  int columns, unsigned lane)
+{
+    Operands found;
+    found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
+    if ((int)(lane >> 2) < columns) {
+        found.b[0] = fresh4(operands + place * 64 + lane);
+        found.b[1] = fresh4(operands + place * 64 + 32 + lane);
+    }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) found.factors[g] = fresh1(factors + (place * GROUPS + g) * 4 + (lane & 3));
+    return found;
+}
+#endif
 
 // Adds a piece to the sums of rows r and r + 8, of the token lane % 4 of an n tile.
 __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const unsigned* scales, const Operands& x)
@@ -61,24 +80,53 @@ __device__ __forceinline__ void store(void* out, long long place, float value)
 #endif
 }
 
+#if FUSED
+// All warps of a block together: each piece of each token by one of them, four at a time so that loads overlap.
+__device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
+                                         int tokens, int pieces, long long inputs, int warp, unsigned lane)
+{
+    unsigned a[4];
+    first_matrix(a, signs != nullptr, lane);
+    for (int first = warp; first < tokens * pieces; first += 4 * WARPS) {
+        uint2 pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int item = first + i * WARPS;
+            if (item < tokens * pieces) pairs[i] = read_pairs(x, signs, item / pieces, inputs, item % pieces, lane);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int item = first + i * WARPS, token = item / pieces, piece = item % pieces;
+            if (item >= tokens * pieces) break;
+            char* place = (char*)(operands + piece * 16 * tokens + token * 8) + (lane >> 1 & 1) * tokens * 128
+                          + (lane & 1) * 8 + (lane >> 2);
+            quantize_piece(pairs[i], a, signs != nullptr, place, factors + piece * GROUPS * 4 + token, lane);
+        }
+    }
+}
+#endif
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
-    const unsigned* codes, const unsigned* scales, const unsigned* table, const uint4* operands, const float* factors,
-    void* out, long long tokens, long long rows, long long row_pieces, long long row_splits)
+    const unsigned* codes, const unsigned* scales, const unsigned* table, const void* given, const void* beside, void* out,
+    long long tokens, long long rows, long long inputs, long long row_splits)
 {
     extern __shared__ float4 shared[];
     char* lookup = (char*)shared;
     float* partial = (float*)(lookup + TABLE_BYTES);  // [SLOTS, WARPS, N_TILES, 2, 32]
+#if FUSED
+    uint4* operands = (uint4*)(partial + SLOTS * WARPS * N_TILES * 64);
+#else
+    const uint4* operands = (const uint4*)given;
+    const float* factors = (const float*)beside;
+#endif
     // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
     const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
-    const int warp = __shfl_sync(0xffffffffu, thread >> 5, 0), pieces = (int)row_pieces, splits = (int)row_splits;
+    const int warp = __shfl_sync(0xffffffffu, thread >> 5, 0), pieces = (int)((inputs + 127) / 128), splits = (int)row_splits;
     const int tiles = (int)((rows + 15) / 16), in_flight = WARPS / splits;
     const int split = warp % splits, place = warp / splits;
     const int stride = gridDim.x * in_flight, block_first = blockIdx.x * in_flight;
     const int steps = (tiles - block_first + stride - 1) / stride;
     const unsigned* my_scales = scales + (lane >> 2);
-    const uint4* my_operands = operands + lane;
-    const float* my_factors = factors + (lane & 3);
-    const int columns = (int)tokens * 2 - (int)(lane >> 2);  // from this lane's on
     let_next_begin();
 
     // Codes first: they depend on no other kernel. Between two barriers ("batch": SLOTS tiles) a warp takes a multiple of
@@ -114,6 +162,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
     for (int i = 0; i < PREFETCH; i++) fetch(i);
     fill_table(lookup, table, thread, THREADS);
     wait_for_inputs();
+#if FUSED
+    float* factors = (float*)(operands + pieces * 16 * (int)tokens);
+    quantize(operands, factors, (const unsigned short*)given, (const char*)beside, (int)tokens, pieces, inputs, warp, lane);
+#endif
     __syncthreads();
 
     const unsigned part = lane_part(lane);
@@ -131,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
                 if (left > 0) {
                     left--;
 #if N_TILES == 1
-                    const Operands x = load_operands(my_operands, my_factors, piece, columns > 0);
+                    const Operands x = load_operands(operands, factors, piece, FUSED ? (int)tokens : (int)tokens * 2, lane);
 #endif
                     unsigned a[16];
                     decode(ring[i].codes, lookup, part, a);
@@ -140,7 +192,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
 #else
 #pragma unroll
                     for (int n = 0; n < N_TILES; n++) {
-                        const Operands x = load_operands(my_operands, my_factors, n * pieces + piece, columns > n * 8);
+                        const int columns = (int)tokens * 2 - n * 8;
+                        const Operands x = load_operands(operands, factors, n * pieces + piece, columns, lane);
                         add_piece(sums[n], a, ring[i].scales, x);
                     }
 #endif
