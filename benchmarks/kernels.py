@@ -148,7 +148,7 @@ def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bo
     """Whether a block has room for the operands of so many tokens, beside its table and sums."""
     if tokens > activations.TOKENS:
         return False
-    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, torch.bfloat16, tuning)
+    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, tuning)
     return vq_gemv.shared_bytes(numbers | {"FUSED": 1}, tokens, inputs) <= vq_gemv.MOST_SHARED
 
 

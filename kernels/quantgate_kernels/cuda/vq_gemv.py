@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +58,6 @@ def definitions(
     dimensions: int,
     code_bits: int,
     n_tiles: int,
-    out: torch.dtype,
     tuning: Tuning = DEFAULT,
     x: torch.dtype | None = None,
 ) -> dict[str, int]:
@@ -74,7 +72,6 @@ def definitions(
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
         "N_TILES": n_tiles,
-        "OUT": OUTPUTS[out],
         "PREFETCH": tuning.prefetch,
         "SLOTS": max(1, min(tuning.slots, room // 2 // slot)),
         "WARPS": tuning.warps,
@@ -111,25 +108,23 @@ def _plan(
     dimensions: int,
     code_bits: int,
     tokens: int,
-    out: torch.dtype,
     x: torch.dtype | None,
     tuning: Tuning,
 ) -> tuple[Kernel, int, int, int]:
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
-    numbers = definitions(inputs, dimensions, code_bits, n_tiles_of(tokens), out, tuning, x)
+    numbers = definitions(inputs, dimensions, code_bits, n_tiles_of(tokens), tuning, x)
     most = multiprocessors(device)
     splits = splits_of(rows, inputs, most, tuning.warps)
     blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
     return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)
 
 
-def compile_all(device: int, inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> None:
-    """Have every kernel of a tier ready, several compiled at once; `dtype` is that of activations and results."""
-    found = [definitions(inputs, dimensions, code_bits, n, dtype) for n in N_TILES]
-    found.append(definitions(inputs, dimensions, code_bits, 1, dtype, DEFAULT, dtype))
-    with ThreadPoolExecutor(len(found)) as pool:
-        for each in [pool.submit(_kernel, device, tuple(numbers.items())) for numbers in found]:
-            each.result()
+def compile_all(device: int, inputs: int, dimensions: int, code_bits: int) -> None:
+    """Have every kernel of a tier ready."""
+    for n_tiles in N_TILES:
+        _kernel(device, tuple(definitions(inputs, dimensions, code_bits, n_tiles).items()))
+    for dtype in DTYPES:
+        _kernel(device, tuple(definitions(inputs, dimensions, code_bits, 1, DEFAULT, dtype).items()))
 
 
 def splits_of(rows: int, inputs: int, blocks: int, warps: int) -> int:
@@ -165,8 +160,8 @@ def gemv(
     """
     tokens, rows = out.shape
     tier = table.shape[1], code_bits
-    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, *tier, tokens, out.dtype, None, tuning)
-    values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits)
+    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, *tier, tokens, None, tuning)
+    values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, out.device, overlap, shared)
 
 
@@ -184,6 +179,6 @@ def fused(
     """`gemv` of up to four tokens x [M, I], bfloat16 or float16, themselves: in one launch."""
     tokens, rows = out.shape
     inputs, tier = x.shape[1], (table.shape[1], code_bits)
-    kernel, blocks, splits, shared = _plan(x.device.index, rows, inputs, *tier, tokens, out.dtype, x.dtype, tuning)
-    values = (codes, scales, table, x, signs, out, tokens, rows, inputs, splits)
+    kernel, blocks, splits, shared = _plan(x.device.index, rows, inputs, *tier, tokens, x.dtype, tuning)
+    values = (codes, scales, table, x, signs, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, x.device, overlap, shared)

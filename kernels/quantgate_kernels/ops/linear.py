@@ -48,7 +48,8 @@ def prepare(
 
     Args:
         stored: `codes` int32 [O, W] and `scales` float16 [O, I / g] (FORMAT.md), found sound by the validator; rows
-            of several Linears of one tier may be concatenated.
+            of several Linears of one tier may be concatenated. `signs` int8 [I], if there, are a shard's own: those
+            of its inputs among all.
         tier: as config.json has it.
         tables: of the model, by name.
         device: a Hopper GPU or newer.
@@ -69,15 +70,20 @@ def prepare(
     inputs = words * 32 // code_bits * dimensions
     if stored["scales"].shape != (rows, inputs // block_of(inputs)):
         raise ValueError(f"scales {list(stored['scales'].shape)} do not fit codes of [{rows}, {inputs}] weights")
+    signs = None
+    if tier["rotation"] is not None:
+        signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
+        if signs.shape != (inputs,):
+            raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
+    vq_gemv.compile_all(place.index, inputs, dimensions, code_bits)
     for dtype in activations.DTYPES:
         activations.kernel(place.index, inputs, dtype)
-        vq_gemv.compile_all(place.index, inputs, dimensions, code_bits, dtype)
         dequantize.compile_all(place.index, inputs, dimensions, code_bits, dtype)
     return Prepared(
         codes=order.ordered_codes(stored["codes"].to(place), dimensions, code_bits),
         scales=order.ordered_scales(stored["scales"].to(place), inputs),
         table=tables[tier["table"]].to(place).contiguous(),
-        signs=None if tier["rotation"] is None else tables[f"signs.{inputs}"].to(place).contiguous(),
+        signs=None if signs is None else signs.to(place).contiguous(),
         rows=rows,
         inputs=inputs,
         code_bits=code_bits,

@@ -34,7 +34,7 @@ def run(
     code_bits, table = entries.bit_length() - 1, tables[tier["table"]]
     signs = tables[f"signs.{inputs}"] if rotated else 0
     numbers = vq_gemv.definitions(
-        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), torch.float32, tuning, x.dtype if fused else None
+        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None
     )
     files = ("fragments.cuh", "quantize.cuh", "vq_gemv.cu") if fused else ("fragments.cuh", "vq_gemv.cu")
     bfloat = "true" if x.dtype is torch.bfloat16 else "false"
@@ -48,7 +48,7 @@ def run(
     out = torch.full((tokens, rows), torch.nan)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
-    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits])
+    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits, 0])
     assert vq_gemv.shared_bytes(numbers, tokens, inputs) <= vq_gemv.MOST_SHARED
     return out, oracle.linear(x, stored, tier, tables)
 
