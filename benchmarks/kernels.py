@@ -175,14 +175,21 @@ def batch() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, 8192 x 8192 at batch 1: warps and loads ahead, and copies of tables of 4,096 entries."""
-    reference = bfloat(8192, 8192, 1)
-    tunings = [("vq2", vq_gemv.Tuning(warps, ahead)) for warps, ahead in product((8, 16, 24, 32), (2, 4, 6))]
-    tunings += [("vq3", vq_gemv.Tuning(warps, 4, copies)) for warps, copies in product((8, 16), (1, 2, 4, 8))]
-    tunings += [("vq1.5", vq_gemv.Tuning(warps, 4, copies)) for warps, copies in product((8, 16), (1, 2, 4))]
-    for tier, tuning in tunings:
-        row = guarded(partial(times, tier, 8192, 8192, 1, reference, tuning))
-        yield row | {"tier": tier, "tuning": tuning.__dict__}
+    """What may be turned, at batch 1: warps, loads ahead and blocks, and copies of tables of 4,096 entries."""
+    of_blocks = ((16, 4, 1, 1), (16, 6, 1, 1), (8, 8, 2, 1), (12, 6, 2, 1), (16, 2, 2, 1), (32, 2, 1, 1))
+    of_blocks += ((8, 4, 2, 2), (8, 8, 2, 2), (12, 6, 2, 2), (16, 3, 2, 2))
+    tunings = [
+        (shape, "vq2", vq_gemv.Tuning(warps, ahead, resident=resident, blocks=blocks))
+        for shape, (warps, ahead, resident, blocks) in product(((8192, 8192), (6144, 2048), (4096, 4096)), of_blocks)
+    ]
+    for tier, most in (("vq3", 8), ("vq1.5", 4)):
+        copies = [count for count in (1, 2, 4, 8) if count <= most]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6, 1, resident=2, blocks=2))]
+    references = {shape: bfloat(*shape, 1) for shape, _, _ in tunings[:: len(of_blocks)]}
+    for shape, tier, tuning in tunings:
+        row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))
+        yield row | {"tier": tier, "shape": shape, "tuning": tuning.__dict__}
 
 
 def prefill(tokens: int = 4096) -> Iterator[Row]:

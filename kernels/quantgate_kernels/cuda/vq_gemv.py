@@ -30,12 +30,17 @@ class Tuning:
     """What may be turned without another result: measured by benchmarks/kernels.py."""
 
     warps: int = 16
-    prefetch: int = 4
+    prefetch: int = 3
     """Pieces that a warp loads ahead."""
     copies: int = 0
     """Of a table of 4,096 entries in shared memory, a power of two; 0: as `COPIES` says. Those of 256 have theirs."""
-    slots: int = 8
+    slots: int = 4
     """Tiles of a warp between two barriers, where shared memory allows."""
+    resident: int = 2
+    """Blocks whose registers a multiprocessor holds at once, of up to four tokens: with two, the next kernel's block
+    loads its first codes and fills its table while the one before it is still at work."""
+    blocks: int = 1
+    """Blocks that are launched for each multiprocessor."""
 
 
 DEFAULT = Tuning()
@@ -71,6 +76,7 @@ def definitions(
         "DIMENSIONS": dimensions,
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
+        "MIN_BLOCKS": tuning.resident if n_tiles == 1 else 1,
         "N_TILES": n_tiles,
         "PREFETCH": tuning.prefetch,
         "SLOTS": max(1, min(tuning.slots, room // 2 // slot)),
@@ -113,7 +119,7 @@ def _plan(
 ) -> tuple[Kernel, int, int, int]:
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
     numbers = definitions(inputs, dimensions, code_bits, n_tiles_of(tokens), tuning, x)
-    most = multiprocessors(device)
+    most = multiprocessors(device) * tuning.blocks
     splits = splits_of(rows, inputs, most, tuning.warps)
     blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
     return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)

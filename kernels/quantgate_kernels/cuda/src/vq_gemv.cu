@@ -7,8 +7,8 @@
 // float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
 // every time.
 //
-// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH and SLOTS (tiles of a warp between two barriers)
-// are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
+// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers)
+// and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
@@ -104,7 +104,7 @@ __device__ __forceinline__ void quantize(uint4* operands, float* factors, const 
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     const unsigned* codes, const unsigned* scales, const unsigned* table, const void* given, const void* beside, void* out,
     long long tokens, long long rows, long long inputs, long long row_splits, long long kind)
 {
