@@ -126,5 +126,5 @@ def test_torch_compile_takes_the_op_as_one_node() -> None:
 
 
 def test_a_tier_without_a_kernel_is_named() -> None:
-    with pytest.raises(ValueError, match="trellis"):
-        ops.prepare({}, {"format": "trellis"}, {}, "cuda")
+    with pytest.raises(ValueError, match="aqlm"):
+        ops.prepare({}, {"format": "aqlm"}, {}, "cuda")

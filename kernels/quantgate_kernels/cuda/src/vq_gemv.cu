@@ -137,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     const unsigned jump = (unsigned)stride * pieces - own * splits;
     auto fetch = [&](int i) {
         if (load_left > 0) {
-#if WORDS == 4 || WORDS == 2  // one plane: the lane's place in it is added once
+#if !defined(TRELLIS) && (WORDS == 4 || WORDS == 2)  // one plane: the lane's place in it is added once
             ring[i].codes = load_codes(codes + lane * WORDS, load_at, 0);
 #else
             ring[i].codes = load_codes(codes, load_at, lane);
