@@ -100,7 +100,7 @@ def ordered_trellis(codes: torch.Tensor, bits: int) -> torch.Tensor:
     pieces = pieces_of(inputs)
     padded = codes.new_zeros(*codes.shape[:-1], pieces * 64 * bits)
     padded[..., : codes.shape[-1]] = codes
-    return padded.unflatten(-1, (pieces, 64 * bits))
+    return padded.view(*codes.shape[:-1], pieces, 64 * bits)
 
 
 def ordered_scales(scales: torch.Tensor, inputs: int) -> torch.Tensor:
