@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from quantgate_kernels.formats import vq
-from quantgate_kernels.ops import linear
+from quantgate_kernels.cuda import moe_program
+from quantgate_kernels.formats import trellis, vq
+from quantgate_kernels.ops import linear, moe
 from quantgate_kernels.vllm_plugin.parts import Part
 from quantgate_kernels.vllm_plugin.shards import Tier
 
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 DTYPES = (torch.bfloat16, torch.float16)
 """Of activations that the kernels take."""
+PROJECTIONS = {"w1": "gate_proj", "w3": "up_proj", "w2": "down_proj"}
+"""What the kernels call vLLM's."""
 OLDEST = 90
 """Compute capability of Hopper, times ten."""
 _said: set[str] = set()
@@ -50,7 +53,30 @@ def has_linear(tier: Tier, dtype: torch.dtype) -> bool:
     from vllm.platforms import current_platform
 
     capable = current_platform.is_cuda() and current_platform.has_device_capability(OLDEST)
-    return capable and tier["format"] == vq.FORMAT and dtype in DTYPES
+    return capable and tier["format"] in (vq.FORMAT, trellis.FORMAT) and dtype in DTYPES
+
+
+def has_experts(
+    projections: Iterable[tuple[str, Tier | None]], tables: Mapping[str, torch.Tensor], dtype: torch.dtype
+) -> bool:
+    """Is there a kernel for a layer of experts on the GPU here?
+
+    Args:
+        projections: (projection, tier) of each: `w1` gate, `w3` up, `w2` down; None for a plain one.
+        tables: of the model, by name.
+        dtype: of activations.
+    """
+    found = list(projections)
+    if not all(tier is not None and tier["format"] == vq.FORMAT and has_linear(tier, dtype) for _, tier in found):
+        return False
+    tiers = [(shard, tier) for shard, tier in found if tier is not None]
+    turned = {(shard == "w2", tier["rotation"] is not None) for shard, tier in tiers}
+    names = sorted({tier["table"] for _, tier in tiers})
+    try:
+        moe_program.places(tuple(moe_program.Book(tables[n].shape[1], len(tables[n]).bit_length() - 1) for n in names))
+    except ValueError:  # tables that do not fit into a multiprocessor together
+        return False
+    return len(turned) == 2  # inputs of gate and up are turned or not, for all alike; so are those of down
 
 
 def prepare_linear(
@@ -71,6 +97,23 @@ def prepare_linear(
         for part in together:
             part.tensors.clear()
     return runs
+
+
+def prepare_experts(
+    parts: Mapping[tuple[int, str], Part], tables: Mapping[str, torch.Tensor], top_k: int
+) -> moe.PreparedMoE:
+    """Loaded projections of a rank's experts, by local number and projection, as a kernel runs them."""
+    device = next(iter(next(iter(parts.values())).tensors.values())).device
+    resident = on_device(tables, device)
+    numbers = sorted({local for local, _ in parts})
+    stored = [{name: parts[e, shard].tensors for shard, name in PROJECTIONS.items()} for e in numbers]
+    tiers = [{name: parts[e, shard].tier or {} for shard, name in PROJECTIONS.items()} for e in numbers]
+    down = parts[numbers[0], "w2"]
+    signs = down.tables(resident).get(f"signs.{down.local_shape[1]}")
+    found = moe.prepare(stored, tiers, resident, device, top_k, signs)
+    for part in parts.values():
+        part.tensors.clear()
+    return found
 
 
 def on_device(tables: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

@@ -13,6 +13,7 @@ import torch
 from vllm.model_executor.layers.fused_moe.unquantized_fused_moe_method import UnquantizedFusedMoEMethod
 from vllm.platforms import current_platform
 
+from quantgate_kernels.ops import moe as moe_ops
 from quantgate_kernels.settings import FormatError, shown
 from quantgate_kernels.vllm_plugin import kernels
 from quantgate_kernels.vllm_plugin.checkpoints import Checkpoint
@@ -43,16 +44,19 @@ def experts_method(checkpoint: Checkpoint, layer: Any, prefix: str) -> Any:
         raise FormatError(f"{shown(prefix)}: not all experts that have codes are stored: get a sound copy")
     if layer.moe_config.has_bias:
         raise FormatError(f"{shown(prefix)}: experts with codes and biases are not served")
-    return MixedVQMoEMethod(checkpoint, modules, layer.moe_config)
+    return MixedVQMoEMethod(checkpoint, modules, layer)
 
 
 class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
-    """Experts in mixed tiers, run as the weights they stand for, in the model's dtype."""
+    """Experts in mixed tiers: run on codes where a kernel knows all of them, else as the weights they stand for, in the
+    model's dtype, by vLLM's own method."""
 
     supports_pre_processed_weights = False
 
-    def __init__(self, checkpoint: Checkpoint, modules: Modules, moe: Any) -> None:
-        super().__init__(moe)
+    def __init__(self, checkpoint: Checkpoint, modules: Modules, layer: Any) -> None:
+        super().__init__(layer.moe_config)
+        self.on_codes = runs_on_codes(checkpoint, modules, layer)
+        self.prepared: moe_ops.PreparedMoE | None = None
         self.supports_pre_processed_weights = False
         self.checkpoint, self.stored = checkpoint, modules
         self.parts: dict[tuple[int, str], Part] = {}
@@ -88,13 +92,55 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
         take_off(layer, self.placeholders)
         for part in parts.values():
             part.require_sound()
+        tables = self.checkpoint.contents.tables
+        if self.on_codes:
+            self.prepared = kernels.prepare_experts(parts, tables, self.moe.experts_per_token)
+            return
         if current_platform.is_cuda():
             kernels.warn_of_memory({part.tier["format"] for part in parts.values() if part.tier is not None})
         gated = 2 if self.moe.is_act_and_mul else 1
-        w13, w2 = dequantized(parts, self.checkpoint.contents.tables, self.shapes, gated, self.dtype)
+        w13, w2 = dequantized(parts, tables, self.shapes, gated, self.dtype)
         layer.register_parameter("w13_weight", torch.nn.Parameter(w13, requires_grad=False))
         layer.register_parameter("w2_weight", torch.nn.Parameter(w2, requires_grad=False))
         super().process_weights_after_loading(layer)
+
+    def apply(  # type: ignore[override]  # of nn.Module, whose own vLLM's method hides too
+        self,
+        layer: Any,
+        x: torch.Tensor,
+        topk_weights: torch.Tensor,
+        topk_ids: torch.Tensor,
+        shared_experts: Any = None,
+        shared_experts_input: torch.Tensor | None = None,
+    ) -> Any:
+        if self.prepared is None:
+            return super().apply(layer, x, topk_weights, topk_ids, shared_experts, shared_experts_input)
+        return moe_ops.apply(x, topk_weights, topk_ids, self.prepared, layer.expert_map)
+
+    @property
+    def is_monolithic(self) -> bool:
+        return not self.on_codes and bool(super().is_monolithic)
+
+    @property
+    def supports_eplb(self) -> bool:
+        return not self.on_codes
+
+    def maybe_roundup_sizes(self, hidden_size: int, intermediate_size_per_partition: int, *more: Any) -> Any:
+        if self.on_codes:
+            return hidden_size, intermediate_size_per_partition
+        return super().maybe_roundup_sizes(hidden_size, intermediate_size_per_partition, *more)
+
+    def maybe_make_prepare_finalize(self, *arguments: Any, **named: Any) -> Any:
+        """None: vLLM 0.26 asks, and its runner does what is needed where ranks exchange no tokens."""
+        return None
+
+
+def runs_on_codes(checkpoint: Checkpoint, modules: Modules, layer: Any) -> bool:
+    """Do the kernels run this layer? They know gated SiLU, and router weights that count at the end."""
+    usual = layer.moe_config.is_act_and_mul and layer.activation.value == "silu"
+    usual = usual and not layer.apply_router_weight_on_input and getattr(layer, "swiglu_limit", None) is None
+    tiers = [(shard, stored_parts(checkpoint.contents, module)[0]) for (_, shard), module in modules.items()]
+    return bool(usual) and kernels.has_experts(tiers, checkpoint.contents.tables, torch.get_default_dtype())
 
 
 def parameters_of(checkpoint: Checkpoint, modules: Modules) -> dict[str, torch.dtype]:
