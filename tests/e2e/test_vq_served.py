@@ -18,7 +18,7 @@ CALIBRATED = "tune: none\ncalibration: {samples: 4, length: 64}\n"
 MIXTURE = """
 name: mixed-experts
 tier: vq2
-tiers: {'re:.*\\.[qk]_proj': int4-rotated, 're:.*\\.v_proj': int8, 're:.*experts\\.[01]\\..*': vq3,
+tiers: {'re:.*\\.[qkv]_proj': int4-rotated, 're:.*\\.o_proj': int8, 're:.*experts\\.[01]\\..*': vq3,
         're:.*experts\\.2\\.(gate|up)_proj': vq1, 're:.*experts\\.3\\.down_proj': fp8,
         're:.*experts\\.4\\.(gate|up)_proj': int3, 're:.*experts\\.5\\.down_proj': aqlm-2x8g8}
 ignore: ['re:.*experts\\.6\\..*']
