@@ -112,8 +112,10 @@ def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
         words.append(f"tier == {number} ? {book.piece_words} : ")
         runs.append(
             f"    case {number}:\n"
-            f"        if (GROUPS_IN == GROUPS_MID || !down) tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, "
-            f"lane);\n        else tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
+            "        if (GROUPS_IN == GROUPS_MID || !down)\n"
+            f"            tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, lane);\n"
+            "        else\n"
+            f"            tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
             "        break;\n"
         )
         fills.append(
