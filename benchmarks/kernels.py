@@ -1,4 +1,4 @@
-"""Right and fast? The kernels of vq tiers on one Hopper GPU, against the oracle and against bfloat16 in cuBLAS.
+"""Right and fast? The kernels of vq and trellis tiers on a Hopper GPU, against the oracle and bfloat16 in cuBLAS.
 
     PYTHONPATH=.:kernels python -m benchmarks.kernels --out FILE [--only correct,shapes,batch,prefill,sweep]
 
@@ -31,7 +31,7 @@ from quantgate_kernels.ops.linear import decode
 
 from benchmarks.gpu_timing import bandwidth, copies_of, microseconds
 
-TIERS = {"vq1": (8, 8), "vq1.5": (8, 12), "vq2": (4, 8), "vq3": (4, 12)}
+TIERS = {"vq1": (8, 8), "vq1.5": (8, 12), "vq2": (4, 8), "vq3": (4, 12), "trellis2": (1, 2), "trellis3": (1, 3)}
 """Weights a code, bits a code."""
 SHAPES = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -59,8 +59,14 @@ def random_weight(tier: str, rows: int, inputs: int) -> Weight:
     shape = (tiles, pieces, 32 * order.words_of(dimensions, bits))
     codes = torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device="cuda")
     scales = 0.01 + 0.02 * torch.rand(tiles, pieces, order.groups_of(inputs), 8, 2, device="cuda")
-    table = (torch.randn(1 << bits, dimensions, device="cuda") * 32).round().clamp(-128, 127).to(torch.int8)
-    return Weight(codes, scales.half(), table, signs_of(inputs, 7).cuda(), bits)
+    return Weight(codes, scales.half(), table_of(tier).cuda(), signs_of(inputs, 7).cuda(), bits)
+
+
+def table_of(tier: str) -> torch.Tensor:
+    """A random table int8 [entries, weights a code]."""
+    dimensions, bits = TIERS[tier]
+    entries = 65536 if dimensions == 1 else 1 << bits
+    return (torch.randn(entries, dimensions) * 32).round().clamp(-128, 127).to(torch.int8)
 
 
 def weights(tier: str, rows: int, inputs: int) -> list[Weight]:
@@ -75,19 +81,24 @@ def correct() -> Iterator[Row]:
     shapes = [((1, 3, 8, 17, 64), 512, 1024), ((1, 5), 200, 576), ((1, 70), 53, 4096)]
     for tier, (batches, rows, inputs) in product(TIERS, shapes):
         dimensions, bits = TIERS[tier]
-        codes = torch.randint(0, 1 << bits, (rows, inputs // dimensions))
+        trellis = dimensions == 1
+        if trellis and rows % 16:
+            continue
+        table = table_of(tier)
+        settings: Row = {"format": "trellis" if trellis else "vq", "table": "table", "rotation": {}}
+        tables = {"table": table.flatten() if trellis else table, f"signs.{inputs}": signs_of(inputs, 7)}
         scales = 0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs))
-        stored = encode(codes, scales, VQLayout(dimensions, 1 << bits))
-        table = (torch.randn(1 << bits, dimensions) * 32).round().clamp(-128, 127).to(torch.int8)
-        tables = {"table": table, f"signs.{inputs}": signs_of(inputs, 7)}
-        weight = Weight(
-            order.ordered_codes(stored["codes"].cuda(), dimensions, bits),
-            order.ordered_scales(stored["scales"].cuda(), inputs),
-            table.cuda(),
-            tables[f"signs.{inputs}"].cuda(),
-            bits,
-        )
-        settings = {"format": "vq", "dimensions": dimensions, "entries": 1 << bits, "table": "table", "rotation": {}}
+        if trellis:
+            shape = (rows // 16, inputs // 2 * bits)
+            stored = {"codes": torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32), "scales": scales.half()}
+            settings |= {"bits": bits, "state_bits": 16}
+            ordered = order.ordered_trellis(stored["codes"].cuda(), bits)
+        else:
+            codes = torch.randint(0, 1 << bits, (rows, inputs // dimensions))
+            stored = encode(codes, scales, VQLayout(dimensions, 1 << bits))
+            ordered = order.ordered_codes(stored["codes"].cuda(), dimensions, bits)
+        in_order = order.ordered_scales(stored["scales"].cuda(), inputs)
+        weight = Weight(ordered, in_order, table.cuda(), tables[f"signs.{inputs}"].cuda(), bits)
         truth = oracle.weight(stored, settings, tables)
         for tokens in batches:
             x = torch.randn(tokens, inputs).to(torch.bfloat16)
@@ -148,7 +159,7 @@ def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bo
     """Whether a block has room for the operands of so many tokens, beside its table and sums."""
     if tokens > activations.TOKENS:
         return False
-    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, torch.bfloat16, tuning)
+    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, tuning)
     return vq_gemv.shared_bytes(numbers | {"FUSED": 1}, tokens, inputs) <= vq_gemv.MOST_SHARED
 
 
@@ -163,7 +174,7 @@ def shapes() -> Iterator[Row]:
     """Every tier at batch 1."""
     for rows, inputs in SHAPES:
         reference = bfloat(rows, inputs, 1)
-        for tier in ("vq2", "vq1", "vq1.5", "vq3"):
+        for tier in TIERS:
             yield guarded(partial(times, tier, rows, inputs, 1, reference, vq_gemv.DEFAULT))
 
 
@@ -175,14 +186,21 @@ def batch() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, 8192 x 8192 at batch 1: warps and loads ahead, and copies of tables of 4,096 entries."""
-    reference = bfloat(8192, 8192, 1)
-    tunings = [("vq2", vq_gemv.Tuning(warps, ahead)) for warps, ahead in product((8, 16, 24, 32), (2, 4, 6))]
-    tunings += [("vq3", vq_gemv.Tuning(warps, 4, copies)) for warps, copies in product((8, 16), (1, 2, 4, 8))]
-    tunings += [("vq1.5", vq_gemv.Tuning(warps, 4, copies)) for warps, copies in product((8, 16), (1, 2, 4))]
-    for tier, tuning in tunings:
-        row = guarded(partial(times, tier, 8192, 8192, 1, reference, tuning))
-        yield row | {"tier": tier, "tuning": tuning.__dict__}
+    """What may be turned, at batch 1: warps, loads ahead and blocks, and copies of tables of 4,096 entries."""
+    of_blocks = [(16, 4, 1, 1), (16, 6, 1, 1), (8, 8, 2, 1), (12, 6, 2, 1), (16, 2, 2, 1), (32, 2, 1, 1)]
+    of_blocks += [(8, 4, 2, 2), (8, 8, 2, 2), (12, 6, 2, 2), (16, 3, 2, 2)]
+    tunings = [
+        (shape, "vq2", vq_gemv.Tuning(warps, ahead, resident=resident, blocks=blocks))
+        for shape, (warps, ahead, resident, blocks) in product(((8192, 8192), (6144, 2048), (4096, 4096)), of_blocks)
+    ]
+    for tier, most in (("vq3", 8), ("vq1.5", 4)):
+        copies = [count for count in (1, 2, 4, 8) if count <= most]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6, 1, resident=2, blocks=2))]
+    references = {shape: bfloat(*shape, 1) for shape, _, _ in tunings[:: len(of_blocks)]}
+    for shape, tier, tuning in tunings:
+        row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))
+        yield row | {"tier": tier, "shape": shape, "tuning": tuning.__dict__}
 
 
 def prefill(tokens: int = 4096) -> Iterator[Row]:

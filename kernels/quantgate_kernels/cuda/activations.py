@@ -53,7 +53,6 @@ def to_operands(
 ) -> None:
     """Fill `room` from activations [M, I], bfloat16 or float16; `signs` int8 [I] turn them, None leaves them."""
     tokens, inputs = x.shape
-    assert x.device.index is not None
     blocks = -(-tokens * pieces_of(inputs) // (_THREADS // 32))
-    found = kernel(x.device.index, inputs, x.dtype)
+    found = kernel(x.device.index or 0, inputs, x.dtype)
     launch(found, blocks, [x, signs, operands, factors, tokens, inputs], x.device, overlap)

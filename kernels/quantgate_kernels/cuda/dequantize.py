@@ -6,38 +6,43 @@ two, which the result is multiplied by. `src/dequantize.cu` has the kernels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from quantgate_kernels.cuda.activations import DTYPES
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
 from quantgate_kernels.cuda.order import ROWS, pieces_of, tiles_of
-from quantgate_kernels.cuda.vq_gemv import table_bytes
+from quantgate_kernels.cuda.vq_gemv import table_bytes, tier_definitions, tier_files
 from quantgate_kernels.formats.rotation import block_of
 
 WEIGHTS_AT_ONCE = 1 << 27
 """Weights that are dequantized at once: 256 MiB."""
 TOKENS_AT_ONCE = 4096
-_FILES = ("fragments.cuh", "rotation.cuh", "dequantize.cu")
-_COPIES = 1
 
 
 def definitions(inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
     """What the source is compiled with; `dtype` is that of the activations and of the results."""
+    tier = tier_definitions(dimensions, code_bits, 1)
     return (
-        ("CODE_BITS", code_bits),
-        ("COPIES", _COPIES),
-        ("DIMENSIONS", dimensions),
+        *tier.items(),
         ("GROUP", block_of(inputs)),
         ("OUT_BFLOAT", DTYPES[dtype]),
         ("X_BFLOAT", DTYPES[dtype]),
     )
 
 
+def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """The source of the kernels."""
+    return (*tier_files(numbers), "rotation.cuh", "dequantize.cu")
+
+
 def _kernel(name: str, device: int, inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> Kernel:
     threads = 512 if name == "vq_dequantize" else 256
-    shared = table_bytes(dimensions, code_bits, _COPIES) if name == "vq_dequantize" else 0
-    return load(device, source_of(*_FILES), name, definitions(inputs, dimensions, code_bits, dtype), threads, shared)
+    numbers = definitions(inputs, dimensions, code_bits, dtype)
+    shared = table_bytes(dict(numbers)) if name == "vq_dequantize" else 0
+    return load(device, source_of(*files_of(dict(numbers))), name, numbers, threads, shared)
 
 
 def compile_all(device: int, inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> None:

@@ -67,6 +67,8 @@ def load(
         if shared > 48 << 10:
             code = _driver().cuFuncSetAttribute(handle, _DYNAMIC_SHARED, shared)
             _require(code, f"{shared} bytes of shared memory for {name}")
+        # The driver would load its code at the first launch, which a graph may be capturing by then.
+        _require(_driver().cuFuncLoad(handle), f"loading the code of {name}")
     assert handle.value is not None
     return Kernel(handle.value, threads, shared)
 

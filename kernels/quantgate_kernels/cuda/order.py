@@ -91,6 +91,18 @@ def _packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
     return codes.to(torch.uint8).contiguous().view(torch.int32) if bits == 8 else pack(codes, bits)
 
 
+def ordered_trellis(codes: torch.Tensor, bits: int) -> torch.Tensor:
+    """Stored codes int32 [..., O / 16, I / 16 * 8 bits] of a trellis as int32 [..., tiles, pieces, 64 * bits].
+
+    Their order stays, so this only fills the last piece.
+    """
+    inputs = codes.shape[-1] * 2 // bits
+    pieces = pieces_of(inputs)
+    padded = codes.new_zeros(*codes.shape[:-1], pieces * 64 * bits)
+    padded[..., : codes.shape[-1]] = codes
+    return padded.view(*codes.shape[:-1], pieces, 64 * bits)
+
+
 def ordered_scales(scales: torch.Tensor, inputs: int) -> torch.Tensor:
     """Stored scales fp16 [..., O, I / g] as fp16 [..., tiles, pieces, groups of a piece, 8, 2].
 

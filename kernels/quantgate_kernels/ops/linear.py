@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.formats import trellis, vq
 from quantgate_kernels.formats.rotation import block_of
-from quantgate_kernels.formats.vq import FORMAT
 
 MOST_DECODED = 256
 """Tokens up to which the codes are read anew for every 64 of them; more are cheaper by a dequantized weight."""
@@ -30,7 +30,8 @@ class Prepared:
     scales: torch.Tensor
     """float16 [tiles, pieces, groups of a piece, 8, 2]."""
     table: torch.Tensor
-    """int8 [entries, d]; the same storage for all Linears of a tier if `tables` lay on the device."""
+    """int8 [entries, d], of a trellis [65536, 1]; the same storage for all Linears of a vq tier if `tables` lay on the
+    device."""
     signs: torch.Tensor | None
     """int8 [I], or None without a rotation."""
     rows: int
@@ -47,8 +48,9 @@ def prepare(
     """Reorder a stored Linear for the kernels, and have every kernel that `apply` may need compiled and loaded.
 
     Args:
-        stored: `codes` int32 [O, W] and `scales` float16 [O, I / g] (FORMAT.md), found sound by the validator; rows
-            of several Linears of one tier may be concatenated.
+        stored: `codes` int32 [O, W] (of a trellis [O / 16, W]) and `scales` float16 [O, I / g] (FORMAT.md), found
+            sound by the validator; rows of several Linears of one tier may be concatenated. `signs` int8 [I], if
+            there, are a shard's own: those of its inputs among all.
         tier: as config.json has it.
         tables: of the model, by name.
         device: a Hopper GPU or newer.
@@ -57,27 +59,38 @@ def prepare(
         ValueError: no kernel knows the tier, or its tensors do not fit each other.
         CompileError, LaunchError: the GPU, its driver or the compiler is missing or refuses.
     """
-    if tier["format"] != FORMAT:
-        raise ValueError(f"no GPU kernel reads the format {tier['format']!r}: requantize to a tier of {FORMAT!r}")
+    if tier["format"] not in (vq.FORMAT, trellis.FORMAT):
+        raise ValueError(f"no GPU kernel reads the format {tier['format']!r}: requantize to a tier of vq or trellis")
     place = torch.device(device)
     if place.type != "cuda":
         raise ValueError(f"these kernels run on a GPU, not on {place}: use quantgate_kernels.formats there")
     place = torch.device("cuda", torch.cuda.current_device() if place.index is None else place.index)
-    entries, dimensions = tables[tier["table"]].shape
-    code_bits = entries.bit_length() - 1
-    rows, words = stored["codes"].shape
-    inputs = words * 32 // code_bits * dimensions
+    is_vq = tier["format"] == vq.FORMAT
+    table, words = tables[tier["table"]], stored["codes"].shape[1]
+    if is_vq:
+        dimensions, code_bits = table.shape[1], len(table).bit_length() - 1
+        rows, inputs = len(stored["codes"]), words * 32 // code_bits * dimensions
+    else:
+        dimensions, code_bits = 1, tier["bits"]
+        rows, inputs = len(stored["codes"]) * order.ROWS, words * 2 // code_bits
+        table = table.repeat(65536 // len(table))[:, None]  # of fewer states: the bits above theirs do not matter
     if stored["scales"].shape != (rows, inputs // block_of(inputs)):
         raise ValueError(f"scales {list(stored['scales'].shape)} do not fit codes of [{rows}, {inputs}] weights")
+    signs = None
+    if tier["rotation"] is not None:
+        signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
+        if signs.shape != (inputs,):
+            raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
+    vq_gemv.compile_all(place.index, inputs, dimensions, code_bits)
     for dtype in activations.DTYPES:
         activations.kernel(place.index, inputs, dtype)
-        vq_gemv.compile_all(place.index, inputs, dimensions, code_bits, dtype)
         dequantize.compile_all(place.index, inputs, dimensions, code_bits, dtype)
+    codes = stored["codes"].to(place)
     return Prepared(
-        codes=order.ordered_codes(stored["codes"].to(place), dimensions, code_bits),
+        codes=order.ordered_codes(codes, dimensions, code_bits) if is_vq else order.ordered_trellis(codes, code_bits),
         scales=order.ordered_scales(stored["scales"].to(place), inputs),
-        table=tables[tier["table"]].to(place).contiguous(),
-        signs=None if tier["rotation"] is None else tables[f"signs.{inputs}"].to(place).contiguous(),
+        table=table.to(place).contiguous(),
+        signs=None if signs is None else signs.to(place).contiguous(),
         rows=rows,
         inputs=inputs,
         code_bits=code_bits,

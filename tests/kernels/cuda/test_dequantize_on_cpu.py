@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from cuda_fibers import AVAILABLE
-from kernel_cases import TIERS, linear, on_fibers, relative_error
+from kernel_cases import TIERS, TRELLISES, in_order, linear, on_fibers, relative_error
 from quantgate_kernels import oracle
-from quantgate_kernels.cuda import dequantize, order
+from quantgate_kernels.cuda import dequantize
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
-FILES = ("fragments.cuh", "rotation.cuh", "dequantize.cu")
 HALVES = {
     "steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 32 - 36) | "
     "float_to_half(half_to_float(pair >> 16) / 32 - 36) << 16;",
@@ -21,17 +20,15 @@ HALVES = {
 }
 
 
-@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis3"])
 def test_the_dequantized_weight_is_the_nearest_float16(tmp_path: Path, name: str) -> None:
-    dimensions, entries = TIERS[name]
-    code_bits = entries.bit_length() - 1
-    stored, tier, tables = linear(name, 59, 320, rotated=False)
+    rows = 64 if name in TRELLISES else 59
+    stored, tier, tables = linear(name, rows, 320, rotated=False)
+    codes, scales, dimensions, code_bits = in_order(stored, name, 320)
     numbers = dict(dequantize.definitions(320, dimensions, code_bits, torch.bfloat16))
-    kernel = on_fibers(tmp_path, "vq_dequantize", FILES, numbers, **HALVES)
-    codes = order.ordered_codes(stored["codes"], dimensions, code_bits)
-    scales = order.ordered_scales(stored["scales"], 320)
-    found = torch.full((59 - 16, 320), torch.nan, dtype=torch.float16)
-    kernel((2,), 512, [codes, scales, tables[tier["table"]], found, 16, 59 - 16, 320])
+    kernel = on_fibers(tmp_path, "vq_dequantize", dequantize.files_of(numbers), numbers, **HALVES)
+    found = torch.full((rows - 16, 320), torch.nan, dtype=torch.float16)
+    kernel((2,), 512, [codes, scales, tables[tier["table"]], found, 16, rows - 16, 320])
     expected = oracle.weight(stored, tier, tables)[16:]
     assert torch.equal(found, expected.to(torch.float16))
 
@@ -44,7 +41,10 @@ def test_activations_of_any_range_come_back(tmp_path: Path, dtype: torch.dtype, 
     x[3, 7] = 60000
     x = x.to(dtype)
     numbers = dict(dequantize.definitions(320, 4, 8, dtype))
-    rotate, rescale = (on_fibers(tmp_path / name, name, FILES, numbers, **HALVES) for name in ("rotate", "rescale"))
+    rotate, rescale = (
+        on_fibers(tmp_path / name, name, dequantize.files_of(numbers), numbers, **HALVES)
+        for name in ("rotate", "rescale")
+    )
     rotated, factors = torch.full((5, 320), torch.nan, dtype=torch.float16), torch.full((5,), torch.nan)
     rotate((5,), 256, [x, tables["signs.320"], rotated, factors, 320])
     assert 8 * 0.5 < float(rotated[0].abs().max()) < 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_cases import TIERS, linear, relative_error
+from kernel_cases import TIERS, TRELLISES, linear, relative_error
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import dequantize
 from quantgate_kernels.ops import linear as ops
@@ -35,6 +35,17 @@ def decoded(x: torch.Tensor, weight: ops.Prepared, overlap: bool = True, fused: 
 @pytest.mark.parametrize("name", TIERS)
 @pytest.mark.parametrize(("rows", "inputs"), [(1024, 2048), (200, 576), (53, 192), (2000, 8192)])
 def test_results_are_the_oracles_to_the_last_row(name: str, rows: int, inputs: int) -> None:
+    check(name, rows, inputs)
+
+
+@pytest.mark.parametrize("name", TRELLISES)
+def test_so_are_those_of_a_trellis(name: str) -> None:
+    check(name, 1040, 1024)
+    check(name, 208, 576)
+
+
+def check(name: str, rows: int, inputs: int) -> None:
+    """Few to many tokens, each way of decoding them: right, and the same bits twice."""
     weight, truth = prepared(name, rows, inputs)
     for tokens in (1, 2, 4, 5, 8, 16, 33, 64, 65):
         x = inputs_of(tokens, inputs)
@@ -50,10 +61,10 @@ def test_results_are_the_oracles_to_the_last_row(name: str, rows: int, inputs: i
         assert relative_error(ops.apply(x, weight), expected) < 3e-3, tokens
 
 
-@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize("name", [*TIERS, "trellis2"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_many_tokens_and_few_agree(name: str, dtype: torch.dtype) -> None:
-    for rows, inputs in ((512, 1024), (200, 576)):
+    for rows, inputs in ((512, 1024), (208, 576)):
         weight, truth = prepared(name, rows, inputs)
         x = inputs_of(ops.MOST_DECODED + 45, inputs, dtype)
         x[3] *= 1000
@@ -126,5 +137,5 @@ def test_torch_compile_takes_the_op_as_one_node() -> None:
 
 
 def test_a_tier_without_a_kernel_is_named() -> None:
-    with pytest.raises(ValueError, match="trellis"):
-        ops.prepare({}, {"format": "trellis"}, {}, "cuda")
+    with pytest.raises(ValueError, match="aqlm"):
+        ops.prepare({}, {"format": "aqlm"}, {}, "cuda")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cuda_fibers import AVAILABLE
-from kernel_cases import TIERS, linear, on_fibers, relative_error
+from kernel_cases import TIERS, TRELLISES, in_order, linear, on_fibers, relative_error
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import activations, order, vq_gemv
 
@@ -30,25 +30,23 @@ def run(
     """Float32 results of the kernels, and what the oracle says."""
     tokens, inputs = x.shape
     stored, tier, tables = linear(name, rows, inputs, rotated)
-    dimensions, entries = TIERS[name]
-    code_bits, table = entries.bit_length() - 1, tables[tier["table"]]
+    codes, scales, dimensions, code_bits = in_order(stored, name, inputs)
+    table = tables[tier["table"]]
     signs = tables[f"signs.{inputs}"] if rotated else 0
     numbers = vq_gemv.definitions(
-        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), torch.float32, tuning, x.dtype if fused else None
+        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None
     )
-    files = ("fragments.cuh", "quantize.cuh", "vq_gemv.cu") if fused else ("fragments.cuh", "vq_gemv.cu")
+    files = vq_gemv.files_of(numbers)
     bfloat = "true" if x.dtype is torch.bfloat16 else "false"
     more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});"} if fused else {}
     multiply = on_fibers(folder / "gemv", "vq_gemv", files, numbers, **more)
     given: tuple[torch.Tensor | int, torch.Tensor | int] = x, signs
     if not fused:
         given = quantized(folder / "activations", x, signs)
-    codes = order.ordered_codes(stored["codes"], dimensions, code_bits)
-    scales = order.ordered_scales(stored["scales"], inputs)
     out = torch.full((tokens, rows), torch.nan)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
-    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits])
+    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits, 0])
     assert vq_gemv.shared_bytes(numbers, tokens, inputs) <= vq_gemv.MOST_SHARED
     return out, oracle.linear(x, stored, tier, tables)
 
@@ -71,7 +69,7 @@ def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> 
     return (torch.randn(tokens, inputs, generator=generator) * 3).to(dtype)
 
 
-@pytest.mark.parametrize("name", TIERS)
+@pytest.mark.parametrize("name", [*TIERS, *TRELLISES])
 def test_every_tier_is_what_the_oracle_says(tmp_path: Path, name: str) -> None:
     found, expected = run(tmp_path, name, inputs_of(1, 640), 16 * 9)
     assert relative_error(found, expected) < 1e-4
@@ -112,6 +110,13 @@ def test_blocks_that_make_the_operands_themselves(tmp_path: Path, name: str, tok
         return  # four codes of 12 bits fill no words
     dtype = torch.float16 if tokens == 3 else torch.bfloat16
     found, expected = run(tmp_path, name, inputs_of(tokens, inputs, dtype), 16 * 5 + 3, fused=True)
+    assert relative_error(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize("name", TRELLISES)
+@pytest.mark.parametrize(("tokens", "inputs", "fused"), [(2, 192, True), (6, 160, False)])
+def test_trellises_of_odd_shapes(tmp_path: Path, name: str, tokens: int, inputs: int, fused: bool) -> None:
+    found, expected = run(tmp_path, name, inputs_of(tokens, inputs), 16 * 5, fused=fused)
     assert relative_error(found, expected) < 1e-4
 
 

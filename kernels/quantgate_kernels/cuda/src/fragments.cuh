@@ -4,17 +4,6 @@
 // given by whoever compiles. The order in memory is that of order.py. Functions written in PTX have one statement a
 // line and no other braces at the start of a line: tests put C++ in their place.
 
-#define WORDS (16 * 128 / DIMENSIONS * CODE_BITS / 32 / 32)  // of a lane, of a piece
-#define ENTRY DIMENSIONS                                     // bytes of an entry of the table
-#if CODE_BITS == 8
-// 256 bytes an entry, of which 128 are used: the byte permutation that takes a code out of a word then makes the
-// whole address. Of four bytes each lane has a copy in its own bank; of eight, each lane of a half warp.
-#define TABLE_BYTES (256 * 256)
-#else
-#define TABLE_BYTES (4096 * ENTRY * COPIES)
-#endif
-#define LOG2(n) ((n) >= 64 ? 6 : (n) >= 32 ? 5 : (n) >= 16 ? 4 : (n) >= 8 ? 3 : (n) >= 4 ? 2 : (n) >= 2 ? 1 : 0)
-
 __device__ __forceinline__ uint4 stream4(const unsigned* place)
 {
     uint4 v;
@@ -112,6 +101,18 @@ __device__ __forceinline__ void let_next_begin()
 {
     asm volatile("griddepcontrol.launch_dependents;");
 }
+
+#ifndef TRELLIS  // trellis.cuh has these of its own
+#define WORDS (16 * 128 / DIMENSIONS * CODE_BITS / 32 / 32)  // of a lane, of a piece
+#define ENTRY DIMENSIONS                                     // bytes of an entry of the table
+#if CODE_BITS == 8
+// 256 bytes an entry, of which 128 are used: the byte permutation that takes a code out of a word then makes the
+// whole address. Of four bytes each lane has a copy in its own bank; of eight, each lane of a half warp.
+#define TABLE_BYTES (256 * 256)
+#else
+#define TABLE_BYTES (4096 * ENTRY * COPIES)
+#endif
+#define LOG2(n) ((n) >= 64 ? 6 : (n) >= 32 ? 5 : (n) >= 16 ? 4 : (n) >= 8 ? 3 : (n) >= 4 ? 2 : (n) >= 2 ? 1 : 0)
 
 struct Codes {
     unsigned w[WORDS];
@@ -228,3 +229,4 @@ __device__ __forceinline__ void decode(const Codes& codes, const char* lookup, u
 {
     Decode<64 / DIMENSIONS>::run(codes, lookup, part, a);
 }
+#endif

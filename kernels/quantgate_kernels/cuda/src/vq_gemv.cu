@@ -7,8 +7,8 @@
 // float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
 // every time.
 //
-// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers) and
-// OUT (0: float32, 1: bfloat16, 2: float16) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
+// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers)
+// and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
@@ -69,15 +69,13 @@ __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const 
     }
 }
 
-__device__ __forceinline__ void store(void* out, long long place, float value)
+// `kind` is 0: float32, 1: bfloat16, 2: float16.
+__device__ __forceinline__ void store(void* out, long long place, float value, int kind)
 {
-#if OUT == 0
-    ((float*)out)[place] = value;
-#elif OUT == 1
-    ((unsigned short*)out)[place] = to_bfloat(value);
-#else
-    ((unsigned short*)out)[place] = to_half(value);
-#endif
+    if (kind == 0)
+        ((float*)out)[place] = value;
+    else
+        ((unsigned short*)out)[place] = kind == 1 ? to_bfloat(value) : to_half(value);
 }
 
 #if FUSED
@@ -106,9 +104,9 @@ __device__ __forceinline__ void quantize(uint4* operands, float* factors, const 
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     const unsigned* codes, const unsigned* scales, const unsigned* table, const void* given, const void* beside, void* out,
-    long long tokens, long long rows, long long inputs, long long row_splits)
+    long long tokens, long long rows, long long inputs, long long row_splits, long long kind)
 {
     extern __shared__ float4 shared[];
     char* lookup = (char*)shared;
@@ -139,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
     const unsigned jump = (unsigned)stride * pieces - own * splits;
     auto fetch = [&](int i) {
         if (load_left > 0) {
-#if WORDS == 4 || WORDS == 2  // one plane: the lane's place in it is added once
+#if !defined(TRELLIS) && (WORDS == 4 || WORDS == 2)  // one plane: the lane's place in it is added once
             ring[i].codes = load_codes(codes + lane * WORDS, load_at, 0);
 #else
             ring[i].codes = load_codes(codes, load_at, lane);
@@ -224,7 +222,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemv(
             const long long row = (long long)((step + s) * stride + block_first + p) * 16 + (rest >> 5 & 1) * 8
                                   + (rest >> 2 & 7);
             const long long token = (rest >> 6) * 4 + (rest & 3);
-            if (row < rows && token < tokens) store(out, token * rows + row, sum);
+            if (row < rows && token < tokens) store(out, token * rows + row, sum, (int)kind);
         }
         step += slot;
         if (step >= steps) return;
