@@ -16,13 +16,14 @@ from quantgate_kernels.cuda import moe
 from quantgate_kernels.ops.moe import PROJECTIONS, PreparedMoE
 
 SHIMS = PTX | {
-    "acquired": "static long turns; if (++turns > 50000000) abort(); pause_(); return *place;",
+    "peek": "static long turns; if (++turns > 50000000) abort(); pause_(); return *place;",
+    "acquire": "",
+    "release": "return atomicAdd(counter, by);",
     "nap": "",
     "into_l2": "",
 }
 HEAD = r"""
 static int atomicAdd(int* place, int by) { const int before = *place; *place += by; return before; }
-static void __threadfence() {}
 """
 
 
@@ -93,7 +94,7 @@ def on_fibers(
     """The layer's result by its kernels, on a CPU: one block alone where all is in one launch, for blocks wait."""
     out = torch.empty(x.shape, dtype=out_dtype)
     out.fill_(torch.nan)
-    size = moe.room(prepared.shape, len(x))[1] + 256
+    size = moe.room(prepared.shape, *ids.shape)[1] + 256
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
     numbers = moe.definitions(prepared.shape, x.dtype, tuning)

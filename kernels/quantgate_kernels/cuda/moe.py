@@ -18,6 +18,7 @@ from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of
 from quantgate_kernels.cuda.vq_gemv import OUTPUTS
 from quantgate_kernels.formats.rotation import block_of
 
+Argument = torch.Tensor | int | None
 RECORD_INTS = 8
 MOST_EXPERTS = 2048
 """Of a layer, as many as the plan's shared memory counts."""
@@ -39,7 +40,6 @@ class Shape:
     middle: int
     """I: outputs of gate and up, and the inputs of down."""
     experts: int
-    top_k: int
     books: tuple[Book, ...]
 
 
@@ -91,7 +91,7 @@ class Step:
 
     name: str
     blocks: int
-    arguments: tuple[torch.Tensor | int | None, ...]
+    arguments: tuple[Argument, ...]
 
 
 def definitions(shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> dict[str, int]:
@@ -102,7 +102,6 @@ def definitions(shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> d
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
         "PREFETCH": tuning.prefetch,
-        "TOP_K": shape.top_k,
         "WARPS": tuning.warps,
         "X_BFLOAT": DTYPES[dtype],
     }
@@ -121,7 +120,9 @@ def source(shape: Shape) -> str:
 
 @functools.cache
 def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, tuning: Tuning = DEFAULT) -> Kernel:
-    """One of a layer's kernels: to be asked for once before a graph is captured."""
+    """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
+    if name != "moe_plan":
+        dtype = torch.bfloat16  # the others do not care
     numbers = tuple(definitions(shape, dtype, tuning).items())
     shared = places(shape.books)[1] if name == "moe_experts" else 0
     return load(device, source(shape), name, numbers, threads_of(name, tuning), shared)
@@ -133,15 +134,15 @@ def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = 
         kernel(device, shape, dtype, name, tuning)
 
 
-def room(shape: Shape, tokens: int) -> tuple[dict[str, int], int]:
+def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
     """Where each buffer begins that the kernels of so many tokens need, in bytes, and the bytes of all of them."""
-    pairs, slots = tokens * shape.top_k, most_slots(shape, tokens)
+    pairs, slots = tokens * top_k, most_slots(shape, tokens * top_k)
     n_tiles, pieces_in, pieces_mid = -(-tokens // 4), pieces_of(shape.inputs), pieces_of(shape.middle)
     sizes = {
-        "slot_count": 4,
+        "slot_count": 12,
         "slots": slots * _SLOT_INTS * 4,
         "owners": pairs * 4,
-        "counters": counters_of(shape, tokens) * 4,
+        "counters": counters_of(shape, slots) * 4,
         "operands": n_tiles * pieces_in * 1024,
         "factors": n_tiles * pieces_in * groups_of(shape.inputs) * 16,
         "raw": slots * _SLOT_TOKENS * 2 * pieces_mid * PIECE * 4,
@@ -156,15 +157,14 @@ def room(shape: Shape, tokens: int) -> tuple[dict[str, int], int]:
     return begins, end
 
 
-def most_slots(shape: Shape, tokens: int) -> int:
-    """Experts with up to four of their tokens: the most there can be."""
-    pairs = tokens * shape.top_k
+def most_slots(shape: Shape, pairs: int) -> int:
+    """Experts with up to four of their tokens: the most there can be of so many pairs of a token and an expert."""
     return min(pairs, shape.experts + pairs // _SLOT_TOKENS)
 
 
-def counters_of(shape: Shape, tokens: int) -> int:
+def counters_of(shape: Shape, slots: int) -> int:
     """Ints that count what is done: pieces and slots, and tiles of rows."""
-    return most_slots(shape, tokens) * (pieces_of(shape.middle) + 1) + shape.inputs // ROWS
+    return slots * (pieces_of(shape.middle) + 1) + shape.inputs // ROWS
 
 
 def steps(
@@ -190,44 +190,52 @@ def steps(
         space: uint8, as many as `room` says, on a boundary of 256.
         processors: blocks that run side by side.
     """
-    tokens = len(x)
-    begins, _ = room(shape, tokens)
+    tokens, top_k = ids.shape
+    begins, _ = room(shape, tokens, top_k)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
-    slots, pieces_in, pieces_mid = most_slots(shape, tokens), pieces_of(shape.inputs), pieces_of(shape.middle)
+    slots, pieces_in, pieces_mid = most_slots(shape, tokens * top_k), pieces_of(shape.inputs), pieces_of(shape.middle)
     tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
-    per_warp = slots / (processors * tuning.warps)
-    gate_tiles = tuning.gate_tiles or (1 if per_warp * 2 * tiles_mid < 16 else 2)
-    down_tiles = tuning.down_tiles or (2 if per_warp * tiles_out < 16 else 4)
+    warps = processors * tuning.warps
+    gate_tiles = tuning.gate_tiles or _tiles_of_item(slots * 2 * tiles_mid / warps, pieces_in)
+    down_tiles = tuning.down_tiles or _tiles_of_item(slots * tiles_out / warps, pieces_mid)
     gate_items, down_items = pieces_mid * (16 // gate_tiles), -(-tiles_out // down_tiles)
     summed = tokens <= tuning.most_summed
-    plan = Step(
-        "moe_plan",
-        1 + -(-tokens * pieces_in // (_PLAN_THREADS // 32)),
-        (x, weights.signs_in, ids, expert_map, weights.positions, weights.records)
-        + (at["slots"], at["owners"], at["slot_count"], at["counters"], at["operands"], at["factors"])
-        + (tokens, shape.inputs, int(ids.dtype == torch.int64), 0 if expert_map is None else len(expert_map))
-        + (counters_of(shape, tokens),),
-    )
+    scratch = ("operands", "factors", "raw", "mid", "mid_factors", "partial")
+    plan_arguments: list[Argument] = [x, weights.signs_in, ids, expert_map, weights.positions, weights.records]
+    plan_arguments += [at[name] for name in ("slots", "owners", "slot_count", "counters", "operands", "factors")]
+    plan_arguments += [tokens, shape.inputs, top_k, int(ids.dtype == torch.int64)]
+    plan_arguments += [0 if expert_map is None else len(expert_map), counters_of(shape, slots)]
+    plan = Step("moe_plan", 1 + -(-tokens * pieces_in // (_PLAN_THREADS // 32)), tuple(plan_arguments))
     blocks = min(processors, -(-slots * max(gate_items, down_items) // tuning.warps))
     ready = at["counters"] + slots * pieces_mid * 4
 
     def experts(phases: int) -> Step:
-        return Step(
-            "moe_experts",
-            blocks,
-            (weights.codes, weights.scales, weights.books, weights.signs_mid, at["slots"], at["owners"])
-            + (at["slot_count"], at["counters"], ready, ready + slots * 4, at["operands"], at["factors"], at["raw"])
-            + (at["mid"], at["mid_factors"], at["partial"], router, out, tokens, shape.inputs, shape.middle)
-            + (pieces_in, pieces_mid, gate_tiles, gate_items, down_tiles, down_items, phases, OUTPUTS[out.dtype]),
-        )
+        claims = at["slot_count"] + (4 if phases & 1 else 8)
+        arguments: list[Argument] = [
+            weights.codes,
+            weights.scales,
+            weights.books,
+            weights.signs_mid,
+            at["slots"],
+            at["owners"],
+        ]
+        arguments += [at["slot_count"], claims, at["counters"], ready, ready + slots * 4]
+        arguments += [*(at[name] for name in scratch), router, out, tokens, top_k, shape.inputs, shape.middle]
+        arguments += [pieces_in, pieces_mid, gate_tiles, gate_items, down_tiles, down_items, phases]
+        return Step("moe_experts", blocks, (*arguments, OUTPUTS[out.dtype]))
 
     last = 2 + 4 * summed
     found = [plan, experts(1 + last)] if tuning.one_launch else [plan, experts(1), experts(last)]
     if not summed:
         places_of_four = tokens * shape.inputs // 4
-        arguments = (at["partial"], at["owners"], out, shape.inputs, tokens, OUTPUTS[out.dtype])
+        arguments = (at["partial"], at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
         found.append(Step("moe_sum", -(-places_of_four // _SUM_THREADS), arguments))
     return found
+
+
+def _tiles_of_item(tiles: float, pieces: int) -> int:
+    """Of so many tiles a warp: one alone where there are few, more where an item would be short."""
+    return 1 if tiles < 4 or pieces >= 32 else 2 if tiles < 64 else 4
 
 
 def run(
@@ -245,7 +253,7 @@ def run(
     device = x.device.index
     for first in range(0, len(x), MOST_TOKENS):
         part = slice(first, min(len(x), first + MOST_TOKENS))
-        space = torch.empty(room(shape, part.stop - first)[1], dtype=torch.uint8, device=x.device)
+        space = torch.empty(room(shape, part.stop - first, ids.shape[1])[1], dtype=torch.uint8, device=x.device)
         given = (x[part], router[part], ids[part], expert_map, out[part])
         for step in steps(shape, weights, *given, space, multiprocessors(device), tuning):
             found = kernel(device, shape, x.dtype, step.name, tuning)

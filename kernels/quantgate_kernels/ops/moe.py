@@ -37,7 +37,6 @@ def prepare(
     tiers: Sequence[Tiers],
     tables: Tables,
     device: torch.device | str,
-    top_k: int,
     down_signs: torch.Tensor | None = None,
 ) -> PreparedMoE:
     """Reorder a layer's experts for the kernels, and have every kernel that `apply` may need compiled and loaded.
@@ -48,7 +47,6 @@ def prepare(
         tiers: of each expert's projections, as config.json has them: all of format `vq`, gate and up rotated alike.
         tables: of the model, by name.
         device: a Hopper GPU or newer.
-        top_k: experts of a token.
         down_signs: int8 [I] of the inputs that down has here, where they are a slice of the model's.
 
     Raises:
@@ -59,7 +57,7 @@ def prepare(
     if place.type != "cuda":
         raise ValueError(f"these kernels run on a GPU, not on {place}: use quantgate_kernels.formats there")
     place = torch.device("cuda", torch.cuda.current_device() if place.index is None else place.index)
-    found = ordered(experts, tiers, tables, place, top_k, down_signs)
+    found = ordered(experts, tiers, tables, place, down_signs)
     assert place.index is not None
     for dtype in DTYPES:
         moe.compile_all(place.index, found.shape, dtype)
@@ -71,7 +69,6 @@ def ordered(
     tiers: Sequence[Tiers],
     tables: Tables,
     device: torch.device,
-    top_k: int,
     down_signs: torch.Tensor | None = None,
 ) -> PreparedMoE:
     """`prepare` without any kernel, on any device."""
@@ -106,7 +103,7 @@ def ordered(
             tiers, ("down_proj",), tables.get(f"signs.{middle}") if down_signs is None else down_signs, middle, device
         ),
     )
-    return PreparedMoE(weights, moe.Shape(inputs, middle, len(experts), top_k, books))
+    return PreparedMoE(weights, moe.Shape(inputs, middle, len(experts), books))
 
 
 def apply(
@@ -143,8 +140,8 @@ def apply(
     return found
 
 
-_LIBRARY = torch.library.Library("quantgate", "FRAGMENT")
-_LIBRARY.define(
+_LIBRARY = torch.library.Library("quantgate", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
     "vq_experts(Tensor x, Tensor topk_weights, Tensor topk_ids, Tensor? expert_map, Tensor codes, Tensor scales, "
     "Tensor records, Tensor positions, Tensor books, Tensor? signs_in, Tensor? signs_mid, int middle, "
     "int[] book_numbers) -> Tensor"
@@ -170,7 +167,7 @@ def _vq_experts(
     if len(x) == 0:
         return out
     pairs = tuple(Book(*pair) for pair in zip(book_numbers[::2], book_numbers[1::2], strict=True))
-    shape = moe.Shape(x.shape[1], middle, len(positions), topk_ids.shape[1], pairs)
+    shape = moe.Shape(x.shape[1], middle, len(positions), pairs)
     weights = moe.Weights(codes, scales, records, positions, books, signs_in, signs_mid)
     router = topk_weights.to(torch.float32).contiguous()
     ids = topk_ids if topk_ids.dtype in (torch.int32, torch.int64) else topk_ids.to(torch.int32)
@@ -183,13 +180,15 @@ def _fake(x: torch.Tensor, *_: Any) -> torch.Tensor:
     return x.new_empty(x.shape)
 
 
-_LIBRARY.impl("vq_experts", _vq_experts, "CUDA")
+_LIBRARY.impl("vq_experts", _vq_experts, "CUDA")  # type: ignore[no-untyped-call]
 torch.library.register_fake("quantgate::vq_experts", _fake, lib=_LIBRARY)
 
 
 def _is_vq(tier: Mapping[str, Any]) -> bool:
     if tier["format"] != FORMAT:
-        raise ValueError(f"no GPU kernel reads experts of format {tier['format']!r}: requantize to a tier of {FORMAT!r}")
+        raise ValueError(
+            f"no GPU kernel reads experts of format {tier['format']!r}: requantize to a tier of {FORMAT!r}"
+        )
     return True
 
 
@@ -208,7 +207,9 @@ def _require(
     rows, inputs = shape
     found = len(stored["codes"]), _inputs(stored, tier, tables)
     if found != shape:
-        raise ValueError(f"{what} has codes of {list(found)} weights, not {list(shape)} as the first expert: get a copy")
+        raise ValueError(
+            f"{what} has codes of {list(found)} weights, not {list(shape)} as the first expert: get a copy"
+        )
     if stored["scales"].shape != (rows, inputs // block_of(inputs)):
         raise ValueError(f"{what} has scales {list(stored['scales'].shape)} for {list(shape)} weights")
 

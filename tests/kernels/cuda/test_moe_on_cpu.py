@@ -27,7 +27,7 @@ def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> 
 def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out(tmp_path: Path) -> None:
     of = layer(MIXED, 256, 384)
     x, (router, ids) = inputs_of(3, 256), routing(3, 4, 2)
-    prepared = ordered(of.experts, of.tiers, of.tables, CPU, 2)
+    prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     oracle = expected(of, x, router, ids)
     found = [
         on_fibers(tmp_path, prepared, x, router, ids, tuning=tuning, processors=blocks)
@@ -46,7 +46,7 @@ def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out(tmp_path
 def test_every_tier_alone_and_an_expert_with_more_tokens_than_a_slot(tmp_path: Path, name: str) -> None:
     of = layer([(name,) * 3] * 3, 256, 128)
     x, router, ids = inputs_of(6, 256), torch.rand(6, 2) + 0.1, torch.tensor([[0, 2]] * 6)  # expert 1 has none
-    prepared = ordered(of.experts, of.tiers, of.tables, CPU, 2)
+    prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     found = on_fibers(tmp_path, prepared, x, router, ids, tuning=SMALL)
     assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
@@ -60,7 +60,7 @@ def test_groups_of_64_and_32_and_rows_that_fill_no_piece(
 ) -> None:
     of = layer([names, names], inputs, middle)
     x, (router, ids) = inputs_of(2, inputs, torch.float16), routing(2, 2, 1)
-    prepared = ordered(of.experts, of.tiers, of.tables, CPU, 1)
+    prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     for tiles in (1, 4):
         tuning = replace(SMALL, gate_tiles=tiles, down_tiles=tiles)
         found = on_fibers(tmp_path, prepared, x, router, ids, tuning=tuning)
@@ -73,7 +73,7 @@ def test_experts_of_other_ranks_count_nothing(tmp_path: Path, most_summed: int) 
     expert_map = torch.tensor([-1, 1, -1, 0], dtype=torch.int32)
     x, router = inputs_of(4, 128), torch.rand(4, 2) + 0.1
     ids = torch.tensor([[0, 1], [3, 2], [0, 2], [1, 3]])
-    prepared = ordered(of.experts, of.tiers, of.tables, CPU, 2)
+    prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     tuning = replace(SMALL, most_summed=most_summed)
     found = on_fibers(tmp_path, prepared, x, router, ids, expert_map, tuning=tuning)
     oracle = expected(of, x, router, ids, expert_map)
@@ -88,7 +88,7 @@ def test_without_rotation_in_16_bits_and_with_odd_values(tmp_path: Path) -> None
     x, (router, ids) = inputs_of(3, 128), routing(3, 2, 2)
     x[1] = 0
     x[2, 5] = torch.inf
-    prepared = ordered(of.experts, of.tiers, of.tables, CPU, 2)
+    prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     found = on_fibers(tmp_path, prepared, x, router, ids, tuning=SMALL, out_dtype=torch.bfloat16)
     oracle = expected(of, x[:1], router[:1], ids[:1])
     assert relative_error(found[:1], oracle) < 4e-3  # bfloat16
@@ -104,14 +104,14 @@ def test_many_experts_and_pairs(tmp_path: Path) -> None:
     x, router = inputs_of(40, 128), torch.rand(40, 4) + 0.1
     ids = torch.randint(0, copies, (40, 4), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
     ids[:9, 0] = 77
-    prepared = ordered(of.experts, of.tiers, of.tables, CPU, 4)
+    prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     found = on_fibers(tmp_path, prepared, x, router, ids, tuning=SMALL)
     assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
 
 def test_what_no_kernel_knows_is_refused() -> None:
     of = layer([MIXED[0], MIXED[1]], 128, 128)
-    given = (of.tables, CPU, 2)
+    given = (of.tables, CPU)
     with pytest.raises(ValueError, match="format 'trellis'"):
         ordered(of.experts, [of.tiers[0], of.tiers[1] | {"up_proj": {"format": "trellis"}}], *given)
     plain = of.tiers[1]["up_proj"] | {"rotation": None}
@@ -121,4 +121,4 @@ def test_what_no_kernel_knows_is_refused() -> None:
         half = {part: tensor[:64] for part, tensor in of.experts[1]["up_proj"].items()}
         ordered([of.experts[0], of.experts[1] | {"up_proj": half}], of.tiers, *given)
     with pytest.raises(ValueError, match="signs of 128 inputs are missing"):
-        ordered(of.experts, of.tiers, {k: v for k, v in of.tables.items() if "signs" not in k}, CPU, 2)
+        ordered(of.experts, of.tiers, {k: v for k, v in of.tables.items() if "signs" not in k}, CPU)

@@ -1,12 +1,12 @@
 // Second launch: gate and up, SiLU, the rotation of what comes out, down, and the sum over each token's experts.
 //
-// A warp works alone: its items are a few neighbouring tiles of 16 rows of one matrix of one slot, dealt to all warps
-// of the launch in turn, first gate and up of all slots, then down of all slots. Whoever finishes the last tile of 128
-// rows of gate and up makes B operands of them; whoever finishes the last slot of a block of rows adds the experts up,
-// in the order of `top_k`. Down of a slot waits until all its operands are there: they are made by items that come
-// earlier in each warp's list, and those wait for nothing. All blocks must be resident (one a multiprocessor).
+// A warp works alone. It claims an item, a few neighbouring tiles of 16 rows of one matrix of one slot: first gate and
+// up of all slots, then down of all slots. Whoever finishes the last tile of 128 rows of gate and up makes B operands of
+// them; whoever finishes the last slot of a block of rows adds the experts up, in the order of `top_k`. Down of a slot
+// waits until all its operands are there: they come from items that were claimed earlier, by warps that run and wait for
+// nothing before they are done with them. So it does not matter how many blocks run at once.
 //
-// TOP_K, WARPS, GROUPS_IN, GROUPS_MID (scale groups in 128 inputs of D and of I) and AHEAD (pieces that an item to come
+// WARPS, GROUPS_IN, GROUPS_MID (scale groups in 128 inputs of D and of I) and AHEAD (pieces that an item to come
 // is brought into the L2 cache) are given, and `piece_words`, `run` and `fill_tables` for the tiers of the layer.
 
 #define THREADS (WARPS * 32)
@@ -16,6 +16,7 @@ struct Layer {
     int pieces_in, pieces_mid, tiles_mid, tiles_out;
     int gate_tiles, down_tiles;  // of an item
     int gate_items, down_items;  // of a slot
+    int top_k;
 };
 
 struct Buffers {
@@ -40,13 +41,13 @@ __device__ __forceinline__ float silu(float v)
 
 // Four rows of a token, summed over its experts that are here; the kind of `out` is 0: float32, 1: bfloat16, 2: float16.
 __device__ __forceinline__ void add_four(long long token, long long row, const int* owners, void* out, int kind,
-                                         long long inputs, const float* partial)
+                                         long long inputs, int top_k, const float* partial)
 {
     float4 sum = make_float4(0, 0, 0, 0);
-#pragma unroll
-    for (int j = 0; j < TOP_K; j++) {
-        if (owners[token * TOP_K + j] < 0) continue;
-        const float4 v = __ldcg((const float4*)(partial + (token * TOP_K + j) * inputs + row));
+#pragma unroll 4
+    for (int j = 0; j < top_k; j++) {
+        if (owners[token * top_k + j] < 0) continue;
+        const float4 v = __ldcg((const float4*)(partial + (token * top_k + j) * inputs + row));
         sum.x += v.x;
         sum.y += v.y;
         sum.z += v.z;
@@ -111,12 +112,13 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
     const long long of_down = (long long)l.tiles_out * l.pieces_mid * GROUPS_MID * 8;
     t.scales = m.scales + position * (2 * of_gate + of_down) + item.matrix * of_gate
                + (long long)item.tile * t.pieces * (down ? GROUPS_MID : GROUPS_IN) * 8;
-    const long long token = down ? item.slot * 4 + column : loaded / TOP_K;
-    const long long mine = down ? item.slot * 4 + own : summed / TOP_K;
+    const long long token = down ? item.slot * 4 + column : loaded / l.top_k;
+    const long long mine = down ? item.slot * 4 + own : summed / l.top_k;
     const long long step = (long long)t.pieces * 64;
-    t.operands = column < count ? (down ? m.mid : m.operands) + (token >> 2) * step + (token & 3) * 8 + (lane & 7) : 0;
+    t.here = column < count;
+    t.operands = (down ? m.mid : m.operands) + (t.here ? (token >> 2) * step + (token & 3) * 8 + (lane & 7) : 0);
     const long long of_token = (long long)t.pieces * (down ? GROUPS_MID : GROUPS_IN) * 4;
-    const long long safe = own < count ? mine : down ? item.slot * 4 : first / TOP_K;  // some token that is there
+    const long long safe = own < count ? mine : down ? item.slot * 4 : first / l.top_k;  // some token that is there
     t.factors = (down ? m.mid_factors : m.factors) + (safe >> 2) * of_token + (safe & 3);
     t.out = 0;
     t.weight = 1;
@@ -143,16 +145,17 @@ __device__ __forceinline__ void fetch_ahead(const Tiles& t, bool down, unsigned 
     if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces * (down ? GROUPS_MID : GROUPS_IN) * 32);
 }
 
-// Everything this warp wrote can be seen by who sees the count; returns what was counted before.
+// The number of an item that nobody else has, for lane 0.
+__device__ __forceinline__ int claim(int* claims, unsigned lane)
+{
+    return lane == 0 ? atomicAdd(claims, 1) : 0;
+}
+
+// Everything this warp wrote can be seen by who sees the count; lane 0 gets what was counted before.
 __device__ __forceinline__ int arrive(int* counter, int by, unsigned lane)
 {
-    __threadfence();
     __syncwarp();
-    int before = 0;
-    if (lane == 0) before = atomicAdd(counter, by);
-    before = __shfl_sync(0xffffffffu, before, 0);
-    __threadfence();
-    return before;
+    return lane == 0 ? release(counter, by) : 0;
 }
 
 // silu(gate) * up of 128 rows of a slot's tokens, as operands for down.
@@ -181,14 +184,14 @@ __device__ __forceinline__ void add_experts(int tile, int tiles, const int* owne
                                             const Layer& l, const Buffers& m, unsigned lane)
 {
     for (int at = lane; at < tokens * tiles * 4; at += 32)
-        add_four(at / (tiles * 4), (long long)tile * 16 + at % (tiles * 4) * 4, owners, out, kind, l.inputs, m.partial);
+        add_four(at / (tiles * 4), (long long)tile * 16 + at % (tiles * 4) * 4, owners, out, kind, l.inputs, l.top_k, m.partial);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     const unsigned* codes, const unsigned* scales, const char* books, const char* signs, const int* slots,
-    const int* owners, const int* slot_count, int* arrived, int* ready, int* rows_done, const uint4* operands,
+    const int* owners, const int* slot_count, int* claims, int* arrived, int* ready, int* rows_done, const uint4* operands,
     const float* factors, float* raw, uint4* mid, float* mid_factors, float* partial, const float* router, void* out,
-    long long tokens, long long inputs, long long middle, long long pieces_in, long long pieces_mid,
+    long long tokens, long long top_k, long long inputs, long long middle, long long pieces_in, long long pieces_mid,
     long long gate_tiles, long long gate_items, long long down_tiles, long long down_items, long long phases,
     long long out_kind)
 {
@@ -198,50 +201,59 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     let_next_begin();
     wait_for_inputs();
     __syncthreads();
-    const unsigned lane = threadIdx.x & 31;
+    // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
+    const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
     const int count = *slot_count;
     const Layer l = {inputs,           middle,          (int)pieces_in,  (int)pieces_mid, (int)middle / 16,
-                     (int)inputs / 16, (int)gate_tiles, (int)down_tiles, (int)gate_items, (int)down_items};
+                     (int)inputs / 16, (int)gate_tiles, (int)down_tiles, (int)gate_items, (int)down_items, (int)top_k};
     const Buffers m = {codes,   scales, operands, factors, raw,       mid, mid_factors,
                        partial, router, arrived,  ready,   rows_done};
     const int end = count * (l.gate_items + (phases & 2 ? l.down_items : 0));
-    const int stride = gridDim.x * WARPS;
-    int item = (threadIdx.x >> 5) * gridDim.x + blockIdx.x + (phases & 1 ? 0 : count * l.gate_items);
+    const int begin = phases & 1 ? 0 : count * l.gate_items;
 
     if (count == 0 && phases & 4) {  // no expert of any token is here
-        for (long long at = (long long)item * 32 + lane; at < tokens * inputs / 4; at += (long long)stride * 32)
-            add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, partial);
+        const long long all = tokens * inputs / 4, step = (long long)gridDim.x * THREADS;
+        for (long long at = (long long)blockIdx.x * THREADS + thread; at < all; at += step)
+            add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial);
+        return;
     }
-    int record = item < end ? slots[item_of(item, count, l).slot * SLOT_INTS + (lane & 15)] : 0;
-    for (; item < end; item += stride) {
+    int item = begin + __shfl_sync(0xffffffffu, claim(claims, lane), 0);
+    if (item >= end) return;
+    int record = slots[item_of(item, count, l).slot * SLOT_INTS + (lane & 15)];
+    while (item < end) {
         const Item now = item_of(item, count, l);
         const int tokens_here = field(record, SLOT_COUNT);
-        const Tiles t = tiles_of(now, record, l, m, lane);
-        // The next item's record arrives while this item is worked on.
-        const bool more = item + stride < end;
-        const Item next = item_of(more ? item + stride : item, count, l);
+        const int claimed = claim(claims, lane);  // arrives while this item is worked on
+        if (now.tiles > 0) run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane);
+        item = begin + __shfl_sync(0xffffffffu, claimed, 0);
+        const Item next = item_of(item < end ? item : begin, count, l);
         record = slots[next.slot * SLOT_INTS + (lane & 15)];
-        if (now.tiles > 0) run(t, now.matrix == 2, lookup, lane);
-        if (more && next.tiles > 0) fetch_ahead(tiles_of(next, record, l, m, lane), next.matrix == 2, lane);
-        if (now.tiles <= 0) continue;
-        if (now.matrix != 2) {
-            const int piece = now.tile / 8, all = 2 * min(8, l.tiles_mid - piece * 8);
-            if (arrive(m.arrived + now.slot * l.pieces_mid + piece, now.tiles, lane) + now.tiles == all)
-                activate(now.slot, piece, tokens_here, signs, l, m, lane);
-        } else if (phases & 4) {
-            if (arrive(m.rows_done + now.tile / l.down_tiles, 1, lane) + 1 == count)
-                add_experts(now.tile, now.tiles, owners, out, (int)out_kind, (int)tokens, l, m, lane);
-        }
+        const bool counts = now.tiles > 0 && (now.matrix != 2 || phases & 4);
+        int* counter = now.matrix != 2 ? m.arrived + now.slot * l.pieces_mid + now.tile / 8
+                                       : m.rows_done + now.tile / l.down_tiles;
+        int before = counts ? arrive(counter, now.matrix != 2 ? now.tiles : 1, lane) : 0;
+        if (item < end && next.tiles > 0) fetch_ahead(tiles_of(next, record, l, m, lane), next.matrix == 2, lane);
+        if (!counts) continue;
+        before = __shfl_sync(0xffffffffu, before, 0);
+        const int piece = now.tile / 8;
+        const bool last = now.matrix != 2 ? before + now.tiles == 2 * min(8, l.tiles_mid - piece * 8) : before + 1 == count;
+        if (!last) continue;
+        acquire();
+        if (now.matrix != 2)
+            activate(now.slot, piece, tokens_here, signs, l, m, lane);
+        else
+            add_experts(now.tile, now.tiles, owners, out, (int)out_kind, (int)tokens, l, m, lane);
     }
 }
 
 // Third launch where there are many tokens: the sum over experts alone.
 extern "C" __global__ void __launch_bounds__(256) moe_sum(
-    const float* partial, const int* owners, void* out, long long inputs, long long tokens, long long out_kind)
+    const float* partial, const int* owners, void* out, long long inputs, long long tokens, long long top_k,
+    long long out_kind)
 {
     let_next_begin();
     wait_for_inputs();
     const long long at = (long long)blockIdx.x * 256 + threadIdx.x;
     if (at < tokens * inputs / 4)
-        add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, partial);
+        add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial);
 }

@@ -6,7 +6,8 @@
 struct Tiles {
     const unsigned* codes;    // of the first tile
     const unsigned* scales;   // of the first tile
-    const uint4* operands;    // of the token whose column (lane / 4) this lane loads, at piece 0; null: no such token
+    const uint4* operands;    // of the token whose column (lane / 4) this lane loads, at piece 0
+    bool here;                // there is such a token
     const float* factors;     // of the token whose sums (lane % 4) this lane has, at piece 0
     float* out;               // where row lane / 4 of the first tile goes for that token; null: no such token
     float weight;             // what results are multiplied by
@@ -19,18 +20,16 @@ template <int GROUPS> struct Inputs {
     float factors[GROUPS];
 };
 
-// Plain loads: another block of this launch may have written them, and they are read 16 times or more from L1.
-template <int GROUPS> __device__ __forceinline__ Inputs<GROUPS> load_inputs(const Tiles& t, int piece)
+// Of a column that is no token's, the operands stay as they were: zeros.
+template <int GROUPS>
+__device__ __forceinline__ void load_inputs(Inputs<GROUPS>& x, const uint4* operands, const float* factors, bool here)
 {
-    Inputs<GROUPS> found;
-    found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
-    if (t.operands) {
-        found.b[0] = t.operands[piece * 64];
-        found.b[1] = t.operands[piece * 64 + 32];
+    if (here) {
+        x.b[0] = fresh4(operands);
+        x.b[1] = fresh4(operands + 32);
     }
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) found.factors[g] = t.factors[(piece * GROUPS + g) * 4];
-    return found;
+    for (int g = 0; g < GROUPS; g++) x.factors[g] = fresh1(factors + g * 4);
 }
 
 // Adds 128 inputs to the sums of rows r and r + 8 of the token lane % 4.
@@ -49,10 +48,24 @@ __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const 
     }
 }
 
-__device__ __forceinline__ int acquired(const int* place)
+__device__ __forceinline__ int peek(const int* place)
 {
     int v;
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(place) : "memory");
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(place) : "memory");
+    return v;
+}
+
+// What comes after it may read what was written before a count that was seen.
+__device__ __forceinline__ void acquire()
+{
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+
+// Counts what this thread wrote, and what others wrote before they met it, as done.
+__device__ __forceinline__ int release(int* counter, int by)
+{
+    int v;
+    asm volatile("atom.add.release.gpu.global.s32 %0, [%1], %2;" : "=r"(v) : "l"(counter), "r"(by) : "memory");
     return v;
 }
 
@@ -61,11 +74,13 @@ __device__ __forceinline__ void nap()
     asm volatile("nanosleep.u32 40;");
 }
 
-// All lanes look, so that each has acquired what it reads afterwards.
+// All lanes look, so that each has acquired what it reads afterwards. Acquiring empties the L1 cache: once is enough.
 __device__ __forceinline__ void wait_until(const int* flag, int needed)
 {
-    if (flag)
-        while (acquired(flag) < needed) nap();
+    if (flag) {
+        while (peek(flag) < needed) nap();
+        acquire();
+    }
     __syncwarp();
 }
 

@@ -4,7 +4,7 @@
 // offsets in words: gate, up, down), the tier of each in a byte, the expert's position, the number of its tokens, and
 // the *pairs* of those (token * top_k + place). Experts lie in the order of their positions, the dearest first.
 //
-// EXPERTS, TOP_K and X_BFLOAT are given. Blocks of 256 threads: the first plans, the others set `counters` to 0, and
+// EXPERTS and X_BFLOAT are given. Blocks of 256 threads: the first plans, the others set `counters` to 0, and
 // each of their warps has a piece of a token.
 
 #define SLOT_INTS 16
@@ -24,10 +24,11 @@ __device__ __forceinline__ int position_of(const void* ids, int wide, int pair, 
     return id >= 0 && id < EXPERTS ? positions[id] : -1;
 }
 
-// `slot_count` becomes the number of slots. Which of an expert's tokens come first is left to chance: no sum
+// `slot_count` becomes the number of slots, and two counts of claimed items: none yet. Which of an expert's tokens come first is left to chance: no sum
 // depends on a token's neighbours.
-__device__ __forceinline__ void plan(const void* ids, int wide, int pairs, const int* expert_map, int mapped,
-                                     const int* positions, const int* records, int* slots, int* owners, int* slot_count)
+static __device__ __forceinline__ void plan(const void* ids, int wide, int pairs, const int* expert_map, int mapped,
+                                            const int* positions, const int* records, int* slots, int* owners,
+                                            int* slot_count)
 {
     __shared__ int count[EXPERTS];
     __shared__ int begin[EXPERTS];
@@ -53,7 +54,10 @@ __device__ __forceinline__ void plan(const void* ids, int wide, int pairs, const
         __syncthreads();
     }
     int slot = before[thread] - own;
-    if (thread == PLAN_THREADS - 1) *slot_count = before[thread];
+    if (thread == PLAN_THREADS - 1) {
+        slot_count[0] = before[thread];
+        slot_count[1] = slot_count[2] = 0;
+    }
     for (int i = 0; i < PLAN_RUN; i++) {
         const int e = thread * PLAN_RUN + i;
         if (e >= EXPERTS) break;
@@ -78,12 +82,12 @@ __device__ __forceinline__ void plan(const void* ids, int wide, int pairs, const
 extern "C" __global__ void __launch_bounds__(PLAN_THREADS) moe_plan(
     const unsigned short* x, const char* signs, const void* ids, const int* expert_map, const int* positions,
     const int* records, int* slots, int* owners, int* slot_count, int* counters, unsigned* operands, float* factors,
-    long long tokens, long long inputs, long long ids_wide, long long mapped, long long counts)
+    long long tokens, long long inputs, long long top_k, long long ids_wide, long long mapped, long long counts)
 {
     let_next_begin();
     wait_for_inputs();
     if (blockIdx.x == 0) {
-        plan(ids, (int)ids_wide, (int)tokens * TOP_K, expert_map, (int)mapped, positions, records, slots, owners,
+        plan(ids, (int)ids_wide, (int)(tokens * top_k), expert_map, (int)mapped, positions, records, slots, owners,
              slot_count);
         return;
     }
