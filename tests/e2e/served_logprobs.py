@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -24,15 +24,15 @@ class Served:
     answers: list[list[int]]
 
 
-def served(folders: Sequence[Path], **settings: Any) -> list[Served | str]:
-    """What vLLM makes of each model, one after the other, or the error that it ends with."""
+def served(*asked: tuple[Path, Mapping[str, Any]]) -> list[Served | str]:
+    """What vLLM makes of each model under these settings, one after the other, or the error that it ends with."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(_served, [str(folder) for folder in folders], settings).result()
+        return pool.submit(_served, [(str(folder), dict(settings)) for folder, settings in asked]).result()
 
 
-def _served(folders: list[str], settings: dict[str, Any]) -> list[Served | str]:
+def _served(asked: list[tuple[str, dict[str, Any]]]) -> list[Served | str]:
     os.environ.update(ENVIRONMENT)
-    return [_one(folder, settings) for folder in folders]
+    return [_one(folder, settings) for folder, settings in asked]
 
 
 def _one(folder: str, settings: dict[str, Any]) -> Served | str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file, save_file
 
 from harness.checkpoint.models import resolve_model
 from tests.e2e.conftest import quantgate
@@ -43,9 +43,8 @@ def method_of(folder: Path) -> str:
     return str(json.loads((folder / "config.json").read_text())["quantization_config"]["quant_method"])
 
 
-def require_equal(found: list[Served | str]) -> None:
+def require_equal(coded: Served | str, plain: Served | str) -> None:
     """To the last bit: it is the same weight in the same kernels."""
-    coded, plain = found
     assert isinstance(coded, Served), coded
     assert coded == plain
 
@@ -53,25 +52,27 @@ def require_equal(found: list[Served | str]) -> None:
 def test_experts_in_mixed_tiers_and_what_is_damaged(tmp_path: Path) -> None:
     coded, plain = coded_and_plain(save_mixture(tmp_path / "moe"), "mixed", MIXTURE)
     assert method_of(coded) == "quantgate"
-    require_equal(served([coded, plain]))
-    index = json.loads((coded / "model.safetensors.index.json").read_text())["weight_map"]
-    scales = "model.layers.0.mlp.experts.7.down_proj.scales"
-    weights = load_file(coded / index[scales])
-    weights[scales][3, 0] = float("nan")
-    save_file(weights, coded / index[scales])
-    result = quantgate("serve", coded, "--role", "candidate", timeout=240)
-    assert result.returncode == 4
-    assert f"{scales} holds scales that are not positive and finite" in result.stderr.splitlines()[-1]
+    cut, newer = tmp_path / "cut", tmp_path / "newer"
+    shard = sorted(file.name for file in coded.glob("model*.safetensors"))[0]
+    for folder in (cut, newer):
+        shutil.copytree(coded, folder)
+    (cut / shard).write_bytes((coded / shard).read_bytes()[:-4])
+    config = json.loads((newer / "config.json").read_text())
+    config["quantization_config"]["format_version"] = 2
+    (newer / "config.json").write_text(json.dumps(config))
+    found = served((coded, {}), (plain, {}), (cut, {}), (newer, {}))
+    require_equal(*found[:2])
+    assert "is cut off" in str(found[2]) and "the checkpoint has format version 2, and this" in str(found[3])
 
 
 def test_a_coded_model_with_a_draft_head_in_bf16_and_codes_of_aqlm(tmp_path: Path) -> None:
     tokenizer = resolve_model("demo", print)
     vocabulary = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
     model = make_model(tmp_path / "model", tokenizer, vocabulary, broken_head=False)
-    drafts = {"method": "mtp", "num_speculative_tokens": 1}
-    require_equal(
-        served(coded_and_plain(model, "drafted", f"name: drafted\ntier: vq2\n{DRAFTED}"), speculative_config=drafts)
-    )
+    drafts = {"speculative_config": {"method": "mtp", "num_speculative_tokens": 1}}
+    drafted = coded_and_plain(model, "drafted", f"name: drafted\ntier: vq2\n{DRAFTED}")
     additive = coded_and_plain(model, "additive", f"name: additive\ntier: aqlm-2x8g8\n{DRAFTED}")
     assert method_of(additive[0]) == "aqlm"
-    require_equal(served(additive))
+    found = served(*((folder, drafts) for folder in drafted), *((folder, {}) for folder in additive))
+    require_equal(*found[:2])
+    require_equal(*found[2:])

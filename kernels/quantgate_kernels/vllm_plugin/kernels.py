@@ -99,9 +99,7 @@ def prepare_linear(
     return runs
 
 
-def prepare_experts(
-    parts: Mapping[tuple[int, str], Part], tables: Mapping[str, torch.Tensor], top_k: int
-) -> moe.PreparedMoE:
+def prepare_experts(parts: Mapping[tuple[int, str], Part], tables: Mapping[str, torch.Tensor]) -> moe.PreparedMoE:
     """Loaded projections of a rank's experts, by local number and projection, as a kernel runs them."""
     device = next(iter(next(iter(parts.values())).tensors.values())).device
     resident = on_device(tables, device)
@@ -110,7 +108,7 @@ def prepare_experts(
     tiers = [{name: parts[e, shard].tier or {} for shard, name in PROJECTIONS.items()} for e in numbers]
     down = parts[numbers[0], "w2"]
     signs = down.tables(resident).get(f"signs.{down.local_shape[1]}")
-    found = moe.prepare(stored, tiers, resident, device, top_k, signs)
+    found = moe.prepare(stored, tiers, resident, device, signs)
     for part in parts.values():
         part.tensors.clear()
     return found

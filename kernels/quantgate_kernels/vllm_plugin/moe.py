@@ -94,7 +94,7 @@ class MixedVQMoEMethod(UnquantizedFusedMoEMethod):
             part.require_sound()
         tables = self.checkpoint.contents.tables
         if self.on_codes:
-            self.prepared = kernels.prepare_experts(parts, tables, self.moe.experts_per_token)
+            self.prepared = kernels.prepare_experts(parts, tables)
             return
         if current_platform.is_cuda():
             kernels.warn_of_memory({part.tier["format"] for part in parts.values() if part.tier is not None})
