@@ -1,11 +1,11 @@
 """Right and fast? Experts in vq tiers on one Hopper GPU, against the oracle and against bfloat16 experts.
 
-    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,sweep] [--seconds 110]
+    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,many,sweep] [--seconds 110]
 
 First small layers of mixed tiers against float64, then a layer of GLM-5's sizes (6,144 x 2,048, 256 experts, 8 a token)
-with random codes, at 1, 8 and 32 tokens: microseconds of the whole layer (plan, gate and up, SiLU, down, weighted sum),
-by CUDA graphs of many launches that go through different choices of experts, so that the L2 cache holds none of them;
-medians of replays. Bytes are codes and scales of the experts that were chosen, each once.
+with random codes, at 1, 8 and 32 tokens, at 2 bits up to 2,048 too: microseconds of the whole layer (plan, gate and up,
+SiLU, down, weighted sum), by CUDA graphs of many launches that go through different choices of experts, so that the L2
+cache holds none of them; medians of replays. Bytes are codes and scales of the experts that were chosen, each once.
 
 The bfloat16 experts get less to do: their tokens lie sorted by expert already, and nothing is weighted or summed. The
 faster counts of torch's grouped product and of one product an expert. FILE is written anew after each row; a row that
@@ -88,17 +88,17 @@ def expert_bytes(names: tuple[str, str, str]) -> int:
 
 
 def routes(tokens: int) -> list[torch.Tensor]:
-    """Choices of experts [T, k] of a router that favours none."""
+    """Choices of experts [T, k] of a router that favours none; of many tokens two, for they go to all experts."""
     generator = torch.Generator().manual_seed(tokens)
     return [
         torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOP_K] for _ in range(tokens)]).int()
-        for _ in range(ROUTES)
+        for _ in range(ROUTES if tokens <= 64 else 2)
     ]
 
 
 def correct() -> Iterator[Row]:
     """Errors against float64, mixed tiers; the same bits of every division of work."""
-    for inputs, middle, tokens in ((1024, 512, 1), (1024, 512, 9), (576, 192, 40), (6144, 2048, 2)):
+    for inputs, middle, tokens in ((1024, 512, 1), (1024, 512, 9), (576, 192, 40), (1024, 512, 300), (6144, 2048, 2)):
         experts, tiers, tables = small_layer(inputs, middle, 2 if inputs > 4096 else 8)
         prepared = ops.prepare(experts, tiers, tables, "cuda")
         x, router = torch.randn(tokens, inputs).to(torch.bfloat16), torch.rand(tokens, 2) + 0.1
@@ -190,7 +190,7 @@ def times(
             partial(moe.run, layer.shape, layer.weights, x, router, ids.cuda(), None, out, tuning, overlap)
             for ids in chosen
         ]
-        found = microseconds(launches, atleast=16)
+        found = microseconds(launches, atleast=16 if tokens <= 64 else len(launches))
         row[key] = found["median"]
         row[f"{key}_range"] = [found["least"], found["most"]]
     size = sum(expert_bytes(names[e % len(names)]) for ids in chosen for e in set(ids.flatten().tolist())) / len(chosen)
@@ -237,7 +237,7 @@ def bfloat(tokens: int) -> Row:
     ways: dict[str, float] = {}
     makers: dict[str, list[Callable[[], object]]] = {
         "grouped": [partial(grouped, end) for end in ends],
-        "one_by_one": [partial(one_by_one, ids) for ids in chosen[: ROUTES if tokens == 1 else 2]],
+        "one_by_one": [partial(one_by_one, ids) for ids in chosen[: ROUTES if tokens == 1 else 1]],
     }
     failed = {}
     for name, launches in makers.items():
@@ -246,6 +246,16 @@ def bfloat(tokens: int) -> Row:
         except Exception as error:
             failed[name] = f"{type(error).__name__}: {error}"
     return {"bf16_us": min(ways.values()), "bf16_ways": ways | failed}
+
+
+def many() -> Iterator[Row]:
+    """2 bits, as many tokens as a prompt has, by how many tokens of an expert share a look-up."""
+    names = (("vq2",) * 3,)
+    layer = random_layer(names)
+    for tokens, counts in ((64, (1, 4)), (128, (1, 4)), (512, (4,)), (2048, (4,))):
+        for n_tiles in counts:
+            row = guarded(partial(times, layer, names, tokens, replace(moe.DEFAULT, n_tiles=n_tiles)))
+            yield {"tier": "vq2", "n_tiles": n_tiles} | row
 
 
 def sweep() -> Iterator[Row]:
@@ -285,7 +295,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="correct,tiers,sweep")
+    parser.add_argument("--only", default="correct,tiers,many,sweep")
     parser.add_argument("--seconds", type=float, default=110)
     given = parser.parse_args()
     began = time.monotonic()
@@ -304,7 +314,7 @@ def main() -> None:
     print(json.dumps(report), flush=True)
     for name in given.only.split(","):
         rows = report["rows"].setdefault(name, [])
-        walk = {"correct": correct, "tiers": tiers, "sweep": sweep}[name]()
+        walk = {"correct": correct, "tiers": tiers, "many": many, "sweep": sweep}[name]()
         while time.monotonic() - began < given.seconds:
             try:
                 row = next(walk)

@@ -94,10 +94,10 @@ def on_fibers(
     """The layer's result by its kernels, on a CPU: one block alone where all is in one launch, for blocks wait."""
     out = torch.empty(x.shape, dtype=out_dtype)
     out.fill_(torch.nan)
-    size = moe.room(prepared.shape, *ids.shape)[1] + 256
+    size = moe.room(prepared.shape, len(ids), ids.shape[1], tuning)[1] + 256
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
-    numbers = moe.definitions(prepared.shape, x.dtype, tuning)
+    numbers = moe.definitions(prepared.shape, x.dtype, moe.n_tiles_of(prepared.shape, ids.numel(), tuning), tuning)
     kernels: dict[str, Kernel] = {}
     folder = Path(tempfile.mkdtemp(dir=folder))  # a library of the same path would not be loaded again
     given = (x, router, ids, expert_map, out, space)

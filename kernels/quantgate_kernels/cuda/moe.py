@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -22,10 +24,9 @@ Argument = torch.Tensor | int | None
 RECORD_INTS = 8
 MOST_EXPERTS = 2048
 """Of a layer, as many as the plan's shared memory counts."""
-MOST_TOKENS = 256
+MOST_TOKENS = 512
 """Of one pair of launches; of more, one part after the other."""
-_SLOT_INTS = 16
-_SLOT_TOKENS = 4
+_SLOT_INTS = 32
 _PLAN_THREADS = 256
 _SUM_THREADS = 256
 _ALIGNED = 256
@@ -60,6 +61,8 @@ class Tuning:
     """Gate, up and down in one launch."""
     most_summed: int = 64
     """Tokens up to which experts are summed in the same launch too."""
+    n_tiles: int = 0
+    """Tokens of an expert that share a look-up, divided by four: 1 to 4; 0: chosen by the number of tokens."""
 
 
 DEFAULT = Tuning()
@@ -94,13 +97,19 @@ class Step:
     arguments: tuple[Argument, ...]
 
 
-def definitions(shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> dict[str, int]:
+def n_tiles_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> int:
+    """N tiles of a slot, where there are so many pairs of a token and an expert."""
+    return tuning.n_tiles or (4 if pairs > 3 * shape.experts else 1)
+
+
+def definitions(shape: Shape, dtype: torch.dtype, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
     """What the program of `moe_program.program` is compiled with."""
     return {
         "AHEAD": tuning.ahead,
         "EXPERTS": shape.experts,
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
+        "N_TILES": n_tiles,
         "PREFETCH": tuning.prefetch,
         "WARPS": tuning.warps,
         "X_BFLOAT": DTYPES[dtype],
@@ -119,24 +128,31 @@ def source(shape: Shape) -> str:
 
 
 @functools.cache
-def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, tuning: Tuning = DEFAULT) -> Kernel:
+def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> Kernel:
     """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
     if name != "moe_plan":
         dtype = torch.bfloat16  # the others do not care
-    numbers = tuple(definitions(shape, dtype, tuning).items())
+    numbers = tuple(definitions(shape, dtype, n_tiles, tuning).items())
     shared = places(shape.books)[1] if name == "moe_experts" else 0
     return load(device, source(shape), name, numbers, threads_of(name, tuning), shared)
 
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
-    """Have all kernels of a layer ready."""
-    for name in ("moe_plan", "moe_experts", "moe_sum"):
-        kernel(device, shape, dtype, name, tuning)
+    """Have all kernels of a layer ready, several compiled at once."""
+    counts = [tuning.n_tiles] if tuning.n_tiles else [1, 4]
+    names = ("moe_plan", "moe_experts", "moe_sum")
+    with ThreadPoolExecutor(len(counts)) as pool:  # one program a count, which the first of its kernels has compiled
+        for each in [pool.submit(kernel, device, shape, dtype, names[0], n, tuning) for n in counts]:
+            each.result()
+    for name, count in product(names[1:], counts):
+        kernel(device, shape, dtype, name, count, tuning)
 
 
-def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
+def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tuple[dict[str, int], int]:
     """Where each buffer begins that the kernels of so many tokens need, in bytes, and the bytes of all of them."""
-    pairs, slots = tokens * top_k, most_slots(shape, tokens * top_k)
+    pairs = tokens * top_k
+    of_slot = n_tiles_of(shape, pairs, tuning)
+    slots = most_slots(shape, pairs, of_slot)
     n_tiles, pieces_in, pieces_mid = -(-tokens // 4), pieces_of(shape.inputs), pieces_of(shape.middle)
     sizes = {
         "slot_count": 12,
@@ -145,9 +161,9 @@ def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
         "counters": counters_of(shape, slots) * 4,
         "operands": n_tiles * pieces_in * 1024,
         "factors": n_tiles * pieces_in * groups_of(shape.inputs) * 16,
-        "raw": slots * _SLOT_TOKENS * 2 * pieces_mid * PIECE * 4,
-        "mid": slots * pieces_mid * 1024,
-        "mid_factors": slots * pieces_mid * groups_of(shape.middle) * 16,
+        "raw": slots * of_slot * 4 * 2 * pieces_mid * PIECE * 4,
+        "mid": slots * of_slot * pieces_mid * 1024,
+        "mid_factors": slots * of_slot * pieces_mid * groups_of(shape.middle) * 16,
         "partial": pairs * shape.inputs * 4,
     }
     begins, end = {}, 0
@@ -157,9 +173,9 @@ def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
     return begins, end
 
 
-def most_slots(shape: Shape, pairs: int) -> int:
-    """Experts with up to four of their tokens: the most there can be of so many pairs of a token and an expert."""
-    return min(pairs, shape.experts + pairs // _SLOT_TOKENS)
+def most_slots(shape: Shape, pairs: int, n_tiles: int) -> int:
+    """Experts with up to 4 * n_tiles of their tokens: the most there can be of so many pairs of token and expert."""
+    return min(pairs, shape.experts + pairs // (4 * n_tiles))
 
 
 def counters_of(shape: Shape, slots: int) -> int:
@@ -191,9 +207,10 @@ def steps(
         processors: blocks that run side by side.
     """
     tokens, top_k = ids.shape
-    begins, _ = room(shape, tokens, top_k)
+    begins, _ = room(shape, tokens, top_k, tuning)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
-    slots, pieces_in, pieces_mid = most_slots(shape, tokens * top_k), pieces_of(shape.inputs), pieces_of(shape.middle)
+    slots = most_slots(shape, tokens * top_k, n_tiles_of(shape, tokens * top_k, tuning))
+    pieces_in, pieces_mid = pieces_of(shape.inputs), pieces_of(shape.middle)
     tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
     warps = processors * tuning.warps
     gate_tiles = tuning.gate_tiles or _tiles_of_item(slots * 2 * tiles_mid / warps, pieces_in)
@@ -228,7 +245,7 @@ def steps(
     found = [plan, experts(1 + last)] if tuning.one_launch else [plan, experts(1), experts(last)]
     if not summed:
         places_of_four = tokens * shape.inputs // 4
-        arguments = (at["partial"], at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
+        arguments = (at["partial"], router, at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
         found.append(Step("moe_sum", -(-places_of_four // _SUM_THREADS), arguments))
     return found
 
@@ -253,8 +270,9 @@ def run(
     device = x.device.index
     for first in range(0, len(x), MOST_TOKENS):
         part = slice(first, min(len(x), first + MOST_TOKENS))
-        space = torch.empty(room(shape, part.stop - first, ids.shape[1])[1], dtype=torch.uint8, device=x.device)
+        space = torch.empty(room(shape, part.stop - first, ids.shape[1], tuning)[1], dtype=torch.uint8, device=x.device)
+        n_tiles = n_tiles_of(shape, (part.stop - first) * ids.shape[1], tuning)
         given = (x[part], router[part], ids[part], expert_map, out[part])
         for step in steps(shape, weights, *given, space, multiprocessors(device), tuning):
-            found = kernel(device, shape, x.dtype, step.name, tuning)
+            found = kernel(device, shape, x.dtype, step.name, n_tiles, tuning)
             launch(found, step.blocks, step.arguments, x.device, overlap)

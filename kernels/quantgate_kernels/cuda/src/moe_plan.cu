@@ -1,13 +1,14 @@
 // First launch of a layer of experts: which tokens meet at which expert, and the tokens as B operands.
 //
-// A *slot* is an expert with up to four of its tokens. Its record is 16 ints: where its codes begin (three 64-bit
+// A *slot* is an expert with up to 4 * N_TILES of its tokens. Its record is 32 ints: where its codes begin (three 64-bit
 // offsets in words: gate, up, down), the tier of each in a byte, the expert's position, the number of its tokens, and
 // the *pairs* of those (token * top_k + place). Experts lie in the order of their positions, the dearest first.
 //
-// EXPERTS and X_BFLOAT are given. Blocks of 256 threads: the first plans, the others set `counters` to 0, and
+// EXPERTS, N_TILES (1 to 4) and X_BFLOAT are given. Blocks of 256 threads: the first plans, the others set `counters` to 0, and
 // each of their warps has a piece of a token.
 
-#define SLOT_INTS 16
+#define SLOT_INTS 32
+#define SLOT_TOKENS (4 * N_TILES)
 #define SLOT_TIERS 6
 #define SLOT_POSITION 7
 #define SLOT_COUNT 8
@@ -44,7 +45,7 @@ static __device__ __forceinline__ void plan(const void* ids, int wide, int pairs
     __syncthreads();
     int own = 0;
     for (int i = 0; i < PLAN_RUN; i++)
-        if (thread * PLAN_RUN + i < EXPERTS) own += (count[thread * PLAN_RUN + i] + 3) / 4;
+        if (thread * PLAN_RUN + i < EXPERTS) own += (count[thread * PLAN_RUN + i] + SLOT_TOKENS - 1) / SLOT_TOKENS;
     before[thread] = own;
     __syncthreads();
     for (int reach = 1; reach < PLAN_THREADS; reach *= 2) {
@@ -62,11 +63,11 @@ static __device__ __forceinline__ void plan(const void* ids, int wide, int pairs
         const int e = thread * PLAN_RUN + i;
         if (e >= EXPERTS) break;
         begin[e] = slot;
-        for (int left = count[e]; left > 0; left -= 4, slot++) {
+        for (int left = count[e]; left > 0; left -= SLOT_TOKENS, slot++) {
             int* record = slots + slot * SLOT_INTS;
             for (int part = 0; part < 7; part++) record[part] = records[e * 8 + part];
             record[SLOT_POSITION] = e;
-            record[SLOT_COUNT] = left < 4 ? left : 4;
+            record[SLOT_COUNT] = left < SLOT_TOKENS ? left : SLOT_TOKENS;
         }
         count[e] = 0;
     }
@@ -75,7 +76,7 @@ static __device__ __forceinline__ void plan(const void* ids, int wide, int pairs
         const int e = owners[pair];
         if (e < 0) continue;
         const int place = atomicAdd(&count[e], 1);
-        slots[(begin[e] + place / 4) * SLOT_INTS + SLOT_PAIRS + place % 4] = pair;
+        slots[(begin[e] + place / SLOT_TOKENS) * SLOT_INTS + SLOT_PAIRS + place % SLOT_TOKENS] = pair;
     }
 }
 

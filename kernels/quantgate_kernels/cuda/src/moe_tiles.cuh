@@ -1,5 +1,5 @@
 // Once per tier, in a namespace of its own, after fragments.cuh with the tier's DIMENSIONS, CODE_BITS and COPIES:
-// neighbouring tiles of 16 rows of one matrix, times up to four tokens.
+// neighbouring tiles of 16 rows of one matrix, times the tokens of a slot.
 
 template <int GROUPS> __device__ __forceinline__ void stream(const Tiles& t, const char* lookup, unsigned lane)
 {
@@ -28,36 +28,46 @@ template <int GROUPS> __device__ __forceinline__ void stream(const Tiles& t, con
     // Codes depend on nothing that this launch makes: they are on their way while the inputs are waited for.
     wait_until(t.flag, t.needed);
     const unsigned part = lane_part(lane);
-    const uint4* operands = t.operands;
-    const float* factors = t.factors;
-    Inputs<GROUPS> x;
-    x.b[0] = x.b[1] = make_uint4(0, 0, 0, 0);
-    float sums[2] = {0, 0};
+    const int column = lane >> 3;
+    Inputs<GROUPS> x[2];
+    x[0].b[0] = x[0].b[1] = x[1].b[0] = x[1].b[1] = make_uint4(0, 0, 0, 0);
+    float sums[N_TILES][2];
+#pragma unroll
+    for (int n = 0; n < N_TILES; n++) sums[n][0] = sums[n][1] = 0;
     float* out = t.out;
-    int adding = t.pieces;
+    int piece = 0;
+    auto load = [&](int n) {
+        if (n < N_TILES && (n == 0 || n * 4 < t.count))
+            load_inputs<GROUPS>(x[n & 1], t.operands + (t.operand_at[n] + piece * 64),
+                                t.factors + (t.factor_at[n] + piece * GROUPS * 4), n * 4 + column < t.count);
+    };
     for (;;) {
 #pragma unroll
         for (int i = 0; i < PREFETCH; i++) {
             if (left > i) {
-                load_inputs<GROUPS>(x, operands, factors, t.here);
+                load(0);
                 unsigned a[16], own[GROUPS];
                 decode(ring[i].codes, lookup, part, a);
 #pragma unroll
                 for (int g = 0; g < GROUPS; g++) own[g] = ring[i].scales[g];
                 fetch(i, i + PREFETCH);
-                add_piece<GROUPS>(sums, a, own, x);
-                operands += 64;
-                factors += GROUPS * 4;
-                if (--adding == 0) {
-                    if (out) {
-                        out[0] = sums[0] * t.weight;
-                        out[8] = sums[1] * t.weight;
-                        out += 16;
+#pragma unroll
+                for (int n = 0; n < N_TILES; n++) {
+                    load(n + 1);
+                    if (n == 0 || n * 4 < t.count) add_piece<GROUPS>(sums[n], a, own, x[n & 1]);
+                }
+                if (++piece == t.pieces) {
+#pragma unroll
+                    for (int n = 0; n < N_TILES; n++) {
+                        if (n * 4 + (int)(lane & 3) < t.count) {
+                            float* place = out + t.out_at[n] * t.out_step;
+                            place[0] = sums[n][0];
+                            place[8] = sums[n][1];
+                        }
+                        sums[n][0] = sums[n][1] = 0;
                     }
-                    sums[0] = sums[1] = 0;
-                    adding = t.pieces;
-                    operands = t.operands;
-                    factors = t.factors;
+                    out += 16;
+                    piece = 0;
                 }
             }
         }
