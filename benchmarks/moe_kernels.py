@@ -59,6 +59,7 @@ def random_layer(names: tuple[tuple[str, str, str], ...]) -> ops.PreparedMoE:
     words = [[n * BOOKS[name].piece_words for n, name in zip(pieces, each, strict=True)] for each in tiers]
     dearest = sorted(range(EXPERTS), key=lambda e: -sum(words[e]))
     records, end = torch.zeros(EXPERTS, moe.RECORD_INTS, dtype=torch.int32), 0
+    records[:, 7] = torch.arange(EXPERTS, dtype=torch.int32)
     for place, e in enumerate(dearest):
         begins = []
         for size in words[e]:

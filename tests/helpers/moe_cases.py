@@ -56,20 +56,15 @@ def expected(
 ) -> torch.Tensor:
     """What the oracle says, float64 [T, D]."""
     out = torch.zeros(x.shape, dtype=torch.float64)
-    for token in range(len(x)):
-        for place in range(ids.shape[1]):
-            number = int(ids[token, place])
-            if expert_map is not None:
-                number = int(expert_map[number])
-            if not 0 <= number < len(of.experts):
-                continue
-            expert, tiers = of.experts[number], of.tiers[number]
-            gate, up = (
-                oracle.linear(x[token], expert[name], tiers[name], of.tables) for name in ("gate_proj", "up_proj")
-            )
-            middle = torch.nn.functional.silu(gate) * up
-            down = oracle.linear(middle, expert["down_proj"], tiers["down_proj"], of.tables)
-            out[token] += down * router[token, place].to(torch.float64)
+    local = ids.to(torch.int64) if expert_map is None else expert_map.to(torch.int64)[ids.to(torch.int64)]
+    for number, (expert, tiers) in enumerate(zip(of.experts, of.tiers, strict=True)):
+        tokens, places = (local == number).nonzero(as_tuple=True)
+        if len(tokens):
+            gate, up, down = (oracle.weight(expert[name], tiers[name], of.tables) for name in PROJECTIONS)
+            own = x[tokens].to(torch.float64)
+            middle = torch.nn.functional.silu(own @ gate.T) * (own @ up.T)
+            weighted = middle @ down.T * router[tokens, places].to(torch.float64)[:, None]
+            out.index_add_(0, tokens, weighted)
     return out
 
 

@@ -77,8 +77,8 @@ class Weights:
     scales: torch.Tensor
     """float16 [values]: gate, up, down of the first position, then of the second."""
     records: torch.Tensor
-    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), and their
-    books, one in a byte."""
+    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), their books,
+    one in a byte, and the position."""
     positions: torch.Tensor
     """int32 [experts]: of each expert; those with the most bytes first."""
     books: torch.Tensor

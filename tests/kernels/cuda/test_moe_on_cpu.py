@@ -13,7 +13,7 @@ from moe_cases import expected, layer, on_fibers, routing
 from quantgate_kernels.cuda import moe
 from quantgate_kernels.ops.moe import ordered
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")]
 SMALL = moe.Tuning(warps=4, prefetch=2, gate_tiles=2, down_tiles=2)
 CPU = torch.device("cpu")
 MIXED = [("vq2", "vq1", "vq3"), ("vq1", "vq1.5", "vq2"), ("vq3", "vq2", "vq1.5"), ("vq1.5", "vq3", "vq1")]
