@@ -17,7 +17,7 @@ from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
 from quantgate_kernels.cuda.order import groups_of, pieces_of, tiles_of
 from quantgate_kernels.formats.rotation import block_of
 
-N_TILES = (1, 2, 4, 8, 16)
+N_TILES = (1, 2, 4, 6, 8, 12, 16)
 """How many n tiles of four tokens a kernel may have."""
 MOST_TOKENS = 4 * N_TILES[-1]
 OUTPUTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -138,7 +138,7 @@ def _plan(
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
     numbers = definitions(inputs, dimensions, code_bits, n_tiles_of(tokens), tuning, x)
     most = multiprocessors(device) * tuning.blocks
-    splits = splits_of(rows, inputs, most, tuning.warps)
+    splits = splits_of(rows, inputs, most, tuning.warps, n_tiles_of(tokens))
     blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
     return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)
 
@@ -151,15 +151,17 @@ def compile_all(device: int, inputs: int, dimensions: int, code_bits: int) -> No
         _kernel(device, tuple(definitions(inputs, dimensions, code_bits, 1, DEFAULT, dtype).items()))
 
 
-def splits_of(rows: int, inputs: int, blocks: int, warps: int) -> int:
-    """Among how many warps the inputs of a tile are dealt: the number whose busiest warp has the fewest pieces."""
+def splits_of(rows: int, inputs: int, blocks: int, warps: int, n_tiles: int = 1) -> int:
+    """Among how many warps the inputs of a tile are dealt: the number whose busiest warp has the fewest pieces.
+
+    The most of equal ones. Of four n tiles and more the fewest that come within a tenth: operands outgrow the L1 there,
+    and warps that work on the same inputs of different tiles share what one of them loaded.
+    """
     tiles, pieces = tiles_of(rows), pieces_of(inputs)
-
-    def cost(splits: int) -> tuple[int, int]:
-        steps = -(-tiles // (blocks * (warps // splits)))
-        return steps * -(-pieces // splits), -splits
-
-    return min(range(1, min(warps, pieces) + 1), key=cost)
+    choices = range(1, min(warps, pieces) + 1)
+    busiest = {splits: -(-tiles // (blocks * (warps // splits))) * -(-pieces // splits) for splits in choices}
+    good = [splits for splits in choices if busiest[splits] <= min(busiest.values()) * (1.1 if n_tiles >= 4 else 1)]
+    return min(good) if n_tiles >= 4 else max(good)
 
 
 def gemv(
