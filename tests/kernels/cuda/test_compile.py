@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from kernel_cases import linear
 from quantgate_kernels.cuda import compile as compiler
 from quantgate_kernels.cuda import launch, vq_gemv
+from quantgate_kernels.cuda.tier import Tier
 from quantgate_kernels.ops import linear as ops
 
 
@@ -77,10 +79,11 @@ def test_every_warp_that_has_work_has_a_piece(rows: int, inputs: int, n_tiles: i
 
 
 def test_every_kernel_fits_a_multiprocessor() -> None:
-    for (dimensions, bits), n_tiles in ((t, n) for t in ((4, 8), (8, 12), (4, 12), (1, 2)) for n in vq_gemv.N_TILES):
-        numbers = vq_gemv.definitions(8192, dimensions, bits, n_tiles)
+    tiers = (Tier(4, 8), Tier(8, 12), Tier(4, 12), Tier(1, 2, 16), Tier(1, 2, 12))
+    for tier, n_tiles in product(tiers, vq_gemv.N_TILES):
+        numbers = vq_gemv.definitions(8192, tier, n_tiles)
         assert vq_gemv.shared_bytes(numbers, 4 * n_tiles, 8192) <= vq_gemv.MOST_SHARED
-        one = vq_gemv.definitions(8192, dimensions, bits, 1, vq_gemv.DEFAULT, torch.bfloat16)
+        one = vq_gemv.definitions(8192, tier, 1, vq_gemv.DEFAULT, torch.bfloat16)
         for tokens in (1, 2, 4):
             inputs = vq_gemv.MOST_FUSED // tokens * 128
             assert vq_gemv.fuses(tokens, inputs) and not vq_gemv.fuses(tokens, inputs + 128)
