@@ -30,12 +30,9 @@ def run(
     """Float32 results of the kernels, and what the oracle says."""
     tokens, inputs = x.shape
     stored, tier, tables = linear(name, rows, inputs, rotated)
-    codes, scales, dimensions, code_bits = in_order(stored, name, inputs)
-    table = tables[tier["table"]]
+    codes, scales, table, kind = in_order(stored, tier, tables, inputs)
     signs = tables[f"signs.{inputs}"] if rotated else 0
-    numbers = vq_gemv.definitions(
-        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None
-    )
+    numbers = vq_gemv.definitions(inputs, kind, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None)
     files = vq_gemv.files_of(numbers)
     bfloat = "true" if x.dtype is torch.bfloat16 else "false"
     more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});"} if fused else {}
