@@ -1,6 +1,6 @@
 """Right and fast? Experts in vq tiers on one Hopper GPU, against the oracle and against bfloat16 experts.
 
-    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,many,sweep] [--seconds 110]
+    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,many,sweep] [--seconds 60]
 
 First small layers of mixed tiers against float64, then a layer of GLM-5's sizes (6,144 x 2,048, 256 experts, 8 a token)
 with random codes, at 1, 8 and 32 tokens, at 2 bits up to 2,048 too: microseconds of the whole layer (plan, gate and up,
@@ -260,28 +260,30 @@ def many() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at 2 bits."""
-    names = (("vq2",) * 3,)
-    layer = random_layer(names)
+    """What may be turned, at 2 bits, and numbers of warps for the other tables."""
     base = moe.DEFAULT
-    tunings = [
-        replace(base, one_launch=False),
-        replace(base, most_summed=0),
-        replace(base, ahead=0),
-        replace(base, ahead=16),
-        replace(base, prefetch=6),
-        replace(base, prefetch=3),
-        replace(base, warps=24, prefetch=3),
-        replace(base, warps=12, prefetch=6),
-        replace(base, down_tiles=2),
-        replace(base, down_tiles=4),
-        replace(base, gate_tiles=2, down_tiles=2),
-        replace(base, gate_tiles=2, down_tiles=4),
+    warps = [
+        replace(base, warps=16, prefetch=4),
+        replace(base, warps=20, prefetch=3),
+        replace(base, warps=24, prefetch=2),
+        replace(base, warps=32, prefetch=2),
     ]
-    for tuning in tunings:
-        for tokens in BATCHES[:2]:
-            row = guarded(partial(times, layer, names, tokens, tuning))
-            yield {"tier": "vq2", "tuning": asdict(tuning)} | row
+    others = [
+        replace(base, deep=0),
+        replace(base, deep=24),
+        replace(base, ahead=4),
+        replace(base, down_tiles=2),
+        replace(base, one_launch=False),
+    ]
+    for name, tunings in (("vq2", warps + others), ("mix", warps), ("vq3", warps), ("vq1.5", warps), ("vq1", warps)):
+        names = MIX if name == "mix" else ((name,) * 3,)
+        layer = random_layer(names)
+        for tuning in tunings:
+            for tokens in BATCHES[:2]:
+                row = guarded(partial(times, layer, names, tokens, tuning))
+                yield {"tier": name, "tuning": asdict(tuning)} | row
+        del layer
+        torch.cuda.empty_cache()
 
 
 def guarded(measure: Callable[[], Row]) -> Row:
@@ -297,7 +299,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", default="correct,tiers,many,sweep")
-    parser.add_argument("--seconds", type=float, default=110)
+    parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
     began = time.monotonic()
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ SHIMS = PTX | {
     "acquire": "",
     "release": "return atomicAdd(counter, by);",
     "nap": "",
-    "into_l2": "",
+    "bulk_into_l2": "",
 }
 HEAD = r"""
 static int atomicAdd(int* place, int by) { const int before = *place; *place += by; return before; }
@@ -92,7 +92,8 @@ def on_fibers(
     size = moe.room(prepared.shape, len(ids), ids.shape[1], tuning)[1] + 256
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
-    numbers = moe.definitions(prepared.shape, x.dtype, moe.n_tiles_of(prepared.shape, ids.numel(), tuning), tuning)
+    n_tiles = moe.n_tiles_of(prepared.shape, ids.numel(), tuning)
+    numbers = moe.definitions(prepared.shape, x.dtype, n_tiles, tuning)
     kernels: dict[str, Kernel] = {}
     folder = Path(tempfile.mkdtemp(dir=folder))  # a library of the same path would not be loaded again
     given = (x, router, ids, expert_map, out, space)
@@ -102,5 +103,5 @@ def on_fibers(
             source = HEAD + moe.source(prepared.shape)
             kernels[step.name] = Kernel(source, step.name, numbers, folder / step.name, SHIMS)
         arguments = [0 if each is None else each for each in step.arguments]
-        kernels[step.name]((step.blocks,), moe.threads_of(step.name, tuning), arguments)
+        kernels[step.name]((step.blocks,), moe.threads_of(step.name, n_tiles, tuning), arguments)
     return out

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -48,11 +48,14 @@ class Shape:
 class Tuning:
     """What may be turned without another result: measured by benchmarks/moe_kernels.py."""
 
-    warps: int = 16
-    prefetch: int = 4
+    warps: int = 24
+    """Of a block; where more than four tokens share a look-up no more than 16, for they need the registers."""
+    prefetch: int = 3
     """Pieces of codes that a warp holds ahead."""
-    ahead: int = 4
+    ahead: int = 16
     """Pieces of its next item that a warp has brought into the L2 cache; 0: none."""
+    deep: int = 12
+    """Pieces ahead that a warp has brought into the L2 cache; not more than `prefetch`: none."""
     gate_tiles: int = 0
     """Tiles of 16 rows in an item of gate or up: 1, 2, 4 or 8; 0: chosen by the number of tokens."""
     down_tiles: int = 0
@@ -77,8 +80,8 @@ class Weights:
     scales: torch.Tensor
     """float16 [values]: gate, up, down of the first position, then of the second."""
     records: torch.Tensor
-    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), their books,
-    one in a byte, and the position."""
+    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), their books
+    (one in a byte) and the position."""
     positions: torch.Tensor
     """int32 [experts]: of each expert; those with the most bytes first."""
     books: torch.Tensor
@@ -104,8 +107,10 @@ def n_tiles_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> int:
 
 def definitions(shape: Shape, dtype: torch.dtype, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
     """What the program of `moe_program.program` is compiled with."""
+    tuning = fitted(tuning, n_tiles)
     return {
         "AHEAD": tuning.ahead,
+        "DEEP": tuning.deep,
         "EXPERTS": shape.experts,
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
@@ -116,9 +121,15 @@ def definitions(shape: Shape, dtype: torch.dtype, n_tiles: int, tuning: Tuning =
     }
 
 
-def threads_of(name: str, tuning: Tuning = DEFAULT) -> int:
+def fitted(tuning: Tuning, n_tiles: int) -> Tuning:
+    """What fits the registers."""
+    return tuning if n_tiles == 1 else replace(tuning, warps=min(tuning.warps, 16))
+
+
+def threads_of(name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> int:
     """Threads of a block of a kernel."""
-    return {"moe_plan": _PLAN_THREADS, "moe_experts": tuning.warps * 32, "moe_sum": _SUM_THREADS}[name]
+    warps = fitted(tuning, n_tiles).warps
+    return {"moe_plan": _PLAN_THREADS, "moe_experts": warps * 32, "moe_sum": _SUM_THREADS}[name]
 
 
 @functools.cache
@@ -134,7 +145,7 @@ def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, n_tiles: in
         dtype = torch.bfloat16  # the others do not care
     numbers = tuple(definitions(shape, dtype, n_tiles, tuning).items())
     shared = places(shape.books)[1] if name == "moe_experts" else 0
-    return load(device, source(shape), name, numbers, threads_of(name, tuning), shared)
+    return load(device, source(shape), name, numbers, threads_of(name, n_tiles, tuning), shared)
 
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
@@ -209,7 +220,8 @@ def steps(
     tokens, top_k = ids.shape
     begins, _ = room(shape, tokens, top_k, tuning)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
-    slots = most_slots(shape, tokens * top_k, n_tiles_of(shape, tokens * top_k, tuning))
+    n_tiles = n_tiles_of(shape, tokens * top_k, tuning)
+    tuning, slots = fitted(tuning, n_tiles), most_slots(shape, tokens * top_k, n_tiles)
     pieces_in, pieces_mid = pieces_of(shape.inputs), pieces_of(shape.middle)
     tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
     warps = processors * tuning.warps

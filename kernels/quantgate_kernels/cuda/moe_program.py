@@ -114,10 +114,9 @@ def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
         runs.append(
             f"    case {number}:\n"
             "        if (GROUPS_IN == GROUPS_MID || !down)\n"
-            f"            tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, lane);\n"
+            f"            return tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, lane);\n"
             "        else\n"
-            f"            tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
-            "        break;\n"
+            f"            return tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
         )
         fills.append(
             f"    tier{number}::fill_table(lookup + {place.offset}, (const unsigned*)(books + {begin}), threadIdx.x, "
@@ -126,8 +125,8 @@ def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
         begin += book.bytes
     return (
         f"__device__ __forceinline__ int piece_words(int tier) {{ return {''.join(words)}0; }}\n"
-        "__device__ __forceinline__ void run(const Tiles& t, bool down, const char* lookup, unsigned lane)\n"
-        f"{{\n    switch (t.tier) {{\n{''.join(runs)}    }}\n}}\n"
+        "__device__ __forceinline__ int run(const Tiles& t, bool down, const char* lookup, unsigned lane)\n"
+        f"{{\n    switch (t.tier) {{\n{''.join(runs)}    }}\n    return 0;\n}}\n"
         "__device__ __forceinline__ void fill_tables(char* lookup, const char* books)\n"
         f"{{\n{''.join(fills)}}}\n"
     )

@@ -32,6 +32,7 @@ struct Buffers {
     int* arrived;      // [slots, pieces_mid]: tiles of gate and up
     int* ready;        // [slots]: pieces of operands
     int* rows_done;    // [down_items]: slots
+    int* claims;
 };
 
 __device__ __forceinline__ float silu(float v)
@@ -129,6 +130,7 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
     }
     t.flag = down ? m.ready + item.slot : 0;
     t.needed = l.pieces_mid;
+    t.claims = m.claims;
     return t;
 }
 
@@ -136,14 +138,8 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
 __device__ __forceinline__ void fetch_ahead(const Tiles& t, bool down, unsigned lane)
 {
     const int pieces = min(t.pieces * t.tiles, AHEAD);
-    if (AHEAD > 0 && lane == 0) into_l2(t.codes, pieces * piece_words(t.tier) * 4);
-    if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces * (down ? GROUPS_MID : GROUPS_IN) * 32);
-}
-
-// The number of an item that nobody else has, for lane 0.
-__device__ __forceinline__ int claim(int* claims, unsigned lane)
-{
-    return lane == 0 ? atomicAdd(claims, 1) : 0;
+    if (AHEAD > 0 && lane == 0) into_l2(t.codes, pieces, piece_words(t.tier) * 4);
+    if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces, (down ? GROUPS_MID : GROUPS_IN) * 32);
 }
 
 // Everything this warp wrote can be seen by who sees the count; lane 0 gets what was counted before.
@@ -202,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     const Layer l = {inputs,           middle,          (int)pieces_in,  (int)pieces_mid, (int)middle / 16,
                      (int)inputs / 16, (int)gate_tiles, (int)down_tiles, (int)gate_items, (int)down_items, (int)top_k};
     const Buffers m = {codes,   scales, operands, factors, raw,       mid, mid_factors,
-                       partial, router, arrived,  ready,   rows_done};
+                       partial, router, arrived,  ready,   rows_done, claims};
     const int end = count * (l.gate_items + (phases & 2 ? l.down_items : 0));
     const int begin = phases & 1 ? 0 : count * l.gate_items;
 
@@ -219,8 +215,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     while (item < end) {
         const Item now = item_of(item, count, l);
         const int tokens_here = field(record, SLOT_COUNT);
-        const int claimed = claim(claims, lane);  // arrives while this item is worked on
-        if (now.tiles > 0) run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane);
+        const int claimed =
+            now.tiles > 0 ? run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane) : claim(claims, lane);
         item = begin + __shfl_sync(0xffffffffu, claimed, 0);
         const Item next = item_of(item < end ? item : begin, count, l);
         record = slots[next.slot * SLOT_INTS + lane];

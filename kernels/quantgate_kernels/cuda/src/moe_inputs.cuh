@@ -1,6 +1,7 @@
 // Before the tiers: what a warp is told to multiply, and the B operands of the tokens that meet at an expert.
 //
-// PREFETCH (pieces of codes that a lane holds ahead) and N_TILES (of four tokens each, the most in a slot) are given.
+// PREFETCH (pieces of codes that a lane holds ahead), DEEP (pieces that are on their way to the L2 cache ahead; not more
+// than PREFETCH: none) and N_TILES (of four tokens each, the most in a slot) are given.
 
 // Some neighbouring tiles of one matrix of one expert. Places are those of this lane: of the token whose column
 // (lane / 4) it loads and of the token whose sums (lane % 4) it has, in each n tile.
@@ -14,6 +15,7 @@ struct Tiles {
     int factor_at[N_TILES];
     int out_at[N_TILES];        // times `out_step`
     long long out_step;
+    int* claims;
     const int* flag;            // the operands are there once this counts to `needed`; null: they are there
     int needed, pieces, tiles, tier, count;
 };
@@ -87,7 +89,19 @@ __device__ __forceinline__ void wait_until(const int* flag, int needed)
     __syncwarp();
 }
 
-__device__ __forceinline__ void into_l2(const void* place, unsigned bytes)
+// The number of an item that nobody else has, for lane 0.
+__device__ __forceinline__ int claim(int* claims, unsigned lane)
+{
+    return lane == 0 ? atomicAdd(claims, 1) : 0;
+}
+
+__device__ __forceinline__ void bulk_into_l2(const void* place, unsigned bytes)
 {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(place), "r"(bytes));
+}
+
+// Some pieces of so many bytes each, a multiple of 16, from memory into the L2 cache.
+__device__ __forceinline__ void into_l2(const void* place, int pieces, int bytes)
+{
+    bulk_into_l2(place, pieces * bytes);
 }

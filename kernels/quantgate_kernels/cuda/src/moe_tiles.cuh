@@ -1,7 +1,8 @@
 // Once per tier, in a namespace of its own, after fragments.cuh with the tier's DIMENSIONS, CODE_BITS and COPIES:
 // neighbouring tiles of 16 rows of one matrix, times the tokens of a slot.
 
-template <int GROUPS> __device__ __forceinline__ void stream(const Tiles& t, const char* lookup, unsigned lane)
+// Returns the number of an item to come, for lane 0: claimed late, so that those who are done first take most.
+template <int GROUPS> __device__ __forceinline__ int stream(const Tiles& t, const char* lookup, unsigned lane)
 {
     struct {
         Codes codes;
@@ -25,6 +26,10 @@ template <int GROUPS> __device__ __forceinline__ void stream(const Tiles& t, con
     };
 #pragma unroll
     for (int i = 0; i < PREFETCH; i++) fetch(i, i);
+    if (DEEP > PREFETCH && left > PREFETCH) {
+        if (lane == 0) into_l2(t.codes + PREFETCH * 32 * WORDS, min(left, DEEP) - PREFETCH, 128 * WORDS);
+        if (lane == 1) into_l2(t.scales + PREFETCH * GROUPS * 8, min(left, DEEP) - PREFETCH, GROUPS * 32);
+    }
     // Codes depend on nothing that this launch makes: they are on their way while the inputs are waited for.
     wait_until(t.flag, t.needed);
     const unsigned part = lane_part(lane);
@@ -35,28 +40,33 @@ template <int GROUPS> __device__ __forceinline__ void stream(const Tiles& t, con
 #pragma unroll
     for (int n = 0; n < N_TILES; n++) sums[n][0] = sums[n][1] = 0;
     float* out = t.out;
-    int piece = 0;
-    auto load = [&](int n) {
+    int piece = 0, claimed = -1;
+    auto load = [&](int n, int at) {
         if (n < N_TILES && (n == 0 || n * 4 < t.count))
-            load_inputs<GROUPS>(x[n & 1], t.operands + (t.operand_at[n] + piece * 64),
-                                t.factors + (t.factor_at[n] + piece * GROUPS * 4), n * 4 + column < t.count);
+            load_inputs<GROUPS>(x[n & 1], t.operands + (t.operand_at[n] + at * 64),
+                                t.factors + (t.factor_at[n] + at * GROUPS * 4), n * 4 + column < t.count);
     };
+    load(0, 0);
     for (;;) {
+        if (claimed < 0 && left <= 2 * PREFETCH) claimed = claim(t.claims, lane);
 #pragma unroll
         for (int i = 0; i < PREFETCH; i++) {
             if (left > i) {
-                load(0);
                 unsigned a[16], own[GROUPS];
                 decode(ring[i].codes, lookup, part, a);
 #pragma unroll
                 for (int g = 0; g < GROUPS; g++) own[g] = ring[i].scales[g];
                 fetch(i, i + PREFETCH);
+                const int following = piece + 1 < t.pieces ? piece + 1 : 0;
 #pragma unroll
                 for (int n = 0; n < N_TILES; n++) {
-                    load(n + 1);
+                    load(n + 1, piece);
                     if (n == 0 || n * 4 < t.count) add_piece<GROUPS>(sums[n], a, own, x[n & 1]);
+                    // A piece ahead: what another multiprocessor wrote, or an emptied L1 cache, takes its time.
+                    if (n == 2 || (n == 0 && (N_TILES <= 2 || t.count <= 8))) load(0, following);
                 }
-                if (++piece == t.pieces) {
+                piece = following;
+                if (piece == 0) {
 #pragma unroll
                     for (int n = 0; n < N_TILES; n++) {
                         if (n * 4 + (int)(lane & 3) < t.count) {
@@ -67,13 +77,17 @@ template <int GROUPS> __device__ __forceinline__ void stream(const Tiles& t, con
                         sums[n][0] = sums[n][1] = 0;
                     }
                     out += 16;
-                    piece = 0;
                 }
             }
+        }
+        if (DEEP > PREFETCH && left > DEEP) {
+            if (lane == 0) into_l2(codes + DEEP * 32 * WORDS, min(left - DEEP, PREFETCH), 128 * WORDS);
+            if (lane == 1) into_l2(scales + DEEP * GROUPS * 8, min(left - DEEP, PREFETCH), GROUPS * 32);
         }
         left -= PREFETCH;
         if (left <= 0) break;
         codes += PREFETCH * 32 * WORDS;
         scales += PREFETCH * GROUPS * 8;
     }
+    return claimed;
 }
