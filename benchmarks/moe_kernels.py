@@ -266,6 +266,7 @@ def sweep() -> Iterator[Row]:
         replace(base, warps=16, prefetch=4),
         replace(base, warps=20, prefetch=3),
         replace(base, warps=24, prefetch=2),
+        replace(base, warps=24, prefetch=3),
         replace(base, warps=32, prefetch=2),
     ]
     others = [

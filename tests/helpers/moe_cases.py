@@ -103,5 +103,5 @@ def on_fibers(
             source = HEAD + moe.source(prepared.shape)
             kernels[step.name] = Kernel(source, step.name, numbers, folder / step.name, SHIMS)
         arguments = [0 if each is None else each for each in step.arguments]
-        kernels[step.name]((step.blocks,), moe.threads_of(step.name, n_tiles, tuning), arguments)
+        kernels[step.name]((step.blocks,), moe.threads_of(step.name, prepared.shape, n_tiles, tuning), arguments)
     return out

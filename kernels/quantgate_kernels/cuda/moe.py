@@ -50,8 +50,8 @@ class Tuning:
 
     warps: int = 24
     """Of a block; where more than four tokens share a look-up no more than 16, for they need the registers."""
-    prefetch: int = 3
-    """Pieces of codes that a warp holds ahead."""
+    prefetch: int = 0
+    """Pieces of codes that a warp holds ahead; 0: what fits the registers."""
     ahead: int = 16
     """Pieces of its next item that a warp has brought into the L2 cache; 0: none."""
     deep: int = 12
@@ -107,7 +107,7 @@ def n_tiles_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> int:
 
 def definitions(shape: Shape, dtype: torch.dtype, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
     """What the program of `moe_program.program` is compiled with."""
-    tuning = fitted(tuning, n_tiles)
+    tuning = fitted(shape, tuning, n_tiles)
     return {
         "AHEAD": tuning.ahead,
         "DEEP": tuning.deep,
@@ -121,14 +121,15 @@ def definitions(shape: Shape, dtype: torch.dtype, n_tiles: int, tuning: Tuning =
     }
 
 
-def fitted(tuning: Tuning, n_tiles: int) -> Tuning:
-    """What fits the registers."""
-    return tuning if n_tiles == 1 else replace(tuning, warps=min(tuning.warps, 16))
+def fitted(shape: Shape, tuning: Tuning, n_tiles: int) -> Tuning:
+    """What fits the registers: each table has a loop of its own, and what is common to them must stay."""
+    warps = tuning.warps if n_tiles == 1 else min(tuning.warps, 16)
+    return replace(tuning, warps=warps, prefetch=tuning.prefetch or (3 if warps <= 16 or len(shape.books) <= 2 else 2))
 
 
-def threads_of(name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> int:
+def threads_of(name: str, shape: Shape, n_tiles: int, tuning: Tuning = DEFAULT) -> int:
     """Threads of a block of a kernel."""
-    warps = fitted(tuning, n_tiles).warps
+    warps = fitted(shape, tuning, n_tiles).warps
     return {"moe_plan": _PLAN_THREADS, "moe_experts": warps * 32, "moe_sum": _SUM_THREADS}[name]
 
 
@@ -145,7 +146,7 @@ def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, n_tiles: in
         dtype = torch.bfloat16  # the others do not care
     numbers = tuple(definitions(shape, dtype, n_tiles, tuning).items())
     shared = places(shape.books)[1] if name == "moe_experts" else 0
-    return load(device, source(shape), name, numbers, threads_of(name, n_tiles, tuning), shared)
+    return load(device, source(shape), name, numbers, threads_of(name, shape, n_tiles, tuning), shared)
 
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
@@ -221,7 +222,7 @@ def steps(
     begins, _ = room(shape, tokens, top_k, tuning)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
     n_tiles = n_tiles_of(shape, tokens * top_k, tuning)
-    tuning, slots = fitted(tuning, n_tiles), most_slots(shape, tokens * top_k, n_tiles)
+    tuning, slots = fitted(shape, tuning, n_tiles), most_slots(shape, tokens * top_k, n_tiles)
     pieces_in, pieces_mid = pieces_of(shape.inputs), pieces_of(shape.middle)
     tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
     warps = processors * tuning.warps
