@@ -1,8 +1,8 @@
 """Right and fast? Experts in vq tiers on one Hopper GPU, against the oracle and against bfloat16 experts.
 
-    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,many,sweep] [--seconds 60]
+    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,...] [--seconds 60]
 
-First small layers of mixed tiers against float64, then a layer of GLM-5's sizes (6,144 x 2,048, 256 experts, 8 a token)
+First small layers of mixed tiers against float64, then one of GLM-5's sizes (6,144 x 2,048, 256 experts, 8 a token)
 with random codes, at 1, 8 and 32 tokens, at 2 bits up to 2,048 too: microseconds of the whole layer (plan, gate and up,
 SiLU, down, weighted sum), by CUDA graphs of many launches that go through different choices of experts, so that the L2
 cache holds none of them; medians of replays. Bytes are codes and scales of the experts that were chosen, each once.
@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import moe, order
+from quantgate_kernels.cuda.launch import launch, multiprocessors
 from quantgate_kernels.cuda.moe_program import Book
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
@@ -101,7 +102,7 @@ def correct() -> Iterator[Row]:
     """Errors against float64, mixed tiers; the same bits of every division of work."""
     for inputs, middle, tokens in ((1024, 512, 1), (1024, 512, 9), (576, 192, 40), (1024, 512, 300), (6144, 2048, 2)):
         experts, tiers, tables = small_layer(inputs, middle, 2 if inputs > 4096 else 8)
-        prepared = ops.prepare(experts, tiers, tables, "cuda")
+        prepared = ops.ordered(experts, tiers, tables, torch.device("cuda"))  # kernels are compiled when needed
         x, router = torch.randn(tokens, inputs).to(torch.bfloat16), torch.rand(tokens, 2) + 0.1
         ids = torch.stack([torch.randperm(len(experts))[:2] for _ in range(tokens)]).int()
         expected = reference(experts, tiers, tables, x, router, ids)
@@ -170,7 +171,6 @@ def tiers(tunings: tuple[moe.Tuning, ...] = (moe.DEFAULT,)) -> Iterator[Row]:
         names = MIX if name == "mix" else ((name,) * 3,)
         layer = random_layer(names)
         for tuning in tunings:
-            moe.compile_all(torch.cuda.current_device(), layer.shape, torch.bfloat16, tuning)
             for tokens in BATCHES:
                 yield {"tier": name} | guarded(partial(times, layer, names, tokens, tuning))
         del layer
@@ -249,6 +249,38 @@ def bfloat(tokens: int) -> Row:
     return {"bf16_us": min(ways.values()), "bf16_ways": ways | failed}
 
 
+def parts() -> Iterator[Row]:
+    """2 bits: the plan alone, with gate and up, and all, each a launch, to see where time goes."""
+    layer, tuning = random_layer((("vq2",) * 3,)), replace(moe.DEFAULT, one_launch=False)
+    for tokens in BATCHES:
+        x = torch.randn(tokens, INPUTS, device="cuda").to(torch.bfloat16)
+        router, out = torch.rand(tokens, TOP_K, device="cuda"), torch.empty_like(x)
+        row: Row = {"tier": "vq2", "tokens": tokens}
+        for count, name in enumerate(("plan_us", "plan_gate_up_us", "all_us"), 1):
+            launches = [partial(begun, layer, x, router, ids.cuda(), out, tuning, count) for ids in routes(tokens)]
+            row[name] = microseconds(launches, atleast=16)["median"]
+        yield row
+
+
+def begun(
+    layer: ops.PreparedMoE,
+    x: torch.Tensor,
+    router: torch.Tensor,
+    ids: torch.Tensor,
+    out: torch.Tensor,
+    tuning: moe.Tuning,
+    count: int,
+) -> None:
+    """The first launches of a layer."""
+    shape, device = layer.shape, torch.cuda.current_device()
+    n_tiles = moe.n_tiles_of(shape, ids.numel(), tuning)
+    space = torch.empty(moe.room(shape, len(ids), TOP_K, tuning)[1], dtype=torch.uint8, device="cuda")
+    given = (x, router, ids, None, out, space, multiprocessors(device), tuning)
+    for step in moe.steps(shape, layer.weights, *given)[:count]:
+        found = moe.kernel(device, shape, x.dtype, step.name, n_tiles, tuning)
+        launch(found, step.blocks, step.arguments, x.device)
+
+
 def many() -> Iterator[Row]:
     """2 bits, as many tokens as a prompt has, by how many tokens of an expert share a look-up."""
     names = (("vq2",) * 3,)
@@ -299,7 +331,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="correct,tiers,many,sweep")
+    parser.add_argument("--only", default="correct,tiers,parts,sweep,many")
     parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
     began = time.monotonic()
@@ -318,7 +350,7 @@ def main() -> None:
     print(json.dumps(report), flush=True)
     for name in given.only.split(","):
         rows = report["rows"].setdefault(name, [])
-        walk = {"correct": correct, "tiers": tiers, "many": many, "sweep": sweep}[name]()
+        walk = {"correct": correct, "tiers": tiers, "parts": parts, "many": many, "sweep": sweep}[name]()
         while time.monotonic() - began < given.seconds:
             try:
                 row = next(walk)

@@ -93,15 +93,18 @@ def on_fibers(
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
     n_tiles = moe.n_tiles_of(prepared.shape, ids.numel(), tuning)
-    numbers = moe.definitions(prepared.shape, x.dtype, n_tiles, tuning)
     kernels: dict[str, Kernel] = {}
     folder = Path(tempfile.mkdtemp(dir=folder))  # a library of the same path would not be loaded again
     given = (x, router, ids, expert_map, out, space)
     for step in moe.steps(prepared.shape, prepared.weights, *given, processors, tuning):
         if step.name not in kernels:
             (folder / step.name).mkdir(exist_ok=True)
-            source = HEAD + moe.source(prepared.shape)
-            kernels[step.name] = Kernel(source, step.name, numbers, folder / step.name, SHIMS)
+            source, numbers = (
+                moe.source(prepared.shape, step.name),
+                moe.definitions(prepared.shape, x.dtype, step.name, n_tiles, tuning),
+            )
+            shims = {name: body for name, body in SHIMS.items() if f" {name}(" in source}
+            kernels[step.name] = Kernel(HEAD + source, step.name, numbers, folder / step.name, shims)
         arguments = [0 if each is None else each for each in step.arguments]
         kernels[step.name]((step.blocks,), moe.threads_of(step.name, prepared.shape, n_tiles, tuning), arguments)
     return out

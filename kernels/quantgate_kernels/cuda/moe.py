@@ -15,7 +15,7 @@ import torch
 
 from quantgate_kernels.cuda.activations import DTYPES
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
-from quantgate_kernels.cuda.moe_program import Book, places, program
+from quantgate_kernels.cuda.moe_program import Book, places, plan_program, program
 from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of
 from quantgate_kernels.cuda.vq_gemv import OUTPUTS
 from quantgate_kernels.formats.rotation import block_of
@@ -105,19 +105,20 @@ def n_tiles_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> int:
     return tuning.n_tiles or (4 if pairs > 3 * shape.experts else 1)
 
 
-def definitions(shape: Shape, dtype: torch.dtype, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
-    """What the program of `moe_program.program` is compiled with."""
+def definitions(shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
+    """What the `source` of a kernel is compiled with, for activations of a dtype."""
+    if name == "moe_plan":
+        return {"EXPERTS": shape.experts, "N_TILES": n_tiles, "X_BFLOAT": DTYPES[dtype]}
     tuning = fitted(shape, tuning, n_tiles)
     return {
         "AHEAD": tuning.ahead,
         "DEEP": tuning.deep,
-        "EXPERTS": shape.experts,
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
         "N_TILES": n_tiles,
         "PREFETCH": tuning.prefetch,
         "WARPS": tuning.warps,
-        "X_BFLOAT": DTYPES[dtype],
+        "X_BFLOAT": 1,  # it reads floats alone
     }
 
 
@@ -134,30 +135,30 @@ def threads_of(name: str, shape: Shape, n_tiles: int, tuning: Tuning = DEFAULT) 
 
 
 @functools.cache
-def source(shape: Shape) -> str:
-    """The program of a layer."""
-    return program(shape.books, block_of(shape.inputs), block_of(shape.middle))
+def source(shape: Shape, name: str) -> str:
+    """The program that a kernel is in."""
+    if name == "moe_plan":
+        return plan_program(block_of(shape.inputs))
+    return program(shape.books, block_of(shape.middle))
 
 
 @functools.cache
 def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> Kernel:
     """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
-    if name != "moe_plan":
-        dtype = torch.bfloat16  # the others do not care
-    numbers = tuple(definitions(shape, dtype, n_tiles, tuning).items())
+    numbers = tuple(definitions(shape, dtype, name, n_tiles, tuning).items())
     shared = places(shape.books)[1] if name == "moe_experts" else 0
-    return load(device, source(shape), name, numbers, threads_of(name, shape, n_tiles, tuning), shared)
+    return load(device, source(shape, name), name, numbers, threads_of(name, shape, n_tiles, tuning), shared)
 
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
     """Have all kernels of a layer ready, several compiled at once."""
     counts = [tuning.n_tiles] if tuning.n_tiles else [1, 4]
-    names = ("moe_plan", "moe_experts", "moe_sum")
-    with ThreadPoolExecutor(len(counts)) as pool:  # one program a count, which the first of its kernels has compiled
-        for each in [pool.submit(kernel, device, shape, dtype, names[0], n, tuning) for n in counts]:
+    jobs = [(name, count) for name, count in product(("moe_experts", "moe_plan"), counts)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for each in [pool.submit(kernel, device, shape, dtype, *job, tuning) for job in jobs]:
             each.result()
-    for name, count in product(names[1:], counts):
-        kernel(device, shape, dtype, name, count, tuning)
+    for count in counts:
+        kernel(device, shape, dtype, "moe_sum", count, tuning)  # of the same program as `moe_experts`
 
 
 def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tuple[dict[str, int], int]:

@@ -1,18 +1,8 @@
 // First launch of a layer of experts: which tokens meet at which expert, and the tokens as B operands.
 //
-// A *slot* is an expert with up to 4 * N_TILES of its tokens. Its record is 32 ints: where its codes begin (three 64-bit
-// offsets in words: gate, up, down), the tier of each in a byte, the expert's position, the number of its tokens, and
-// the *pairs* of those (token * top_k + place). Experts lie in the order of their positions, the dearest first.
-//
-// EXPERTS, N_TILES (1 to 4) and X_BFLOAT are given. Blocks of 256 threads: the first plans, the others set `counters` to 0, and
+// EXPERTS and X_BFLOAT are given. Blocks of 256 threads: the first plans, the others set `counters` to 0, and
 // each of their warps has a piece of a token.
 
-#define SLOT_INTS 32
-#define SLOT_TOKENS (4 * N_TILES)
-#define SLOT_TIERS 6
-#define SLOT_POSITION 7
-#define SLOT_COUNT 8
-#define SLOT_PAIRS 9
 #define PLAN_THREADS 256
 #define PLAN_RUN ((EXPERTS + PLAN_THREADS - 1) / PLAN_THREADS)
 
