@@ -94,7 +94,8 @@ def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
 def _kernel(device: int, numbers: tuple[tuple[str, int], ...]) -> Kernel:
     named = dict(numbers)
     source = source_of(*files_of(named))
-    return load(device, source, "vq_gemv", numbers, named["WARPS"] * 32, MOST_SHARED)
+    beside = bool(named["FUSED"]) and named["MIN_BLOCKS"] > 1  # others read their operands through the L1
+    return load(device, source, "vq_gemv", numbers, named["WARPS"] * 32, MOST_SHARED, beside)
 
 
 @functools.cache
