@@ -30,12 +30,9 @@ def run(
     """Float32 results of the kernels, and what the oracle says."""
     tokens, inputs = x.shape
     stored, tier, tables = linear(name, rows, inputs, rotated)
-    codes, scales, dimensions, code_bits = in_order(stored, name, inputs)
-    table = tables[tier["table"]]
+    codes, scales, table, kind = in_order(stored, tier, tables, inputs)
     signs = tables[f"signs.{inputs}"] if rotated else 0
-    numbers = vq_gemv.definitions(
-        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None
-    )
+    numbers = vq_gemv.definitions(inputs, kind, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None)
     files = vq_gemv.files_of(numbers)
     bfloat = "true" if x.dtype is torch.bfloat16 else "false"
     more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});"} if fused else {}
@@ -46,7 +43,11 @@ def run(
     out = torch.full((tokens, rows), torch.nan)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
-    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits, 0])
+    other = out.clone()
+    for result, backwards in ((out, False), (other, True)):
+        arguments = [codes, scales, table, *given, result, tokens, rows, inputs, splits, 0]
+        multiply((blocks,), numbers["WARPS"] * 32, arguments, backwards)
+    assert torch.equal(out.nan_to_num(-1), other.nan_to_num(-1)), "a barrier is missing"
     assert vq_gemv.shared_bytes(numbers, tokens, inputs) <= vq_gemv.MOST_SHARED
     return out, oracle.linear(x, stored, tier, tables)
 

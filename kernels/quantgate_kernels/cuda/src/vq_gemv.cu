@@ -7,7 +7,7 @@
 // float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
 // every time.
 //
-// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers)
+// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers)
 // and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
 
 #define GROUPS (128 / GROUP)
