@@ -31,8 +31,8 @@ at 2 bits (benchmarks/results/low_bits_qwen05.json; some of them beside another 
 EXPERT_WEIGHTS = 9_663_676_416
 """Weights of the 256 routed experts of a layer of GLM-5."""
 EXPERT_SECONDS: dict[str, tuple[float, float]] = {"vq": (176.8, 42.5)}
-"""By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention: seconds
-whatever the calibration is, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json: stage inputs)."""
+"""By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention:
+seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs)."""
 EXPERT_TOKENS = 64 * 512
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""
