@@ -1,4 +1,4 @@
 """What it costs, how fast it is, how often it is wrong.
 
-May import: harness, suites, reports, quantizers.
+May import: harness, suites, reports, quantizers, quantgate_kernels.
 """

@@ -18,6 +18,7 @@ AVAILABLE = shutil.which("g++") is not None and "f16c" in Path("/proc/cpuinfo").
 HEAD = r"""
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <immintrin.h>
@@ -28,34 +29,120 @@ HEAD = r"""
 #define __launch_bounds__(...)
 #define __restrict__
 #define __shared__ static
+#define __align__(n) alignas(n)
 struct float4 { float x, y, z, w; };
+struct uint2 { unsigned x, y; };
+struct uint4 { unsigned x, y, z, w; };
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 template <class A, class B> static auto min(A a, B b) { return b < a ? b : a; }
+template <class A, class B> static auto max(A a, B b) { return b > a ? b : a; }
 static float4 dynamic[1 << 16];
-static unsigned current, column, line;
+static unsigned current, column, line, columns_, lines_, threads_;
 struct Index { unsigned& x; unsigned& y; };
 static Index threadIdx{current, current}, blockIdx{column, line};
+static Index gridDim{columns_, lines_}, blockDim{threads_, threads_};
 static ucontext_t fibers[1024], home;
 static bool done[1024];
-static int slots[1024];
+static unsigned long long slots[1024][8];
 static void pause_() { unsigned me = current; swapcontext(&fibers[me], &home); }
-static void __syncthreads() { pause_(); }
-static int __shfl_xor_sync(unsigned, int value, int other)
+
+// Threads first ... first + count - 1 wait for each other, those that have returned left out.
+struct Meeting { unsigned arrived, generation; };
+static Meeting of_block, of_warp[32];
+static void meet(Meeting& meeting, unsigned first, unsigned count)
 {
-    slots[current] = value; pause_();
-    int found = slots[current ^ other]; pause_();
+    const unsigned generation = meeting.generation;
+    meeting.arrived++;
+    for (long turns = 0; meeting.generation == generation; turns++) {
+        unsigned here = 0;
+        for (unsigned t = first; t < first + count && t < threads_; t++) here += !done[t];
+        if (meeting.arrived >= here) { meeting.arrived = 0; meeting.generation++; break; }
+        if (turns > 1000000) { fprintf(stderr, "thread %u waits for ever\n", current); abort(); }
+        pause_();
+    }
+}
+static void __syncthreads() { meet(of_block, 0, threads_); }
+static void __syncwarp(unsigned = 0xffffffffu) { meet(of_warp[current / 32], current / 32 * 32, 32); }
+template <class T> static T __shfl_sync(unsigned, T value, int lane)
+{
+    memcpy(slots[current], &value, sizeof value); __syncwarp();
+    T found; memcpy(&found, slots[current / 32 * 32 + (lane & 31)], sizeof found); __syncwarp();
+    return found;
+}
+template <class T> static T __shfl_xor_sync(unsigned all, T value, int other)
+{
+    return __shfl_sync(all, value, (current ^ other) & 31);
+}
+// PTX ISA, mma.m16n8k32 of int8: c += A B, a warp's fragments as there.
+static void mma_s8(int* c, const unsigned* a, unsigned b0, unsigned b1)
+{
+    const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    memcpy(slots[current], mine, sizeof mine); __syncwarp();
+    const unsigned base = current / 32 * 32, lane = current % 32;
+    auto byte = [&](unsigned of, unsigned word, unsigned place) {
+        return (int)((signed char*)slots[base + of])[word * 4 + place];
+    };
+    for (int i = 0; i < 4; i++) {
+        const unsigned row = lane / 4 + i / 2 * 8, column_ = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 32; k++)
+            c[i] += byte(row % 8 * 4 + k % 16 / 4, row / 8 + k / 16 * 2, k % 4)
+                    * byte(column_ * 4 + k % 16 / 4, 4 + k / 16, k % 4);
+    }
+    __syncwarp();
+}
+// PTX ISA, mma.m16n8k16 of bfloat16 (`brain`) or float16 with float32 sums.
+static float half_to_float(unsigned half);
+static float __uint_as_float(unsigned value);
+static void mma_f32(float* c, const unsigned* a, unsigned b0, unsigned b1, bool brain)
+{
+    const unsigned mine[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    memcpy(slots[current], mine, sizeof mine); __syncwarp();
+    const unsigned base = current / 32 * 32, lane = current % 32;
+    auto value = [&](unsigned of, unsigned word, unsigned place) {
+        const unsigned bits = ((unsigned short*)slots[base + of])[word * 2 + place];
+        return brain ? __uint_as_float(bits << 16) : half_to_float(bits);
+    };
+    for (int i = 0; i < 4; i++) {
+        const unsigned row = lane / 4 + i / 2 * 8, column_ = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; k++)
+            c[i] += value(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2)
+                    * value(column_ * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+    }
+    __syncwarp();
+}
+static unsigned __reduce_max_sync(unsigned all, unsigned value)
+{
+    for (unsigned bit = 1; bit < 32; bit *= 2) value = max(value, __shfl_xor_sync(all, value, bit));
+    return value;
+}
+static int __popc(unsigned value) { return __builtin_popcount(value); }
+static unsigned __byte_perm(unsigned low, unsigned high, unsigned selector)
+{
+    const unsigned long long both = (unsigned long long)high << 32 | low;
+    unsigned found = 0;
+    for (int i = 0; i < 4; i++) found |= (unsigned)(both >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
     return found;
 }
 static void atomicMin(int* place, int value) { if (value < *place) *place = value; }
 static int __float_as_int(float value) { int found; memcpy(&found, &value, 4); return found; }
 static float __int_as_float(int value) { float found; memcpy(&found, &value, 4); return found; }
+static unsigned __float_as_uint(float value) { unsigned found; memcpy(&found, &value, 4); return found; }
+static float __uint_as_float(unsigned value) { float found; memcpy(&found, &value, 4); return found; }
 static unsigned __funnelshift_r(unsigned low, unsigned high, unsigned by)
 {
     return (unsigned)((((unsigned long long)high << 32) | low) >> by);
 }
 template <class T> static T __ldcg(const T* place) { return *place; }
+template <class T> static T __ldg(const T* place) { return *place; }
 static float half_to_float(unsigned half) { return _cvtsh_ss((unsigned short)half); }
 static unsigned float_to_half(float value) { return _cvtss_sh(value, 0); }
+static unsigned float_to_bfloat(float value)
+{
+    const unsigned bits = __float_as_uint(value);
+    return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
 """
 TAIL = r"""
 static void thread_()
@@ -67,8 +154,12 @@ static void thread_()
 extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsigned threads)
 {
     arguments = arguments_;
+    columns_ = columns; lines_ = lines; threads_ = threads;
     static char* stacks = (char*)malloc((size_t)1024 << 16);
     for (line = 0; line < lines; line++) for (column = 0; column < columns; column++) {
+        memset(dynamic, 0xff, sizeof dynamic);  // NaN to floats: shared memory holds nothing at first
+        of_block = {};
+        memset(of_warp, 0, sizeof of_warp);
         for (unsigned t = 0; t < threads; t++) {
             done[t] = false;
             getcontext(&fibers[t]);
@@ -101,7 +192,7 @@ class Kernel:
     ) -> None:
         for function, body in instead.items():
             source, count = re.subn(
-                rf"(\b{function}\([^)]*\)\n\{{).*?\n\}}", rf"\g<1> {body} }}", source, count=1, flags=re.S
+                rf"(\b{function}\([^)]*\)\s*\{{).*?\n\}}", rf"\g<1> {body} }}", source, count=1, flags=re.S
             )
             assert count == 1, function
         source = source.replace("extern __shared__ float4 shared[];", "float4* shared = dynamic;")

@@ -1,0 +1,272 @@
+"""Right and fast? The kernels of vq and trellis tiers on a Hopper GPU, against the oracle and bfloat16 in cuBLAS.
+
+    PYTHONPATH=.:kernels python -m benchmarks.kernels --out FILE [--only correct,shapes,batch,prefill,sweep]
+
+First each tier against float64 (relative root mean square error of float32 results, then of float16 ones), then
+microseconds: CUDA graphs of many launches over fresh random weights, more of them than the L2 holds; medians of
+replays. FILE is written anew after each row, so what was measured is there if the rest is not. A row that fails has
+`error`, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from quantgate_kernels import oracle
+from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.formats.rotation import block_of, signs_of
+from quantgate_kernels.formats.vq import VQLayout, encode
+from quantgate_kernels.ops.linear import decode
+
+from benchmarks.gpu_timing import bandwidth, copies_of, microseconds
+
+TIERS = {"vq1": (8, 8), "vq1.5": (8, 12), "vq2": (4, 8), "vq3": (4, 12), "trellis2": (1, 2), "trellis3": (1, 3)}
+"""Weights a code, bits a code."""
+SHAPES = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
+BATCHES = (1, 2, 4, 8, 16, 32, 64)
+Row = dict[str, Any]
+
+
+class Weight(NamedTuple):
+    """A Linear in the kernels' order; `table` and `signs` may be shared."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    table: torch.Tensor
+    signs: torch.Tensor | None
+    code_bits: int
+
+    @property
+    def size(self) -> int:
+        return sum(each.numel() * each.element_size() for each in (self.codes, self.scales))
+
+
+def random_weight(tier: str, rows: int, inputs: int) -> Weight:
+    """A Linear of random codes, made in the kernels' order at once: each bit pattern is one."""
+    dimensions, bits = TIERS[tier]
+    tiles, pieces = order.tiles_of(rows), order.pieces_of(inputs)
+    shape = (tiles, pieces, 32 * order.words_of(dimensions, bits))
+    codes = torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device="cuda")
+    scales = 0.01 + 0.02 * torch.rand(tiles, pieces, order.groups_of(inputs), 8, 2, device="cuda")
+    return Weight(codes, scales.half(), table_of(tier).cuda(), signs_of(inputs, 7).cuda(), bits)
+
+
+def table_of(tier: str) -> torch.Tensor:
+    """A random table int8 [entries, weights a code]."""
+    dimensions, bits = TIERS[tier]
+    entries = 65536 if dimensions == 1 else 1 << bits
+    return (torch.randn(entries, dimensions) * 32).round().clamp(-128, 127).to(torch.int8)
+
+
+def weights(tier: str, rows: int, inputs: int) -> list[Weight]:
+    """As many of them as the L2 cannot hold, of one table."""
+    first = random_weight(tier, rows, inputs)
+    others = [random_weight(tier, rows, inputs) for _ in range(copies_of(first.size) - 1)]
+    return [first, *(each._replace(table=first.table, signs=first.signs) for each in others)]
+
+
+def correct() -> Iterator[Row]:
+    """Errors against float64, of shapes with groups of 128, 64 and 32 and with rows that fill no tile."""
+    shapes = [((1, 3, 8, 17, 64), 512, 1024), ((1, 5), 200, 576), ((1, 70), 53, 4096)]
+    for tier, (batches, rows, inputs) in product(TIERS, shapes):
+        dimensions, bits = TIERS[tier]
+        trellis = dimensions == 1
+        if trellis and rows % 16:
+            continue
+        table = table_of(tier)
+        settings: Row = {"format": "trellis" if trellis else "vq", "table": "table", "rotation": {}}
+        tables = {"table": table.flatten() if trellis else table, f"signs.{inputs}": signs_of(inputs, 7)}
+        scales = 0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs))
+        if trellis:
+            shape = (rows // 16, inputs // 2 * bits)
+            stored = {"codes": torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32), "scales": scales.half()}
+            settings |= {"bits": bits, "state_bits": 16}
+            ordered = order.ordered_trellis(stored["codes"].cuda(), bits)
+        else:
+            codes = torch.randint(0, 1 << bits, (rows, inputs // dimensions))
+            stored = encode(codes, scales, VQLayout(dimensions, 1 << bits))
+            ordered = order.ordered_codes(stored["codes"].cuda(), dimensions, bits)
+        in_order = order.ordered_scales(stored["scales"].cuda(), inputs)
+        weight = Weight(ordered, in_order, table.cuda(), tables[f"signs.{inputs}"].cuda(), bits)
+        truth = oracle.weight(stored, settings, tables)
+        for tokens in batches:
+            x = torch.randn(tokens, inputs).to(torch.bfloat16)
+            expected = x.double() @ truth.T
+            found = [torch.full((tokens, rows), torch.nan, device="cuda") for _ in range(3)]
+            for out, (overlap, fused) in zip(found, ((True, False), (False, False), (True, None)), strict=True):
+                decode(x.cuda(), *weight, out, overlap, fused=fused)
+            many = torch.full((tokens, rows), torch.nan, device="cuda", dtype=torch.float16)
+            dequantize.linear(x.half().cuda(), *weight, many)
+            yield {
+                "tier": tier,
+                "shape": [rows, inputs],
+                "tokens": tokens,
+                "error": relative(found[0], expected),
+                "error_by_itself": relative(found[2], expected),
+                "same_bits": torch.equal(found[0], found[1]),
+                "error_dequantized_float16": relative(many, expected),
+            }
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Root mean square of the error over that of what is expected."""
+    return float((found.cpu().double() - expected).norm() / expected.norm())
+
+
+def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuning: vq_gemv.Tuning) -> Row:
+    """Microseconds, with and without overlap: of two launches (activations and product), of the product alone, and of
+    one launch that does both; `us` is of the way that `decode` takes by itself.
+    """
+    own = weights(tier, rows, inputs)
+    x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
+    outs = [torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda") for _ in own]
+    operands = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
+    activations.to_operands(x, own[0].signs, *operands)
+
+    def both(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
+        return partial(decode, x, *weight, out, overlap, tuning, False)
+
+    def fused(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
+        return partial(decode, x, *weight, out, overlap, tuning, True)
+
+    def alone(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
+        codes, scales, table, _, bits = weight
+        return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, tuning)
+
+    makers = {"two_us": both, "product_us": alone} | ({"one_us": fused} if fits(own[0], tokens, inputs, tuning) else {})
+    row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
+    ways = [(f"{name}{end}", make, not end) for name, make in makers.items() for end in ("", "_without_overlap")]
+    for name, make, overlap in ways:
+        found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
+        row[name] = found["median"]
+        row[f"{name}_range"] = [found["least"], found["most"]]
+    row["us"] = row["one_us" if "one_us" in row and vq_gemv.fuses(tokens, inputs) else "two_us"]
+    return row | {"times_bf16": reference / row["us"], "tb_s": own[0].size / row["us"] / 1e6}
+
+
+def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bool:
+    """Whether a block has room for the operands of so many tokens, beside its table and sums."""
+    if tokens > activations.TOKENS:
+        return False
+    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, tuning)
+    return vq_gemv.shared_bytes(numbers | {"FUSED": 1}, tokens, inputs) <= vq_gemv.MOST_SHARED
+
+
+def bfloat(rows: int, inputs: int, tokens: int) -> float:
+    """Microseconds of torch's Linear in bfloat16."""
+    own = [torch.randn(rows, inputs, device="cuda", dtype=torch.bfloat16) for _ in range(copies_of(rows * inputs * 2))]
+    x = torch.randn(tokens, inputs, device="cuda", dtype=torch.bfloat16)
+    return microseconds([partial(torch.nn.functional.linear, x, w) for w in own], atleast=10)["median"]
+
+
+def shapes() -> Iterator[Row]:
+    """Every tier at batch 1."""
+    for rows, inputs in SHAPES:
+        reference = bfloat(rows, inputs, 1)
+        for tier in TIERS:
+            yield guarded(partial(times, tier, rows, inputs, 1, reference, vq_gemv.DEFAULT))
+
+
+def batch() -> Iterator[Row]:
+    """2 bits, 8192 x 8192, up to 64 tokens."""
+    for tokens in BATCHES[1:]:
+        reference = bfloat(8192, 8192, tokens)
+        yield guarded(partial(times, "vq2", 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
+
+
+def sweep() -> Iterator[Row]:
+    """What may be turned, at batch 1: warps, loads ahead and blocks, and copies of tables of 4,096 entries."""
+    of_blocks = [(16, 4, 1, 1), (16, 6, 1, 1), (8, 8, 2, 1), (12, 6, 2, 1), (16, 2, 2, 1), (32, 2, 1, 1)]
+    of_blocks += [(8, 4, 2, 2), (8, 8, 2, 2), (12, 6, 2, 2), (16, 3, 2, 2)]
+    tunings = [
+        (shape, "vq2", vq_gemv.Tuning(warps, ahead, resident=resident, blocks=blocks))
+        for shape, (warps, ahead, resident, blocks) in product(((8192, 8192), (6144, 2048), (4096, 4096)), of_blocks)
+    ]
+    for tier, most in (("vq3", 8), ("vq1.5", 4)):
+        copies = [count for count in (1, 2, 4, 8) if count <= most]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6, 1, resident=2, blocks=2))]
+    references = {shape: bfloat(*shape, 1) for shape, _, _ in tunings[:: len(of_blocks)]}
+    for shape, tier, tuning in tunings:
+        row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))
+        yield row | {"tier": tier, "shape": shape, "tuning": tuning.__dict__}
+
+
+def prefill(tokens: int = 4096) -> Iterator[Row]:
+    """Dequantize and multiply, 4,096 tokens, by how many of them go through cuBLAS at once."""
+    for rows, inputs in ((8192, 8192), (4096, 4096)):
+        reference = bfloat(rows, inputs, tokens)
+        own = random_weight("vq2", rows, inputs)
+        x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
+        out = torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda")
+        dense = torch.empty(rows, inputs, dtype=torch.float16, device="cuda")
+        other = torch.randn(tokens, inputs, device="cuda", dtype=torch.float16)
+        parts: Row = {
+            "dequantize_us": partial(dequantize.dequantize, *own[:3], dense, 0, own.code_bits, x.dtype),
+            "float16_product_us": partial(torch.mm, other, dense.T),
+        }
+        shares = {name: microseconds([launch], atleast=4)["median"] for name, launch in parts.items()}
+        for at_once in (1024, 2048, 4096):
+            us = microseconds([partial(dequantize.linear, x, *own, out, at_once)], atleast=4)["median"]
+            row = {"tier": "vq2", "shape": [rows, inputs], "tokens": tokens, "tokens_at_once": at_once, "us": us}
+            yield row | {"bf16_us": reference, "times_bf16": reference / us} | shares
+
+
+def guarded(measure: Callable[[], Row]) -> Row:
+    """What was measured, or what went wrong."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", default="correct,shapes,batch,prefill,sweep")
+    given = parser.parse_args()
+    report: Row = {
+        "command": " ".join(sys.argv),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "gpu": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "bandwidth_tb_s": bandwidth(),
+        "rows": {},
+    }
+    began = time.monotonic()
+    print(json.dumps(report), flush=True)
+    parts = {"correct": correct, "shapes": shapes, "batch": batch, "prefill": prefill, "sweep": sweep}
+    for name in given.only.split(","):
+        rows = report["rows"].setdefault(name, [])
+        walk = parts[name]()
+        while True:
+            try:
+                row = next(walk)
+            except StopIteration:
+                break
+            except Exception as error:
+                row = {"failed": f"{type(error).__name__}: {error}"}
+            rows.append(row)
+            shown = {key: round(v, 3 if v > 0.1 else 7) if isinstance(v, float) else v for key, v in row.items()}
+            print(f"{time.monotonic() - began:6.1f} {name} {json.dumps(shown)}", flush=True)
+            report["seconds"] = time.monotonic() - began
+            given.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Compiled kernels, loaded into a device and launched on torch's stream, through the driver's own functions.
+
+`libcuda` is in every process that uses a GPU; four of its functions are called through ctypes, so that nothing but
+torch is needed. A launch may be captured in a CUDA graph, and neither waits nor allocates.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from quantgate_kernels.cuda.compile import cubin
+
+_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_OVERLAP = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+
+
+class LaunchError(RuntimeError):
+    """The driver refused to load or to start a kernel."""
+
+
+class _Attribute(ctypes.Structure):
+    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_char * 4), ("value", ctypes.c_int), ("rest", ctypes.c_char * 60))
+
+
+class _Config(ctypes.Structure):
+    _fields_ = (
+        *((f"grid_{axis}", ctypes.c_uint) for axis in "xyz"),
+        *((f"block_{axis}", ctypes.c_uint) for axis in "xyz"),
+        ("shared", ctypes.c_uint),
+        ("stream", ctypes.c_void_p),
+        ("attributes", ctypes.POINTER(_Attribute)),
+        ("count", ctypes.c_uint),
+    )
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of a device, and how it is started."""
+
+    handle: int
+    threads: int
+    shared: int
+    """Bytes of dynamic shared memory."""
+
+
+@functools.cache
+def load(
+    device: int, source: str, name: str, definitions: tuple[tuple[str, int], ...], threads: int, shared: int = 0
+) -> Kernel:
+    """The kernel `name` of a program on a device; compiled if nobody has yet.
+
+    Raises:
+        CompileError: NVRTC refuses it, or is not there.
+        LaunchError: the driver refuses it.
+    """
+    with torch.cuda.device(device):
+        torch.cuda.current_stream().synchronize()  # the context exists from here on
+        image = cubin(source, dict(definitions), architecture(device))
+        module, handle = ctypes.c_void_p(), ctypes.c_void_p()
+        _require(_driver().cuModuleLoadData(ctypes.byref(module), image), f"loading {name}")
+        _require(_driver().cuModuleGetFunction(ctypes.byref(handle), module, name.encode()), f"finding {name}")
+        if shared > 48 << 10:
+            code = _driver().cuFuncSetAttribute(handle, _DYNAMIC_SHARED, shared)
+            _require(code, f"{shared} bytes of shared memory for {name}")
+        # The driver would load its code at the first launch, which a graph may be capturing by then.
+        _require(_driver().cuFuncLoad(handle), f"loading the code of {name}")
+    assert handle.value is not None
+    return Kernel(handle.value, threads, shared)
+
+
+def launch(
+    kernel: Kernel,
+    blocks: int,
+    arguments: Sequence[torch.Tensor | int | None],
+    device: torch.device,
+    overlap: bool = True,
+    shared: int | None = None,
+) -> None:
+    """Start a kernel on torch's current stream of the device: tensors as pointers, integers as 64 bits.
+
+    With `overlap` it may begin before the kernels ahead of it have ended (programmatic dependent launch): its source
+    waits for them before it touches what they write. `shared` is less than what the kernel was loaded with, if given.
+
+    Raises:
+        LaunchError: the driver refuses.
+    """
+    numbers = [_number(each) for each in arguments]
+    values = (ctypes.c_int64 * len(numbers))(*numbers)
+    first = ctypes.addressof(values)
+    places = (ctypes.c_void_p * len(numbers))(*range(first, first + 8 * len(numbers), 8))
+    attribute = _Attribute(id=_OVERLAP, value=1)
+    stream = torch.cuda.current_stream(device).cuda_stream
+    room = kernel.shared if shared is None else shared
+    config = _Config(blocks, 1, 1, kernel.threads, 1, 1, room, stream, ctypes.pointer(attribute), int(overlap))
+    with torch.cuda.device(device):
+        code = _driver().cuLaunchKernelEx(ctypes.byref(config), ctypes.c_void_p(kernel.handle), places, None)
+    _require(code, "a launch")
+
+
+def _number(argument: torch.Tensor | int | None) -> int:
+    if argument is None:
+        return 0
+    return argument if isinstance(argument, int) else argument.data_ptr()
+
+
+@functools.cache
+def architecture(device: int) -> str:
+    """The name by which NVRTC knows a device: `sm_90`.
+
+    Raises:
+        LaunchError: the device is older than Hopper.
+    """
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 9:
+        raise LaunchError(f"{torch.cuda.get_device_name(device)} is older than Hopper (sm_90): these kernels need it")
+    return f"sm_{major}{minor}"
+
+
+@functools.cache
+def multiprocessors(device: int) -> int:
+    """How many blocks run side by side where one fills a multiprocessor."""
+    count: int = torch.cuda.get_device_properties(device).multi_processor_count
+    return count
+
+
+def _require(code: int, what: str) -> None:
+    if code:
+        text = ctypes.c_char_p()
+        _driver().cuGetErrorString(code, ctypes.byref(text))
+        said = text.value.decode() if text.value else "unknown"
+        raise LaunchError(f"the CUDA driver refuses {what}: {said} (error {code})")
+
+
+@functools.cache
+def _driver() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        raise LaunchError("libcuda.so.1 is not found: these kernels need an NVIDIA driver") from None

@@ -1,0 +1,232 @@
+// What the kernels share: 128 inputs of 16 rows ("piece") from memory into the A operands of four int8 mma.m16n8k32.
+//
+// DIMENSIONS (4, 8), CODE_BITS (8, 12) and COPIES (of a table of 4,096 entries in shared memory: 1, 2, 4, 8) are
+// given by whoever compiles. The order in memory is that of order.py. Functions written in PTX have one statement a
+// line and no other braces at the start of a line: tests put C++ in their place.
+
+__device__ __forceinline__ uint4 stream4(const unsigned* place)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(place));
+    return v;
+}
+
+__device__ __forceinline__ uint2 stream2(const unsigned* place)
+{
+    uint2 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(place));
+    return v;
+}
+
+__device__ __forceinline__ unsigned stream1(const unsigned* place)
+{
+    unsigned v;
+    asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(place));
+    return v;
+}
+
+// Of what a kernel before this one wrote, which may have ended after this one began: it is not read-only to this one,
+// so the loads above may find what was there before. Cached, as those are not.
+__device__ __forceinline__ uint4 fresh4(const void* place)
+{
+    uint4 v;
+    asm volatile("ld.relaxed.cta.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(place));
+    return v;
+}
+
+__device__ __forceinline__ float fresh1(const float* place)
+{
+    float v;
+    asm volatile("ld.relaxed.cta.global.f32 %0, [%1];" : "=f"(v) : "l"(place));
+    return v;
+}
+
+__device__ __forceinline__ uint2 fresh2(const void* place)
+{
+    uint2 v;
+    asm volatile("ld.relaxed.cta.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(place));
+    return v;
+}
+
+__device__ __forceinline__ unsigned fresh_word(const void* place)
+{
+    unsigned v;
+    asm volatile("ld.relaxed.cta.global.u32 %0, [%1];" : "=r"(v) : "l"(place));
+    return v;
+}
+
+__device__ __forceinline__ float low_half(unsigned pair)
+{
+    float v;
+    asm("{ .reg .f16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, l; }" : "=f"(v) : "r"(pair));
+    return v;
+}
+
+__device__ __forceinline__ float high_half(unsigned pair)
+{
+    float v;
+    asm("{ .reg .f16 l, h; mov.b32 {l, h}, %1; cvt.f32.f16 %0, h; }" : "=f"(v) : "r"(pair));
+    return v;
+}
+
+// 16 bits, the nearest float16 or bfloat16 of a value.
+__device__ __forceinline__ unsigned short to_half(float value)
+{
+    unsigned short v;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(v) : "f"(value));
+    return v;
+}
+
+__device__ __forceinline__ unsigned short to_bfloat(float value)
+{
+    unsigned short v;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(v) : "f"(value));
+    return v;
+}
+
+// c += A B of 16 x 32 by 32 x 8 int8; a lane has a[0..3], b0 and b1, c[0..3] (PTX ISA, mma.m16n8k32).
+__device__ __forceinline__ void mma(int* c, const unsigned* a, unsigned b0, unsigned b1)
+{
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Programmatic dependent launch: what comes after `wait_for_inputs` may read what kernels before this one wrote; the
+// next kernel may begin once all blocks have called `let_next_begin`. Nothing happens where the launch does not ask.
+__device__ __forceinline__ void wait_for_inputs()
+{
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+__device__ __forceinline__ void let_next_begin()
+{
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+
+#ifndef TRELLIS  // trellis.cuh has these of its own
+#define WORDS (16 * 128 / DIMENSIONS * CODE_BITS / 32 / 32)  // of a lane, of a piece
+#define ENTRY DIMENSIONS                                     // bytes of an entry of the table
+#if CODE_BITS == 8
+// 256 bytes an entry, of which 128 are used: the byte permutation that takes a code out of a word then makes the
+// whole address. Of four bytes each lane has a copy in its own bank; of eight, each lane of a half warp.
+#define TABLE_BYTES (256 * 256)
+#else
+#define TABLE_BYTES (4096 * ENTRY * COPIES)
+#endif
+#define LOG2(n) ((n) >= 64 ? 6 : (n) >= 32 ? 5 : (n) >= 16 ? 4 : (n) >= 8 ? 3 : (n) >= 4 ? 2 : (n) >= 2 ? 1 : 0)
+
+struct Codes {
+    unsigned w[WORDS];
+};
+
+// The codes that this lane holds of a piece; `pieces` is the base of a matrix, `piece` = tile * pieces a row + piece.
+__device__ __forceinline__ Codes load_codes(const unsigned* pieces, long long piece, unsigned lane)
+{
+    const unsigned* place = pieces + piece * (32 * WORDS);
+    Codes found;
+#if WORDS == 4 || WORDS == 6
+    const uint4 first = stream4(place + lane * 4);
+    found.w[0] = first.x;
+    found.w[1] = first.y;
+    found.w[2] = first.z;
+    found.w[3] = first.w;
+#else
+    const uint2 first = stream2(place + lane * 2);
+    found.w[0] = first.x;
+    found.w[1] = first.y;
+#endif
+#if WORDS == 6
+    const uint2 second = stream2(place + 128 + lane * 2);
+    found.w[4] = second.x;
+    found.w[5] = second.y;
+#elif WORDS == 3
+    found.w[2] = stream1(place + 64 + lane);
+#endif
+    return found;
+}
+
+// Puts the table (int8 [entries, DIMENSIONS] in global memory) into shared memory, by all `threads` of a block.
+// A barrier has to follow.
+__device__ __forceinline__ void fill_table(char* lookup, const unsigned* table, unsigned thread, unsigned threads)
+{
+#if CODE_BITS == 8
+    for (unsigned i = thread; i < 256 * 8; i += threads) {
+        const unsigned entry = i >> 3;
+#if DIMENSIONS == 4
+        const unsigned v = table[entry];
+        const uint4 copies = make_uint4(v, v, v, v);
+#else
+        const uint2 v = ((const uint2*)table)[entry];
+        const uint4 copies = make_uint4(v.x, v.y, v.x, v.y);
+#endif
+        *(uint4*)(lookup + entry * 256 + (i & 7) * 16) = copies;
+    }
+#else
+    for (unsigned i = thread; i < TABLE_BYTES / 16; i += threads) {
+#if COPIES == 1
+        const uint4 copies = ((const uint4*)table)[i];
+#elif DIMENSIONS == 4 && COPIES == 2
+        const uint2 v = ((const uint2*)table)[i];
+        const uint4 copies = make_uint4(v.x, v.x, v.y, v.y);
+#elif DIMENSIONS == 4
+        const unsigned v = table[i / (COPIES / 4)];
+        const uint4 copies = make_uint4(v, v, v, v);
+#else
+        const uint2 v = ((const uint2*)table)[i / (COPIES / 2)];
+        const uint4 copies = make_uint4(v.x, v.y, v.x, v.y);
+#endif
+        ((uint4*)lookup)[i] = copies;
+    }
+#endif
+}
+
+// Where this lane's copy of the table begins: an argument of `decode`.
+__device__ __forceinline__ unsigned lane_part(unsigned lane)
+{
+#if CODE_BITS == 8
+    return DIMENSIONS == 4 ? lane * 4 : (lane & 15) * 8;
+#else
+    return lane % COPIES * ENTRY;
+#endif
+}
+
+// Byte offset of code j's entry in shared memory, in this lane's copy.
+template <int j> __device__ __forceinline__ unsigned offset_of(const Codes& codes, unsigned part)
+{
+#if CODE_BITS == 8
+    return __byte_perm(codes.w[j / 4], part, 0x5504 | (j % 4) << 4);  // part, code, 0, 0
+#else
+    constexpr int shift = LOG2(ENTRY * COPIES);  // where the code has to be in an offset
+    constexpr int from = j * 12 - shift;
+    constexpr int word = from < 0 ? 0 : from / 32, by = from < 0 ? 0 : from % 32;
+    constexpr bool across = by + shift + 12 > 32;
+    const unsigned bits = from < 0 ? codes.w[0] << (from < 0 ? -from : 0)
+                          : across ? __funnelshift_r(codes.w[word], codes.w[across ? word + 1 : word], by)
+                                   : codes.w[word] >> by;
+    return (bits & 4095u << shift) | part;
+#endif
+}
+
+// Register r of the A operand of mma q is a[q * 4 + r]: four int8 weights, in units of 1 / 32 of a scale.
+template <int j> struct Decode {
+    static __device__ __forceinline__ void run(const Codes& codes, const char* lookup, unsigned part, unsigned* a)
+    {
+        Decode<j - 1>::run(codes, lookup, part, a);
+        const char* place = lookup + offset_of<j - 1>(codes, part);
+#if DIMENSIONS == 4
+        a[j - 1] = *(const unsigned*)place;
+#else
+        const uint2 both = *(const uint2*)place;  // a0 and a2, or a1 and a3
+        a[(j - 1) / 2 * 4 + (j - 1) % 2] = both.x;
+        a[(j - 1) / 2 * 4 + (j - 1) % 2 + 2] = both.y;
+#endif
+    }
+};
+template <> struct Decode<0> {
+    static __device__ __forceinline__ void run(const Codes&, const char*, unsigned, unsigned*) {}
+};
+
+__device__ __forceinline__ void decode(const Codes& codes, const char* lookup, unsigned part, unsigned* a)
+{
+    Decode<64 / DIMENSIONS>::run(codes, lookup, part, a);
+}
+#endif

@@ -1,0 +1,103 @@
+// Activations of a few tokens to int8 and an int8 residual within the kernel that multiplies them: every block does it
+// for itself, which for a few thousand inputs is faster than a kernel ahead of it.
+//
+// The Hadamard matrix of 128 is H8 x H16 (input n * 16 + m; of 64 and 32 it is H4 and H2 x H16). A tensor core applies
+// H16 to the 16 x 8 matrix of a piece as it is stored, exactly up to float32 sums; H8 takes two shuffles. GROUP and
+// X_BFLOAT are given.
+
+#if X_BFLOAT
+#define KIND "bf16"
+#define ONE 0x3f80u
+#else
+#define KIND "f16"
+#define ONE 0x3c00u
+#endif
+
+// c += A B of 16 x 16 by 16 x 8 (PTX ISA, mma.m16n8k16 of 16-bit floats).
+__device__ __forceinline__ void mma_half(float* c, const unsigned* a, unsigned b0, unsigned b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32." KIND "." KIND ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// The A operand: H16 without its norm, or the unit matrix where nothing is turned.
+__device__ __forceinline__ void first_matrix(unsigned* a, bool turned, unsigned lane)
+{
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const unsigned row = (lane >> 2) + i % 2 * 8, column = (lane & 3) * 2 + i / 2 * 8;
+        unsigned pair[2];
+#pragma unroll
+        for (unsigned k = 0; k < 2; k++) {
+            const unsigned value = __popc(row & (column + k)) & 1 ? ONE | 0x8000u : ONE;
+            pair[k] = turned ? value : row == column + k ? ONE : 0;
+        }
+        a[i] = pair[0] | pair[1] << 16;
+    }
+}
+
+// A lane's four inputs of a piece: n = lane / 4; m = lane % 4 * 2, + 1, + 8 and + 9. Their signs are applied.
+__device__ __forceinline__ uint2 read_pairs(const unsigned short* x, const char* signs, long long row, long long inputs,
+                                            int piece, unsigned lane)
+{
+    const long long first = piece * 128 + (lane >> 2) * 16 + (lane & 3) * 2;
+    uint2 found = make_uint2(0, 0);
+    if (first < inputs) {
+        found.x = fresh_word(x + row * inputs + first);
+        found.y = fresh_word(x + row * inputs + first + 8);
+        if (signs) {
+            const unsigned near = *(const unsigned short*)(signs + first), far = *(const unsigned short*)(signs + first + 8);
+            found.x ^= (near & 0x80u) << 8 | (near & 0x8000u) << 16;
+            found.y ^= (far & 0x80u) << 8 | (far & 0x8000u) << 16;
+        }
+    }
+    return found;
+}
+
+// Writes a piece of a token: the bytes of column hi at `place` + i * 16, of column lo 64 bytes further, for the lane's
+// four values (n = lane % 4 * 2 and + 1; m = lane / 4 and + 8); and the factors of its groups, four floats apart.
+__device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, bool turned, char* place, float* factors,
+                                               unsigned lane)
+{
+    float c[4] = {0, 0, 0, 0};
+    mma_half(c, a, pairs.x, pairs.y);
+    if (turned) {
+#pragma unroll
+        for (int i = 0; i < 4; i += 2) {
+            const float sum = c[i] + c[i + 1];
+            c[i + 1] = c[i] - c[i + 1];
+            c[i] = sum;
+        }
+#pragma unroll
+        for (unsigned bit = 1; bit < GROUP / 32; bit *= 2) {
+            const float sign = lane & bit ? -1.0f : 1.0f;
+#pragma unroll
+            for (int i = 0; i < 4; i++) c[i] = fmaf(c[i], sign, __shfl_xor_sync(0xffffffffu, c[i], bit));
+        }
+    }
+    // As whole numbers the sizes of floats are in the same order, infinite ones and what is no number at the top.
+    unsigned most = max(max(__float_as_uint(c[0]) & 0x7fffffffu, __float_as_uint(c[1]) & 0x7fffffffu),
+                        max(__float_as_uint(c[2]) & 0x7fffffffu, __float_as_uint(c[3]) & 0x7fffffffu));
+#if GROUP == 128
+    most = __reduce_max_sync(0xffffffffu, most);
+#else
+#pragma unroll
+    for (unsigned bit = 4; bit < 32; bit *= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, bit));
+#pragma unroll
+    for (unsigned bit = 1; bit < GROUP / 32; bit *= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, bit));
+#endif
+    const float largest = __uint_as_float(most);
+    const bool sound = most < 0x7f800000u && largest > 1e-30f;
+    const float by = sound ? 127.0f / largest : 0.0f, magic = 12582912.0f;  // 1.5 * 2^23: sums are rounded to integers
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const float whole = fmaf(c[i], by, magic), rest = fmaf(c[i], by, magic - whole);
+        char* target = place + (i % 2 * 2 + i / 2) * 16;
+        target[0] = (char)__float_as_uint(whole);
+        target[64] = (char)__float_as_uint(fmaf(rest, 254.0f, magic));
+    }
+    if (lane < 4 && lane % (GROUP / 32) == 0) {
+        const float norm = !turned ? 1.0f : GROUP == 128 ? 0.08838834764831845f : GROUP == 64 ? 0.125f : 0.17677669529663687f;
+        const float factor = sound ? largest * (norm / 127 / 254 / 32) : most < 0x7f800000u ? 0.0f : __uint_as_float(0x7fc00000u);
+        factors[lane / (GROUP / 32) * 4] = factor;
+    }
+}

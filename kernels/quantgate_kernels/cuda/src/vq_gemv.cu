@@ -1,0 +1,231 @@
+// y = W x of up to 4 * N_TILES tokens, from codes in the order of order.py and operands as activations.cu leaves them,
+// or, FUSED, from the activations themselves (of up to four tokens).
+//
+// A block takes WARPS / splits tiles of 16 rows at a time (`in_flight`); the pieces (128 inputs) of a tile are dealt to
+// `splits` warps in turn. A warp's codes are loaded PREFETCH pieces ahead, the first of them before the table is in
+// shared memory and before this kernel's inputs are there. Each piece is summed in int32, scaled once a group into
+// float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
+// every time.
+//
+// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1, 2, 4, 8, 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers)
+// and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
+
+#define GROUPS (128 / GROUP)
+#define THREADS (WARPS * 32)
+
+struct Piece {
+    Codes codes;
+    unsigned scales[GROUPS];  // fp16 of the rows r (low) and r + 8
+};
+
+struct Operands {
+    uint4 b[2];
+    float factors[GROUPS];
+};
+
+#if FUSED
+// Operands in shared memory: [pieces, 2, 2 * tokens columns, 4] uint4, and factors [pieces, GROUPS, 4].
+__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned piece, int tokens,
+                                                  unsigned lane)
+{
+    Operands found;
+    found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
+    if ((int)(lane >> 2) < tokens * 2) {
+        found.b[0] = operands[piece * 16 * tokens + lane];
+        found.b[1] = operands[piece * 16 * tokens + 8 * tokens + lane];
+    }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) found.factors[g] = factors[(piece * GROUPS + g) * 4 + (lane & 3)];
+    return found;
+}
+#else
+// The operands that this lane needs, at a place counted in pieces; zeros for a column of no token.
+__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned place,
+                                                  int columns, unsigned lane)
+{
+    Operands found;
+    found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
+    if ((int)(lane >> 2) < columns) {
+        found.b[0] = fresh4(operands + place * 64 + lane);
+        found.b[1] = fresh4(operands + place * 64 + 32 + lane);
+    }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) found.factors[g] = fresh1(factors + (place * GROUPS + g) * 4 + (lane & 3));
+    return found;
+}
+#endif
+
+// Adds a piece to the sums of rows r and r + 8, of the token lane % 4 of an n tile.
+__device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const unsigned* scales, const Operands& x)
+{
+    const unsigned b[8] = {x.b[0].x, x.b[0].y, x.b[0].z, x.b[0].w, x.b[1].x, x.b[1].y, x.b[1].z, x.b[1].w};
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        int c[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int q = g * 4 / GROUPS; q < (g + 1) * 4 / GROUPS; q++) mma(c, a + q * 4, b[q * 2], b[q * 2 + 1]);
+        sums[0] += (float)(c[0] * 254 + c[1]) * (low_half(scales[g]) * x.factors[g]);
+        sums[1] += (float)(c[2] * 254 + c[3]) * (high_half(scales[g]) * x.factors[g]);
+    }
+}
+
+// `kind` is 0: float32, 1: bfloat16, 2: float16.
+__device__ __forceinline__ void store(void* out, long long place, float value, int kind)
+{
+    if (kind == 0)
+        ((float*)out)[place] = value;
+    else
+        ((unsigned short*)out)[place] = kind == 1 ? to_bfloat(value) : to_half(value);
+}
+
+#if FUSED
+// All warps of a block together: each piece of each token by one of them, four at a time so that loads overlap.
+__device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
+                                         int tokens, int pieces, long long inputs, int warp, unsigned lane)
+{
+    unsigned a[4];
+    first_matrix(a, signs != nullptr, lane);
+    for (int first = warp; first < tokens * pieces; first += 4 * WARPS) {
+        uint2 pairs[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int item = first + i * WARPS;
+            if (item < tokens * pieces) pairs[i] = read_pairs(x, signs, item / pieces, inputs, item % pieces, lane);
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int item = first + i * WARPS, token = item / pieces, piece = item % pieces;
+            if (item >= tokens * pieces) break;
+            char* place = (char*)(operands + piece * 16 * tokens + token * 8) + (lane >> 1 & 1) * tokens * 128
+                          + (lane & 1) * 8 + (lane >> 2);
+            quantize_piece(pairs[i], a, signs != nullptr, place, factors + piece * GROUPS * 4 + token, lane);
+        }
+    }
+}
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
+    const unsigned* codes, const unsigned* scales, const unsigned* table, const void* given, const void* beside, void* out,
+    long long tokens, long long rows, long long inputs, long long row_splits, long long kind)
+{
+    extern __shared__ float4 shared[];
+    char* lookup = (char*)shared;
+    float* partial = (float*)(lookup + TABLE_BYTES);  // [SLOTS, WARPS, N_TILES, 2, 32]
+#if FUSED
+    uint4* operands = (uint4*)(partial + SLOTS * WARPS * N_TILES * 64);
+#else
+    const uint4* operands = (const uint4*)given;
+    const float* factors = (const float*)beside;
+#endif
+    // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
+    const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
+    const int warp = __shfl_sync(0xffffffffu, thread >> 5, 0), pieces = (int)((inputs + 127) / 128), splits = (int)row_splits;
+    const int tiles = (int)((rows + 15) / 16), in_flight = WARPS / splits;
+    const int split = warp % splits, place = warp / splits;
+    const int stride = gridDim.x * in_flight, block_first = blockIdx.x * in_flight;
+    const int steps = (tiles - block_first + stride - 1) / stride;
+    const unsigned* my_scales = scales + (lane >> 2);
+    let_next_begin();
+
+    // Codes first: they depend on no other kernel. Between two barriers ("batch": SLOTS tiles) a warp takes a multiple of
+    // PREFETCH places in the ring, the last of which may be empty: so a place's registers are known to the compiler.
+    const int own = (pieces - split + splits - 1) / splits;  // of a tile
+    const int mine = place < in_flight && block_first + place < tiles ? (tiles - block_first - place + stride - 1) / stride : 0;
+    Piece ring[PREFETCH];
+    int loading = own, load_left = own * min(mine, SLOTS), load_later = own * mine - load_left;
+    unsigned load_at = (unsigned)(block_first + place) * pieces + split;
+    const unsigned jump = (unsigned)stride * pieces - own * splits;
+    auto fetch = [&](int i) {
+        if (load_left > 0) {
+#if !defined(TRELLIS) && (WORDS == 4 || WORDS == 2)  // one plane: the lane's place in it is added once
+            ring[i].codes = load_codes(codes + lane * WORDS, load_at, 0);
+#else
+            ring[i].codes = load_codes(codes, load_at, lane);
+#endif
+#pragma unroll
+            for (int g = 0; g < GROUPS; g++) ring[i].scales[g] = stream1(my_scales + (load_at * GROUPS + g) * 8);
+            load_left--;
+            load_at += splits;
+            if (--loading == 0) {
+                loading = own;
+                load_at += jump;
+            }
+        }
+        if (i == PREFETCH - 1 && load_left == 0) {
+            load_left = min(load_later, own * SLOTS);
+            load_later -= load_left;
+        }
+    };
+#pragma unroll
+    for (int i = 0; i < PREFETCH; i++) fetch(i);
+    fill_table(lookup, table, thread, THREADS);
+    wait_for_inputs();
+#if FUSED
+    float* factors = (float*)(operands + pieces * 16 * (int)tokens);
+    quantize(operands, factors, (const unsigned short*)given, (const char*)beside, (int)tokens, pieces, inputs, warp, lane);
+#endif
+    __syncthreads();
+
+    const unsigned part = lane_part(lane);
+    float sums[N_TILES][2];
+#pragma unroll
+    for (int n = 0; n < N_TILES; n++) sums[n][0] = sums[n][1] = 0;
+    int later = own * mine, piece = split, step = 0;
+    while (true) {
+        float* target = partial + warp * (N_TILES * 64) + lane;
+        int left = min(later, own * SLOTS), adding = own;
+        later -= left;
+        while (left > 0) {
+#pragma unroll
+            for (int i = 0; i < PREFETCH; i++) {
+                if (left > 0) {
+                    left--;
+#if N_TILES == 1
+                    const Operands x = load_operands(operands, factors, piece, FUSED ? (int)tokens : (int)tokens * 2, lane);
+#endif
+                    unsigned a[16];
+                    decode(ring[i].codes, lookup, part, a);
+#if N_TILES == 1
+                    add_piece(sums[0], a, ring[i].scales, x);
+#else
+#pragma unroll
+                    for (int n = 0; n < N_TILES; n++) {
+                        const int columns = (int)tokens * 2 - n * 8;
+                        const Operands x = load_operands(operands, factors, n * pieces + piece, columns, lane);
+                        add_piece(sums[n], a, ring[i].scales, x);
+                    }
+#endif
+                    piece += splits;
+                    if (--adding == 0) {  // the warp's share of this tile is done
+#pragma unroll
+                        for (int n = 0; n < N_TILES; n++) {
+                            target[n * 64] = sums[n][0];
+                            target[n * 64 + 32] = sums[n][1];
+                            sums[n][0] = sums[n][1] = 0;
+                        }
+                        target += WARPS * N_TILES * 64;
+                        adding = own;
+                        piece = split;
+                    }
+                }
+                fetch(i);
+            }
+        }
+        const int slot = min(SLOTS, steps - step);
+        __syncthreads();
+        const int of_slot = in_flight * N_TILES * 64;
+        for (int v = thread; v < slot * of_slot; v += THREADS) {
+            const int s = v / of_slot, p = v % of_slot / (N_TILES * 64), rest = v % (N_TILES * 64);
+            const float* each = partial + (s * WARPS + p * splits) * (N_TILES * 64) + rest;
+            float sum = 0;
+            for (int k = 0; k < splits; k++) sum += each[k * (N_TILES * 64)];
+            const long long row = (long long)((step + s) * stride + block_first + p) * 16 + (rest >> 5 & 1) * 8
+                                  + (rest >> 2 & 7);
+            const long long token = (rest >> 6) * 4 + (rest & 3);
+            if (row < rows && token < tokens) store(out, token * rows + row, sum, (int)kind);
+        }
+        step += slot;
+        if (step >= steps) return;
+        __syncthreads();
+    }
+}

@@ -1,0 +1,180 @@
+"""A quantized Linear on a GPU: `prepare` once when it is loaded, `apply` from then on.
+
+`apply` is one custom op with a fake implementation, of plain tensors and integers, so that torch.compile sees one node
+and a CUDA graph captures its launches. Nothing is compiled, loaded or waited for in it, and what it needs beside its
+result comes from torch's allocator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.formats import trellis, vq
+from quantgate_kernels.formats.rotation import block_of
+
+MOST_DECODED = 256
+"""Tokens up to which the codes are read anew for every 64 of them; more are cheaper by a dequantized weight."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One Linear, or the rows of several of the same tier, in the kernels' order on its device."""
+
+    codes: torch.Tensor
+    """int32 [tiles, pieces, words] (cuda/order.py)."""
+    scales: torch.Tensor
+    """float16 [tiles, pieces, groups of a piece, 8, 2]."""
+    table: torch.Tensor
+    """int8 [entries, d], of a trellis [65536, 1]; the same storage for all Linears of a vq tier if `tables` lay on the
+    device."""
+    signs: torch.Tensor | None
+    """int8 [I], or None without a rotation."""
+    rows: int
+    inputs: int
+    code_bits: int
+
+
+def prepare(
+    stored: Mapping[str, torch.Tensor],
+    tier: Mapping[str, Any],
+    tables: Mapping[str, torch.Tensor],
+    device: torch.device | str,
+) -> Prepared:
+    """Reorder a stored Linear for the kernels, and have every kernel that `apply` may need compiled and loaded.
+
+    Args:
+        stored: `codes` int32 [O, W] (of a trellis [O / 16, W]) and `scales` float16 [O, I / g] (FORMAT.md), found
+            sound by the validator; rows of several Linears of one tier may be concatenated. `signs` int8 [I], if
+            there, are a shard's own: those of its inputs among all.
+        tier: as config.json has it.
+        tables: of the model, by name.
+        device: a Hopper GPU or newer.
+
+    Raises:
+        ValueError: no kernel knows the tier, or its tensors do not fit each other.
+        CompileError, LaunchError: the GPU, its driver or the compiler is missing or refuses.
+    """
+    if tier["format"] not in (vq.FORMAT, trellis.FORMAT):
+        raise ValueError(f"no GPU kernel reads the format {tier['format']!r}: requantize to a tier of vq or trellis")
+    place = torch.device(device)
+    if place.type != "cuda":
+        raise ValueError(f"these kernels run on a GPU, not on {place}: use quantgate_kernels.formats there")
+    place = torch.device("cuda", torch.cuda.current_device() if place.index is None else place.index)
+    is_vq = tier["format"] == vq.FORMAT
+    table, words = tables[tier["table"]], stored["codes"].shape[1]
+    if is_vq:
+        dimensions, code_bits = table.shape[1], len(table).bit_length() - 1
+        rows, inputs = len(stored["codes"]), words * 32 // code_bits * dimensions
+    else:
+        dimensions, code_bits = 1, tier["bits"]
+        rows, inputs = len(stored["codes"]) * order.ROWS, words * 2 // code_bits
+        table = table.repeat(65536 // len(table))[:, None]  # of fewer states: the bits above theirs do not matter
+    if stored["scales"].shape != (rows, inputs // block_of(inputs)):
+        raise ValueError(f"scales {list(stored['scales'].shape)} do not fit codes of [{rows}, {inputs}] weights")
+    signs = None
+    if tier["rotation"] is not None:
+        signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
+        if signs.shape != (inputs,):
+            raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
+    vq_gemv.compile_all(place.index, inputs, dimensions, code_bits)
+    for dtype in activations.DTYPES:
+        activations.kernel(place.index, inputs, dtype)
+        dequantize.compile_all(place.index, inputs, dimensions, code_bits, dtype)
+    codes = stored["codes"].to(place)
+    return Prepared(
+        codes=order.ordered_codes(codes, dimensions, code_bits) if is_vq else order.ordered_trellis(codes, code_bits),
+        scales=order.ordered_scales(stored["scales"].to(place), inputs),
+        table=table.to(place).contiguous(),
+        signs=None if signs is None else signs.to(place).contiguous(),
+        rows=rows,
+        inputs=inputs,
+        code_bits=code_bits,
+    )
+
+
+def apply(x: torch.Tensor, prepared: Prepared) -> torch.Tensor:
+    """y = x W^T [..., O] of activations [..., I], bfloat16 or float16, in their dtype."""
+    found: torch.Tensor = torch.ops.quantgate.vq_linear(
+        x,
+        prepared.codes,
+        prepared.scales,
+        prepared.table,
+        prepared.signs,
+        prepared.rows,
+        prepared.code_bits,
+    )
+    return found
+
+
+_LIBRARY = torch.library.Library("quantgate", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "vq_linear(Tensor x, Tensor codes, Tensor scales, Tensor table, Tensor? signs, int rows, int code_bits) -> Tensor"
+)
+
+
+def _vq_linear(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    table: torch.Tensor,
+    signs: torch.Tensor | None,
+    rows: int,
+    code_bits: int,
+) -> torch.Tensor:
+    flat = x.reshape(-1, x.shape[-1]).contiguous()
+    out = torch.empty(len(flat), rows, dtype=x.dtype, device=x.device)
+    weight = (codes, scales, table)
+    if len(flat) > MOST_DECODED:
+        dequantize.linear(flat, *weight, signs, code_bits, out)
+    elif len(flat):
+        decode(flat, *weight, signs, code_bits, out)
+    return out.view(*x.shape[:-1], rows)
+
+
+def decode(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    table: torch.Tensor,
+    signs: torch.Tensor | None,
+    code_bits: int,
+    out: torch.Tensor,
+    overlap: bool = True,
+    tuning: vq_gemv.Tuning = vq_gemv.DEFAULT,
+    fused: bool | None = None,
+) -> None:
+    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time.
+
+    `fused` says whether blocks make the operands themselves; None leaves it to what was measured.
+    """
+    inputs = x.shape[1]
+    if vq_gemv.fuses(len(x), inputs) if fused is None else fused:
+        vq_gemv.fused(codes, scales, table, x, signs, out, code_bits, overlap, tuning)
+        return
+    for first in range(0, len(x), vq_gemv.MOST_TOKENS):
+        part = x[first : first + vq_gemv.MOST_TOKENS]
+        operands = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)
+        activations.to_operands(part, signs, *operands, overlap)
+        rows = out[first : first + len(part)]
+        vq_gemv.gemv(codes, scales, table, *operands, rows, inputs, code_bits, overlap, tuning)
+
+
+def _fake(
+    x: torch.Tensor,
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    table: torch.Tensor,
+    signs: torch.Tensor | None,
+    rows: int,
+    code_bits: int,
+) -> torch.Tensor:
+    return x.new_empty((*x.shape[:-1], rows))
+
+
+_LIBRARY.impl("vq_linear", _vq_linear, "CUDA")  # type: ignore[no-untyped-call]
+torch.library.register_fake("quantgate::vq_linear", _fake, lib=_LIBRARY)
