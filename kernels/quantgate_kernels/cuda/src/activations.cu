@@ -8,18 +8,10 @@
 //
 // What rotation.cuh asks for is given. One warp a piece of a token; blocks of 128 threads.
 
-extern "C" __global__ void __launch_bounds__(128) activations(
-    const unsigned short* x, const char* signs, unsigned* operands, float* factors, long long tokens, long long inputs)
+// Four inputs of a lane, turned, of one piece of a token: the lanes of a warp have all 128 of them.
+__device__ __forceinline__ void store_operands(const float* v, unsigned* operands, float* factors, long long token,
+                                               long long pieces, long long piece, unsigned lane)
 {
-    let_next_begin();
-    wait_for_inputs();
-    const unsigned lane = threadIdx.x & 31;
-    const long long pieces = (inputs + 127) / 128, work = (long long)blockIdx.x * 4 + (threadIdx.x >> 5);
-    const long long token = work / pieces, piece = work % pieces;
-    if (token >= tokens) return;
-    float v[4];
-    read_floats(v, x, token, inputs, piece * 128 + lane * 4);
-    if (signs) turn(v, signs, inputs, piece * 128 + lane * 4, lane);  // null: no rotation
     float most = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -48,4 +40,19 @@ extern "C" __global__ void __launch_bounds__(128) activations(
         const float factor = sound ? most * (1.0f / 127 / 254 / 32) : most <= 1e-30f ? 0.0f : most - most;
         factors[((tile * pieces + piece) * (128 / GROUP) + lane / (GROUP / 4)) * 4 + slot] = factor;
     }
+}
+
+extern "C" __global__ void __launch_bounds__(128) activations(
+    const unsigned short* x, const char* signs, unsigned* operands, float* factors, long long tokens, long long inputs)
+{
+    let_next_begin();
+    wait_for_inputs();
+    const unsigned lane = threadIdx.x & 31;
+    const long long pieces = (inputs + 127) / 128, work = (long long)blockIdx.x * 4 + (threadIdx.x >> 5);
+    const long long token = work / pieces, piece = work % pieces;
+    if (token >= tokens) return;
+    float v[4];
+    read_floats(v, x, token, inputs, piece * 128 + lane * 4);
+    if (signs) turn(v, signs, inputs, piece * 128 + lane * 4, lane);  // null: no rotation
+    store_operands(v, operands, factors, token, pieces, piece, lane);
 }

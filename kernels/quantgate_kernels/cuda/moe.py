@@ -1,0 +1,260 @@
+"""Experts of a layer on a GPU: which kernels are started, on what, and how their work is dealt out.
+
+`moe_plan` finds which tokens meet at which expert and makes operands of the tokens, `moe_experts` does the rest
+(src/moe_*.cu). Numbers of blocks depend on the number of tokens alone, so that a CUDA graph can hold them.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from quantgate_kernels.cuda.activations import DTYPES
+from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
+from quantgate_kernels.cuda.moe_program import Book, places, program
+from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of
+from quantgate_kernels.cuda.vq_gemv import OUTPUTS
+from quantgate_kernels.formats.rotation import block_of
+
+Argument = torch.Tensor | int | None
+RECORD_INTS = 8
+MOST_EXPERTS = 2048
+"""Of a layer, as many as the plan's shared memory counts."""
+MOST_TOKENS = 256
+"""Of one pair of launches; of more, one part after the other."""
+_SLOT_INTS = 16
+_SLOT_TOKENS = 4
+_PLAN_THREADS = 256
+_SUM_THREADS = 256
+_ALIGNED = 256
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a layer of experts, and what its kernels are compiled for."""
+
+    inputs: int
+    """D: of gate and up, and the outputs of down."""
+    middle: int
+    """I: outputs of gate and up, and the inputs of down."""
+    experts: int
+    books: tuple[Book, ...]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What may be turned without another result: measured by benchmarks/moe_kernels.py."""
+
+    warps: int = 16
+    prefetch: int = 4
+    """Pieces of codes that a warp holds ahead."""
+    ahead: int = 4
+    """Pieces of its next item that a warp has brought into the L2 cache; 0: none."""
+    gate_tiles: int = 0
+    """Tiles of 16 rows in an item of gate or up: 1, 2, 4 or 8; 0: chosen by the number of tokens."""
+    down_tiles: int = 0
+    """Tiles in an item of down; 0: chosen by the number of tokens."""
+    one_launch: bool = True
+    """Gate, up and down in one launch."""
+    most_summed: int = 64
+    """Tokens up to which experts are summed in the same launch too."""
+
+
+DEFAULT = Tuning()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A layer's experts in the kernels' order, on one device."""
+
+    codes: torch.Tensor
+    """int32 [words] of all matrices."""
+    scales: torch.Tensor
+    """float16 [values]: gate, up, down of the first position, then of the second."""
+    records: torch.Tensor
+    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), and their
+    books, one in a byte."""
+    positions: torch.Tensor
+    """int32 [experts]: of each expert; those with the most bytes first."""
+    books: torch.Tensor
+    """int8 [bytes]: the tables, one after the other."""
+    signs_in: torch.Tensor | None
+    """int8 [D], None without rotation."""
+    signs_mid: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One launch."""
+
+    name: str
+    blocks: int
+    arguments: tuple[Argument, ...]
+
+
+def definitions(shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> dict[str, int]:
+    """What the program of `moe_program.program` is compiled with."""
+    return {
+        "AHEAD": tuning.ahead,
+        "EXPERTS": shape.experts,
+        "GROUPS_IN": groups_of(shape.inputs),
+        "GROUPS_MID": groups_of(shape.middle),
+        "PREFETCH": tuning.prefetch,
+        "WARPS": tuning.warps,
+        "X_BFLOAT": DTYPES[dtype],
+    }
+
+
+def threads_of(name: str, tuning: Tuning = DEFAULT) -> int:
+    """Threads of a block of a kernel."""
+    return {"moe_plan": _PLAN_THREADS, "moe_experts": tuning.warps * 32, "moe_sum": _SUM_THREADS}[name]
+
+
+@functools.cache
+def source(shape: Shape) -> str:
+    """The program of a layer."""
+    return program(shape.books, block_of(shape.inputs), block_of(shape.middle))
+
+
+@functools.cache
+def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, tuning: Tuning = DEFAULT) -> Kernel:
+    """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
+    if name != "moe_plan":
+        dtype = torch.bfloat16  # the others do not care
+    numbers = tuple(definitions(shape, dtype, tuning).items())
+    shared = places(shape.books)[1] if name == "moe_experts" else 0
+    return load(device, source(shape), name, numbers, threads_of(name, tuning), shared)
+
+
+def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
+    """Have all kernels of a layer ready."""
+    for name in ("moe_plan", "moe_experts", "moe_sum"):
+        kernel(device, shape, dtype, name, tuning)
+
+
+def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
+    """Where each buffer begins that the kernels of so many tokens need, in bytes, and the bytes of all of them."""
+    pairs, slots = tokens * top_k, most_slots(shape, tokens * top_k)
+    n_tiles, pieces_in, pieces_mid = -(-tokens // 4), pieces_of(shape.inputs), pieces_of(shape.middle)
+    sizes = {
+        "slot_count": 12,
+        "slots": slots * _SLOT_INTS * 4,
+        "owners": pairs * 4,
+        "counters": counters_of(shape, slots) * 4,
+        "operands": n_tiles * pieces_in * 1024,
+        "factors": n_tiles * pieces_in * groups_of(shape.inputs) * 16,
+        "raw": slots * _SLOT_TOKENS * 2 * pieces_mid * PIECE * 4,
+        "mid": slots * pieces_mid * 1024,
+        "mid_factors": slots * pieces_mid * groups_of(shape.middle) * 16,
+        "partial": pairs * shape.inputs * 4,
+    }
+    begins, end = {}, 0
+    for name, size in sizes.items():
+        begins[name] = end
+        end += -(-size // _ALIGNED) * _ALIGNED
+    return begins, end
+
+
+def most_slots(shape: Shape, pairs: int) -> int:
+    """Experts with up to four of their tokens: the most there can be of so many pairs of a token and an expert."""
+    return min(pairs, shape.experts + pairs // _SLOT_TOKENS)
+
+
+def counters_of(shape: Shape, slots: int) -> int:
+    """Ints that count what is done: pieces and slots, and tiles of rows."""
+    return slots * (pieces_of(shape.middle) + 1) + shape.inputs // ROWS
+
+
+def steps(
+    shape: Shape,
+    weights: Weights,
+    x: torch.Tensor,
+    router: torch.Tensor,
+    ids: torch.Tensor,
+    expert_map: torch.Tensor | None,
+    out: torch.Tensor,
+    space: torch.Tensor,
+    processors: int,
+    tuning: Tuning = DEFAULT,
+) -> list[Step]:
+    """The launches that write `out`.
+
+    Args:
+        x: [T, D], bfloat16 or float16, contiguous like all others; 1 to MOST_TOKENS tokens.
+        router: float32 [T, k].
+        ids: int32 or int64 [T, k]; what is no expert is left out.
+        expert_map: int32 [experts of all ranks], -1 where an expert is not here.
+        out: [T, D], float32, bfloat16 or float16.
+        space: uint8, as many as `room` says, on a boundary of 256.
+        processors: blocks that run side by side.
+    """
+    tokens, top_k = ids.shape
+    begins, _ = room(shape, tokens, top_k)
+    at = {name: space.data_ptr() + begin for name, begin in begins.items()}
+    slots, pieces_in, pieces_mid = most_slots(shape, tokens * top_k), pieces_of(shape.inputs), pieces_of(shape.middle)
+    tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
+    warps = processors * tuning.warps
+    gate_tiles = tuning.gate_tiles or _tiles_of_item(slots * 2 * tiles_mid / warps, pieces_in)
+    down_tiles = tuning.down_tiles or _tiles_of_item(slots * tiles_out / warps, pieces_mid)
+    gate_items, down_items = pieces_mid * (16 // gate_tiles), -(-tiles_out // down_tiles)
+    summed = tokens <= tuning.most_summed
+    scratch = ("operands", "factors", "raw", "mid", "mid_factors", "partial")
+    plan_arguments: list[Argument] = [x, weights.signs_in, ids, expert_map, weights.positions, weights.records]
+    plan_arguments += [at[name] for name in ("slots", "owners", "slot_count", "counters", "operands", "factors")]
+    plan_arguments += [tokens, shape.inputs, top_k, int(ids.dtype == torch.int64)]
+    plan_arguments += [0 if expert_map is None else len(expert_map), counters_of(shape, slots)]
+    plan = Step("moe_plan", 1 + -(-tokens * pieces_in // (_PLAN_THREADS // 32)), tuple(plan_arguments))
+    blocks = min(processors, -(-slots * max(gate_items, down_items) // tuning.warps))
+    ready = at["counters"] + slots * pieces_mid * 4
+
+    def experts(phases: int) -> Step:
+        claims = at["slot_count"] + (4 if phases & 1 else 8)
+        arguments: list[Argument] = [
+            weights.codes,
+            weights.scales,
+            weights.books,
+            weights.signs_mid,
+            at["slots"],
+            at["owners"],
+        ]
+        arguments += [at["slot_count"], claims, at["counters"], ready, ready + slots * 4]
+        arguments += [*(at[name] for name in scratch), router, out, tokens, top_k, shape.inputs, shape.middle]
+        arguments += [pieces_in, pieces_mid, gate_tiles, gate_items, down_tiles, down_items, phases]
+        return Step("moe_experts", blocks, (*arguments, OUTPUTS[out.dtype]))
+
+    last = 2 + 4 * summed
+    found = [plan, experts(1 + last)] if tuning.one_launch else [plan, experts(1), experts(last)]
+    if not summed:
+        places_of_four = tokens * shape.inputs // 4
+        arguments = (at["partial"], at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
+        found.append(Step("moe_sum", -(-places_of_four // _SUM_THREADS), arguments))
+    return found
+
+
+def _tiles_of_item(tiles: float, pieces: int) -> int:
+    """Of so many tiles a warp: one alone where there are few, more where an item would be short."""
+    return 1 if tiles < 4 or pieces >= 32 else 2 if tiles < 64 else 4
+
+
+def run(
+    shape: Shape,
+    weights: Weights,
+    x: torch.Tensor,
+    router: torch.Tensor,
+    ids: torch.Tensor,
+    expert_map: torch.Tensor | None,
+    out: torch.Tensor,
+    tuning: Tuning = DEFAULT,
+    overlap: bool = True,
+) -> None:
+    """Write the experts' sum [T, D] into `out`; arguments as of `steps`, of any number of tokens."""
+    device = x.device.index
+    for first in range(0, len(x), MOST_TOKENS):
+        part = slice(first, min(len(x), first + MOST_TOKENS))
+        space = torch.empty(room(shape, part.stop - first, ids.shape[1])[1], dtype=torch.uint8, device=x.device)
+        given = (x[part], router[part], ids[part], expert_map, out[part])
+        for step in steps(shape, weights, *given, space, multiprocessors(device), tuning):
+            found = kernel(device, shape, x.dtype, step.name, tuning)
+            launch(found, step.blocks, step.arguments, x.device, overlap)

@@ -1,0 +1,260 @@
+// Second launch: gate and up, SiLU, the rotation of what comes out, down, and the sum over each token's experts.
+//
+// A warp works alone. It claims an item, a few neighbouring tiles of 16 rows of one matrix of one slot: first gate and
+// up of all slots, then down of all slots. Whoever finishes the last tile of 128 rows of gate and up makes B operands of
+// them; whoever finishes the last slot of a block of rows adds the experts up, in the order of `top_k`. Down of a slot
+// waits until all its operands are there: they come from items that were claimed earlier, by warps that run and wait for
+// nothing before they are done with them. So it does not matter how many blocks run at once.
+//
+// WARPS, GROUPS_IN, GROUPS_MID (scale groups in 128 inputs of D and of I) and AHEAD (pieces that an item to come
+// is brought into the L2 cache) are given, and `piece_words`, `run` and `fill_tables` for the tiers of the layer.
+
+#define THREADS (WARPS * 32)
+
+struct Layer {
+    long long inputs, middle;  // D and I
+    int pieces_in, pieces_mid, tiles_mid, tiles_out;
+    int gate_tiles, down_tiles;  // of an item
+    int gate_items, down_items;  // of a slot
+    int top_k;
+};
+
+struct Buffers {
+    const unsigned* codes;
+    const unsigned* scales;
+    const uint4* operands;
+    const float* factors;
+    float* raw;        // [slots * 4, 2, pieces_mid * 128]
+    uint4* mid;        // operands [slots, pieces_mid, 2, 32]
+    float* mid_factors;
+    float* partial;    // [pairs, D]
+    const float* router;
+    int* arrived;      // [slots, pieces_mid]: tiles of gate and up
+    int* ready;        // [slots]: pieces of operands
+    int* rows_done;    // [down_items]: slots
+};
+
+__device__ __forceinline__ float silu(float v)
+{
+    return v / (1 + expf(-v));
+}
+
+// Four rows of a token, summed over its experts that are here; the kind of `out` is 0: float32, 1: bfloat16, 2: float16.
+__device__ __forceinline__ void add_four(long long token, long long row, const int* owners, void* out, int kind,
+                                         long long inputs, int top_k, const float* partial)
+{
+    float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 4
+    for (int j = 0; j < top_k; j++) {
+        if (owners[token * top_k + j] < 0) continue;
+        const float4 v = __ldcg((const float4*)(partial + (token * top_k + j) * inputs + row));
+        sum.x += v.x;
+        sum.y += v.y;
+        sum.z += v.z;
+        sum.w += v.w;
+    }
+    const long long place = token * inputs + row;
+    if (kind == 0) {
+        *(float4*)((float*)out + place) = sum;
+    } else if (kind == 1) {
+        *(uint2*)((unsigned short*)out + place) =
+            make_uint2(to_bfloat(sum.x) | (unsigned)to_bfloat(sum.y) << 16, to_bfloat(sum.z) | (unsigned)to_bfloat(sum.w) << 16);
+    } else {
+        *(uint2*)((unsigned short*)out + place) =
+            make_uint2(to_half(sum.x) | (unsigned)to_half(sum.y) << 16, to_half(sum.z) | (unsigned)to_half(sum.w) << 16);
+    }
+}
+
+// Which tiles an item is: matrix 0 (gate), 1 (up), 2 (down).
+struct Item {
+    int slot, matrix, tile, tiles;
+};
+
+__device__ __forceinline__ Item item_of(int item, int slots, const Layer& l)
+{
+    Item found;
+    if (item < slots * l.gate_items) {
+        const int rest = item % l.gate_items, of_piece = 16 / l.gate_tiles, within = rest % of_piece * l.gate_tiles;
+        found.slot = item / l.gate_items;
+        found.matrix = within / 8;
+        found.tile = rest / of_piece * 8 + within % 8;
+        found.tiles = min(l.gate_tiles, l.tiles_mid - found.tile);  // may be none, of a last piece that is not whole
+    } else {
+        const int other = item - slots * l.gate_items;
+        found.slot = other / l.down_items;
+        found.matrix = 2;
+        found.tile = other % l.down_items * l.down_tiles;
+        found.tiles = min(l.down_tiles, l.tiles_out - found.tile);
+    }
+    return found;
+}
+
+// What a lane reads of the record of a slot before it is needed, and how the warp gets it back.
+__device__ __forceinline__ int field(int record, int place)
+{
+    return __shfl_sync(0xffffffffu, record, place);
+}
+
+__device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const Layer& l, const Buffers& m, unsigned lane)
+{
+    Tiles t;
+    const bool down = item.matrix == 2;
+    const unsigned low = (unsigned)field(record, item.matrix * 2), high = (unsigned)field(record, item.matrix * 2 + 1);
+    const int position = field(record, SLOT_POSITION), count = field(record, SLOT_COUNT);
+    const int tier = field(record, SLOT_TIERS) >> (item.matrix * 8) & 255;
+    const int column = lane >> 3, own = lane & 3;  // whose operands this lane loads, and whose sums it has
+    const int loaded = field(record, SLOT_PAIRS + column), summed = field(record, SLOT_PAIRS + own);
+    const int first = field(record, SLOT_PAIRS);
+    t.pieces = down ? l.pieces_mid : l.pieces_in;
+    t.tiles = item.tiles;
+    t.codes = m.codes + (long long)((unsigned long long)high << 32 | low) + (long long)item.tile * t.pieces * piece_words(tier);
+    const long long of_gate = (long long)l.tiles_mid * l.pieces_in * GROUPS_IN * 8;
+    const long long of_down = (long long)l.tiles_out * l.pieces_mid * GROUPS_MID * 8;
+    t.scales = m.scales + position * (2 * of_gate + of_down) + item.matrix * of_gate
+               + (long long)item.tile * t.pieces * (down ? GROUPS_MID : GROUPS_IN) * 8;
+    const long long token = down ? item.slot * 4 + column : loaded / l.top_k;
+    const long long mine = down ? item.slot * 4 + own : summed / l.top_k;
+    const long long step = (long long)t.pieces * 64;
+    t.here = column < count;
+    t.operands = (down ? m.mid : m.operands) + (t.here ? (token >> 2) * step + (token & 3) * 8 + (lane & 7) : 0);
+    const long long of_token = (long long)t.pieces * (down ? GROUPS_MID : GROUPS_IN) * 4;
+    const long long safe = own < count ? mine : down ? item.slot * 4 : first / l.top_k;  // some token that is there
+    t.factors = (down ? m.mid_factors : m.factors) + (safe >> 2) * of_token + (safe & 3);
+    t.out = 0;
+    t.weight = 1;
+    if (own < count) {
+        const long long row = item.tile * 16 + (lane >> 2);
+        if (down) {
+            t.out = m.partial + summed * l.inputs + row;
+            t.weight = m.router[summed];
+        } else {
+            t.out = m.raw + ((item.slot * 4 + own) * 2 + item.matrix) * ((long long)l.pieces_mid * 128) + row;
+        }
+    }
+    t.flag = down ? m.ready + item.slot : 0;
+    t.needed = l.pieces_mid;
+    t.tier = tier;
+    return t;
+}
+
+// The first codes and scales of an item to come, from memory into the L2 cache.
+__device__ __forceinline__ void fetch_ahead(const Tiles& t, bool down, unsigned lane)
+{
+    const int pieces = min(t.pieces * t.tiles, AHEAD);
+    if (AHEAD > 0 && lane == 0) into_l2(t.codes, pieces * piece_words(t.tier) * 4);
+    if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces * (down ? GROUPS_MID : GROUPS_IN) * 32);
+}
+
+// The number of an item that nobody else has, for lane 0.
+__device__ __forceinline__ int claim(int* claims, unsigned lane)
+{
+    return lane == 0 ? atomicAdd(claims, 1) : 0;
+}
+
+// Everything this warp wrote can be seen by who sees the count; lane 0 gets what was counted before.
+__device__ __forceinline__ int arrive(int* counter, int by, unsigned lane)
+{
+    __threadfence();
+    __syncwarp();
+    return lane == 0 ? atomicAdd(counter, by) : 0;
+}
+
+// silu(gate) * up of 128 rows of a slot's tokens, as operands for down.
+__device__ __forceinline__ void activate(int slot, int piece, int count, const char* signs, const Layer& l,
+                                         const Buffers& m, unsigned lane)
+{
+    const long long row = piece * 128 + lane * 4, padded = (long long)l.pieces_mid * 128;
+    for (int c = 0; c < count; c++) {
+        const float* gate = m.raw + (slot * 4 + c) * 2 * padded + row;
+        float v[4] = {0, 0, 0, 0};
+        if (row < l.middle) {
+            const float4 g = __ldcg((const float4*)gate), u = __ldcg((const float4*)(gate + padded));
+            v[0] = silu(g.x) * u.x;
+            v[1] = silu(g.y) * u.y;
+            v[2] = silu(g.z) * u.z;
+            v[3] = silu(g.w) * u.w;
+        }
+        if (signs) of_middle::turn(v, signs, l.middle, row, lane);
+        of_middle::store_operands(v, (unsigned*)m.mid, m.mid_factors, slot * 4 + c, l.pieces_mid, piece, lane);
+    }
+    arrive(m.ready + slot, 1, lane);
+}
+
+// The sum over experts of some tiles of rows, of all tokens: a lane has four rows of a token.
+__device__ __forceinline__ void add_experts(int tile, int tiles, const int* owners, void* out, int kind, int tokens,
+                                            const Layer& l, const Buffers& m, unsigned lane)
+{
+    for (int at = lane; at < tokens * tiles * 4; at += 32)
+        add_four(at / (tiles * 4), (long long)tile * 16 + at % (tiles * 4) * 4, owners, out, kind, l.inputs, l.top_k, m.partial);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
+    const unsigned* codes, const unsigned* scales, const char* books, const char* signs, const int* slots,
+    const int* owners, const int* slot_count, int* claims, int* arrived, int* ready, int* rows_done, const uint4* operands,
+    const float* factors, float* raw, uint4* mid, float* mid_factors, float* partial, const float* router, void* out,
+    long long tokens, long long top_k, long long inputs, long long middle, long long pieces_in, long long pieces_mid,
+    long long gate_tiles, long long gate_items, long long down_tiles, long long down_items, long long phases,
+    long long out_kind)
+{
+    extern __shared__ float4 shared[];
+    char* lookup = (char*)shared;
+    fill_tables(lookup, books);
+    let_next_begin();
+    wait_for_inputs();
+    __syncthreads();
+    // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
+    const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
+    const int count = *slot_count;
+    const Layer l = {inputs,           middle,          (int)pieces_in,  (int)pieces_mid, (int)middle / 16,
+                     (int)inputs / 16, (int)gate_tiles, (int)down_tiles, (int)gate_items, (int)down_items, (int)top_k};
+    const Buffers m = {codes,   scales, operands, factors, raw,       mid, mid_factors,
+                       partial, router, arrived,  ready,   rows_done};
+    const int end = count * (l.gate_items + (phases & 2 ? l.down_items : 0));
+    const int begin = phases & 1 ? 0 : count * l.gate_items;
+
+    if (count == 0 && phases & 4) {  // no expert of any token is here
+        const long long all = tokens * inputs / 4, step = (long long)gridDim.x * THREADS;
+        for (long long at = (long long)blockIdx.x * THREADS + thread; at < all; at += step)
+            add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial);
+        return;
+    }
+    int item = begin + __shfl_sync(0xffffffffu, claim(claims, lane), 0);
+    if (item >= end) return;
+    int record = slots[item_of(item, count, l).slot * SLOT_INTS + (lane & 15)];
+    while (item < end) {
+        const Item now = item_of(item, count, l);
+        const int tokens_here = field(record, SLOT_COUNT);
+        const int claimed = claim(claims, lane);  // arrives while this item is worked on
+        if (now.tiles > 0) run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane);
+        item = begin + __shfl_sync(0xffffffffu, claimed, 0);
+        const Item next = item_of(item < end ? item : begin, count, l);
+        record = slots[next.slot * SLOT_INTS + (lane & 15)];
+        const bool counts = now.tiles > 0 && (now.matrix != 2 || phases & 4);
+        int* counter = now.matrix != 2 ? m.arrived + now.slot * l.pieces_mid + now.tile / 8
+                                       : m.rows_done + now.tile / l.down_tiles;
+        int before = counts ? arrive(counter, now.matrix != 2 ? now.tiles : 1, lane) : 0;
+        if (item < end && next.tiles > 0) fetch_ahead(tiles_of(next, record, l, m, lane), next.matrix == 2, lane);
+        if (!counts) continue;
+        before = __shfl_sync(0xffffffffu, before, 0);
+        __threadfence();
+        if (now.matrix != 2) {
+            const int piece = now.tile / 8;
+            if (before + now.tiles == 2 * min(8, l.tiles_mid - piece * 8))
+                activate(now.slot, piece, tokens_here, signs, l, m, lane);
+        } else if (before + 1 == count) {
+            add_experts(now.tile, now.tiles, owners, out, (int)out_kind, (int)tokens, l, m, lane);
+        }
+    }
+}
+
+// Third launch where there are many tokens: the sum over experts alone.
+extern "C" __global__ void __launch_bounds__(256) moe_sum(
+    const float* partial, const int* owners, void* out, long long inputs, long long tokens, long long top_k,
+    long long out_kind)
+{
+    let_next_begin();
+    wait_for_inputs();
+    const long long at = (long long)blockIdx.x * 256 + threadIdx.x;
+    if (at < tokens * inputs / 4)
+        add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial);
+}

@@ -1,0 +1,74 @@
+// Before the tiers: what a warp is told to multiply, and the B operands of the tokens that meet at an expert.
+//
+// PREFETCH (pieces of codes that a lane holds ahead) is given by whoever compiles.
+
+// Some neighbouring tiles of one matrix of one expert. Pointers are those of this lane.
+struct Tiles {
+    const unsigned* codes;    // of the first tile
+    const unsigned* scales;   // of the first tile
+    const uint4* operands;    // of the token whose column (lane / 4) this lane loads, at piece 0
+    bool here;                // there is such a token
+    const float* factors;     // of the token whose sums (lane % 4) this lane has, at piece 0
+    float* out;               // where row lane / 4 of the first tile goes for that token; null: no such token
+    float weight;             // what results are multiplied by
+    const int* flag;          // the operands are there once this counts to `needed`; null: they are there
+    int needed, pieces, tiles, tier;
+};
+
+template <int GROUPS> struct Inputs {
+    uint4 b[2];
+    float factors[GROUPS];
+};
+
+// Of a column that is no token's, the operands stay as they were: zeros.
+template <int GROUPS>
+__device__ __forceinline__ void load_inputs(Inputs<GROUPS>& x, const uint4* operands, const float* factors, bool here)
+{
+    if (here) {
+        x.b[0] = fresh4(operands);
+        x.b[1] = fresh4(operands + 32);
+    }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) x.factors[g] = fresh1(factors + g * 4);
+}
+
+// Adds 128 inputs to the sums of rows r and r + 8 of the token lane % 4.
+template <int GROUPS>
+__device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const unsigned* scales,
+                                          const Inputs<GROUPS>& x)
+{
+    const unsigned b[8] = {x.b[0].x, x.b[0].y, x.b[0].z, x.b[0].w, x.b[1].x, x.b[1].y, x.b[1].z, x.b[1].w};
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        int c[4] = {0, 0, 0, 0};
+#pragma unroll
+        for (int q = g * 4 / GROUPS; q < (g + 1) * 4 / GROUPS; q++) mma(c, a + q * 4, b[q * 2], b[q * 2 + 1]);
+        sums[0] += (float)(c[0] * 254 + c[1]) * (low_half(scales[g]) * x.factors[g]);
+        sums[1] += (float)(c[2] * 254 + c[3]) * (high_half(scales[g]) * x.factors[g]);
+    }
+}
+
+__device__ __forceinline__ int acquired(const int* place)
+{
+    int v;
+    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(place) : "memory");
+    return v;
+}
+
+__device__ __forceinline__ void nap()
+{
+    asm volatile("nanosleep.u32 40;");
+}
+
+// All lanes look, so that each has acquired what it reads afterwards.
+__device__ __forceinline__ void wait_until(const int* flag, int needed)
+{
+    if (flag)
+        while (acquired(flag) < needed) nap();
+    __syncwarp();
+}
+
+__device__ __forceinline__ void into_l2(const void* place, unsigned bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(place), "r"(bytes));
+}
