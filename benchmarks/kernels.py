@@ -183,6 +183,10 @@ def batch() -> Iterator[Row]:
     for tokens in BATCHES[1:]:
         reference = bfloat(8192, 8192, tokens)
         yield guarded(partial(times, "vq2", 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
+        if tokens in (16, 64):
+            tuning = vq_gemv.Tuning(warps=8, prefetch=6)
+            row = guarded(partial(times, "vq2", 8192, 8192, tokens, reference, tuning))
+            yield row | {"tuning": tuning.__dict__}
 
 
 def sweep() -> Iterator[Row]:

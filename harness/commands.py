@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -176,10 +177,31 @@ def history_command(
 @app.command()
 def serve(
     model: Model,
-    role: Annotated[str, typer.Option(help="candidate or reference.")] = "reference",
-    policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "demo",
+    more: Annotated[list[str] | None, typer.Argument(help="Further flags of `vllm serve`, after --.")] = None,
+    role: Annotated[str | None, typer.Option(help="Serve as the gate would: candidate or reference.")] = None,
+    policy: Annotated[str | None, typer.Option(help="Whose settings the gate would take; default: demo.")] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 for other machines too.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8001,
+    name: Annotated[str | None, typer.Option(help="Under which it is served; default: the folder's.")] = None,
 ) -> None:
-    """Serve MODEL with the very flags the gate would use for this role, until Ctrl-C."""
+    """Serve MODEL by vLLM until Ctrl-C, with context, parsers, drafts and GPUs by its files and this machine.
+
+    With --role or --policy: with the very flags the gate would use for this role.
+    """
+    from harness.checkpoint.models import resolve_model
+
+    if role is not None or policy is not None:
+        _serve_role(model, role or "reference", policy or "demo")
+        return
+    from harness.serving.hardware import detect
+    from harness.serving.launch import plan_launch
+
+    launch = plan_launch(resolve_model(model), detect(), host=host, port=port, name=name, more=more or [])
+    print(f"{launch.name}: {launch.url} when vLLM is ready; Ctrl-C ends it\n{shlex.join(launch.command)}", flush=True)
+    os.execve(launch.command[0], launch.command, {**os.environ, **launch.environment})
+
+
+def _serve_role(model: str, role: str, policy: str) -> None:
     from harness.checkpoint.models import resolve_model
     from harness.contract.whole_files import cache_folder
     from harness.serving.flags import plan_servers

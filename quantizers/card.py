@@ -16,7 +16,7 @@ from quantgate_kernels.formats.fp8_block import BLOCK
 from quantizers.checkpoint import BlockFp8, TensorInfo
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
-from quantizers.schemes import CardWords, served
+from quantizers.schemes import CardWords, servable, served
 from quantizers.tuning import METHODS
 
 KEPT = ("embeddings, norms and all else", "as it was")
@@ -175,6 +175,12 @@ def _serving(plan: Plan) -> str:
         return note
     if served(plan.distinct()):
         return "Serve it with `vllm serve <this folder>`."
+    if servable(plan.distinct()):
+        return (
+            "Serve it with `vllm serve <this folder>` where quantgate-kernels is installed beside vLLM: `pip install "
+            "--no-deps quantgate-kernels`. `quantgate dequantize <this folder> --out DIR` turns it back into bf16, "
+            "which serves anywhere."
+        )
     return (
         "Stock servers cannot read these codes. `quantgate dequantize <this folder> --out DIR` turns them back into "
         "bf16, which serves anywhere."

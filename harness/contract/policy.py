@@ -49,7 +49,8 @@ class Serving(Config):
     placement: Literal["together", "sequential"] = "together"
     """`sequential`: the reference answers everything first, then the candidate is served."""
     image: str | None = None
-    """Container image with vLLM inside; both roles run from it instead of the local vLLM."""
+    """Container image with vLLM inside; both roles run from it instead of the local vLLM. For codes that vLLM reads by
+    the plugin of quantgate-kernels, the one installed here is mounted."""
     image_args: tuple[str, ...] = ()
     """Further arguments of `docker run` / `podman run` (devices, mounts)."""
     ports: tuple[int, int] | None = None

@@ -29,7 +29,7 @@ from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
 from harness.gate.mixing import NO_SIZE, Size
-from harness.gate.quantization import NOT_SERVED, quantized
+from harness.gate.quantization import quantized
 from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
@@ -187,8 +187,6 @@ def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter
         reference = Path(before.path) if before and Path(before.path).is_dir() else resolve_model(name, reporter.say)
     recipe = options.recipe or sealed.policy.recipe
     candidate = given if is_candidate else quantized(given, recipe, reporter, sealed.policy, options.size)
-    if options.candidate_url is None and quantization_of(candidate) == "quantgate":
-        raise BadInput(f"{options.model}: {NOT_SERVED}")
     label = options.model if is_candidate else " ".join([options.model, recipe, *options.size.words()])
     with reporter.stage("hashes"):
         facts: dict[Role, ModelFacts] = {

@@ -14,8 +14,8 @@ from harness.gate.recipes import bad_input, shown, with_traces
 from harness.runs.progress import Reporter
 
 NOT_SERVED = (
-    "vLLM cannot serve these codes yet; gate what `quantgate dequantize` makes of them, with --reference, or attach to "
-    "a server that can with --candidate-url and --reference-url"
+    "vLLM serves no integers of 2 bits; take vq2 or trellis2, or gate what `quantgate dequantize` makes of them, with "
+    "--reference"
 )
 
 
@@ -80,12 +80,12 @@ def quantized(
     from quantizers.checkpoint import fingerprint, open_checkpoint
     from quantizers.code_digest import code_sha256
     from quantizers.recipe import KEPT, load_recipe
-    from quantizers.schemes import served
+    from quantizers.schemes import servable
 
     with bad_input():
         recipe = load_recipe(recipe_name)
     tiers = {*(recipe.mix or [recipe.tier]), *recipe.tiers.values()}
-    if not served(tiers - {KEPT}):
+    if not servable(tiers - {KEPT}):
         raise BadInput(f"recipe {recipe.name}: {NOT_SERVED}")
     require_fitting(recipe, size)
     recipe = with_traces(recipe, model, policy, reporter)

@@ -16,6 +16,7 @@ from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import Serving
 from harness.contract.samples import Role
 from harness.serving.hardware import GIB, Hardware
+from harness.serving.plugin import MOUNTED, needs_plugin, plugin_folder
 
 SERVED_NAME = "quantgate"
 """Both roles are served under one name, so that both are sent the same bytes."""
@@ -184,6 +185,9 @@ def _container(
         command += ["--cpuset-cpus", ",".join(map(str, cpus))]
     if "CUDA_VISIBLE_DEVICES" in environment:
         command += ["--gpus", f'"device={environment.pop("CUDA_VISIBLE_DEVICES")}"']
+    if needs_plugin(model):
+        command += ["-v", f"{plugin_folder()}:{MOUNTED}:ro"]
+        environment["PYTHONPATH"] = MOUNTED
     for key, value in environment.items():
         command += ["-e", f"{key}={value}"]
     command += [*serving.image_args, str(serving.image), "--model", "/model", *arguments]

@@ -97,7 +97,10 @@ class Server:
         """The error to raise for this server: what happened, a hint when the log gives one, the log's last lines."""
         lines = self.last_lines(200)
         text = "\n".join(lines)
-        hint = next((hint for pattern, hint in HINTS if re.search(pattern, text)), "see the log")
+        damage = re.search(r"FormatError: (.+)", text)  # of a checkpoint of ours, by quantgate-kernels
+        hint = (
+            damage[1] if damage else next((hint for pattern, hint in HINTS if re.search(pattern, text)), "see the log")
+        )
         return RunFailed(f"{self.plan.role} server {what}: {hint} ({self.log})", details="\n".join(lines[-15:]))
 
     def stop(self) -> None:

@@ -42,4 +42,12 @@ def served(tiers: Collection[str]) -> bool:
     return len(set(tiers)) == 1 and set(tiers) <= SERVED
 
 
-__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme", "served"]
+def servable(tiers: Collection[str]) -> bool:
+    """Does vLLM with the plugin of quantgate-kernels serve a model whose Linears have these tiers?
+
+    All but int2 alone: that has compressed-tensors' config, whose 2 bits no vLLM reads.
+    """
+    return set(tiers) != {"int2"}
+
+
+__all__ = ["SERVED", "TIERS", "CardWords", "Parts", "Scheme", "servable", "served"]

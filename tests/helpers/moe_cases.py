@@ -16,13 +16,14 @@ from quantgate_kernels.cuda import moe
 from quantgate_kernels.ops.moe import PROJECTIONS, PreparedMoE
 
 SHIMS = PTX | {
-    "acquired": "static long turns; if (++turns > 50000000) abort(); pause_(); return *place;",
+    "peek": "static long turns; if (++turns > 50000000) abort(); pause_(); return *place;",
+    "acquire": "",
+    "release": "return atomicAdd(counter, by);",
     "nap": "",
     "into_l2": "",
 }
 HEAD = r"""
 static int atomicAdd(int* place, int by) { const int before = *place; *place += by; return before; }
-static void __threadfence() {}
 """
 
 

@@ -16,6 +16,7 @@ MOST_SHARED = 195 << 10
 where operands live; this one leaves 60."""
 _SMALL = 64 << 10
 _MOST_COPIES = 8
+_UNDEFINED = "".join(f"#undef {name}\n" for name in ("WORDS", "ENTRY", "TABLE_BYTES", "LOG2"))
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,13 @@ def program(books: tuple[Book, ...], group_in: int, group_mid: int) -> str:
         group_in, group_mid: inputs that share a scale, of gate and up and of down.
     """
     found, _ = places(books)
-    shared, each = _split("fragments.cuh", "struct Codes")
+    shared, each = _split("fragments.cuh", "#ifndef TRELLIS")
     turning = source_of("rotation.cuh") + _split("activations.cu", 'extern "C"')[0]
-    parts = [_defined(CODE_BITS=12, DIMENSIONS=4, COPIES=1), shared, source_of("moe_inputs.cuh")]
+    parts = [shared, source_of("moe_inputs.cuh")]
     for number, (book, place) in enumerate(zip(books, found, strict=True)):
         numbers = {"CODE_BITS": book.code_bits, "DIMENSIONS": book.dimensions, "COPIES": place.copies}
         body = each + source_of("moe_tiles.cuh")
-        parts.append(f"{_defined(**numbers)}namespace tier{number} {{\n{body}}}\n")
+        parts.append(f"{_UNDEFINED}{_defined(**numbers)}namespace tier{number} {{\n{body}}}\n")
     for name, group in (("of_inputs", group_in), ("of_middle", group_mid)):
         parts.append(f"{_defined(GROUP=group)}namespace {name} {{\n{turning}}}\n")
     parts += [_choices(books, found), source_of("moe_plan.cu", "moe_experts.cu")]

@@ -120,7 +120,7 @@ def units(codes: torch.Tensor, codebooks: torch.Tensor) -> torch.Tensor:
     """Sums float32 [O, I] of the entries that codes [O/o, I/i, M] from 0 name in codebooks [M, K, o, i]."""
     groups_out, groups_in, _ = codes.shape
     out_group, in_group = codebooks.shape[2:]
-    total = torch.zeros(groups_out, groups_in, out_group, in_group, device=codes.device)
+    total = torch.zeros(groups_out, groups_in, out_group, in_group, dtype=torch.float32, device=codes.device)
     for place, codebook in enumerate(codebooks.to(torch.float32)):
         total += codebook[codes[:, :, place].long()]
     return total.transpose(1, 2).reshape(groups_out * out_group, groups_in * in_group)

@@ -35,7 +35,7 @@ def signs_of(columns: int, seed: int) -> torch.Tensor:
 @functools.cache
 def hadamard(size: int) -> torch.Tensor:
     """Sylvester's Hadamard matrix [size, size] over sqrt(size), float32: orthogonal and symmetric."""
-    matrix = torch.ones(1, 1)
+    matrix = torch.ones(1, 1, dtype=torch.float32)  # a server has another default while it loads
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
     return torch.mul(matrix, size**-0.5)

@@ -86,7 +86,7 @@ def prepare(
         activations.kernel(place.index, inputs, dtype)
         dequantize.compile_all(place.index, inputs, dimensions, code_bits, dtype)
     codes = stored["codes"].to(place)
-    return Prepared(
+    found = Prepared(
         codes=order.ordered_codes(codes, dimensions, code_bits) if is_vq else order.ordered_trellis(codes, code_bits),
         scales=order.ordered_scales(stored["scales"].to(place), inputs),
         table=table.to(place).contiguous(),
@@ -95,6 +95,8 @@ def prepare(
         inputs=inputs,
         code_bits=code_bits,
     )
+    torch.cuda.current_stream(place).synchronize()  # kernels read codes before they wait for what is ahead of them
+    return found
 
 
 def apply(x: torch.Tensor, prepared: Prepared) -> torch.Tensor:

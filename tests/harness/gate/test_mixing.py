@@ -115,8 +115,3 @@ def test_bad_arguments_are_named(model: Path, tmp_path: Path) -> None:
         measure_model(model, "mixed", None, tmp_path / "file" / "d.json", 8, Reporter(), None)
     with pytest.raises(BadInput, match=r"recipes are files that end in .yaml"):
         choose_recipe(tmp_path / "d.json", Size(2), [], tmp_path / "x.txt", None, Reporter(), None)
-
-
-def test_a_mix_that_no_server_here_can_serve_is_refused_before_any_work(model: Path) -> None:
-    with pytest.raises(BadInput, match="recipe mixed: vLLM cannot serve these codes yet; gate what"):
-        quantization.quantized(model, "mixed", Reporter(), None, Size(bits=1.71))

@@ -115,14 +115,16 @@ def test_codes_that_no_server_here_can_serve_are_refused_before_any_work(
     model.mkdir()
     (model / "config.json").write_text(json.dumps({"model_type": "llama"}))
     save_file({"model.layers.0.q_proj.weight": np.zeros((8, 8), np.float16)}, model / "model.safetensors")
-    with pytest.raises(BadInput, match="recipe vq-2bit: vLLM cannot serve these codes yet; gate what"):
-        quantized(model, "vq-2bit", Reporter())
+    recipe = tmp_path / "two.yaml"
+    recipe.write_text("name: two\ntier: int2\n")
+    with pytest.raises(BadInput, match="recipe two: vLLM serves no integers of 2 bits; take vq2 or trellis2, or gate"):
+        quantized(model, str(recipe), Reporter())
     (model / "config.json").write_text(
         json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "quantgate"}})
     )
     monkeypatch.setattr(pipeline, "make_suites", lambda *_: [])
     options = pipeline.GateOptions(str(model), reference=str(model), policy="demo", out=tmp_path / "run")
-    with pytest.raises(BadInput, match="model: vLLM cannot serve these codes yet"):
+    with pytest.raises(BadInput, match=r"format_version None in config\.json is none"):
         pipeline.run_gate(options, Reporter())
     again = pipeline.GateOptions(str(model), reference=str(model), out=tmp_path / "run", recipe="mixed")
     with pytest.raises(BadInput, match="model is not quantized here: leave out --recipe, --bits and --bytes"):

@@ -133,7 +133,10 @@ def test_torch_compile_takes_the_op_as_one_node() -> None:
     x = inputs_of(5, 256)
     assert relative_error(compiled(x), (x.double() * 2 @ truth.T + 1).cpu()) < 5e-3
     tensors = (weight.codes, weight.scales, weight.table, weight.signs)
-    torch.library.opcheck(torch.ops.quantgate.vq_linear.default, (x, *tensors, weight.rows, weight.code_bits))
+    arguments = (x, *tensors, weight.rows, weight.code_bits)
+    torch.library.opcheck(
+        torch.ops.quantgate.vq_linear.default, arguments, test_utils=("test_schema", "test_faketensor")
+    )
 
 
 def test_a_tier_without_a_kernel_is_named() -> None:

@@ -25,33 +25,34 @@ __device__ __forceinline__ unsigned stream1(const unsigned* place)
     return v;
 }
 
-// Of what a kernel before this one wrote, which may have ended after this one began: it is not read-only to this one,
-// so the loads above may find what was there before. Cached, as those are not.
+// Of what a kernel before this one wrote, which may have ended after this one began. Written out because the compiler
+// takes a plain load of what this kernel does not write for one of constant memory's kind, as those above are, which
+// may find what was there before. In order with `wait_for_inputs`, and cached.
 __device__ __forceinline__ uint4 fresh4(const void* place)
 {
     uint4 v;
-    asm volatile("ld.relaxed.cta.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(place));
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(place));
     return v;
 }
 
 __device__ __forceinline__ float fresh1(const float* place)
 {
     float v;
-    asm volatile("ld.relaxed.cta.global.f32 %0, [%1];" : "=f"(v) : "l"(place));
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(v) : "l"(place));
     return v;
 }
 
 __device__ __forceinline__ uint2 fresh2(const void* place)
 {
     uint2 v;
-    asm volatile("ld.relaxed.cta.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(place));
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(place));
     return v;
 }
 
 __device__ __forceinline__ unsigned fresh_word(const void* place)
 {
     unsigned v;
-    asm volatile("ld.relaxed.cta.global.u32 %0, [%1];" : "=r"(v) : "l"(place));
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(place));
     return v;
 }
 

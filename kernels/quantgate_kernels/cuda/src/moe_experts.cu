@@ -154,9 +154,8 @@ __device__ __forceinline__ int claim(int* claims, unsigned lane)
 // Everything this warp wrote can be seen by who sees the count; lane 0 gets what was counted before.
 __device__ __forceinline__ int arrive(int* counter, int by, unsigned lane)
 {
-    __threadfence();
     __syncwarp();
-    return lane == 0 ? atomicAdd(counter, by) : 0;
+    return lane == 0 ? release(counter, by) : 0;
 }
 
 // silu(gate) * up of 128 rows of a slot's tokens, as operands for down.
@@ -236,14 +235,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
         if (item < end && next.tiles > 0) fetch_ahead(tiles_of(next, record, l, m, lane), next.matrix == 2, lane);
         if (!counts) continue;
         before = __shfl_sync(0xffffffffu, before, 0);
-        __threadfence();
-        if (now.matrix != 2) {
-            const int piece = now.tile / 8;
-            if (before + now.tiles == 2 * min(8, l.tiles_mid - piece * 8))
-                activate(now.slot, piece, tokens_here, signs, l, m, lane);
-        } else if (before + 1 == count) {
+        const int piece = now.tile / 8;
+        const bool last = now.matrix != 2 ? before + now.tiles == 2 * min(8, l.tiles_mid - piece * 8) : before + 1 == count;
+        if (!last) continue;
+        acquire();
+        if (now.matrix != 2)
+            activate(now.slot, piece, tokens_here, signs, l, m, lane);
+        else
             add_experts(now.tile, now.tiles, owners, out, (int)out_kind, (int)tokens, l, m, lane);
-        }
     }
 }
 

@@ -48,10 +48,24 @@ __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const 
     }
 }
 
-__device__ __forceinline__ int acquired(const int* place)
+__device__ __forceinline__ int peek(const int* place)
 {
     int v;
-    asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(place) : "memory");
+    asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(place) : "memory");
+    return v;
+}
+
+// What comes after it may read what was written before a count that was seen.
+__device__ __forceinline__ void acquire()
+{
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+}
+
+// Counts what this thread wrote, and what others wrote before they met it, as done.
+__device__ __forceinline__ int release(int* counter, int by)
+{
+    int v;
+    asm volatile("atom.add.release.gpu.global.s32 %0, [%1], %2;" : "=r"(v) : "l"(counter), "r"(by) : "memory");
     return v;
 }
 
@@ -60,11 +74,13 @@ __device__ __forceinline__ void nap()
     asm volatile("nanosleep.u32 40;");
 }
 
-// All lanes look, so that each has acquired what it reads afterwards.
+// All lanes look, so that each has acquired what it reads afterwards. Acquiring empties the L1 cache: once is enough.
 __device__ __forceinline__ void wait_until(const int* flag, int needed)
 {
-    if (flag)
-        while (acquired(flag) < needed) nap();
+    if (flag) {
+        while (peek(flag) < needed) nap();
+        acquire();
+    }
     __syncwarp();
 }
 
