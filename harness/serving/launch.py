@@ -31,6 +31,8 @@ PARSERS: dict[str, tuple[str, str]] = {
     "qwen3_moe": ("qwen3", "hermes"),
 }
 """vLLM's parsers for thinking and for tool calls by `model_type`."""
+MOST_CACHE_GIB = 16
+"""Of a KV cache on a CPU, where vLLM would take nearly all memory; at most a quarter of what is free."""
 DRAFTS_AT_ONCE = 1
 """Tokens that a draft head is asked for: what a head was trained for."""
 
@@ -80,6 +82,7 @@ def plan_launch(
     if not hardware.gpus:  # compiling takes minutes on a CPU, and a compiler
         command.append("--enforce-eager")
         environment |= {"TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+        environment["VLLM_CPU_KVCACHE_SPACE"] = f"{min(max(hardware.free_gib // 4, 1), MOST_CACHE_GIB):g}"
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}/v1"
     return Launch([*command, *more], url, served, environment)
 

@@ -13,7 +13,7 @@ from typing import Any
 PROMPTS, LENGTH, ANSWER = 4, 24, 8
 ENVIRONMENT = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1",
-    "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # one process less to start
 }  # fmt: skip
 
 

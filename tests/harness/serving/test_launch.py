@@ -52,7 +52,7 @@ def test_what_a_start_script_would_say(model: Path) -> None:
     other = plan_launch(model, CPU, host="0.0.0.0", port=9000, name="mine")
     assert (other.url, other.name) == ("http://127.0.0.1:9000/v1", "mine")
     assert value(other, "--host") == "0.0.0.0" and value(other, "--tensor-parallel-size") == "1"
-    assert "--enforce-eager" in other.command
+    assert "--enforce-eager" in other.command and other.environment["VLLM_CPU_KVCACHE_SPACE"] == "8"
 
 
 def test_what_a_model_has_not_is_not_asked_for(model: Path) -> None:
