@@ -1,7 +1,8 @@
 """y = W x of many tokens: the weight as float16 in the basis of its codes, then a matrix product of torch's.
 
 Float16 holds a weight to 11 bits and no token's range is its own: each token is brought to a safe range by a power of
-two, which the result is multiplied by. `src/dequantize.cu` has the kernels.
+two, which the result is multiplied by. `src/dequantize.cu` has the kernels; beside such products nothing is won by
+letting them overlap.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def dequantize(
     device = out.device.index
     found = _kernel("vq_dequantize", device, inputs, tier_of(table, code_bits), dtype)
     blocks = min(2 * multiprocessors(device), tiles_of(rows) * pieces_of(inputs))
-    launch(found, blocks, [codes, scales, table, out, first, rows, inputs], out.device)
+    launch(found, blocks, [codes, scales, table, out, first, rows, inputs], out.device, overlap=False)
 
 
 def linear(
@@ -87,7 +88,7 @@ def linear(
     place = (device.index, inputs, tier_of(table, code_bits), x.dtype)
     rotated = torch.empty(tokens, inputs, dtype=torch.float16, device=device)
     factors = torch.empty(tokens, dtype=torch.float32, device=device)
-    launch(_kernel("rotate", *place), tokens, [x, signs, rotated, factors, inputs], device)
+    launch(_kernel("rotate", *place), tokens, [x, signs, rotated, factors, inputs], device, overlap=False)
     step = min(-(-rows // ROWS) * ROWS, max(1, WEIGHTS_AT_ONCE // inputs // ROWS) * ROWS)
     for row in range(0, rows, step):
         weight = torch.empty(min(step, rows - row), inputs, dtype=torch.float16, device=device)
@@ -96,4 +97,5 @@ def linear(
             part = slice(token, token + tokens_at_once)
             products = torch.mm(rotated[part], weight.T)
             found = _kernel("rescale", *place)
-            launch(found, len(products), [products, factors[part], out[part, row:], len(weight), rows], device)
+            values = (products, factors[part], out[part, row:], len(weight), rows)
+            launch(found, len(products), values, device, overlap=False)

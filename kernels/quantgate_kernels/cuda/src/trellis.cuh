@@ -96,7 +96,7 @@ __device__ __forceinline__ unsigned four_of(const unsigned* words, const unsigne
     const unsigned a = value_of<first>(words, lookup, lane), b = value_of<first - 16 * TRELLIS>(words, lookup, lane);
     const unsigned c = value_of<first - 32 * TRELLIS>(words, lookup, lane);
     const unsigned d = value_of<first - 48 * TRELLIS>(words, lookup, lane);
-    return a | b << 8 | c << 16 | d << 24;
+    return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
 __device__ __forceinline__ void decode(const Codes& codes, const char* lookup, unsigned lane, unsigned* a)
