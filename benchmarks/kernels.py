@@ -25,14 +25,22 @@ from typing import Any, NamedTuple
 import torch
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.cuda.tier import Tier, tier_of
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
 from quantgate_kernels.ops.linear import decode
 
 from benchmarks.gpu_timing import bandwidth, copies_of, microseconds
 
-TIERS = {"vq1": (8, 8), "vq1.5": (8, 12), "vq2": (4, 8), "vq3": (4, 12), "trellis2": (1, 2), "trellis3": (1, 3)}
-"""Weights a code, bits a code."""
+TIERS = {
+    "vq1": Tier(8, 8),
+    "vq1.5": Tier(8, 12),
+    "vq2": Tier(4, 8),
+    "vq3": Tier(4, 12),
+    "trellis2": Tier(1, 2, 16),
+    "trellis2-l12": Tier(1, 2, 12),
+    "trellis3-l12": Tier(1, 3, 12),
+}
 SHAPES = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 Row = dict[str, Any]
@@ -54,7 +62,7 @@ class Weight(NamedTuple):
 
 def random_weight(tier: str, rows: int, inputs: int) -> Weight:
     """A Linear of random codes, made in the kernels' order at once: each bit pattern is one."""
-    dimensions, bits = TIERS[tier]
+    dimensions, bits, _ = TIERS[tier]
     tiles, pieces = order.tiles_of(rows), order.pieces_of(inputs)
     shape = (tiles, pieces, 32 * order.words_of(dimensions, bits))
     codes = torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device="cuda")
@@ -64,8 +72,8 @@ def random_weight(tier: str, rows: int, inputs: int) -> Weight:
 
 def table_of(tier: str) -> torch.Tensor:
     """A random table int8 [entries, weights a code]."""
-    dimensions, bits = TIERS[tier]
-    entries = 65536 if dimensions == 1 else 1 << bits
+    dimensions, bits, state_bits = TIERS[tier]
+    entries = 1 << (state_bits or bits)
     return (torch.randn(entries, dimensions) * 32).round().clamp(-128, 127).to(torch.int8)
 
 
@@ -80,7 +88,7 @@ def correct() -> Iterator[Row]:
     """Errors against float64, of shapes with groups of 128, 64 and 32 and with rows that fill no tile."""
     shapes = [((1, 3, 8, 17, 64), 512, 1024), ((1, 5), 200, 576), ((1, 70), 53, 4096)]
     for tier, (batches, rows, inputs) in product(TIERS, shapes):
-        dimensions, bits = TIERS[tier]
+        dimensions, bits, state_bits = TIERS[tier]
         trellis = dimensions == 1
         if trellis and rows % 16:
             continue
@@ -91,7 +99,7 @@ def correct() -> Iterator[Row]:
         if trellis:
             shape = (rows // 16, inputs // 2 * bits)
             stored = {"codes": torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32), "scales": scales.half()}
-            settings |= {"bits": bits, "state_bits": 16}
+            settings |= {"bits": bits, "state_bits": state_bits}
             ordered = order.ordered_trellis(stored["codes"].cuda(), bits)
         else:
             codes = torch.randint(0, 1 << bits, (rows, inputs // dimensions))
@@ -159,7 +167,7 @@ def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bo
     """Whether a block has room for the operands of so many tokens, beside its table and sums."""
     if tokens > activations.TOKENS:
         return False
-    numbers = vq_gemv.definitions(inputs, weight.table.shape[1], weight.code_bits, 1, tuning)
+    numbers = vq_gemv.definitions(inputs, tier_of(weight.table, weight.code_bits), 1, tuning)
     return vq_gemv.shared_bytes(numbers | {"FUSED": 1}, tokens, inputs) <= vq_gemv.MOST_SHARED
 
 
@@ -184,23 +192,23 @@ def batch() -> Iterator[Row]:
         reference = bfloat(8192, 8192, tokens)
         yield guarded(partial(times, "vq2", 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
         if tokens in (16, 64):
-            tuning = vq_gemv.Tuning(warps=8, prefetch=6)
+            tuning = vq_gemv.Tuning(warps=8, depth=8)
             row = guarded(partial(times, "vq2", 8192, 8192, tokens, reference, tuning))
             yield row | {"tuning": tuning.__dict__}
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at batch 1: warps, loads ahead and blocks, and copies of tables of 4,096 entries."""
-    of_blocks = [(16, 4, 1, 1), (16, 6, 1, 1), (8, 8, 2, 1), (12, 6, 2, 1), (16, 2, 2, 1), (32, 2, 1, 1)]
-    of_blocks += [(8, 4, 2, 2), (8, 8, 2, 2), (12, 6, 2, 2), (16, 3, 2, 2)]
+    """What may be turned, at batch 1: warps, pieces on their way and blocks, and copies of tables of 4,096 entries."""
+    of_blocks = [(16, 8, 1), (16, 6, 1), (16, 12, 1), (24, 6, 1), (32, 4, 1), (8, 16, 1), (16, 3, 2), (12, 4, 2)]
+    several = ((8192, 8192), (28672, 8192), (6144, 2048), (4096, 4096))
     tunings = [
-        (shape, "vq2", vq_gemv.Tuning(warps, ahead, resident=resident, blocks=blocks))
-        for shape, (warps, ahead, resident, blocks) in product(((8192, 8192), (6144, 2048), (4096, 4096)), of_blocks)
+        (shape, "vq2", vq_gemv.Tuning(warps, depth, resident=blocks, blocks=blocks))
+        for shape, (warps, depth, blocks) in product(several, of_blocks)
     ]
     for tier, most in (("vq3", 8), ("vq1.5", 4)):
         copies = [count for count in (1, 2, 4, 8) if count <= most]
         tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
-        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6, 1, resident=2, blocks=2))]
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6))]
     references = {shape: bfloat(*shape, 1) for shape, _, _ in tunings[:: len(of_blocks)]}
     for shape, tier, tuning in tunings:
         row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from cuda_fibers import Kernel
 from quantgate_kernels.cuda import order
 from quantgate_kernels.cuda.compile import source_of
+from quantgate_kernels.cuda.tier import Tier, tier_of, trellis_table
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
 
 TIERS = {"vq1": (8, 256), "vq1.5": (8, 4096), "vq2": (4, 256), "vq3": (4, 4096)}
 """Dimensions and entries by tier."""
-TRELLISES = {"trellis1": 1, "trellis2": 2, "trellis3": 3, "trellis4": 4}
-"""Bits a weight by tier."""
+TRELLISES = {
+    **{f"trellis{bits}": (bits, 16) for bits in (1, 2, 3, 4)},
+    **{f"trellis{bits}-l12": (bits, 12) for bits in (1, 2, 3, 4)},
+    "trellis2-l10": (2, 10),
+}
+"""Bits a weight and of a state by tier."""
 PTX = {
     "stream4": "return *(const uint4*)place;",
     "stream2": "return *(const uint2*)place;",
@@ -24,6 +29,9 @@ PTX = {
     "fresh2": "return *(const uint2*)place;",
     "fresh1": "return *place;",
     "fresh_word": "return *(const unsigned*)place;",
+    "copy16_if": "if (any) *(uint4*)to = *(const uint4*)from;",
+    "commit_copies": "",
+    "wait_for_copies": "",
     "low_half": "return half_to_float(pair & 0xffff);",
     "high_half": "return half_to_float(pair >> 16);",
     "to_half": "return float_to_half(value);",
@@ -41,7 +49,7 @@ def linear(
     """A random Linear of a tier, as it is stored: its tensors, the tier and the model's tables."""
     generator = torch.Generator().manual_seed(seed)
     if name in TRELLISES:
-        return _trellis(TRELLISES[name], rows, inputs, rotated, generator)
+        return _trellis(*TRELLISES[name], rows, inputs, rotated, generator)
     dimensions, entries = TIERS[name]
     codes = torch.randint(0, entries, (rows, inputs // dimensions), generator=generator, dtype=torch.int32)
     scales = 0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs), generator=generator)
@@ -53,26 +61,39 @@ def linear(
 
 
 def _trellis(
-    bits: int, rows: int, inputs: int, rotated: bool, generator: torch.Generator
+    bits: int, state_bits: int, rows: int, inputs: int, rotated: bool, generator: torch.Generator
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, torch.Tensor]]:
     assert rows % 16 == 0, "a trellis has whole tiles"
     shape = (rows // 16, inputs // 16 * 8 * bits)
     codes = torch.randint(-(1 << 31), 1 << 31, shape, generator=generator, dtype=torch.int32)
     scales = (0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs), generator=generator)).to(torch.float16)
-    table = (torch.randn(65536, generator=generator) * 32).round().clamp(-128, 127).to(torch.int8)
+    table = (torch.randn(1 << state_bits, generator=generator) * 32).round().clamp(-128, 127).to(torch.int8)
     rotation = {"kind": "signs+hadamard", "seed": 7} if rotated else None
-    tier = {"format": "trellis", "bits": bits, "state_bits": 16, "table": "trellis.16", "rotation": rotation}
-    return {"codes": codes, "scales": scales}, tier, {"trellis.16": table, f"signs.{inputs}": signs_of(inputs, 7)}
+    tier = {"format": "trellis", "bits": bits, "state_bits": state_bits, "table": "trellis", "rotation": rotation}
+    return {"codes": codes, "scales": scales}, tier, {"trellis": table, f"signs.{inputs}": signs_of(inputs, 7)}
 
 
-def in_order(stored: dict[str, torch.Tensor], name: str, inputs: int) -> tuple[torch.Tensor, torch.Tensor, int, int]:
-    """Codes and scales in the kernels' order, and how they name the tier: weights and bits of a code."""
-    scales = order.ordered_scales(stored["scales"], inputs)
-    if name in TRELLISES:
-        return order.ordered_trellis(stored["codes"], TRELLISES[name]), scales, 1, TRELLISES[name]
-    dimensions, entries = TIERS[name]
-    bits = entries.bit_length() - 1
-    return order.ordered_codes(stored["codes"], dimensions, bits), scales, dimensions, bits
+class Ordered(NamedTuple):
+    """A Linear in the kernels' order."""
+
+    codes: torch.Tensor
+    scales: torch.Tensor
+    table: torch.Tensor
+    tier: Tier
+
+
+def in_order(
+    stored: dict[str, torch.Tensor], tier: dict[str, Any], tables: dict[str, torch.Tensor], inputs: int
+) -> Ordered:
+    """What `ops.prepare` makes of a Linear, on the CPU."""
+    scales, table = order.ordered_scales(stored["scales"], inputs), tables[tier["table"]]
+    if tier["format"] == "trellis":
+        table = trellis_table(table)
+        return Ordered(
+            order.ordered_trellis(stored["codes"], tier["bits"]), scales, table, tier_of(table, tier["bits"])
+        )
+    kind = tier_of(table, len(table).bit_length() - 1)
+    return Ordered(order.ordered_codes(stored["codes"], *kind[:2]), scales, table, kind)
 
 
 def on_fibers(folder: Path, name: str, files: tuple[str, ...], numbers: dict[str, int], **more: str) -> Kernel:

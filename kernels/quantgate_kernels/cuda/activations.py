@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from quantgate_kernels.cuda.compile import source_of
@@ -20,6 +22,7 @@ def n_tiles_of(tokens: int) -> int:
     return -(-tokens // TOKENS)
 
 
+@functools.cache
 def kernel(device: int, inputs: int, dtype: torch.dtype) -> Kernel:
     """The kernel for inputs of a dtype: to be asked for once before a graph is captured."""
     numbers = definitions(inputs, dtype)

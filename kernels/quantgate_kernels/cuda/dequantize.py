@@ -1,11 +1,13 @@
 """y = W x of many tokens: the weight as float16 in the basis of its codes, then a matrix product of torch's.
 
 Float16 holds a weight to 11 bits and no token's range is its own: each token is brought to a safe range by a power of
-two, which the result is multiplied by. `src/dequantize.cu` has the kernels.
+two, which the result is multiplied by. `src/dequantize.cu` has the kernels; beside such products nothing is won by
+letting them overlap.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +16,9 @@ from quantgate_kernels.cuda.activations import DTYPES
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
 from quantgate_kernels.cuda.order import ROWS, pieces_of, tiles_of
-from quantgate_kernels.cuda.vq_gemv import table_bytes, tier_definitions, tier_files
+from quantgate_kernels.cuda.tier import Tier, table_bytes, tier_of
+from quantgate_kernels.cuda.tier import definitions as tier_definitions
+from quantgate_kernels.cuda.tier import files as tier_files
 from quantgate_kernels.formats.rotation import block_of
 
 WEIGHTS_AT_ONCE = 1 << 27
@@ -22,11 +26,10 @@ WEIGHTS_AT_ONCE = 1 << 27
 TOKENS_AT_ONCE = 4096
 
 
-def definitions(inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
+def definitions(inputs: int, tier: Tier, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
     """What the source is compiled with; `dtype` is that of the activations and of the results."""
-    tier = tier_definitions(dimensions, code_bits, 1)
     return (
-        *tier.items(),
+        *tier_definitions(tier, 1).items(),
         ("GROUP", block_of(inputs)),
         ("OUT_BFLOAT", DTYPES[dtype]),
         ("X_BFLOAT", DTYPES[dtype]),
@@ -38,17 +41,18 @@ def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     return (*tier_files(numbers), "rotation.cuh", "dequantize.cu")
 
 
-def _kernel(name: str, device: int, inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> Kernel:
+@functools.cache
+def _kernel(name: str, device: int, inputs: int, tier: Tier, dtype: torch.dtype) -> Kernel:
     threads = 512 if name == "vq_dequantize" else 256
-    numbers = definitions(inputs, dimensions, code_bits, dtype)
+    numbers = definitions(inputs, tier, dtype)
     shared = table_bytes(dict(numbers)) if name == "vq_dequantize" else 0
     return load(device, source_of(*files_of(dict(numbers))), name, numbers, threads, shared)
 
 
-def compile_all(device: int, inputs: int, dimensions: int, code_bits: int, dtype: torch.dtype) -> None:
+def compile_all(device: int, inputs: int, tier: Tier, dtype: torch.dtype) -> None:
     """Have the kernels ready that `linear` needs."""
     for name in ("vq_dequantize", "rotate", "rescale"):
-        _kernel(name, device, inputs, dimensions, code_bits, dtype)
+        _kernel(name, device, inputs, tier, dtype)
 
 
 def dequantize(
@@ -63,9 +67,9 @@ def dequantize(
     """Write rows from `first` (a multiple of 16) of the weight as it is stored, rotated, to `out` float16 [rows, I]."""
     rows, inputs = out.shape
     device = out.device.index
-    found = _kernel("vq_dequantize", device, inputs, table.shape[1], code_bits, dtype)
+    found = _kernel("vq_dequantize", device, inputs, tier_of(table, code_bits), dtype)
     blocks = min(2 * multiprocessors(device), tiles_of(rows) * pieces_of(inputs))
-    launch(found, blocks, [codes, scales, table, out, first, rows, inputs], out.device)
+    launch(found, blocks, [codes, scales, table, out, first, rows, inputs], out.device, overlap=False)
 
 
 def linear(
@@ -81,10 +85,10 @@ def linear(
     """y [M, O] of x [M, I] into `out` of the same dtype, bfloat16 or float16; arguments as in ops/linear.py."""
     tokens, inputs = x.shape
     rows, device = out.shape[1], x.device
-    tier = (device.index, inputs, table.shape[1], code_bits, x.dtype)
+    place = (device.index, inputs, tier_of(table, code_bits), x.dtype)
     rotated = torch.empty(tokens, inputs, dtype=torch.float16, device=device)
     factors = torch.empty(tokens, dtype=torch.float32, device=device)
-    launch(_kernel("rotate", *tier), tokens, [x, signs, rotated, factors, inputs], device)
+    launch(_kernel("rotate", *place), tokens, [x, signs, rotated, factors, inputs], device, overlap=False)
     step = min(-(-rows // ROWS) * ROWS, max(1, WEIGHTS_AT_ONCE // inputs // ROWS) * ROWS)
     for row in range(0, rows, step):
         weight = torch.empty(min(step, rows - row), inputs, dtype=torch.float16, device=device)
@@ -92,5 +96,6 @@ def linear(
         for token in range(0, tokens, tokens_at_once):
             part = slice(token, token + tokens_at_once)
             products = torch.mm(rotated[part], weight.T)
-            found = _kernel("rescale", *tier)
-            launch(found, len(products), [products, factors[part], out[part, row:], len(weight), rows], device)
+            found = _kernel("rescale", *place)
+            values = (products, factors[part], out[part, row:], len(weight), rows)
+            launch(found, len(products), values, device, overlap=False)

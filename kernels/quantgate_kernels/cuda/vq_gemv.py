@@ -1,7 +1,4 @@
-"""y = W x of a few tokens, from codes: `src/vq_gemv.cu`, and the choice of how its work is dealt out.
-
-A tier is named by the weights of a code and its bits; a trellis has one weight a code.
-"""
+"""y = W x of a few tokens, from codes: `src/vq_gemv.cu`, and the choice of how its work is dealt out."""
 
 from __future__ import annotations
 
@@ -14,10 +11,13 @@ import torch
 from quantgate_kernels.cuda.activations import DTYPES, TOKENS
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
-from quantgate_kernels.cuda.order import groups_of, pieces_of, tiles_of
+from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of, tiles_of
+from quantgate_kernels.cuda.tier import Tier, table_bytes, tier_of
+from quantgate_kernels.cuda.tier import definitions as tier_definitions
+from quantgate_kernels.cuda.tier import files as tier_files
 from quantgate_kernels.formats.rotation import block_of
 
-N_TILES = (1, 2, 4, 8, 16)
+N_TILES = (1, 2, 4, 6, 8, 12, 16)
 """How many n tiles of four tokens a kernel may have."""
 MOST_TOKENS = 4 * N_TILES[-1]
 OUTPUTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -26,6 +26,7 @@ MOST_SHARED = 226 << 10
 MOST_FUSED = 128
 """Pieces, of all tokens together, up to which each block makes the operands itself."""
 _SHARED = 200 << 10  # bytes that tables and sums share
+_OPERANDS = MOST_FUSED * (256 + 16 * 4)  # bytes, at most, of operands that a block makes
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,19 @@ class Tuning:
     """What may be turned without another result: measured by benchmarks/kernels.py."""
 
     warps: int = 16
-    prefetch: int = 3
-    """Pieces that a warp loads ahead."""
+    depth: int = 8
+    """Pieces that a warp has on their way, where shared memory allows."""
     copies: int = 0
-    """Of a table of 4,096 entries in shared memory, a power of two; 0: as `COPIES` says. Those of 256 have theirs."""
+    """Of a table of 4,096 entries in shared memory, a power of two; 0: as tier.py says."""
     slots: int = 4
     """Tiles of a warp between two barriers, where shared memory allows."""
-    resident: int = 2
-    """Blocks whose registers a multiprocessor holds at once, of up to four tokens: with two, the next kernel's block
-    loads its first codes and fills its table while the one before it is still at work."""
+    resident: int = 1
+    """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
 
 
 DEFAULT = Tuning()
-COPIES = {4: 4, 8: 2}
-"""By weights an entry, of tables of 4,096."""
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -62,54 +60,38 @@ def fuses(tokens: int, inputs: int) -> bool:
 
 
 def definitions(
-    inputs: int,
-    dimensions: int,
-    code_bits: int,
-    n_tiles: int,
-    tuning: Tuning = DEFAULT,
-    x: torch.dtype | None = None,
+    inputs: int, tier: Tier, n_tiles: int, tuning: Tuning = DEFAULT, x: torch.dtype | None = None
 ) -> dict[str, int]:
     """What the source is compiled with; `x` is the dtype of activations that the kernel itself makes operands of."""
     slot = tuning.warps * n_tiles * 64 * 4
-    tier = tier_definitions(dimensions, code_bits, tuning.copies)
-    many = n_tiles > 1 or "TRELLIS" in tier or code_bits == 12  # registers
-    numbers = tier | {
+    of_tier = tier_definitions(tier, tuning.copies)
+    many = n_tiles > 1 or tier.code_bits != 8  # registers
+    slots = max(1, min(tuning.slots, (_SHARED - table_bytes(of_tier)) // 2 // slot))
+    room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - slots * slot - (_OPERANDS if x is not None else 0)
+    numbers = of_tier | {
+        "DEPTH": max(2, min(tuning.depth, room // (tuning.warps * piece_bytes(tier, inputs)))),
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
         "MIN_BLOCKS": 1 if many else tuning.resident,
         "N_TILES": n_tiles,
-        "PREFETCH": 1 if "TRELLIS" in tier else tuning.prefetch,
-        "SLOTS": max(1, min(tuning.slots, (_SHARED - table_bytes(tier)) // 2 // slot)),
+        "SLOTS": slots,
         "WARPS": tuning.warps,
     }
     return numbers if x is None else numbers | {"X_BFLOAT": DTYPES[x]}
 
 
-def tier_definitions(dimensions: int, code_bits: int, copies: int = 0) -> dict[str, int]:
-    """What the source of a tier's fragments is compiled with (src/fragments.cuh, src/trellis.cuh)."""
-    if dimensions == 1:
-        return {"TRELLIS": code_bits}
-    copies = (copies or COPIES[dimensions]) if code_bits == 12 else 1
-    return {"CODE_BITS": code_bits, "COPIES": copies, "DIMENSIONS": dimensions}
-
-
-def tier_files(numbers: Mapping[str, int]) -> tuple[str, ...]:
-    """The source of a tier's fragments."""
-    return ("fragments.cuh", "trellis.cuh") if "TRELLIS" in numbers else ("fragments.cuh",)
-
-
-def table_bytes(numbers: Mapping[str, int]) -> int:
-    """Shared memory that a table takes."""
-    if "TRELLIS" in numbers or numbers["CODE_BITS"] == 8:
-        return 1 << 16
-    return 4096 * numbers["DIMENSIONS"] * numbers["COPIES"]
+def piece_bytes(tier: Tier, inputs: int) -> int:
+    """Of a piece's codes and its scales."""
+    return ROWS * PIECE // tier.dimensions * tier.code_bits // 8 + ROWS * 2 * groups_of(inputs)
 
 
 def shared_bytes(numbers: Mapping[str, int], tokens: int, inputs: int) -> int:
-    """Shared memory of a block: the table, the sums of `SLOTS` tiles of each warp, and operands made there."""
+    """Shared memory of a block: the table, the sums of `SLOTS` tiles of each warp, its ring, and operands made there."""
     sums = numbers["SLOTS"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     operands = pieces_of(inputs) * (256 * tokens + 16 * groups_of(inputs)) if numbers["FUSED"] else 0
-    return table_bytes(numbers) + sums + operands
+    tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
+    rings = numbers["WARPS"] * numbers["DEPTH"] * piece_bytes(tier, inputs)
+    return table_bytes(numbers) + sums + rings + operands
 
 
 def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
@@ -129,37 +111,38 @@ def _plan(
     device: int,
     rows: int,
     inputs: int,
-    dimensions: int,
-    code_bits: int,
+    tier: Tier,
     tokens: int,
     x: torch.dtype | None,
     tuning: Tuning,
 ) -> tuple[Kernel, int, int, int]:
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
-    numbers = definitions(inputs, dimensions, code_bits, n_tiles_of(tokens), tuning, x)
+    numbers = definitions(inputs, tier, n_tiles_of(tokens), tuning, x)
     most = multiprocessors(device) * tuning.blocks
-    splits = splits_of(rows, inputs, most, tuning.warps)
+    splits = splits_of(rows, inputs, most, tuning.warps, n_tiles_of(tokens))
     blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
     return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)
 
 
-def compile_all(device: int, inputs: int, dimensions: int, code_bits: int) -> None:
+def compile_all(device: int, inputs: int, tier: Tier) -> None:
     """Have every kernel of a tier ready."""
     for n_tiles in N_TILES:
-        _kernel(device, tuple(definitions(inputs, dimensions, code_bits, n_tiles).items()))
+        _kernel(device, tuple(definitions(inputs, tier, n_tiles).items()))
     for dtype in DTYPES:
-        _kernel(device, tuple(definitions(inputs, dimensions, code_bits, 1, DEFAULT, dtype).items()))
+        _kernel(device, tuple(definitions(inputs, tier, 1, DEFAULT, dtype).items()))
 
 
-def splits_of(rows: int, inputs: int, blocks: int, warps: int) -> int:
-    """Among how many warps the inputs of a tile are dealt: the number whose busiest warp has the fewest pieces."""
+def splits_of(rows: int, inputs: int, blocks: int, warps: int, n_tiles: int = 1) -> int:
+    """Among how many warps the inputs of a tile are dealt: the number whose busiest warp has the fewest pieces.
+
+    The most of equal ones. Of four n tiles and more the fewest that come within a tenth: operands outgrow the L1 there,
+    and warps that work on the same inputs of different tiles share what one of them loaded.
+    """
     tiles, pieces = tiles_of(rows), pieces_of(inputs)
-
-    def cost(splits: int) -> tuple[int, int]:
-        steps = -(-tiles // (blocks * (warps // splits)))
-        return steps * -(-pieces // splits), -splits
-
-    return min(range(1, min(warps, pieces) + 1), key=cost)
+    choices = range(1, min(warps, pieces) + 1)
+    busiest = {splits: -(-tiles // (blocks * (warps // splits))) * -(-pieces // splits) for splits in choices}
+    good = [splits for splits in choices if busiest[splits] <= min(busiest.values()) * (1.1 if n_tiles >= 4 else 1)]
+    return min(good) if n_tiles >= 4 else max(good)
 
 
 def gemv(
@@ -179,12 +162,12 @@ def gemv(
     Args:
         codes: int32 [tiles, pieces, words], of `order.ordered_codes` or `order.ordered_trellis`.
         scales: fp16 of `order.ordered_scales`.
-        table: int8 [entries, d], of a trellis [65536, 1].
+        table: int8 [entries, d], of a trellis as `tier.trellis_table` has it.
         operands, factors: of `activations.to_operands`, for at least `n_tiles_of(M)` n tiles.
     """
     tokens, rows = out.shape
-    tier = table.shape[1], code_bits
-    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, *tier, tokens, None, tuning)
+    tier = tier_of(table, code_bits)
+    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, tier, tokens, None, tuning)
     values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, out.device, overlap, shared)
 
@@ -202,7 +185,7 @@ def fused(
 ) -> None:
     """`gemv` of up to four tokens x [M, I], bfloat16 or float16, themselves: in one launch."""
     tokens, rows = out.shape
-    inputs, tier = x.shape[1], (table.shape[1], code_bits)
-    kernel, blocks, splits, shared = _plan(x.device.index, rows, inputs, *tier, tokens, x.dtype, tuning)
+    inputs, tier = x.shape[1], tier_of(table, code_bits)
+    kernel, blocks, splits, shared = _plan(x.device.index, rows, inputs, tier, tokens, x.dtype, tuning)
     values = (codes, scales, table, x, signs, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, x.device, overlap, shared)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.cuda.tier import tier_of, trellis_table
 from quantgate_kernels.formats import trellis, vq
 from quantgate_kernels.formats.rotation import block_of
 
@@ -30,8 +31,8 @@ class Prepared:
     scales: torch.Tensor
     """float16 [tiles, pieces, groups of a piece, 8, 2]."""
     table: torch.Tensor
-    """int8 [entries, d], of a trellis [65536, 1]; the same storage for all Linears of a vq tier if `tables` lay on the
-    device."""
+    """int8 [entries, d], of a trellis [4096 or 65536, 1]; if `tables` lay on the device, all Linears of a vq tier have
+    the same storage."""
     signs: torch.Tensor | None
     """int8 [I], or None without a rotation."""
     rows: int
@@ -68,12 +69,12 @@ def prepare(
     is_vq = tier["format"] == vq.FORMAT
     table, words = tables[tier["table"]], stored["codes"].shape[1]
     if is_vq:
-        dimensions, code_bits = table.shape[1], len(table).bit_length() - 1
-        rows, inputs = len(stored["codes"]), words * 32 // code_bits * dimensions
+        kind = tier_of(table, len(table).bit_length() - 1)
+        rows, inputs = len(stored["codes"]), words * 32 // kind.code_bits * kind.dimensions
     else:
-        dimensions, code_bits = 1, tier["bits"]
-        rows, inputs = len(stored["codes"]) * order.ROWS, words * 2 // code_bits
-        table = table.repeat(65536 // len(table))[:, None]  # of fewer states: the bits above theirs do not matter
+        table = trellis_table(table)
+        kind = tier_of(table, tier["bits"])
+        rows, inputs = len(stored["codes"]) * order.ROWS, words * 2 // kind.code_bits
     if stored["scales"].shape != (rows, inputs // block_of(inputs)):
         raise ValueError(f"scales {list(stored['scales'].shape)} do not fit codes of [{rows}, {inputs}] weights")
     signs = None
@@ -81,19 +82,19 @@ def prepare(
         signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
         if signs.shape != (inputs,):
             raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
-    vq_gemv.compile_all(place.index, inputs, dimensions, code_bits)
+    vq_gemv.compile_all(place.index, inputs, kind)
     for dtype in activations.DTYPES:
         activations.kernel(place.index, inputs, dtype)
-        dequantize.compile_all(place.index, inputs, dimensions, code_bits, dtype)
+        dequantize.compile_all(place.index, inputs, kind, dtype)
     codes = stored["codes"].to(place)
     found = Prepared(
-        codes=order.ordered_codes(codes, dimensions, code_bits) if is_vq else order.ordered_trellis(codes, code_bits),
+        codes=order.ordered_codes(codes, *kind[:2]) if is_vq else order.ordered_trellis(codes, kind.code_bits),
         scales=order.ordered_scales(stored["scales"].to(place), inputs),
         table=table.to(place).contiguous(),
         signs=None if signs is None else signs.to(place).contiguous(),
         rows=rows,
         inputs=inputs,
-        code_bits=code_bits,
+        code_bits=kind.code_bits,
     )
     torch.cuda.current_stream(place).synchronize()  # kernels read codes before they wait for what is ahead of them
     return found

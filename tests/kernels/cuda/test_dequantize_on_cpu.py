@@ -10,6 +10,7 @@ from cuda_fibers import AVAILABLE
 from kernel_cases import TIERS, TRELLISES, in_order, linear, on_fibers, relative_error
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import dequantize
+from quantgate_kernels.cuda.tier import Tier
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
 HALVES = {
@@ -20,15 +21,15 @@ HALVES = {
 }
 
 
-@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis3"])
+@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis3", "trellis2-l12"])
 def test_the_dequantized_weight_is_the_nearest_float16(tmp_path: Path, name: str) -> None:
     rows = 64 if name in TRELLISES else 59
     stored, tier, tables = linear(name, rows, 320, rotated=False)
-    codes, scales, dimensions, code_bits = in_order(stored, name, 320)
-    numbers = dict(dequantize.definitions(320, dimensions, code_bits, torch.bfloat16))
+    codes, scales, table, kind = in_order(stored, tier, tables, 320)
+    numbers = dict(dequantize.definitions(320, kind, torch.bfloat16))
     kernel = on_fibers(tmp_path, "vq_dequantize", dequantize.files_of(numbers), numbers, **HALVES)
     found = torch.full((rows - 16, 320), torch.nan, dtype=torch.float16)
-    kernel((2,), 512, [codes, scales, tables[tier["table"]], found, 16, rows - 16, 320])
+    kernel((2,), 512, [codes, scales, table, found, 16, rows - 16, 320])
     expected = oracle.weight(stored, tier, tables)[16:]
     assert torch.equal(found, expected.to(torch.float16))
 
@@ -40,7 +41,7 @@ def test_activations_of_any_range_come_back(tmp_path: Path, dtype: torch.dtype, 
     x = torch.randn(5, 320, generator=generator) * torch.tensor([[1], [3e-3], [2e3], [1], [0]])
     x[3, 7] = 60000
     x = x.to(dtype)
-    numbers = dict(dequantize.definitions(320, 4, 8, dtype))
+    numbers = dict(dequantize.definitions(320, Tier(4, 8), dtype))
     rotate, rescale = (
         on_fibers(tmp_path / name, name, dequantize.files_of(numbers), numbers, **HALVES)
         for name in ("rotate", "rescale")

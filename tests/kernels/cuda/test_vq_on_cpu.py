@@ -13,7 +13,7 @@ from quantgate_kernels import oracle
 from quantgate_kernels.cuda import activations, order, vq_gemv
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
-SMALL = vq_gemv.Tuning(warps=4, prefetch=2, slots=2)
+SMALL = vq_gemv.Tuning(warps=4, depth=2, slots=2)
 
 
 def run(
@@ -30,12 +30,9 @@ def run(
     """Float32 results of the kernels, and what the oracle says."""
     tokens, inputs = x.shape
     stored, tier, tables = linear(name, rows, inputs, rotated)
-    codes, scales, dimensions, code_bits = in_order(stored, name, inputs)
-    table = tables[tier["table"]]
+    codes, scales, table, kind = in_order(stored, tier, tables, inputs)
     signs = tables[f"signs.{inputs}"] if rotated else 0
-    numbers = vq_gemv.definitions(
-        inputs, dimensions, code_bits, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None
-    )
+    numbers = vq_gemv.definitions(inputs, kind, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None)
     files = vq_gemv.files_of(numbers)
     bfloat = "true" if x.dtype is torch.bfloat16 else "false"
     more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});"} if fused else {}
@@ -88,11 +85,11 @@ def test_more_tokens_fill_more_n_tiles(tmp_path: Path, tokens: int) -> None:
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize(("warps", "prefetch", "slots", "splits"), [(4, 1, 1, 1), (4, 3, 1, 3), (8, 4, 3, 2)])
+@pytest.mark.parametrize(("warps", "depth", "slots", "splits"), [(4, 1, 1, 1), (4, 3, 1, 3), (8, 4, 3, 2)])
 def test_the_division_of_work_changes_no_result(
-    tmp_path: Path, warps: int, prefetch: int, slots: int, splits: int
+    tmp_path: Path, warps: int, depth: int, slots: int, splits: int
 ) -> None:
-    tuning = vq_gemv.Tuning(warps, prefetch, 4, slots)
+    tuning = vq_gemv.Tuning(warps, depth, 4, slots)
     found, expected = run(tmp_path, "vq2", inputs_of(1, 896), 16 * 13 + 1, tuning, 2, splits)
     assert relative_error(found, expected) < 1e-4
 
