@@ -86,7 +86,7 @@ def piece_bytes(tier: Tier, inputs: int) -> int:
 
 
 def shared_bytes(numbers: Mapping[str, int], tokens: int, inputs: int) -> int:
-    """Shared memory of a block: the table, the sums of `SLOTS` tiles of each warp, its ring, and operands made there."""
+    """Shared memory of a block: the table, sums of `SLOTS` tiles of each warp, its ring, and operands made there."""
     sums = numbers["SLOTS"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     operands = pieces_of(inputs) * (256 * tokens + 16 * groups_of(inputs)) if numbers["FUSED"] else 0
     tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
