@@ -44,6 +44,8 @@ class Tuning:
     loads its first codes and fills its table while the one before it is still at work."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
+    ahead: int = 128
+    """KiB of codes that a block has the L2 fetch before it waits for its inputs."""
 
 
 DEFAULT = Tuning()
@@ -67,6 +69,7 @@ def definitions(
     of_tier = tier_definitions(tier, tuning.copies)
     many = n_tiles > 1 or tier.code_bits != 8  # registers
     numbers = of_tier | {
+        "AHEAD": tuning.ahead,
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
         "MIN_BLOCKS": 1 if many else tuning.resident,

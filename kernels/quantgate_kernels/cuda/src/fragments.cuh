@@ -25,6 +25,12 @@ __device__ __forceinline__ unsigned stream1(const unsigned* place)
     return v;
 }
 
+// Has the L2 fetch `bytes` (a multiple of 16) from memory, and waits for nothing.
+__device__ __forceinline__ void into_l2(const void* place, unsigned bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(place), "r"(bytes));
+}
+
 // Of what a kernel before this one wrote, which may have ended after this one began. Written out because the compiler
 // takes a plain load of what this kernel does not write for one of constant memory's kind, as those above are, which
 // may find what was there before. In order with `wait_for_inputs`, and cached.
@@ -105,6 +111,7 @@ __device__ __forceinline__ void let_next_begin()
 
 #ifndef TRELLIS  // trellis.cuh has these of its own
 #define WORDS (16 * 128 / DIMENSIONS * CODE_BITS / 32 / 32)  // of a lane, of a piece
+#define PIECE_WORDS (32 * WORDS)
 #define ENTRY DIMENSIONS                                     // bytes of an entry of the table
 #if CODE_BITS == 8
 // 256 bytes an entry, of which 128 are used: the byte permutation that takes a code out of a word then makes the

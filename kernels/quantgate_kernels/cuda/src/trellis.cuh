@@ -11,6 +11,7 @@
 // has a copy in its own bank: 128 KiB, and nobody waits.
 
 #define HALF (4 * TRELLIS)  // words
+#define PIECE_WORDS (16 * HALF)
 #define TABLE_BYTES (STATE_BITS == 12 ? 131072 : 65536)
 
 struct Codes {
