@@ -1,6 +1,6 @@
 """CUDA kernels on a CPU, to the letter but slowly: every thread of a block is a fiber, which waits at barriers.
 
-What it shows is that the source computes what it should; races and speed are for a GPU to show.
+What it shows is that the source computes what it should, in either of two orders of warps; speed is for a GPU to show.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ struct Index { unsigned& x; unsigned& y; };
 static Index threadIdx{current, current}, blockIdx{column, line};
 static Index gridDim{columns_, lines_}, blockDim{threads_, threads_};
 static ucontext_t fibers[1024], home;
-static bool done[1024];
+static bool done[1024], moved;
 static unsigned long long slots[1024][8];
 static void pause_() { unsigned me = current; swapcontext(&fibers[me], &home); }
 
@@ -55,6 +55,7 @@ static void meet(Meeting& meeting, unsigned first, unsigned count)
 {
     const unsigned generation = meeting.generation;
     meeting.arrived++;
+    moved = true;
     for (long turns = 0; meeting.generation == generation; turns++) {
         unsigned here = 0;
         for (unsigned t = first; t < first + count && t < threads_; t++) here += !done[t];
@@ -62,6 +63,7 @@ static void meet(Meeting& meeting, unsigned first, unsigned count)
         if (turns > 1000000) { fprintf(stderr, "thread %u waits for ever\n", current); abort(); }
         pause_();
     }
+    moved = true;
 }
 static void __syncthreads() { meet(of_block, 0, threads_); }
 static void __syncwarp(unsigned = 0xffffffffu) { meet(of_warp[current / 32], current / 32 * 32, 32); }
@@ -148,13 +150,14 @@ TAIL = r"""
 static void thread_()
 {
     CALL;
-    done[current] = true;
+    done[current] = moved = true;
     pause_();
 }
-extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsigned threads)
+extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsigned threads, unsigned backwards)
 {
     arguments = arguments_;
     columns_ = columns; lines_ = lines; threads_ = threads;
+    const unsigned warps = (threads + 31) / 32;
     static char* stacks = (char*)malloc((size_t)1024 << 16);
     for (line = 0; line < lines; line++) for (column = 0; column < columns; column++) {
         memset(dynamic, 0xff, sizeof dynamic);  // NaN to floats: shared memory holds nothing at first
@@ -169,11 +172,17 @@ extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsi
         }
         for (bool any = true; any;) {
             any = false;
-            for (unsigned t = 0; t < threads; t++) {
-                if (done[t]) continue;
-                any = true;
-                current = t;
-                swapcontext(&home, &fibers[t]);
+            for (unsigned turn = 0; turn < warps; turn++) {
+                const unsigned first = (backwards ? warps - 1 - turn : turn) * 32;
+                for (moved = true; moved;) {  // a warp goes on until it waits for others
+                    moved = false;
+                    for (unsigned t = first; t < first + 32 && t < threads; t++) {
+                        if (done[t]) continue;
+                        any = true;
+                        current = t;
+                        swapcontext(&home, &fibers[t]);
+                    }
+                }
             }
         }
     }
@@ -208,8 +217,14 @@ class Kernel:
         subprocess.run([*command, "-o", str(folder / "kernel.so"), str(folder / "kernel.cpp")], check=True)
         self.launch = ctypes.CDLL(str(folder / "kernel.so")).launch
 
-    def __call__(self, grid: tuple[int, ...], threads: int, arguments: Sequence[torch.Tensor | int]) -> None:
-        """Run it; tensors are contiguous and on the CPU."""
+    def __call__(
+        self, grid: tuple[int, ...], threads: int, arguments: Sequence[torch.Tensor | int], backwards: bool = False
+    ) -> None:
+        """Run it; tensors are contiguous and on the CPU.
+
+        Each warp runs as far as it can before the next, `backwards` from the last to the first: if results differ, a
+        barrier is missing.
+        """
         values = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in arguments]
         columns, lines = (*grid, 1)[:2]
-        self.launch((ctypes.c_void_p * len(values))(*values), columns, lines, threads)
+        self.launch((ctypes.c_void_p * len(values))(*values), columns, lines, threads, int(backwards))

@@ -16,6 +16,7 @@ import torch
 from quantgate_kernels.cuda.compile import cubin
 
 _DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+_CARVEOUT = 9  # CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, in percent
 _OVERLAP = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 
 
@@ -50,9 +51,18 @@ class Kernel:
 
 @functools.cache
 def load(
-    device: int, source: str, name: str, definitions: tuple[tuple[str, int], ...], threads: int, shared: int = 0
+    device: int,
+    source: str,
+    name: str,
+    definitions: tuple[tuple[str, int], ...],
+    threads: int,
+    shared: int = 0,
+    all_shared: bool = False,
 ) -> Kernel:
     """The kernel `name` of a program on a device; compiled if nobody has yet.
+
+    With `all_shared` a multiprocessor gives its L1 to shared memory as far as it can, so that another block finds room
+    beside this kernel's.
 
     Raises:
         CompileError: NVRTC refuses it, or is not there.
@@ -67,6 +77,8 @@ def load(
         if shared > 48 << 10:
             code = _driver().cuFuncSetAttribute(handle, _DYNAMIC_SHARED, shared)
             _require(code, f"{shared} bytes of shared memory for {name}")
+        if all_shared:
+            _require(_driver().cuFuncSetAttribute(handle, _CARVEOUT, 100), f"the L1 as shared memory for {name}")
         # The driver would load its code at the first launch, which a graph may be capturing by then.
         _require(_driver().cuFuncLoad(handle), f"loading the code of {name}")
     assert handle.value is not None

@@ -44,6 +44,8 @@ class Tuning:
     """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
+    ahead: int = 128
+    """KiB of codes that a block has the L2 fetch before it waits for its inputs."""
 
 
 DEFAULT = Tuning()
@@ -69,6 +71,7 @@ def definitions(
     slots = max(1, min(tuning.slots, (_SHARED - table_bytes(of_tier)) // 2 // slot))
     room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - slots * slot - (_OPERANDS if x is not None else 0)
     numbers = of_tier | {
+        "AHEAD": tuning.ahead,
         "DEPTH": max(2, min(tuning.depth, room // (tuning.warps * piece_bytes(tier, inputs)))),
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
@@ -103,7 +106,8 @@ def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
 def _kernel(device: int, numbers: tuple[tuple[str, int], ...]) -> Kernel:
     named = dict(numbers)
     source = source_of(*files_of(named))
-    return load(device, source, "vq_gemv", numbers, named["WARPS"] * 32, MOST_SHARED)
+    beside = bool(named["FUSED"]) and named["MIN_BLOCKS"] > 1  # others read their operands through the L1
+    return load(device, source, "vq_gemv", numbers, named["WARPS"] * 32, MOST_SHARED, beside)
 
 
 @functools.cache

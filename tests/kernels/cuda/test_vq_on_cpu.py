@@ -43,7 +43,11 @@ def run(
     out = torch.full((tokens, rows), torch.nan)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
-    multiply((blocks,), numbers["WARPS"] * 32, [codes, scales, table, *given, out, tokens, rows, inputs, splits, 0])
+    other = out.clone()
+    for result, backwards in ((out, False), (other, True)):
+        arguments = [codes, scales, table, *given, result, tokens, rows, inputs, splits, 0]
+        multiply((blocks,), numbers["WARPS"] * 32, arguments, backwards)
+    assert torch.equal(out.nan_to_num(-1), other.nan_to_num(-1)), "a barrier is missing"
     assert vq_gemv.shared_bytes(numbers, tokens, inputs) <= vq_gemv.MOST_SHARED
     return out, oracle.linear(x, stored, tier, tables)
 
