@@ -1,11 +1,11 @@
 """Right and fast? Experts in vq tiers on one Hopper GPU, against the oracle and against bfloat16 experts.
 
-    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,sweep] [--seconds 110]
+    PYTHONPATH=.:kernels python -m benchmarks.moe_kernels --out FILE [--only correct,tiers,...] [--seconds 60]
 
-First small layers of mixed tiers against float64, then a layer of GLM-5's sizes (6,144 x 2,048, 256 experts, 8 a token)
-with random codes, at 1, 8 and 32 tokens: microseconds of the whole layer (plan, gate and up, SiLU, down, weighted sum),
-by CUDA graphs of many launches that go through different choices of experts, so that the L2 cache holds none of them;
-medians of replays. Bytes are codes and scales of the experts that were chosen, each once.
+First small layers of mixed tiers against float64, then one of GLM-5's sizes (6,144 x 2,048, 256 experts, 8 a token)
+with random codes, at 1, 8 and 32 tokens, at 2 bits up to 2,048 too: microseconds of the whole layer (plan, gate and up,
+SiLU, down, weighted sum), by CUDA graphs of many launches that go through different choices of experts, so that the L2
+cache holds none of them; medians of replays. Bytes are codes and scales of the experts that were chosen, each once.
 
 The bfloat16 experts get less to do: their tokens lie sorted by expert already, and nothing is weighted or summed. The
 faster counts of torch's grouped product and of one product an expert. FILE is written anew after each row; a row that
@@ -28,79 +28,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantgate_kernels import oracle
-from quantgate_kernels.cuda import moe, order
-from quantgate_kernels.cuda.moe_program import Book
-from quantgate_kernels.formats.rotation import block_of, signs_of
-from quantgate_kernels.formats.vq import VQLayout, encode
+from quantgate_kernels.cuda import moe
+from quantgate_kernels.cuda.launch import launch, multiprocessors
 from quantgate_kernels.ops import moe as ops
 
 from benchmarks.gpu_timing import bandwidth, microseconds
+from benchmarks.moe_layers import (
+    EXPERTS,
+    INPUTS,
+    MIDDLE,
+    MIX,
+    ROUTES,
+    TOP_K,
+    expert_bytes,
+    random_layer,
+    reference,
+    routes,
+    small_layer,
+)
 
-BOOKS = {"vq1": Book(8, 8), "vq1.5": Book(8, 12), "vq2": Book(4, 8), "vq3": Book(4, 12)}
-INPUTS, MIDDLE, EXPERTS, TOP_K = 6144, 2048, 256, 8
 BATCHES = (1, 8, 32)
-ROUTES = 8
-"""Different choices of experts that launches go through."""
-MIX = (("vq2", "vq2", "vq3"), ("vq1.5", "vq1.5", "vq2"), ("vq1", "vq1", "vq1.5"), ("vq3", "vq2", "vq2"))
-"""Gate, up and down of every fourth expert: 1.92 bits a weight in the mean, scales left out."""
 Row = dict[str, Any]
-
-
-def random_layer(names: tuple[tuple[str, str, str], ...]) -> ops.PreparedMoE:
-    """A layer of GLM-5's sizes in the kernels' order, expert e in tiers names[e % len(names)]: each bit pattern is a
-    code, so it is made there at once.
-    """
-    own = sorted({name for each in names for name in each})
-    books = tuple(BOOKS[name] for name in own)
-    sizes = [(MIDDLE, INPUTS), (MIDDLE, INPUTS), (INPUTS, MIDDLE)]
-    pieces = [order.tiles_of(rows) * order.pieces_of(inputs) for rows, inputs in sizes]
-    tiers = [names[e % len(names)] for e in range(EXPERTS)]
-    words = [[n * BOOKS[name].piece_words for n, name in zip(pieces, each, strict=True)] for each in tiers]
-    dearest = sorted(range(EXPERTS), key=lambda e: -sum(words[e]))
-    records, end = torch.zeros(EXPERTS, moe.RECORD_INTS, dtype=torch.int32), 0
-    for place, e in enumerate(dearest):
-        begins = []
-        for size in words[e]:
-            begins.append(end)
-            end += size
-        records[place, :6] = torch.tensor(begins, dtype=torch.int64).view(torch.int32)
-        records[place, 6] = sum(own.index(name) << 8 * n for n, name in enumerate(tiers[e]))
-    positions = torch.empty(EXPERTS, dtype=torch.int32)
-    positions[torch.tensor(dearest)] = torch.arange(EXPERTS, dtype=torch.int32)
-    tables = [(torch.randn(1 << b.code_bits, b.dimensions) * 32).round().clamp(-128, 127).to(torch.int8) for b in books]
-    weights = moe.Weights(
-        codes=torch.randint(-(1 << 31), 1 << 31, (end,), dtype=torch.int32, device="cuda"),
-        scales=(0.01 + 0.02 * torch.rand(EXPERTS * sum(pieces) * 16, device="cuda")).half(),
-        records=records.cuda(),
-        positions=positions.cuda(),
-        books=torch.cat([table.flatten() for table in tables]).cuda(),
-        signs_in=signs_of(INPUTS, 7).cuda(),
-        signs_mid=signs_of(MIDDLE, 7).cuda(),
-    )
-    return ops.PreparedMoE(weights, moe.Shape(INPUTS, MIDDLE, EXPERTS, books))
-
-
-def expert_bytes(names: tuple[str, str, str]) -> int:
-    """Codes and scales of one expert."""
-    pieces = INPUTS // 128 * (MIDDLE // 16)
-    return sum(pieces * (BOOKS[name].piece_words * 4 + 32) for name in names)
-
-
-def routes(tokens: int) -> list[torch.Tensor]:
-    """Choices of experts [T, k] of a router that favours none."""
-    generator = torch.Generator().manual_seed(tokens)
-    return [
-        torch.stack([torch.randperm(EXPERTS, generator=generator)[:TOP_K] for _ in range(tokens)]).int()
-        for _ in range(ROUTES)
-    ]
 
 
 def correct() -> Iterator[Row]:
     """Errors against float64, mixed tiers; the same bits of every division of work."""
-    for inputs, middle, tokens in ((1024, 512, 1), (1024, 512, 9), (576, 192, 40), (6144, 2048, 2)):
+    for inputs, middle, tokens in ((1024, 512, 1), (1024, 512, 9), (576, 192, 40), (1024, 512, 300), (6144, 2048, 2)):
         experts, tiers, tables = small_layer(inputs, middle, 2 if inputs > 4096 else 8)
-        prepared = ops.prepare(experts, tiers, tables, "cuda")
+        prepared = ops.ordered(experts, tiers, tables, torch.device("cuda"))  # kernels are compiled when needed
         x, router = torch.randn(tokens, inputs).to(torch.bfloat16), torch.rand(tokens, 2) + 0.1
         ids = torch.stack([torch.randperm(len(experts))[:2] for _ in range(tokens)]).int()
         expected = reference(experts, tiers, tables, x, router, ids)
@@ -123,53 +78,12 @@ def correct() -> Iterator[Row]:
         }
 
 
-def small_layer(inputs: int, middle: int, count: int) -> tuple[list[Any], list[Any], dict[str, torch.Tensor]]:
-    """Stored experts of mixed tiers, as FORMAT.md has them."""
-    tables = {f"signs.{size}": signs_of(size, 7) for size in (inputs, middle)}
-    for name, book in BOOKS.items():
-        values = torch.randn(1 << book.code_bits, book.dimensions) * 32
-        tables[name] = values.round().clamp(-128, 127).to(torch.int8)
-    experts, tiers = [], []
-    for e in range(count):
-        expert, tier = {}, {}
-        for projection, name in zip(ops.PROJECTIONS, MIX[e % len(MIX)], strict=True):
-            rows, columns = (inputs, middle) if projection == "down_proj" else (middle, inputs)
-            book = BOOKS[name]
-            codes = torch.randint(0, 1 << book.code_bits, (rows, columns // book.dimensions))
-            scales = 0.01 + 0.02 * torch.rand(rows, columns // block_of(columns))
-            expert[projection] = encode(codes, scales, VQLayout(book.dimensions, 1 << book.code_bits))
-            tier[projection] = {"format": "vq", "table": name, "rotation": {}}
-        experts.append(expert)
-        tiers.append(tier)
-    return experts, tiers, tables
-
-
-def reference(
-    experts: list[Any],
-    tiers: list[Any],
-    tables: dict[str, torch.Tensor],
-    x: torch.Tensor,
-    router: torch.Tensor,
-    ids: torch.Tensor,
-) -> torch.Tensor:
-    """The layer's result in float64."""
-    out = torch.zeros(x.shape, dtype=torch.float64)
-    for e, (expert, tier) in enumerate(zip(experts, tiers, strict=True)):
-        gate, up, down = (oracle.weight(expert[name], tier[name], tables) for name in ops.PROJECTIONS)
-        tokens, places = (ids == e).nonzero(as_tuple=True)
-        own = x[tokens].double()
-        middle = torch.nn.functional.silu(own @ gate.T) * (own @ up.T)
-        out.index_add_(0, tokens, middle @ down.T * router[tokens, places].double()[:, None])
-    return out
-
-
 def tiers(tunings: tuple[moe.Tuning, ...] = (moe.DEFAULT,)) -> Iterator[Row]:
     """Every tier and the mix, at each batch."""
     for name in ("vq2", "mix", "vq1", "vq1.5", "vq3"):
         names = MIX if name == "mix" else ((name,) * 3,)
         layer = random_layer(names)
         for tuning in tunings:
-            moe.compile_all(torch.cuda.current_device(), layer.shape, torch.bfloat16, tuning)
             for tokens in BATCHES:
                 yield {"tier": name} | guarded(partial(times, layer, names, tokens, tuning))
         del layer
@@ -190,7 +104,7 @@ def times(
             partial(moe.run, layer.shape, layer.weights, x, router, ids.cuda(), None, out, tuning, overlap)
             for ids in chosen
         ]
-        found = microseconds(launches, atleast=16)
+        found = microseconds(launches, atleast=16 if tokens <= 64 else len(launches))
         row[key] = found["median"]
         row[f"{key}_range"] = [found["least"], found["most"]]
     size = sum(expert_bytes(names[e % len(names)]) for ids in chosen for e in set(ids.flatten().tolist())) / len(chosen)
@@ -237,7 +151,7 @@ def bfloat(tokens: int) -> Row:
     ways: dict[str, float] = {}
     makers: dict[str, list[Callable[[], object]]] = {
         "grouped": [partial(grouped, end) for end in ends],
-        "one_by_one": [partial(one_by_one, ids) for ids in chosen[: ROUTES if tokens == 1 else 2]],
+        "one_by_one": [partial(one_by_one, ids) for ids in chosen[: ROUTES if tokens == 1 else 1]],
     }
     failed = {}
     for name, launches in makers.items():
@@ -248,29 +162,74 @@ def bfloat(tokens: int) -> Row:
     return {"bf16_us": min(ways.values()), "bf16_ways": ways | failed}
 
 
-def sweep() -> Iterator[Row]:
-    """What may be turned, at 2 bits."""
+def parts() -> Iterator[Row]:
+    """2 bits: the plan alone, with gate and up, and all, each a launch, to see where time goes."""
+    layer, tuning = random_layer((("vq2",) * 3,)), replace(moe.DEFAULT, one_launch=False)
+    for tokens in BATCHES:
+        x = torch.randn(tokens, INPUTS, device="cuda").to(torch.bfloat16)
+        router, out = torch.rand(tokens, TOP_K, device="cuda"), torch.empty_like(x)
+        row: Row = {"tier": "vq2", "tokens": tokens}
+        for count, name in enumerate(("plan_us", "plan_gate_up_us", "all_us"), 1):
+            launches = [partial(begun, layer, x, router, ids.cuda(), out, tuning, count) for ids in routes(tokens)]
+            row[name] = microseconds(launches, atleast=16)["median"]
+        yield row
+
+
+def begun(
+    layer: ops.PreparedMoE,
+    x: torch.Tensor,
+    router: torch.Tensor,
+    ids: torch.Tensor,
+    out: torch.Tensor,
+    tuning: moe.Tuning,
+    count: int,
+) -> None:
+    """The first launches of a layer."""
+    shape, device = layer.shape, torch.cuda.current_device()
+    n_tiles = moe.n_tiles_of(shape, ids.numel(), tuning)
+    space = torch.empty(moe.room(shape, len(ids), TOP_K, tuning)[1], dtype=torch.uint8, device="cuda")
+    given = (x, router, ids, None, out, space, multiprocessors(device), tuning)
+    for step in moe.steps(shape, layer.weights, *given)[:count]:
+        found = moe.kernel(device, shape, x.dtype, step.name, n_tiles, tuning)
+        launch(found, step.blocks, step.arguments, x.device)
+
+
+def many() -> Iterator[Row]:
+    """2 bits, as many tokens as a prompt has, by how many tokens of an expert share a look-up."""
     names = (("vq2",) * 3,)
     layer = random_layer(names)
+    for tokens, counts in ((64, (1, 4)), (128, (1, 4)), (512, (4,)), (2048, (4,))):
+        for n_tiles in counts:
+            row = guarded(partial(times, layer, names, tokens, replace(moe.DEFAULT, n_tiles=n_tiles)))
+            yield {"tier": "vq2", "n_tiles": n_tiles} | row
+
+
+def sweep() -> Iterator[Row]:
+    """What may be turned, at 2 bits, and numbers of warps for the other tables."""
     base = moe.DEFAULT
-    tunings = [
-        replace(base, one_launch=False),
-        replace(base, most_summed=0),
-        replace(base, ahead=0),
-        replace(base, ahead=16),
-        replace(base, prefetch=6),
-        replace(base, prefetch=3),
+    warps = [
+        replace(base, warps=16, prefetch=4),
+        replace(base, warps=20, prefetch=3),
+        replace(base, warps=24, prefetch=2),
         replace(base, warps=24, prefetch=3),
-        replace(base, warps=12, prefetch=6),
-        replace(base, down_tiles=2),
-        replace(base, down_tiles=4),
-        replace(base, gate_tiles=2, down_tiles=2),
-        replace(base, gate_tiles=2, down_tiles=4),
+        replace(base, warps=32, prefetch=2),
     ]
-    for tuning in tunings:
-        for tokens in BATCHES[:2]:
-            row = guarded(partial(times, layer, names, tokens, tuning))
-            yield {"tier": "vq2", "tuning": asdict(tuning)} | row
+    others = [
+        replace(base, deep=0),
+        replace(base, deep=24),
+        replace(base, ahead=4),
+        replace(base, down_tiles=2),
+        replace(base, one_launch=False),
+    ]
+    for name, tunings in (("vq2", warps + others), ("mix", warps), ("vq3", warps), ("vq1.5", warps), ("vq1", warps)):
+        names = MIX if name == "mix" else ((name,) * 3,)
+        layer = random_layer(names)
+        for tuning in tunings:
+            for tokens in BATCHES[:2]:
+                row = guarded(partial(times, layer, names, tokens, tuning))
+                yield {"tier": name, "tuning": asdict(tuning)} | row
+        del layer
+        torch.cuda.empty_cache()
 
 
 def guarded(measure: Callable[[], Row]) -> Row:
@@ -285,8 +244,8 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="correct,tiers,sweep")
-    parser.add_argument("--seconds", type=float, default=110)
+    parser.add_argument("--only", default="correct,tiers,parts,sweep,many")
+    parser.add_argument("--seconds", type=float, default=60)
     given = parser.parse_args()
     began = time.monotonic()
     torch.manual_seed(0)
@@ -304,7 +263,7 @@ def main() -> None:
     print(json.dumps(report), flush=True)
     for name in given.only.split(","):
         rows = report["rows"].setdefault(name, [])
-        walk = {"correct": correct, "tiers": tiers, "sweep": sweep}[name]()
+        walk = {"correct": correct, "tiers": tiers, "parts": parts, "many": many, "sweep": sweep}[name]()
         while time.monotonic() - began < given.seconds:
             try:
                 row = next(walk)

@@ -20,7 +20,7 @@ SHIMS = PTX | {
     "acquire": "",
     "release": "return atomicAdd(counter, by);",
     "nap": "",
-    "into_l2": "",
+    "bulk_into_l2": "",
 }
 HEAD = r"""
 static int atomicAdd(int* place, int by) { const int before = *place; *place += by; return before; }
@@ -56,20 +56,15 @@ def expected(
 ) -> torch.Tensor:
     """What the oracle says, float64 [T, D]."""
     out = torch.zeros(x.shape, dtype=torch.float64)
-    for token in range(len(x)):
-        for place in range(ids.shape[1]):
-            number = int(ids[token, place])
-            if expert_map is not None:
-                number = int(expert_map[number])
-            if not 0 <= number < len(of.experts):
-                continue
-            expert, tiers = of.experts[number], of.tiers[number]
-            gate, up = (
-                oracle.linear(x[token], expert[name], tiers[name], of.tables) for name in ("gate_proj", "up_proj")
-            )
-            middle = torch.nn.functional.silu(gate) * up
-            down = oracle.linear(middle, expert["down_proj"], tiers["down_proj"], of.tables)
-            out[token] += down * router[token, place].to(torch.float64)
+    local = ids.to(torch.int64) if expert_map is None else expert_map.to(torch.int64)[ids.to(torch.int64)]
+    for number, (expert, tiers) in enumerate(zip(of.experts, of.tiers, strict=True)):
+        tokens, places = (local == number).nonzero(as_tuple=True)
+        if len(tokens):
+            gate, up, down = (oracle.weight(expert[name], tiers[name], of.tables) for name in PROJECTIONS)
+            own = x[tokens].to(torch.float64)
+            middle = torch.nn.functional.silu(own @ gate.T) * (own @ up.T)
+            weighted = middle @ down.T * router[tokens, places].to(torch.float64)[:, None]
+            out.index_add_(0, tokens, weighted)
     return out
 
 
@@ -94,18 +89,22 @@ def on_fibers(
     """The layer's result by its kernels, on a CPU: one block alone where all is in one launch, for blocks wait."""
     out = torch.empty(x.shape, dtype=out_dtype)
     out.fill_(torch.nan)
-    size = moe.room(prepared.shape, *ids.shape)[1] + 256
+    size = moe.room(prepared.shape, len(ids), ids.shape[1], tuning)[1] + 256
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
-    numbers = moe.definitions(prepared.shape, x.dtype, tuning)
+    n_tiles = moe.n_tiles_of(prepared.shape, ids.numel(), tuning)
     kernels: dict[str, Kernel] = {}
     folder = Path(tempfile.mkdtemp(dir=folder))  # a library of the same path would not be loaded again
     given = (x, router, ids, expert_map, out, space)
     for step in moe.steps(prepared.shape, prepared.weights, *given, processors, tuning):
         if step.name not in kernels:
             (folder / step.name).mkdir(exist_ok=True)
-            source = HEAD + moe.source(prepared.shape)
-            kernels[step.name] = Kernel(source, step.name, numbers, folder / step.name, SHIMS)
+            source, numbers = (
+                moe.source(prepared.shape, step.name),
+                moe.definitions(prepared.shape, x.dtype, step.name, n_tiles, tuning),
+            )
+            shims = {name: body for name, body in SHIMS.items() if f" {name}(" in source}
+            kernels[step.name] = Kernel(HEAD + source, step.name, numbers, folder / step.name, shims)
         arguments = [0 if each is None else each for each in step.arguments]
-        kernels[step.name]((step.blocks,), moe.threads_of(step.name, tuning), arguments)
+        kernels[step.name]((step.blocks,), moe.threads_of(step.name, prepared.shape, n_tiles, tuning), arguments)
     return out

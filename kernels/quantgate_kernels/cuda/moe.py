@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
 
 import torch
 
 from quantgate_kernels.cuda.activations import DTYPES
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
-from quantgate_kernels.cuda.moe_program import Book, places, program
+from quantgate_kernels.cuda.moe_program import Book, places, plan_program, program
 from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of
 from quantgate_kernels.cuda.vq_gemv import OUTPUTS
 from quantgate_kernels.formats.rotation import block_of
@@ -22,10 +24,9 @@ Argument = torch.Tensor | int | None
 RECORD_INTS = 8
 MOST_EXPERTS = 2048
 """Of a layer, as many as the plan's shared memory counts."""
-MOST_TOKENS = 256
+MOST_TOKENS = 512
 """Of one pair of launches; of more, one part after the other."""
-_SLOT_INTS = 16
-_SLOT_TOKENS = 4
+_SLOT_INTS = 32
 _PLAN_THREADS = 256
 _SUM_THREADS = 256
 _ALIGNED = 256
@@ -47,11 +48,14 @@ class Shape:
 class Tuning:
     """What may be turned without another result: measured by benchmarks/moe_kernels.py."""
 
-    warps: int = 16
-    prefetch: int = 4
-    """Pieces of codes that a warp holds ahead."""
-    ahead: int = 4
+    warps: int = 24
+    """Of a block; where more than four tokens share a look-up no more than 16, for they need the registers."""
+    prefetch: int = 0
+    """Pieces of codes that a warp holds ahead; 0: what fits the registers."""
+    ahead: int = 16
     """Pieces of its next item that a warp has brought into the L2 cache; 0: none."""
+    deep: int = 12
+    """Pieces ahead that a warp has brought into the L2 cache; not more than `prefetch`: none."""
     gate_tiles: int = 0
     """Tiles of 16 rows in an item of gate or up: 1, 2, 4 or 8; 0: chosen by the number of tokens."""
     down_tiles: int = 0
@@ -60,6 +64,8 @@ class Tuning:
     """Gate, up and down in one launch."""
     most_summed: int = 64
     """Tokens up to which experts are summed in the same launch too."""
+    n_tiles: int = 0
+    """Tokens of an expert that share a look-up, divided by four: 1 to 4; 0: chosen by the number of tokens."""
 
 
 DEFAULT = Tuning()
@@ -74,8 +80,8 @@ class Weights:
     scales: torch.Tensor
     """float16 [values]: gate, up, down of the first position, then of the second."""
     records: torch.Tensor
-    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), and their
-    books, one in a byte."""
+    """int32 [experts, 8]: by position, where the codes of gate, up and down begin (64 bits each, in words), their books
+    (one in a byte) and the position."""
     positions: torch.Tensor
     """int32 [experts]: of each expert; those with the most bytes first."""
     books: torch.Tensor
@@ -94,49 +100,72 @@ class Step:
     arguments: tuple[Argument, ...]
 
 
-def definitions(shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> dict[str, int]:
-    """What the program of `moe_program.program` is compiled with."""
+def n_tiles_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> int:
+    """N tiles of a slot, where there are so many pairs of a token and an expert."""
+    return tuning.n_tiles or (4 if pairs > 3 * shape.experts else 1)
+
+
+def definitions(shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
+    """What the `source` of a kernel is compiled with, for activations of a dtype."""
+    if name == "moe_plan":
+        return {"EXPERTS": shape.experts, "N_TILES": n_tiles, "X_BFLOAT": DTYPES[dtype]}
+    tuning = fitted(shape, tuning, n_tiles)
     return {
         "AHEAD": tuning.ahead,
-        "EXPERTS": shape.experts,
+        "DEEP": tuning.deep,
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
+        "N_TILES": n_tiles,
         "PREFETCH": tuning.prefetch,
         "WARPS": tuning.warps,
-        "X_BFLOAT": DTYPES[dtype],
+        "X_BFLOAT": 1,  # it reads floats alone
     }
 
 
-def threads_of(name: str, tuning: Tuning = DEFAULT) -> int:
+def fitted(shape: Shape, tuning: Tuning, n_tiles: int) -> Tuning:
+    """What fits the registers: each table has a loop of its own, and what is common to them must stay."""
+    warps = tuning.warps if n_tiles == 1 else min(tuning.warps, 16)
+    return replace(tuning, warps=warps, prefetch=tuning.prefetch or (3 if warps <= 16 or len(shape.books) <= 2 else 2))
+
+
+def threads_of(name: str, shape: Shape, n_tiles: int, tuning: Tuning = DEFAULT) -> int:
     """Threads of a block of a kernel."""
-    return {"moe_plan": _PLAN_THREADS, "moe_experts": tuning.warps * 32, "moe_sum": _SUM_THREADS}[name]
+    warps = fitted(shape, tuning, n_tiles).warps
+    return {"moe_plan": _PLAN_THREADS, "moe_experts": warps * 32, "moe_sum": _SUM_THREADS}[name]
 
 
 @functools.cache
-def source(shape: Shape) -> str:
-    """The program of a layer."""
-    return program(shape.books, block_of(shape.inputs), block_of(shape.middle))
+def source(shape: Shape, name: str) -> str:
+    """The program that a kernel is in."""
+    if name == "moe_plan":
+        return plan_program(block_of(shape.inputs))
+    return program(shape.books, block_of(shape.middle))
 
 
 @functools.cache
-def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, tuning: Tuning = DEFAULT) -> Kernel:
+def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> Kernel:
     """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
-    if name != "moe_plan":
-        dtype = torch.bfloat16  # the others do not care
-    numbers = tuple(definitions(shape, dtype, tuning).items())
+    numbers = tuple(definitions(shape, dtype, name, n_tiles, tuning).items())
     shared = places(shape.books)[1] if name == "moe_experts" else 0
-    return load(device, source(shape), name, numbers, threads_of(name, tuning), shared)
+    return load(device, source(shape, name), name, numbers, threads_of(name, shape, n_tiles, tuning), shared)
 
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
-    """Have all kernels of a layer ready."""
-    for name in ("moe_plan", "moe_experts", "moe_sum"):
-        kernel(device, shape, dtype, name, tuning)
+    """Have all kernels of a layer ready, several compiled at once."""
+    counts = [tuning.n_tiles] if tuning.n_tiles else [1, 4]
+    jobs = [(name, count) for name, count in product(("moe_experts", "moe_plan"), counts)]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for each in [pool.submit(kernel, device, shape, dtype, *job, tuning) for job in jobs]:
+            each.result()
+    for count in counts:
+        kernel(device, shape, dtype, "moe_sum", count, tuning)  # of the same program as `moe_experts`
 
 
-def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
+def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tuple[dict[str, int], int]:
     """Where each buffer begins that the kernels of so many tokens need, in bytes, and the bytes of all of them."""
-    pairs, slots = tokens * top_k, most_slots(shape, tokens * top_k)
+    pairs = tokens * top_k
+    of_slot = n_tiles_of(shape, pairs, tuning)
+    slots = most_slots(shape, pairs, of_slot)
     n_tiles, pieces_in, pieces_mid = -(-tokens // 4), pieces_of(shape.inputs), pieces_of(shape.middle)
     sizes = {
         "slot_count": 12,
@@ -145,9 +174,9 @@ def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
         "counters": counters_of(shape, slots) * 4,
         "operands": n_tiles * pieces_in * 1024,
         "factors": n_tiles * pieces_in * groups_of(shape.inputs) * 16,
-        "raw": slots * _SLOT_TOKENS * 2 * pieces_mid * PIECE * 4,
-        "mid": slots * pieces_mid * 1024,
-        "mid_factors": slots * pieces_mid * groups_of(shape.middle) * 16,
+        "raw": slots * of_slot * 4 * 2 * pieces_mid * PIECE * 4,
+        "mid": slots * of_slot * pieces_mid * 1024,
+        "mid_factors": slots * of_slot * pieces_mid * groups_of(shape.middle) * 16,
         "partial": pairs * shape.inputs * 4,
     }
     begins, end = {}, 0
@@ -157,9 +186,9 @@ def room(shape: Shape, tokens: int, top_k: int) -> tuple[dict[str, int], int]:
     return begins, end
 
 
-def most_slots(shape: Shape, pairs: int) -> int:
-    """Experts with up to four of their tokens: the most there can be of so many pairs of a token and an expert."""
-    return min(pairs, shape.experts + pairs // _SLOT_TOKENS)
+def most_slots(shape: Shape, pairs: int, n_tiles: int) -> int:
+    """Experts with up to 4 * n_tiles of their tokens: the most there can be of so many pairs of token and expert."""
+    return min(pairs, shape.experts + pairs // (4 * n_tiles))
 
 
 def counters_of(shape: Shape, slots: int) -> int:
@@ -191,9 +220,11 @@ def steps(
         processors: blocks that run side by side.
     """
     tokens, top_k = ids.shape
-    begins, _ = room(shape, tokens, top_k)
+    begins, _ = room(shape, tokens, top_k, tuning)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
-    slots, pieces_in, pieces_mid = most_slots(shape, tokens * top_k), pieces_of(shape.inputs), pieces_of(shape.middle)
+    n_tiles = n_tiles_of(shape, tokens * top_k, tuning)
+    tuning, slots = fitted(shape, tuning, n_tiles), most_slots(shape, tokens * top_k, n_tiles)
+    pieces_in, pieces_mid = pieces_of(shape.inputs), pieces_of(shape.middle)
     tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
     warps = processors * tuning.warps
     gate_tiles = tuning.gate_tiles or _tiles_of_item(slots * 2 * tiles_mid / warps, pieces_in)
@@ -228,7 +259,7 @@ def steps(
     found = [plan, experts(1 + last)] if tuning.one_launch else [plan, experts(1), experts(last)]
     if not summed:
         places_of_four = tokens * shape.inputs // 4
-        arguments = (at["partial"], at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
+        arguments = (at["partial"], router, at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
         found.append(Step("moe_sum", -(-places_of_four // _SUM_THREADS), arguments))
     return found
 
@@ -253,8 +284,9 @@ def run(
     device = x.device.index
     for first in range(0, len(x), MOST_TOKENS):
         part = slice(first, min(len(x), first + MOST_TOKENS))
-        space = torch.empty(room(shape, part.stop - first, ids.shape[1])[1], dtype=torch.uint8, device=x.device)
+        space = torch.empty(room(shape, part.stop - first, ids.shape[1], tuning)[1], dtype=torch.uint8, device=x.device)
+        n_tiles = n_tiles_of(shape, (part.stop - first) * ids.shape[1], tuning)
         given = (x[part], router[part], ids[part], expert_map, out[part])
         for step in steps(shape, weights, *given, space, multiprocessors(device), tuning):
-            found = kernel(device, shape, x.dtype, step.name, tuning)
+            found = kernel(device, shape, x.dtype, step.name, n_tiles, tuning)
             launch(found, step.blocks, step.arguments, x.device, overlap)

@@ -1,4 +1,4 @@
-"""The text of the program of a layer of experts: the device code of one tier, once for each tier that the layer has.
+"""The text of the programs of a layer of experts: the device code of one tier, once for each tier that the layer has.
 
 All tables of the layer lie in shared memory at once. Those of 256 entries use half of a row of 256 bytes, so that two
 of them share 64 KiB; those of 4,096 entries are copied as often as there is room.
@@ -75,25 +75,34 @@ def places(books: tuple[Book, ...]) -> tuple[tuple[Place, ...], int]:
     return tuple(result[number] for number in range(len(books))), end
 
 
-def program(books: tuple[Book, ...], group_in: int, group_mid: int) -> str:
-    """The source of the kernels `moe_plan`, `moe_experts` and `moe_sum`.
+def program(books: tuple[Book, ...], group_mid: int) -> str:
+    """The source of the kernels `moe_experts` and `moe_sum`.
 
     Args:
         books: of the tiers, by the numbers that records call them by.
-        group_in, group_mid: inputs that share a scale, of gate and up and of down.
+        group_mid: inputs of down that share a scale.
     """
     found, _ = places(books)
     shared, each = _split("fragments.cuh", "#ifndef TRELLIS")
-    turning = source_of("rotation.cuh") + _split("activations.cu", 'extern "C"')[0]
     parts = [shared, source_of("moe_inputs.cuh")]
     for number, (book, place) in enumerate(zip(books, found, strict=True)):
         numbers = {"CODE_BITS": book.code_bits, "DIMENSIONS": book.dimensions, "COPIES": place.copies}
         body = each + source_of("moe_tiles.cuh")
         parts.append(f"{_UNDEFINED}{_defined(**numbers)}namespace tier{number} {{\n{body}}}\n")
-    for name, group in (("of_inputs", group_in), ("of_middle", group_mid)):
-        parts.append(f"{_defined(GROUP=group)}namespace {name} {{\n{turning}}}\n")
-    parts += [_choices(books, found), source_of("moe_plan.cu", "moe_experts.cu")]
+    parts += [_turning("of_middle", group_mid), _choices(books, found), source_of("moe_slots.cuh", "moe_experts.cu")]
     return "\n".join(parts)
+
+
+def plan_program(group_in: int) -> str:
+    """The source of the kernel `moe_plan`."""
+    shared, _ = _split("fragments.cuh", "#ifndef TRELLIS")
+    return "\n".join([shared, _turning("of_inputs", group_in), source_of("moe_slots.cuh", "moe_plan.cu")])
+
+
+def _turning(name: str, group: int) -> str:
+    """What makes operands, for groups of so many inputs, in a namespace."""
+    body = source_of("rotation.cuh") + _split("activations.cu", 'extern "C"')[0]
+    return f"{_defined(GROUP=group)}namespace {name} {{\n{body}}}\n"
 
 
 def _split(name: str, at: str) -> tuple[str, str]:
@@ -114,10 +123,9 @@ def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
         runs.append(
             f"    case {number}:\n"
             "        if (GROUPS_IN == GROUPS_MID || !down)\n"
-            f"            tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, lane);\n"
+            f"            return tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, lane);\n"
             "        else\n"
-            f"            tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
-            "        break;\n"
+            f"            return tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
         )
         fills.append(
             f"    tier{number}::fill_table(lookup + {place.offset}, (const unsigned*)(books + {begin}), threadIdx.x, "
@@ -126,8 +134,8 @@ def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
         begin += book.bytes
     return (
         f"__device__ __forceinline__ int piece_words(int tier) {{ return {''.join(words)}0; }}\n"
-        "__device__ __forceinline__ void run(const Tiles& t, bool down, const char* lookup, unsigned lane)\n"
-        f"{{\n    switch (t.tier) {{\n{''.join(runs)}    }}\n}}\n"
+        "__device__ __forceinline__ int run(const Tiles& t, bool down, const char* lookup, unsigned lane)\n"
+        f"{{\n    switch (t.tier) {{\n{''.join(runs)}    }}\n    return 0;\n}}\n"
         "__device__ __forceinline__ void fill_tables(char* lookup, const char* books)\n"
         f"{{\n{''.join(fills)}}}\n"
     )

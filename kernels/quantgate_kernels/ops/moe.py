@@ -232,6 +232,7 @@ def _begins(
 
 def _records(tiers: Sequence[Tiers], begins: Sequence[Sequence[int]], names: Sequence[str]) -> torch.Tensor:
     records = torch.zeros(len(tiers), moe.RECORD_INTS, dtype=torch.int32)
+    records[:, 7] = torch.arange(len(tiers), dtype=torch.int32)
     records[:, :6] = torch.tensor(begins, dtype=torch.int64).view(torch.int32)
     for place, each in enumerate(tiers):
         records[place, 6] = sum(names.index(each[name]["table"]) << 8 * n for n, name in enumerate(PROJECTIONS))

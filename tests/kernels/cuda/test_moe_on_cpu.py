@@ -13,7 +13,7 @@ from moe_cases import expected, layer, on_fibers, routing
 from quantgate_kernels.cuda import moe
 from quantgate_kernels.ops.moe import ordered
 
-pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")]
 SMALL = moe.Tuning(warps=4, prefetch=2, gate_tiles=2, down_tiles=2)
 CPU = torch.device("cpu")
 MIXED = [("vq2", "vq1", "vq3"), ("vq1", "vq1.5", "vq2"), ("vq3", "vq2", "vq1.5"), ("vq1.5", "vq3", "vq1")]
@@ -47,8 +47,9 @@ def test_every_tier_alone_and_an_expert_with_more_tokens_than_a_slot(tmp_path: P
     of = layer([(name,) * 3] * 3, 256, 128)
     x, router, ids = inputs_of(6, 256), torch.rand(6, 2) + 0.1, torch.tensor([[0, 2]] * 6)  # expert 1 has none
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    found = on_fibers(tmp_path, prepared, x, router, ids, tuning=SMALL)
+    found = on_fibers(tmp_path, prepared, x, router, ids, tuning=replace(SMALL, n_tiles=1))
     assert relative_error(found, expected(of, x, router, ids)) < 1e-4
+    assert torch.equal(found, on_fibers(tmp_path, prepared, x, router, ids, tuning=replace(SMALL, n_tiles=4)))
 
 
 @pytest.mark.parametrize(
@@ -104,9 +105,11 @@ def test_many_experts_and_pairs(tmp_path: Path) -> None:
     x, router = inputs_of(40, 128), torch.rand(40, 4) + 0.1
     ids = torch.randint(0, copies, (40, 4), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
     ids[:9, 0] = 77
+    ids[:35, 1] = 42
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    found = on_fibers(tmp_path, prepared, x, router, ids, tuning=SMALL)
-    assert relative_error(found, expected(of, x, router, ids)) < 1e-4
+    for n_tiles in (1, 3, 4):
+        found = on_fibers(tmp_path, prepared, x, router, ids, tuning=replace(SMALL, n_tiles=n_tiles))
+        assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
 
 def test_what_no_kernel_knows_is_refused() -> None:

@@ -48,9 +48,10 @@ def test_mixed_tiers_at_any_number_of_tokens_in_any_division_of_work(inputs: int
     prepared = on_gpu(of)
     tunings = [
         moe.DEFAULT,
-        moe.Tuning(warps=8, prefetch=2, ahead=0, gate_tiles=4, down_tiles=4),
+        moe.Tuning(warps=8, prefetch=2, ahead=0, deep=0, gate_tiles=4, down_tiles=4),
         moe.Tuning(one_launch=False, gate_tiles=8, down_tiles=1),
-        moe.Tuning(most_summed=0),
+        moe.Tuning(most_summed=0, n_tiles=4),
+        moe.Tuning(most_summed=1000, n_tiles=1),
     ]
     for tokens in (1, 2, 9, 40, moe.MOST_TOKENS + 3):
         x, (router, ids) = inputs_of(tokens, inputs), routing(tokens, 12, 4)

@@ -24,14 +24,15 @@ struct Buffers {
     const unsigned* scales;
     const uint4* operands;
     const float* factors;
-    float* raw;        // [slots * 4, 2, pieces_mid * 128]
-    uint4* mid;        // operands [slots, pieces_mid, 2, 32]
+    float* raw;        // [slots * SLOT_TOKENS, 2, pieces_mid * 128]
+    uint4* mid;        // operands [slots * N_TILES, pieces_mid, 2, 32]
     float* mid_factors;
     float* partial;    // [pairs, D]
     const float* router;
     int* arrived;      // [slots, pieces_mid]: tiles of gate and up
     int* ready;        // [slots]: pieces of operands
     int* rows_done;    // [down_items]: slots
+    int* claims;
 };
 
 __device__ __forceinline__ float silu(float v)
@@ -39,19 +40,20 @@ __device__ __forceinline__ float silu(float v)
     return v / (1 + expf(-v));
 }
 
-// Four rows of a token, summed over its experts that are here; the kind of `out` is 0: float32, 1: bfloat16, 2: float16.
+// Four rows of a token, weighted and summed over its experts that are here; the kind of `out` is 0: float32, 1: bfloat16, 2: float16.
 __device__ __forceinline__ void add_four(long long token, long long row, const int* owners, void* out, int kind,
-                                         long long inputs, int top_k, const float* partial)
+                                         long long inputs, int top_k, const float* partial, const float* router)
 {
     float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 4
     for (int j = 0; j < top_k; j++) {
         if (owners[token * top_k + j] < 0) continue;
         const float4 v = __ldcg((const float4*)(partial + (token * top_k + j) * inputs + row));
-        sum.x += v.x;
-        sum.y += v.y;
-        sum.z += v.z;
-        sum.w += v.w;
+        const float weight = router[token * top_k + j];
+        sum.x = fmaf(weight, v.x, sum.x);
+        sum.y = fmaf(weight, v.y, sum.y);
+        sum.z = fmaf(weight, v.z, sum.z);
+        sum.w = fmaf(weight, v.w, sum.w);
     }
     const long long place = token * inputs + row;
     if (kind == 0) {
@@ -100,40 +102,35 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
     Tiles t;
     const bool down = item.matrix == 2;
     const unsigned low = (unsigned)field(record, item.matrix * 2), high = (unsigned)field(record, item.matrix * 2 + 1);
-    const int position = field(record, SLOT_POSITION), count = field(record, SLOT_COUNT);
-    const int tier = field(record, SLOT_TIERS) >> (item.matrix * 8) & 255;
-    const int column = lane >> 3, own = lane & 3;  // whose operands this lane loads, and whose sums it has
-    const int loaded = field(record, SLOT_PAIRS + column), summed = field(record, SLOT_PAIRS + own);
-    const int first = field(record, SLOT_PAIRS);
+    const int position = field(record, SLOT_POSITION), groups = down ? GROUPS_MID : GROUPS_IN;
+    t.count = field(record, SLOT_COUNT);
+    t.tier = field(record, SLOT_TIERS) >> (item.matrix * 8) & 255;
     t.pieces = down ? l.pieces_mid : l.pieces_in;
     t.tiles = item.tiles;
-    t.codes = m.codes + (long long)((unsigned long long)high << 32 | low) + (long long)item.tile * t.pieces * piece_words(tier);
+    const long long first = (long long)item.tile * t.pieces;
+    t.codes = m.codes + (long long)((unsigned long long)high << 32 | low) + first * piece_words(t.tier);
     const long long of_gate = (long long)l.tiles_mid * l.pieces_in * GROUPS_IN * 8;
     const long long of_down = (long long)l.tiles_out * l.pieces_mid * GROUPS_MID * 8;
-    t.scales = m.scales + position * (2 * of_gate + of_down) + item.matrix * of_gate
-               + (long long)item.tile * t.pieces * (down ? GROUPS_MID : GROUPS_IN) * 8;
-    const long long token = down ? item.slot * 4 + column : loaded / l.top_k;
-    const long long mine = down ? item.slot * 4 + own : summed / l.top_k;
-    const long long step = (long long)t.pieces * 64;
-    t.here = column < count;
-    t.operands = (down ? m.mid : m.operands) + (t.here ? (token >> 2) * step + (token & 3) * 8 + (lane & 7) : 0);
-    const long long of_token = (long long)t.pieces * (down ? GROUPS_MID : GROUPS_IN) * 4;
-    const long long safe = own < count ? mine : down ? item.slot * 4 : first / l.top_k;  // some token that is there
-    t.factors = (down ? m.mid_factors : m.factors) + (safe >> 2) * of_token + (safe & 3);
-    t.out = 0;
-    t.weight = 1;
-    if (own < count) {
-        const long long row = item.tile * 16 + (lane >> 2);
-        if (down) {
-            t.out = m.partial + summed * l.inputs + row;
-            t.weight = m.router[summed];
-        } else {
-            t.out = m.raw + ((item.slot * 4 + own) * 2 + item.matrix) * ((long long)l.pieces_mid * 128) + row;
-        }
+    t.scales = m.scales + position * (2 * of_gate + of_down) + item.matrix * of_gate + first * groups * 8;
+    t.operands = down ? m.mid : m.operands;
+    t.factors = down ? m.mid_factors : m.factors;
+    t.out_step = down ? l.inputs : (long long)l.pieces_mid * 128;
+    t.out = (down ? m.partial : m.raw) + item.tile * 16 + (lane >> 2);
+#pragma unroll
+    for (int n = 0; n < N_TILES; n++) {
+        // Where there is no token, that of the slot's first: what it gives is not stored.
+        const int column = n * 4 + (lane >> 3), mine = n * 4 + (lane & 3);
+        const int loaded = column < t.count ? column : 0, summed = mine < t.count ? mine : 0;
+        const int loaded_pair = field(record, SLOT_PAIRS + loaded), pair = field(record, SLOT_PAIRS + summed);
+        const int token = down ? item.slot * SLOT_TOKENS + loaded : loaded_pair / l.top_k;
+        const int own = down ? item.slot * SLOT_TOKENS + summed : pair / l.top_k;
+        t.operand_at[n] = (token >> 2) * t.pieces * 64 + (token & 3) * 8 + (lane & 7);
+        t.factor_at[n] = (own >> 2) * t.pieces * groups * 4 + (own & 3);
+        t.out_at[n] = down ? pair : (item.slot * SLOT_TOKENS + summed) * 2 + item.matrix;
     }
     t.flag = down ? m.ready + item.slot : 0;
     t.needed = l.pieces_mid;
-    t.tier = tier;
+    t.claims = m.claims;
     return t;
 }
 
@@ -141,14 +138,8 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
 __device__ __forceinline__ void fetch_ahead(const Tiles& t, bool down, unsigned lane)
 {
     const int pieces = min(t.pieces * t.tiles, AHEAD);
-    if (AHEAD > 0 && lane == 0) into_l2(t.codes, pieces * piece_words(t.tier) * 4);
-    if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces * (down ? GROUPS_MID : GROUPS_IN) * 32);
-}
-
-// The number of an item that nobody else has, for lane 0.
-__device__ __forceinline__ int claim(int* claims, unsigned lane)
-{
-    return lane == 0 ? atomicAdd(claims, 1) : 0;
+    if (AHEAD > 0 && lane == 0) into_l2(t.codes, pieces, piece_words(t.tier) * 4);
+    if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces, (down ? GROUPS_MID : GROUPS_IN) * 32);
 }
 
 // Everything this warp wrote can be seen by who sees the count; lane 0 gets what was counted before.
@@ -164,7 +155,7 @@ __device__ __forceinline__ void activate(int slot, int piece, int count, const c
 {
     const long long row = piece * 128 + lane * 4, padded = (long long)l.pieces_mid * 128;
     for (int c = 0; c < count; c++) {
-        const float* gate = m.raw + (slot * 4 + c) * 2 * padded + row;
+        const float* gate = m.raw + (slot * SLOT_TOKENS + c) * 2 * padded + row;
         float v[4] = {0, 0, 0, 0};
         if (row < l.middle) {
             const float4 g = __ldcg((const float4*)gate), u = __ldcg((const float4*)(gate + padded));
@@ -174,7 +165,7 @@ __device__ __forceinline__ void activate(int slot, int piece, int count, const c
             v[3] = silu(g.w) * u.w;
         }
         if (signs) of_middle::turn(v, signs, l.middle, row, lane);
-        of_middle::store_operands(v, (unsigned*)m.mid, m.mid_factors, slot * 4 + c, l.pieces_mid, piece, lane);
+        of_middle::store_operands(v, (unsigned*)m.mid, m.mid_factors, slot * SLOT_TOKENS + c, l.pieces_mid, piece, lane);
     }
     arrive(m.ready + slot, 1, lane);
 }
@@ -184,7 +175,7 @@ __device__ __forceinline__ void add_experts(int tile, int tiles, const int* owne
                                             const Layer& l, const Buffers& m, unsigned lane)
 {
     for (int at = lane; at < tokens * tiles * 4; at += 32)
-        add_four(at / (tiles * 4), (long long)tile * 16 + at % (tiles * 4) * 4, owners, out, kind, l.inputs, l.top_k, m.partial);
+        add_four(at / (tiles * 4), (long long)tile * 16 + at % (tiles * 4) * 4, owners, out, kind, l.inputs, l.top_k, m.partial, m.router);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
@@ -207,27 +198,28 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     const Layer l = {inputs,           middle,          (int)pieces_in,  (int)pieces_mid, (int)middle / 16,
                      (int)inputs / 16, (int)gate_tiles, (int)down_tiles, (int)gate_items, (int)down_items, (int)top_k};
     const Buffers m = {codes,   scales, operands, factors, raw,       mid, mid_factors,
-                       partial, router, arrived,  ready,   rows_done};
+                       partial, router, arrived,  ready,   rows_done, claims};
     const int end = count * (l.gate_items + (phases & 2 ? l.down_items : 0));
     const int begin = phases & 1 ? 0 : count * l.gate_items;
 
     if (count == 0 && phases & 4) {  // no expert of any token is here
         const long long all = tokens * inputs / 4, step = (long long)gridDim.x * THREADS;
         for (long long at = (long long)blockIdx.x * THREADS + thread; at < all; at += step)
-            add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial);
+            add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial,
+                     router);
         return;
     }
     int item = begin + __shfl_sync(0xffffffffu, claim(claims, lane), 0);
     if (item >= end) return;
-    int record = slots[item_of(item, count, l).slot * SLOT_INTS + (lane & 15)];
+    int record = slots[item_of(item, count, l).slot * SLOT_INTS + lane];
     while (item < end) {
         const Item now = item_of(item, count, l);
         const int tokens_here = field(record, SLOT_COUNT);
-        const int claimed = claim(claims, lane);  // arrives while this item is worked on
-        if (now.tiles > 0) run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane);
+        const int claimed =
+            now.tiles > 0 ? run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane) : claim(claims, lane);
         item = begin + __shfl_sync(0xffffffffu, claimed, 0);
         const Item next = item_of(item < end ? item : begin, count, l);
-        record = slots[next.slot * SLOT_INTS + (lane & 15)];
+        record = slots[next.slot * SLOT_INTS + lane];
         const bool counts = now.tiles > 0 && (now.matrix != 2 || phases & 4);
         int* counter = now.matrix != 2 ? m.arrived + now.slot * l.pieces_mid + now.tile / 8
                                        : m.rows_done + now.tile / l.down_tiles;
@@ -248,12 +240,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
 
 // Third launch where there are many tokens: the sum over experts alone.
 extern "C" __global__ void __launch_bounds__(256) moe_sum(
-    const float* partial, const int* owners, void* out, long long inputs, long long tokens, long long top_k,
+    const float* partial, const float* router, const int* owners, void* out, long long inputs, long long tokens, long long top_k,
     long long out_kind)
 {
     let_next_begin();
     wait_for_inputs();
     const long long at = (long long)blockIdx.x * 256 + threadIdx.x;
     if (at < tokens * inputs / 4)
-        add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial);
+        add_four((int)(at / (inputs / 4)), at % (inputs / 4) * 4, owners, out, (int)out_kind, inputs, (int)top_k, partial,
+                     router);
 }

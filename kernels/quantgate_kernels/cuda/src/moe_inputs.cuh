@@ -1,18 +1,23 @@
 // Before the tiers: what a warp is told to multiply, and the B operands of the tokens that meet at an expert.
 //
-// PREFETCH (pieces of codes that a lane holds ahead) is given by whoever compiles.
+// PREFETCH (pieces of codes that a lane holds ahead), DEEP (pieces that are on their way to the L2 cache ahead; not more
+// than PREFETCH: none) and N_TILES (of four tokens each, the most in a slot) are given.
 
-// Some neighbouring tiles of one matrix of one expert. Pointers are those of this lane.
+// Some neighbouring tiles of one matrix of one expert. Places are those of this lane: of the token whose column
+// (lane / 4) it loads and of the token whose sums (lane % 4) it has, in each n tile.
 struct Tiles {
-    const unsigned* codes;    // of the first tile
-    const unsigned* scales;   // of the first tile
-    const uint4* operands;    // of the token whose column (lane / 4) this lane loads, at piece 0
-    bool here;                // there is such a token
-    const float* factors;     // of the token whose sums (lane % 4) this lane has, at piece 0
-    float* out;               // where row lane / 4 of the first tile goes for that token; null: no such token
-    float weight;             // what results are multiplied by
-    const int* flag;          // the operands are there once this counts to `needed`; null: they are there
-    int needed, pieces, tiles, tier;
+    const unsigned* codes;      // of the first tile
+    const unsigned* scales;     // of the first tile
+    const uint4* operands;
+    const float* factors;
+    float* out;                 // row lane / 4 of the first tile
+    int operand_at[N_TILES];    // at piece 0
+    int factor_at[N_TILES];
+    int out_at[N_TILES];        // times `out_step`
+    long long out_step;
+    int* claims;
+    const int* flag;            // the operands are there once this counts to `needed`; null: they are there
+    int needed, pieces, tiles, tier, count;
 };
 
 template <int GROUPS> struct Inputs {
@@ -20,7 +25,7 @@ template <int GROUPS> struct Inputs {
     float factors[GROUPS];
 };
 
-// Of a column that is no token's, the operands stay as they were: zeros.
+// Of a column that is no token's, the operands stay as they were: no sum that counts sees them.
 template <int GROUPS>
 __device__ __forceinline__ void load_inputs(Inputs<GROUPS>& x, const uint4* operands, const float* factors, bool here)
 {
@@ -84,7 +89,19 @@ __device__ __forceinline__ void wait_until(const int* flag, int needed)
     __syncwarp();
 }
 
-__device__ __forceinline__ void into_l2(const void* place, unsigned bytes)
+// The number of an item that nobody else has, for lane 0.
+__device__ __forceinline__ int claim(int* claims, unsigned lane)
+{
+    return lane == 0 ? atomicAdd(claims, 1) : 0;
+}
+
+__device__ __forceinline__ void bulk_into_l2(const void* place, unsigned bytes)
 {
     asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(place), "r"(bytes));
+}
+
+// Some pieces of so many bytes each, a multiple of 16, from memory into the L2 cache.
+__device__ __forceinline__ void into_l2(const void* place, int pieces, int bytes)
+{
+    bulk_into_l2(place, pieces * bytes);
 }
