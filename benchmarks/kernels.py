@@ -192,24 +192,26 @@ def batch() -> Iterator[Row]:
         reference = bfloat(8192, 8192, tokens)
         yield guarded(partial(times, "vq2", 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
         if tokens in (16, 64):
-            tuning = vq_gemv.Tuning(warps=8, prefetch=6)
+            tuning = vq_gemv.Tuning(warps=8, depth=8)
             row = guarded(partial(times, "vq2", 8192, 8192, tokens, reference, tuning))
             yield row | {"tuning": tuning.__dict__}
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at batch 1: warps, loads ahead and blocks, and copies of tables of 4,096 entries."""
-    of_blocks = [(16, 4, 1, 1), (16, 6, 1, 1), (8, 8, 2, 1), (12, 6, 2, 1), (16, 2, 2, 1), (32, 2, 1, 1)]
-    of_blocks += [(8, 4, 2, 2), (8, 8, 2, 2), (12, 6, 2, 2), (16, 3, 2, 2)]
+    """What may be turned, at batch 1: warps, pieces on their way and blocks, and copies of tables of 4,096 entries."""
+    of_blocks = [(16, 8, 1), (16, 6, 1), (16, 12, 1), (24, 6, 1), (32, 4, 1), (8, 16, 1), (16, 3, 2), (12, 4, 2)]
+    several = ((8192, 8192), (28672, 8192), (6144, 2048), (4096, 4096))
     tunings = [
-        (shape, "vq2", vq_gemv.Tuning(warps, ahead, resident=resident, blocks=blocks))
-        for shape, (warps, ahead, resident, blocks) in product(((8192, 8192), (6144, 2048), (4096, 4096)), of_blocks)
+        (shape, "vq2", vq_gemv.Tuning(warps, depth, resident=blocks, blocks=blocks))
+        for shape, (warps, depth, blocks) in product(several, of_blocks)
     ]
+    for ahead, shape in product((0, 32, 256), ((8192, 8192), (6144, 2048), (4096, 4096), (8192, 28672))):
+        tunings.append((shape, "vq2", vq_gemv.Tuning(ahead=ahead)))
     for tier, most in (("vq3", 8), ("vq1.5", 4)):
         copies = [count for count in (1, 2, 4, 8) if count <= most]
         tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
-        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6, 1, resident=2, blocks=2))]
-    references = {shape: bfloat(*shape, 1) for shape, _, _ in tunings[:: len(of_blocks)]}
+        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6))]
+    references = {shape: bfloat(*shape, 1) for shape in {shape for shape, _, _ in tunings}}
     for shape, tier, tuning in tunings:
         row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))
         yield row | {"tier": tier, "shape": shape, "tuning": tuning.__dict__}

@@ -3,7 +3,7 @@
     python -m benchmarks.served_experts [--recipe RECIPE] [--device cpu] [--work FOLDER]
 
 A small Qwen3-MoE of random weights is made with a tokenizer of bytes, quantized by `w4a16-fast` (or another recipe for
-int4), and turned back into bf16. vLLM serves all three in turn and gives the whole distribution (257 tokens) at each
+int4), and turned back into bf16. vLLM serves all three and gives the whole distribution (257 tokens) at each
 position of fixed prompts. int4 against its own bf16 differs by the rounding of kernels; against the original by what 4
 bits cost. The first has to be a fifth of the second at most. Prints one JSON line; the exit status is 0 if that is so.
 
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
@@ -135,10 +135,12 @@ def check(
     original, int4, plain = (work / name for name in MODELS)
     in_own_process(make_models, work, recipe, device)
     found: dict[str, Any] = {"recipe": recipe, "made in": round(time.monotonic() - began, 1), "ok": False}
-    bf16 = ask(plain)
-    found["4 bits cost"] = divergence(ask(original), bf16)
+    with ThreadPoolExecutor(len(MODELS)) as pool:  # most of a server's start is waiting
+        asked = {folder: pool.submit(ask, folder) for folder in (original, int4, plain)}
+    bf16 = asked[plain].result()
+    found["4 bits cost"] = divergence(asked[original].result(), bf16)
     try:
-        served_int4 = ask(int4)
+        served_int4 = asked[int4].result()
     except Exception as error:  # whatever a server can refuse
         return found | {"refused": one_line(error), "seconds": round(time.monotonic() - began, 1)}
     found["kernels cost"] = divergence(bf16, served_int4)

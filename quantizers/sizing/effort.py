@@ -1,4 +1,7 @@
-"""What making a model takes: time by extrapolation from one small model, and memory and disk that are certain."""
+"""What making a model takes: time by extrapolation, and memory and disk that are certain.
+
+Routed experts are extrapolated from a layer of GLM-5, all else from one small dense model.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,12 @@ MEASURED_SECONDS: dict[str, dict[tuple[str, bool], float]] = {
 }  # fmt: skip
 """By family and (tune, two_sided): the whole of qwen2.5-coder-0.5b on one H200, 64 texts of 512 tokens, vq and trellis
 at 2 bits (benchmarks/results/low_bits_qwen05.json; some of them beside another job on the machine)."""
+EXPERT_WEIGHTS = 9_663_676_416
+"""Weights of the 256 routed experts of a layer of GLM-5."""
+EXPERT_SECONDS: dict[str, tuple[float, float]] = {"vq": (176.8, 42.5)}
+"""By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention:
+seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs)."""
+EXPERT_TOKENS = 64 * 512
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""
 SMALL = 3.5
@@ -49,19 +58,19 @@ def effort(model: ModelParts, sizes: Sizes, recipe: Recipe | None) -> Effort:
     """What making a model of these sizes takes by a recipe; None: by one of those that ship, by the mean of bits."""
     if recipe is None:
         low = sizes.bits < SMALL
-        recipe = Recipe(name="plan", two_sided=low)
+        experts = bool(sizes.expert_tiers)  # as in the recipes for GLM-5.2: one-sided and untuned
+        recipe = Recipe(name="plan", two_sided=low and not experts, tune="none" if experts else "blocks")
         family = "vq" if low else "int"
     else:
         family = _family(next((tier for tier in recipe.mix if tier != KEPT), recipe.tier))
-    weights: dict[str, int] = {}
-    for tier, count in sizes.tiers.items():
-        own = family if tier == OPEN else _family(tier)
-        weights[own] = weights.get(own, 0) + count
-    text = recipe.calibration
-    states = text.samples * text.length * int(getattr(model.config, "hidden_size", 0)) * 4 * STATES
+    routed = _by_family(sizes.expert_tiers, family)
+    dense = {own: count - routed.get(own, 0) for own, count in _by_family(sizes.tiers, family).items()}
+    tokens = recipe.calibration.samples * recipe.calibration.length
+    states = tokens * int(getattr(model.config, "hidden_size", 0)) * 4 * STATES
+    settings = recipe.tune, recipe.two_sided
     return Effort(
-        _seconds(weights, None),
-        _seconds(weights, (recipe.tune, recipe.two_sided)),
+        _add(_dense_seconds(dense, None), _expert_seconds(routed, None, tokens)),
+        _add(_dense_seconds(dense, settings), _expert_seconds(routed, settings, tokens)),
         4 * (sizes.largest_layer + sizes.hessians) + states,
         sizes.nbytes() + states,
     )
@@ -71,15 +80,40 @@ def _family(tier: str) -> str:
     return next((family for family in MEASURED_SECONDS if tier.startswith(family)), tier)
 
 
-def _seconds(weights: Mapping[str, int], settings: tuple[str, bool] | None) -> float | None:
+def _by_family(tiers: Mapping[str, int], open_family: str) -> dict[str, int]:
+    """Weights of each family; those whose tier is open are of one."""
+    weights: dict[str, int] = {}
+    for tier, count in tiers.items():
+        own = open_family if tier == OPEN else _family(tier)
+        weights[own] = weights.get(own, 0) + count
+    return weights
+
+
+def _dense_seconds(weights: Mapping[str, int], settings: tuple[str, bool] | None) -> float | None:
     """At the measured rates for these settings; None: at the best that was measured."""
     total = 0.0
     for family, count in weights.items():
         measured = MEASURED_SECONDS.get(family, {})
         seconds = measured.get(settings) if settings else min(measured.values(), default=None)
-        if family == "fp8":  # rounded as it is read
+        if family == "fp8" or not count:  # fp8 is rounded as it is read
             seconds = 0.0
         if seconds is None:
             return None
         total += seconds * count / MEASURED_WEIGHTS
     return total
+
+
+def _expert_seconds(weights: Mapping[str, int], settings: tuple[str, bool] | None, tokens: int) -> float | None:
+    total = 0.0
+    for family, count in weights.items():
+        if family == "fp8":
+            continue
+        if family not in EXPERT_SECONDS or settings not in (None, ("none", False)):
+            return None
+        fixed, passes = EXPERT_SECONDS[family]
+        total += (fixed + passes * tokens / EXPERT_TOKENS) * count / EXPERT_WEIGHTS
+    return total
+
+
+def _add(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other

@@ -61,6 +61,8 @@ class Sizes:
     """Those that the model has, draft layers too."""
     tiers: dict[str, int]
     """Quantized parameters by tier; OPEN for those whose mean is asked for."""
+    expert_tiers: dict[str, int]
+    """Of these, the routed experts'."""
     bits: float
     """Mean of what the size is asked of, scales included: of open weights, or of all that a recipe quantizes."""
     largest_layer: int
@@ -128,6 +130,7 @@ def _sizes(model: ModelParts, counts: Counts, options: Options, target: Target |
     by_part: Counter[str] = Counter()
     by_tier: Counter[str] = Counter()
     tiers: Counter[str] = Counter()
+    expert_tiers: Counter[str] = Counter()
     for weight in model.weights:
         each = weight.parameters // weight.copies
         for tier, copies in counts.get(weight.name, {KEPT: weight.copies}).items():
@@ -135,6 +138,8 @@ def _sizes(model: ModelParts, counts: Counts, options: Options, target: Target |
             by_part[weight.part] += stored * copies
             by_tier[tier] += stored * copies
             tiers[tier] += each * copies
+            if weight.part == EXPERTS and tier != KEPT:
+                expert_tiers[tier] += each * copies
     fixed = sum(by_tier[tier] for tier in named)
     del tiers[KEPT]
     if not tiers:
@@ -163,6 +168,7 @@ def _sizes(model: ModelParts, counts: Counts, options: Options, target: Target |
     return Sizes(
         tuple(PartSize(part, parameters[part], by_part[part]) for part in PARTS if parameters[part]),
         dict(tiers),
+        dict(expert_tiers),
         8 * (room + within) / weights,
         max(sum(weight.parameters for weight in layer) for layer in layers.values()),
         max(_hessian_entries(layer, counts) for layer in layers.values()),

@@ -28,7 +28,7 @@ SOURCE = r"""
 #define WORDS (OWN / PACKED)              // of a thread and symbol
 #define WINDOW (WORDS * THREADS * 16)     // words of a column
 #define PLAIN(i) ((i) % 8 < PLAIN_OF_8)   // groups whose values are floats in registers, not halves
-#define STEPS (256 + 32)                  // of the first search
+#define STEPS (256 + 32)                  // of the first search; of the second: JOINED, whole columns
 #define REACH 5.f
 // Costs lie between SHIFT and 2 SHIFT, where floats are UNIT apart: targets are rounded to 1/128 and values are eighths
 // of 1/4, so squares are whole 1/16384, and the way into a group has the K bits below.
@@ -110,13 +110,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
         }
     }
 
-    int crossing = 0;                     // the group that the second search begins and ends in
+    int crossing = 0, joint = 0;          // the groups that the second search begins and ends in
     for (int pass = 0; pass < 2; pass++) {
         __syncthreads();
         for (int i = thread; i < 256; i += THREADS) aims[i] = targets[i];
         for (int g = thread; g < GROUPS; g += THREADS)
             costs[g] = with_way(__float_as_int(pass == 0 || g == crossing ? SHIFT : FAR), g / EACH);
-        const int steps = pass == 0 ? STEPS : 256;
+        const int steps = pass == 0 ? STEPS : JOINED;
         for (int step = 0;; step++) {
             float* now = costs + (step & 1) * GROUPS;
             float* next = costs + ((step + 1) & 1) * GROUPS;
@@ -138,8 +138,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
                 }
                 __syncthreads();
                 const bool last = step == steps;
-                int group = last && pass == 1 ? crossing : least_group;
-                const int stop = !last ? step - 16 : pass == 0 ? 256 : 0;
+                int group = last && pass == 1 ? joint : least_group;
+                const int stop = !last ? step - 16 : pass == 0 ? JOINED : 0;
                 for (int top = step - 16; top >= stop; top -= 16) {
                     const unsigned* words = RECENT ? recent : choices + top / 16 * WINDOW;
                     if (RECENT && top != step - 16) {
@@ -152,18 +152,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
                         for (int i = 0; i < WINDOW / THREADS; i++) recent[i * THREADS + thread] = copied[i];
                         __syncthreads();
                     }
-                    if (thread == 0)
+                    if (thread == 0) {
                         for (int i = 15; i >= 0; i--) {
                             const int state = way_into(words + i * (WINDOW / 16), group) << (L - K) | group;
                             if (!last) errors[i] = aims[top + i] - table[state];
-                            else if (pass == 1) symbols[top + i] = state & (WAYS - 1);
+                            else if (top < 256) symbols[top + i] = state & (WAYS - 1);
                             group = state >> K;
                         }
+                        if (top == 256) least_cost = group;  // which was read above, and has no other use now
+                    }
                 }
                 if (last) {
                     if (pass == 0 && thread == 0) least_group = group;
                     __syncthreads();
-                    crossing = least_group;
+                    crossing = least_cost;
+                    joint = least_group;
                     break;
                 }
                 __syncthreads();
@@ -206,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
                     if ((run * RUN + i + 1) % PACKED == 0) {
                         const int at = (run * RUN + i) / PACKED * THREADS + thread;
                         if (RECENT) recent[step % 16 * (WINDOW / 16) + at] = word;
-                        if (!RECENT || pass == 1 || step >= 256) choices[step * (WINDOW / 16) + at] = word;
+                        if (!RECENT || pass == 1 || step >= JOINED) choices[step * (WINDOW / 16) + at] = word;
                     }
                 }
                 #pragma unroll
@@ -220,11 +223,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) search(
 }
 """
 SYMBOLS, WRAPPED, COLUMN = 256, 32, 16
+JOINED = 64
+"""Symbols of the second search, whole columns. All 256 take 50 % longer and have 0.4 to 0.9 % less squared error
+(docs/experts.md)."""
 STATIC_BYTES = 4096
 """Of shared memory beside the costs and choices; generous."""
-PLAIN_OF_8 = 0
+PLAIN_OF_8 = 2
 """Of 8 groups of a thread: how many have their values as floats, where a half has to be made one at each symbol.
-Registers hold 4 at most. None is what was measured (docs/experts.md)."""
+Registers hold 4 at most. With 0, 2, 3 and 4 a layer took 291, 280, 282 and 287 s on an H200 (docs/experts.md)."""
 WAVES = 8
 """Tiles that each multiprocessor gets in one launch: bounds the memory of the choices, 1.2 MB a tile."""
 
@@ -277,6 +283,7 @@ def search(targets: torch.Tensor, feedback: torch.Tensor, table: torch.Tensor, b
         ("THREADS", threads),
         ("RECENT", int(recent)),
         ("PLAIN_OF_8", PLAIN_OF_8),
+        ("JOINED", JOINED),
     )
     shared = shared_bytes(state_bits, bits, recent=recent) - STATIC_BYTES
     kernel = compiled(device.index or 0, SOURCE, "search", definitions, shared)

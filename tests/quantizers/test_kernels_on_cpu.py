@@ -30,7 +30,7 @@ PTX = {
 )
 def test_the_search_finds_what_torch_finds(tmp_path: Path, state_bits: int, bits: int, recent: int, plain: int) -> None:
     tiles, threads = 12, viterbi_cuda.threads_of(state_bits)
-    numbers = {"L": state_bits, "K": bits, "THREADS": threads, "RECENT": recent, "PLAIN_OF_8": plain}
+    numbers = {"L": state_bits, "K": bits, "THREADS": threads, "RECENT": recent, "PLAIN_OF_8": plain, "JOINED": 64}
     kernel = Kernel(viterbi_cuda.SOURCE, "search", numbers, tmp_path, PTX)
     table, generator = values(normal_table(state_bits)), torch.Generator().manual_seed(0)
     targets = (torch.randn(tiles, 256, generator=generator) * 128).round() / 128  # as the kernel rounds them

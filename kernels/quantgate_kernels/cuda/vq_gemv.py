@@ -11,7 +11,7 @@ import torch
 from quantgate_kernels.cuda.activations import DTYPES, TOKENS
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
-from quantgate_kernels.cuda.order import groups_of, pieces_of, tiles_of
+from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of, tiles_of
 from quantgate_kernels.cuda.tier import Tier, table_bytes, tier_of
 from quantgate_kernels.cuda.tier import definitions as tier_definitions
 from quantgate_kernels.cuda.tier import files as tier_files
@@ -26,6 +26,7 @@ MOST_SHARED = 226 << 10
 MOST_FUSED = 128
 """Pieces, of all tokens together, up to which each block makes the operands itself."""
 _SHARED = 200 << 10  # bytes that tables and sums share
+_OPERANDS = MOST_FUSED * (256 + 16 * 4)  # bytes, at most, of operands that a block makes
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class Tuning:
     """What may be turned without another result: measured by benchmarks/kernels.py."""
 
     warps: int = 16
-    prefetch: int = 3
-    """Pieces that a warp loads ahead."""
+    depth: int = 8
+    """Pieces that a warp has on their way, where shared memory allows."""
     copies: int = 0
     """Of a table of 4,096 entries in shared memory, a power of two; 0: as tier.py says."""
     slots: int = 4
     """Tiles of a warp between two barriers, where shared memory allows."""
-    resident: int = 2
-    """Blocks whose registers a multiprocessor holds at once, of up to four tokens: with two, the next kernel's block
-    loads its first codes and fills its table while the one before it is still at work."""
+    resident: int = 1
+    """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
+    ahead: int = 128
+    """KiB of codes that a block has the L2 fetch before it waits for its inputs."""
 
 
 DEFAULT = Tuning()
@@ -66,23 +68,33 @@ def definitions(
     slot = tuning.warps * n_tiles * 64 * 4
     of_tier = tier_definitions(tier, tuning.copies)
     many = n_tiles > 1 or tier.code_bits != 8  # registers
+    slots = max(1, min(tuning.slots, (_SHARED - table_bytes(of_tier)) // 2 // slot))
+    room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - slots * slot - (_OPERANDS if x is not None else 0)
     numbers = of_tier | {
+        "AHEAD": tuning.ahead,
+        "DEPTH": max(2, min(tuning.depth, room // (tuning.warps * piece_bytes(tier, inputs)))),
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),
         "MIN_BLOCKS": 1 if many else tuning.resident,
         "N_TILES": n_tiles,
-        "PREFETCH": 1 if tier.state_bits else tuning.prefetch,
-        "SLOTS": max(1, min(tuning.slots, (_SHARED - table_bytes(of_tier)) // 2 // slot)),
+        "SLOTS": slots,
         "WARPS": tuning.warps,
     }
     return numbers if x is None else numbers | {"X_BFLOAT": DTYPES[x]}
 
 
+def piece_bytes(tier: Tier, inputs: int) -> int:
+    """Of a piece's codes and its scales."""
+    return ROWS * PIECE // tier.dimensions * tier.code_bits // 8 + ROWS * 2 * groups_of(inputs)
+
+
 def shared_bytes(numbers: Mapping[str, int], tokens: int, inputs: int) -> int:
-    """Shared memory of a block: the table, the sums of `SLOTS` tiles of each warp, and operands made there."""
+    """Shared memory of a block: the table, sums of `SLOTS` tiles of each warp, its ring, and operands made there."""
     sums = numbers["SLOTS"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     operands = pieces_of(inputs) * (256 * tokens + 16 * groups_of(inputs)) if numbers["FUSED"] else 0
-    return table_bytes(numbers) + sums + operands
+    tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
+    rings = numbers["WARPS"] * numbers["DEPTH"] * piece_bytes(tier, inputs)
+    return table_bytes(numbers) + sums + rings + operands
 
 
 def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from quantgate_kernels import oracle
 from quantgate_kernels.cuda import activations, order, vq_gemv
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
-SMALL = vq_gemv.Tuning(warps=4, prefetch=2, slots=2)
+SMALL = vq_gemv.Tuning(warps=4, depth=2, slots=2)
 
 
 def run(
@@ -89,11 +89,11 @@ def test_more_tokens_fill_more_n_tiles(tmp_path: Path, tokens: int) -> None:
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize(("warps", "prefetch", "slots", "splits"), [(4, 1, 1, 1), (4, 3, 1, 3), (8, 4, 3, 2)])
+@pytest.mark.parametrize(("warps", "depth", "slots", "splits"), [(4, 1, 1, 1), (4, 3, 1, 3), (8, 4, 3, 2)])
 def test_the_division_of_work_changes_no_result(
-    tmp_path: Path, warps: int, prefetch: int, slots: int, splits: int
+    tmp_path: Path, warps: int, depth: int, slots: int, splits: int
 ) -> None:
-    tuning = vq_gemv.Tuning(warps, prefetch, 4, slots)
+    tuning = vq_gemv.Tuning(warps, depth, 4, slots)
     found, expected = run(tmp_path, "vq2", inputs_of(1, 896), 16 * 13 + 1, tuning, 2, splits)
     assert relative_error(found, expected) < 1e-4
 

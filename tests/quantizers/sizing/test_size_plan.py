@@ -138,3 +138,12 @@ def test_memory_and_disk_by_hand(tmp_path: Path) -> None:
 def test_what_cannot_be_planned_is_refused(tmp_path: Path, arguments: tuple[Any, ...], says: str) -> None:
     with pytest.raises(QuantizeError, match=says):
         plan_model(small_config(tmp_path / "dense", "llama"), *arguments)
+
+
+def test_the_experts_time_is_that_of_a_layer_of_glm_5(glm_5: Path) -> None:
+    effort = plan_model(glm_5, 1.71, None, None, 8, None).effort
+    experts = 75 * (176.8 + 42.5 * 32 / 64)  # of the calibration that ships: 32 x 512 tokens
+    assert effort.seconds is not None
+    assert experts < effort.seconds < experts + 41.6 * 19.6e9 / MEASURED_WEIGHTS  # the rest: int8
+    mixed = plan_model(glm_5, None, "167GiB", "glm-5.2-mixed", None, None).effort
+    assert mixed.seconds is not None and mixed.seconds > 75 * (176.8 + 42.5 * 256 * 1024 / 32768)

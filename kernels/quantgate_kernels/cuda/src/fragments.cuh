@@ -25,6 +25,12 @@ __device__ __forceinline__ unsigned stream1(const unsigned* place)
     return v;
 }
 
+// Has the L2 fetch `bytes` (a multiple of 16) from memory, and waits for nothing.
+__device__ __forceinline__ void into_l2(const void* place, unsigned bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(place), "r"(bytes));
+}
+
 // Of what a kernel before this one wrote, which may have ended after this one began. Written out because the compiler
 // takes a plain load of what this kernel does not write for one of constant memory's kind, as those above are, which
 // may find what was there before. In order with `wait_for_inputs`, and cached.
@@ -54,6 +60,23 @@ __device__ __forceinline__ unsigned fresh_word(const void* place)
     unsigned v;
     asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(place));
     return v;
+}
+
+// 16 bytes from global memory into shared memory, which do not pass through registers. Copies since the last commit are
+// a group; waiting leaves at most `n` groups on their way. Other lanes see a lane's copies after a barrier.
+__device__ __forceinline__ void copy16_if(bool any, void* to, const void* from)
+{
+    asm volatile("{ .reg .pred p; setp.ne.s32 p, %2, 0; @p cp.async.cg.shared.global [%0], [%1], 16; }" :: "r"((unsigned)__cvta_generic_to_shared(to)), "l"(from), "r"((int)any) : "memory");
+}
+
+__device__ __forceinline__ void commit_copies()
+{
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+template <int n> __device__ __forceinline__ void wait_for_copies()
+{
+    asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory");
 }
 
 __device__ __forceinline__ float low_half(unsigned pair)
@@ -105,6 +128,7 @@ __device__ __forceinline__ void let_next_begin()
 
 #ifndef TRELLIS  // trellis.cuh has these of its own
 #define WORDS (16 * 128 / DIMENSIONS * CODE_BITS / 32 / 32)  // of a lane, of a piece
+#define PIECE_WORDS (32 * WORDS)
 #define ENTRY DIMENSIONS                                     // bytes of an entry of the table
 #if CODE_BITS == 8
 // 256 bytes an entry, of which 128 are used: the byte permutation that takes a code out of a word then makes the
@@ -141,6 +165,31 @@ __device__ __forceinline__ Codes load_codes(const unsigned* pieces, long long pi
     found.w[5] = second.y;
 #elif WORDS == 3
     found.w[2] = stream1(place + 64 + lane);
+#endif
+    return found;
+}
+
+// The same of a piece that lies in shared memory.
+__device__ __forceinline__ Codes kept_codes(const unsigned* piece, unsigned lane)
+{
+    Codes found;
+#if WORDS == 4 || WORDS == 6
+    const uint4 first = *(const uint4*)(piece + lane * 4);
+    found.w[0] = first.x;
+    found.w[1] = first.y;
+    found.w[2] = first.z;
+    found.w[3] = first.w;
+#else
+    const uint2 first = *(const uint2*)(piece + lane * 2);
+    found.w[0] = first.x;
+    found.w[1] = first.y;
+#endif
+#if WORDS == 6
+    const uint2 second = *(const uint2*)(piece + 128 + lane * 2);
+    found.w[4] = second.x;
+    found.w[5] = second.y;
+#elif WORDS == 3
+    found.w[2] = piece[64 + lane];
 #endif
     return found;
 }

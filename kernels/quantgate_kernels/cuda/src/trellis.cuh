@@ -11,6 +11,7 @@
 // has a copy in its own bank: 128 KiB, and nobody waits.
 
 #define HALF (4 * TRELLIS)  // words
+#define PIECE_WORDS (16 * HALF)
 #define TABLE_BYTES (STATE_BITS == 12 ? 131072 : 65536)
 
 struct Codes {
@@ -26,6 +27,23 @@ __device__ __forceinline__ Codes load_codes(const unsigned* pieces, long long pi
 #pragma unroll
         for (int i = 0; i < HALF; i += 4) {
             const uint4 v = stream4(place + q * (4 * HALF) + i);
+            found.w[q][i] = v.x;
+            found.w[q][i + 1] = v.y;
+            found.w[q][i + 2] = v.z;
+            found.w[q][i + 3] = v.w;
+        }
+    return found;
+}
+
+__device__ __forceinline__ Codes kept_codes(const unsigned* piece, unsigned lane)
+{
+    const unsigned* place = piece + (lane >> 1 & 1) * (2 * HALF) + (lane & 1 ? 0 : HALF);
+    Codes found;
+#pragma unroll
+    for (int q = 0; q < 4; q++)
+#pragma unroll
+        for (int i = 0; i < HALF; i += 4) {
+            const uint4 v = *(const uint4*)(place + q * (4 * HALF) + i);
             found.w[q][i] = v.x;
             found.w[q][i + 1] = v.y;
             found.w[q][i + 2] = v.z;

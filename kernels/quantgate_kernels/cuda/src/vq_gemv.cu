@@ -2,21 +2,39 @@
 // or, FUSED, from the activations themselves (of up to four tokens).
 //
 // A block takes WARPS / splits tiles of 16 rows at a time (`in_flight`); the pieces (128 inputs) of a tile are dealt to
-// `splits` warps in turn. A warp's codes are loaded PREFETCH pieces ahead, the first of them before the table is in
-// shared memory and before this kernel's inputs are there. Each piece is summed in int32, scaled once a group into
+// `splits` warps in turn. A warp's codes are copied into shared memory DEPTH pieces ahead, the first of them before the
+// table is there and before this kernel's inputs are: how many bytes are on their way decides the speed. Each piece is summed in int32, scaled once a group into
 // float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
 // every time.
 //
-// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, PREFETCH, SLOTS (tiles of a warp between two barriers)
-// and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED: quantize.cuh too).
+// AHEAD (KiB), FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, SLOTS (tiles of a warp between two
+// barriers) and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED:
+// quantize.cuh too).
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
+
+#define PIECE_BYTES (PIECE_WORDS * 4)
+#define SLOT_BYTES (PIECE_BYTES + GROUPS * 32)  // of the ring: codes of a piece, then its scales
+#define RING_BYTES (DEPTH * SLOT_BYTES)
 
 struct Piece {
     Codes codes;
     unsigned scales[GROUPS];  // fp16 of the rows r (low) and r + 8
 };
+
+// A warp copies a piece and its scales into a slot, if `any`. The copies of one call are a group, an empty one too.
+// `to`, `codes` and `scales` are this lane's place in each: 16 bytes a lane.
+__device__ __forceinline__ void fetch(char* to, const char* codes, const char* scales, unsigned piece, bool any,
+                                      unsigned lane)
+{
+#pragma unroll
+    for (int i = 0; i < PIECE_BYTES; i += 512)
+        copy16_if(any && (PIECE_BYTES - i >= 512 || lane * 16 < PIECE_BYTES - i), to + i,
+                  codes + (unsigned long long)piece * PIECE_BYTES + i);
+    copy16_if(any && lane < GROUPS * 2, to + PIECE_BYTES, scales + (unsigned long long)piece * (GROUPS * 32));
+    commit_copies();
+}
 
 struct Operands {
     uint4 b[2];
@@ -24,34 +42,29 @@ struct Operands {
 };
 
 #if FUSED
-// Operands in shared memory: [pieces, 2, 2 * tokens columns, 4] uint4, and factors [pieces, GROUPS, 4].
-__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned piece, int tokens,
-                                                  unsigned lane)
+// Operands in shared memory: [pieces, 2, 2 * tokens columns, 4] uint4, and factors [pieces, GROUPS, 4]. Lanes of a column
+// of no token keep what they have.
+__device__ __forceinline__ void load_operands(Operands& x, const uint4* operands, const float* factors, unsigned piece,
+                                              int tokens, unsigned lane)
 {
-    Operands found;
-    found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
     if ((int)(lane >> 2) < tokens * 2) {
-        found.b[0] = operands[piece * 16 * tokens + lane];
-        found.b[1] = operands[piece * 16 * tokens + 8 * tokens + lane];
+        x.b[0] = operands[piece * 16 * tokens + lane];
+        x.b[1] = operands[piece * 16 * tokens + 8 * tokens + lane];
     }
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) found.factors[g] = factors[(piece * GROUPS + g) * 4 + (lane & 3)];
-    return found;
+    for (int g = 0; g < GROUPS; g++) x.factors[g] = factors[(piece * GROUPS + g) * 4 + (lane & 3)];
 }
 #else
-// The operands that this lane needs, at a place counted in pieces; zeros for a column of no token.
-__device__ __forceinline__ Operands load_operands(const uint4* operands, const float* factors, unsigned place,
-                                                  int columns, unsigned lane)
+// The operands that this lane needs, at a place counted in pieces; it keeps what it has for a column of no token.
+__device__ __forceinline__ void load_operands(Operands& x, const uint4* operands, const float* factors, unsigned place,
+                                              int columns, unsigned lane)
 {
-    Operands found;
-    found.b[0] = found.b[1] = make_uint4(0, 0, 0, 0);
     if ((int)(lane >> 2) < columns) {
-        found.b[0] = fresh4(operands + place * 64 + lane);
-        found.b[1] = fresh4(operands + place * 64 + 32 + lane);
+        x.b[0] = fresh4(operands + place * 64 + lane);
+        x.b[1] = fresh4(operands + place * 64 + 32 + lane);
     }
 #pragma unroll
-    for (int g = 0; g < GROUPS; g++) found.factors[g] = fresh1(factors + (place * GROUPS + g) * 4 + (lane & 3));
-    return found;
+    for (int g = 0; g < GROUPS; g++) x.factors[g] = fresh1(factors + (place * GROUPS + g) * 4 + (lane & 3));
 }
 #endif
 
@@ -62,8 +75,18 @@ __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const 
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
         int c[4] = {0, 0, 0, 0};
+#if GROUPS == 1  // two sums, so that half as many instructions wait for each other
+        int d[4] = {0, 0, 0, 0};
+        mma(c, a, b[0], b[1]);
+        mma(d, a + 4, b[2], b[3]);
+        mma(c, a + 8, b[4], b[5]);
+        mma(d, a + 12, b[6], b[7]);
+#pragma unroll
+        for (int i = 0; i < 4; i++) c[i] += d[i];
+#else
 #pragma unroll
         for (int q = g * 4 / GROUPS; q < (g + 1) * 4 / GROUPS; q++) mma(c, a + q * 4, b[q * 2], b[q * 2 + 1]);
+#endif
         sums[0] += (float)(c[0] * 254 + c[1]) * (low_half(scales[g]) * x.factors[g]);
         sums[1] += (float)(c[2] * 254 + c[3]) * (high_half(scales[g]) * x.factors[g]);
     }
@@ -111,8 +134,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     extern __shared__ float4 shared[];
     char* lookup = (char*)shared;
     float* partial = (float*)(lookup + TABLE_BYTES);  // [SLOTS, WARPS, N_TILES, 2, 32]
+    char* rings = (char*)(partial + SLOTS * WARPS * N_TILES * 64);  // [WARPS, DEPTH, SLOT_BYTES]
 #if FUSED
-    uint4* operands = (uint4*)(partial + SLOTS * WARPS * N_TILES * 64);
+    uint4* operands = (uint4*)(rings + WARPS * RING_BYTES);
 #else
     const uint4* operands = (const uint4*)given;
     const float* factors = (const float*)beside;
@@ -124,40 +148,37 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     const int split = warp % splits, place = warp / splits;
     const int stride = gridDim.x * in_flight, block_first = blockIdx.x * in_flight;
     const int steps = (tiles - block_first + stride - 1) / stride;
-    const unsigned* my_scales = scales + (lane >> 2);
+    char* ring = rings + warp * RING_BYTES;
     let_next_begin();
 
-    // Codes first: they depend on no other kernel. Between two barriers ("batch": SLOTS tiles) a warp takes a multiple of
-    // PREFETCH places in the ring, the last of which may be empty: so a place's registers are known to the compiler.
+    // Codes first: they depend on no other kernel. A warp's pieces go through its ring, DEPTH ahead, over the borders of
+    // tiles.
     const int own = (pieces - split + splits - 1) / splits;  // of a tile
     const int mine = place < in_flight && block_first + place < tiles ? (tiles - block_first - place + stride - 1) / stride : 0;
-    Piece ring[PREFETCH];
-    int loading = own, load_left = own * min(mine, SLOTS), load_later = own * mine - load_left;
-    unsigned load_at = (unsigned)(block_first + place) * pieces + split;
+    const char* my_codes = (const char*)codes + lane * 16;
+    const char* my_scales = (const char*)scales + lane * 16;
+    int loading = own, load_left = own * mine;
+    unsigned load_at = (unsigned)(block_first + place) * pieces + split, slot = 0;  // bytes into the ring
     const unsigned jump = (unsigned)stride * pieces - own * splits;
-    auto fetch = [&](int i) {
-        if (load_left > 0) {
-#if !defined(TRELLIS) && (WORDS == 4 || WORDS == 2)  // one plane: the lane's place in it is added once
-            ring[i].codes = load_codes(codes + lane * WORDS, load_at, 0);
-#else
-            ring[i].codes = load_codes(codes, load_at, lane);
-#endif
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++) ring[i].scales[g] = stream1(my_scales + (load_at * GROUPS + g) * 8);
-            load_left--;
-            load_at += splits;
-            if (--loading == 0) {
-                loading = own;
-                load_at += jump;
-            }
+    auto next = [&]() {
+        fetch(ring + slot + lane * 16, my_codes, my_scales, load_at, load_left > 0, lane);
+        load_left--;
+        load_at += splits;
+        if (--loading == 0) {
+            loading = own;
+            load_at += jump;
         }
-        if (i == PREFETCH - 1 && load_left == 0) {
-            load_left = min(load_later, own * SLOTS);
-            load_later -= load_left;
-        }
+        slot = slot == RING_BYTES - SLOT_BYTES ? 0 : slot + SLOT_BYTES;
     };
 #pragma unroll
-    for (int i = 0; i < PREFETCH; i++) fetch(i);
+    for (int i = 0; i < DEPTH; i++) next();
+    // Then the block's first tiles into the L2, while there is nothing else for memory to do.
+    const unsigned tile_bytes = pieces * PIECE_WORDS * 4;
+    const int ahead_step = thread / in_flight, ahead = block_first + ahead_step * stride + thread % in_flight;
+    if (ahead_step < steps && ahead < tiles && (unsigned long long)tile_bytes * thread < AHEAD * 1024ull) {
+        into_l2(codes + (long long)ahead * pieces * PIECE_WORDS, tile_bytes);
+        into_l2(scales + (long long)ahead * pieces * GROUPS * 8, pieces * GROUPS * 32);
+    }
     fill_table(lookup, table, thread, THREADS);
     wait_for_inputs();
 #if FUSED
@@ -171,50 +192,53 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 #pragma unroll
     for (int n = 0; n < N_TILES; n++) sums[n][0] = sums[n][1] = 0;
     int later = own * mine, piece = split, step = 0;
+    Operands x;
+    x.b[0] = x.b[1] = make_uint4(0, 0, 0, 0);
     while (true) {
         float* target = partial + warp * (N_TILES * 64) + lane;
         int left = min(later, own * SLOTS), adding = own;
         later -= left;
-        while (left > 0) {
+        for (; left > 0; left--) {
+            wait_for_copies<DEPTH - 1>();
+            __syncwarp();
+            Piece now;
+            const unsigned* words = (const unsigned*)(ring + slot);
+            now.codes = kept_codes(words, lane);
 #pragma unroll
-            for (int i = 0; i < PREFETCH; i++) {
-                if (left > 0) {
-                    left--;
+            for (int g = 0; g < GROUPS; g++) now.scales[g] = words[PIECE_WORDS + g * 8 + (lane >> 2)];
 #if N_TILES == 1
-                    const Operands x = load_operands(operands, factors, piece, FUSED ? (int)tokens : (int)tokens * 2, lane);
+            load_operands(x, operands, factors, piece, FUSED ? (int)tokens : (int)tokens * 2, lane);
 #endif
-                    unsigned a[16];
-                    decode(ring[i].codes, lookup, part, a);
+            __syncwarp();  // every lane has read before the slot is written again
+            next();
+            unsigned a[16];
+            decode(now.codes, lookup, part, a);
 #if N_TILES == 1
-                    add_piece(sums[0], a, ring[i].scales, x);
+            add_piece(sums[0], a, now.scales, x);
 #else
 #pragma unroll
-                    for (int n = 0; n < N_TILES; n++) {
-                        const int columns = (int)tokens * 2 - n * 8;
-                        const Operands x = load_operands(operands, factors, n * pieces + piece, columns, lane);
-                        add_piece(sums[n], a, ring[i].scales, x);
-                    }
+            for (int n = 0; n < N_TILES; n++) {
+                load_operands(x, operands, factors, n * pieces + piece, (int)tokens * 2 - n * 8, lane);
+                add_piece(sums[n], a, now.scales, x);
+            }
 #endif
-                    piece += splits;
-                    if (--adding == 0) {  // the warp's share of this tile is done
+            piece += splits;
+            if (--adding == 0) {  // the warp's share of this tile is done
+                piece = split;
 #pragma unroll
-                        for (int n = 0; n < N_TILES; n++) {
-                            target[n * 64] = sums[n][0];
-                            target[n * 64 + 32] = sums[n][1];
-                            sums[n][0] = sums[n][1] = 0;
-                        }
-                        target += WARPS * N_TILES * 64;
-                        adding = own;
-                        piece = split;
-                    }
+                for (int n = 0; n < N_TILES; n++) {
+                    target[n * 64] = sums[n][0];
+                    target[n * 64 + 32] = sums[n][1];
+                    sums[n][0] = sums[n][1] = 0;
                 }
-                fetch(i);
+                target += WARPS * N_TILES * 64;
+                adding = own;
             }
         }
-        const int slot = min(SLOTS, steps - step);
+        const int done = min(SLOTS, steps - step);
         __syncthreads();
         const int of_slot = in_flight * N_TILES * 64;
-        for (int v = thread; v < slot * of_slot; v += THREADS) {
+        for (int v = thread; v < done * of_slot; v += THREADS) {
             const int s = v / of_slot, p = v % of_slot / (N_TILES * 64), rest = v % (N_TILES * 64);
             const float* each = partial + (s * WARPS + p * splits) * (N_TILES * 64) + rest;
             float sum = 0;
@@ -224,7 +248,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
             const long long token = (rest >> 6) * 4 + (rest & 3);
             if (row < rows && token < tokens) store(out, token * rows + row, sum, (int)kind);
         }
-        step += slot;
+        step += done;
         if (step >= steps) return;
         __syncthreads();
     }
