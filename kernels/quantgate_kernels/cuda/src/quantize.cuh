@@ -35,22 +35,32 @@ __device__ __forceinline__ void first_matrix(unsigned* a, bool turned, unsigned 
     }
 }
 
-// A lane's four inputs of a piece: n = lane / 4; m = lane % 4 * 2, + 1, + 8 and + 9. Their signs are applied.
-__device__ __forceinline__ uint2 read_pairs(const unsigned short* x, const char* signs, long long row, long long inputs,
-                                            int piece, unsigned lane)
+__device__ __forceinline__ float reciprocal(float value)
 {
-    const long long first = piece * 128 + (lane >> 2) * 16 + (lane & 3) * 2;
-    uint2 found = make_uint2(0, 0);
-    if (first < inputs) {
-        found.x = fresh_word(x + row * inputs + first);
-        found.y = fresh_word(x + row * inputs + first + 8);
-        if (signs) {
-            const unsigned near = *(const unsigned short*)(signs + first), far = *(const unsigned short*)(signs + first + 8);
-            found.x ^= (near & 0x80u) << 8 | (near & 0x8000u) << 16;
-            found.y ^= (far & 0x80u) << 8 | (far & 0x8000u) << 16;
-        }
-    }
-    return found;
+    float v;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(value));
+    return v;
+}
+
+// A lane's four inputs of a piece are n = lane / 4; m = lane % 4 * 2, + 1, + 8 and + 9: this is the first of them.
+__device__ __forceinline__ unsigned first_input(unsigned lane)
+{
+    return (lane >> 2) * 16 + (lane & 3) * 2;
+}
+
+// What turns the signs of the inputs from `first` on around, as bits of their 16-bit floats. Signs are int8.
+__device__ __forceinline__ uint2 read_signs(const char* signs, unsigned first, unsigned inputs)
+{
+    if (!signs || first >= inputs) return make_uint2(0, 0);
+    const unsigned near = *(const unsigned short*)(signs + first), far = *(const unsigned short*)(signs + first + 8);
+    return make_uint2((near & 0x80u) << 8 | (near & 0x8000u) << 16, (far & 0x80u) << 8 | (far & 0x8000u) << 16);
+}
+
+// The inputs themselves; zeros beyond the last.
+__device__ __forceinline__ uint2 read_pairs(const unsigned short* x, unsigned first, unsigned inputs)
+{
+    if (first >= inputs) return make_uint2(0, 0);
+    return make_uint2(fresh_word(x + first), fresh_word(x + first + 8));
 }
 
 // Writes a piece of a token: the bytes of column hi at `place` + i * 16, of column lo 64 bytes further, for the lane's
@@ -87,7 +97,8 @@ __device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, b
 #endif
     const float largest = __uint_as_float(most);
     const bool sound = most < 0x7f800000u && largest > 1e-30f;
-    const float by = sound ? 127.0f / largest : 0.0f, magic = 12582912.0f;  // 1.5 * 2^23: sums are rounded to integers
+    const float by = sound ? reciprocal(largest * (1.0f / 127)) : 0.0f;
+    const float magic = 12582912.0f;  // 1.5 * 2^23: sums are rounded to integers
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float whole = fmaf(c[i], by, magic), rest = fmaf(c[i], by, magic - whole);

@@ -79,26 +79,51 @@ __device__ __forceinline__ void store(void* out, long long place, float value, i
 }
 
 #if FUSED
-// All warps of a block together: each piece of each token by one of them, four at a time so that loads overlap.
-__device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
-                                         int tokens, int pieces, long long inputs, int warp, unsigned lane)
+#define AT_ONCE 4
+
+// A warp's next pieces of the tokens, WARPS apart: token and piece of each; beyond the tokens there is nothing.
+struct Items {
+    int token, piece;
+};
+
+__device__ __forceinline__ void next_item(Items& at, int by, int pieces)
 {
-    unsigned a[4];
-    first_matrix(a, signs != nullptr, lane);
-    for (int first = warp; first < tokens * pieces; first += 4 * WARPS) {
-        uint2 pairs[4];
+    at.piece += by;
+    while (at.piece >= pieces) {
+        at.piece -= pieces;
+        at.token++;
+    }
+}
+
+// All warps of a block together: each piece of each token by one of them, some at a time so that loads overlap. `masks`
+// are the signs of the first of them, which depend on no other kernel.
+__device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
+                                         uint2* masks, const unsigned* a, int tokens, int pieces, unsigned inputs,
+                                         int warp, unsigned lane)
+{
+    char* mine = (char*)operands + (lane >> 1 & 1) * tokens * 128 + (lane & 1) * 8 + (lane >> 2);
+    Items at = {0, 0};
+    next_item(at, warp, pieces);
+    for (bool again = false; at.token < tokens; again = true) {
+        uint2 pairs[AT_ONCE];
+        Items to = at;
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int item = first + i * WARPS;
-            if (item < tokens * pieces) pairs[i] = read_pairs(x, signs, item / pieces, inputs, item % pieces, lane);
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (at.token < tokens) {
+                const unsigned first = at.piece * 128 + first_input(lane);
+                pairs[i] = read_pairs(x + at.token * inputs, first, inputs);
+                if (again) masks[i] = read_signs(signs, first, inputs);
+            }
+            next_item(at, WARPS, pieces);
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int item = first + i * WARPS, token = item / pieces, piece = item % pieces;
-            if (item >= tokens * pieces) break;
-            char* place = (char*)(operands + piece * 16 * tokens + token * 8) + (lane >> 1 & 1) * tokens * 128
-                          + (lane & 1) * 8 + (lane >> 2);
-            quantize_piece(pairs[i], a, signs != nullptr, place, factors + piece * GROUPS * 4 + token, lane);
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (to.token < tokens) {
+                char* place = mine + (to.piece * 16 * tokens + to.token * 8) * 16;
+                const uint2 turned = make_uint2(pairs[i].x ^ masks[i].x, pairs[i].y ^ masks[i].y);
+                quantize_piece(turned, a, signs != nullptr, place, factors + to.piece * GROUPS * 4 + to.token, lane);
+            }
+            next_item(to, WARPS, pieces);
         }
     }
 }
@@ -166,10 +191,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
         into_l2(scales + (long long)ahead * pieces * GROUPS * 8, pieces * GROUPS * 32);
     }
     fill_table(lookup, table, thread, THREADS);
-    wait_for_inputs();
 #if FUSED
     float* factors = (float*)(operands + pieces * 16 * (int)tokens);
-    quantize(operands, factors, (const unsigned short*)given, (const char*)beside, (int)tokens, pieces, inputs, warp, lane);
+    const char* signs = (const char*)beside;
+    unsigned matrix[4];
+    first_matrix(matrix, signs != nullptr, lane);
+    uint2 masks[AT_ONCE];
+    Items item = {0, 0};
+    next_item(item, warp, pieces);
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+        masks[i] = read_signs(signs, item.piece * 128 + first_input(lane), (unsigned)inputs);
+        next_item(item, WARPS, pieces);
+    }
+    wait_for_inputs();
+    quantize(operands, factors, (const unsigned short*)given, signs, masks, matrix, (int)tokens, pieces, (unsigned)inputs,
+             warp, lane);
+#else
+    wait_for_inputs();
 #endif
     __syncthreads();
 
