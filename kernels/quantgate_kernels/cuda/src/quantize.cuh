@@ -2,8 +2,8 @@
 // for itself, which for a few thousand inputs is faster than a kernel ahead of it.
 //
 // The Hadamard matrix of 128 is H8 x H16 (input n * 16 + m; of 64 and 32 it is H4 and H2 x H16). A tensor core applies
-// H16 to the 16 x 8 matrix of a piece as it is stored, exactly up to float32 sums; H8 takes two shuffles. GROUP and
-// X_BFLOAT are given.
+// H16 to the 16 x 8 matrix of a piece as it is stored, exactly up to float32 sums; H8 takes two shuffles. GROUP,
+// X_BFLOAT and ROTATED (0: nothing is turned) are given.
 
 #if X_BFLOAT
 #define KIND "bf16"
@@ -20,7 +20,7 @@ __device__ __forceinline__ void mma_half(float* c, const unsigned* a, unsigned b
 }
 
 // The A operand: H16 without its norm, or the unit matrix where nothing is turned.
-__device__ __forceinline__ void first_matrix(unsigned* a, bool turned, unsigned lane)
+__device__ __forceinline__ void first_matrix(unsigned* a, unsigned lane)
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -29,7 +29,7 @@ __device__ __forceinline__ void first_matrix(unsigned* a, bool turned, unsigned 
 #pragma unroll
         for (unsigned k = 0; k < 2; k++) {
             const unsigned value = __popc(row & (column + k)) & 1 ? ONE | 0x8000u : ONE;
-            pair[k] = turned ? value : row == column + k ? ONE : 0;
+            pair[k] = ROTATED ? value : row == column + k ? ONE : 0;
         }
         a[i] = pair[0] | pair[1] << 16;
     }
@@ -51,7 +51,7 @@ __device__ __forceinline__ unsigned first_input(unsigned lane)
 // What turns the signs of the inputs from `first` on around, as bits of their 16-bit floats. Signs are int8.
 __device__ __forceinline__ uint2 read_signs(const char* signs, unsigned first, unsigned inputs)
 {
-    if (!signs || first >= inputs) return make_uint2(0, 0);
+    if (!ROTATED || first >= inputs) return make_uint2(0, 0);
     const unsigned near = *(const unsigned short*)(signs + first), far = *(const unsigned short*)(signs + first + 8);
     return make_uint2((near & 0x80u) << 8 | (near & 0x8000u) << 16, (far & 0x80u) << 8 | (far & 0x8000u) << 16);
 }
@@ -65,12 +65,11 @@ __device__ __forceinline__ uint2 read_pairs(const unsigned short* x, unsigned fi
 
 // Writes a piece of a token: the bytes of column hi at `place` + i * 16, of column lo 64 bytes further, for the lane's
 // four values (n = lane % 4 * 2 and + 1; m = lane / 4 and + 8); and the factors of its groups, four floats apart.
-__device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, bool turned, char* place, float* factors,
-                                               unsigned lane)
+__device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, char* place, float* factors, unsigned lane)
 {
     float c[4] = {0, 0, 0, 0};
     mma_half(c, a, pairs.x, pairs.y);
-    if (turned) {
+    if (ROTATED) {
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
             const float sum = c[i] + c[i + 1];
@@ -106,9 +105,8 @@ __device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, b
         target[0] = (char)__float_as_uint(whole);
         target[64] = (char)__float_as_uint(fmaf(rest, 254.0f, magic));
     }
-    if (lane < 4 && lane % (GROUP / 32) == 0) {
-        const float norm = !turned ? 1.0f : GROUP == 128 ? 0.08838834764831845f : GROUP == 64 ? 0.125f : 0.17677669529663687f;
-        const float factor = sound ? largest * (norm / 127 / 254 / 32) : most < 0x7f800000u ? 0.0f : __uint_as_float(0x7fc00000u);
-        factors[lane / (GROUP / 32) * 4] = factor;
-    }
+    const float norm = !ROTATED ? 1.0f : GROUP == 128 ? 0.08838834764831845f : GROUP == 64 ? 0.125f : 0.17677669529663687f;
+    const float finite = sound ? largest * (norm / 127 / 254 / 32) : 0.0f;
+    const float factor = most < 0x7f800000u ? finite : __uint_as_float(0x7fc00000u);
+    if (lane < 4 && lane % (GROUP / 32) == 0) factors[lane / (GROUP / 32) * 4] = factor;
 }

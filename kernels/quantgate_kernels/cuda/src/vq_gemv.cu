@@ -95,6 +95,15 @@ __device__ __forceinline__ void next_item(Items& at, int by, int pieces)
     }
 }
 
+// Items from .. from + count - 1 of a warp: no branch between them, so that they hide each other's latency.
+template <int from, int count>
+__device__ __forceinline__ void quantize_items(const uint2* pairs, const unsigned* a, char* const* places,
+                                               float* const* factors, unsigned lane)
+{
+#pragma unroll
+    for (int i = from; i < from + count; i++) quantize_piece(pairs[i], a, places[i], factors[i], lane);
+}
+
 // All warps of a block together: each piece of each token by one of them, some at a time so that loads overlap. `masks`
 // are the signs of the first of them, which depend on no other kernel.
 __device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
@@ -106,25 +115,30 @@ __device__ __forceinline__ void quantize(uint4* operands, float* factors, const 
     next_item(at, warp, pieces);
     for (bool again = false; at.token < tokens; again = true) {
         uint2 pairs[AT_ONCE];
-        Items to = at;
+        char* places[AT_ONCE];
+        float* beside[AT_ONCE];
+        int count = 0;
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             if (at.token < tokens) {
                 const unsigned first = at.piece * 128 + first_input(lane);
                 pairs[i] = read_pairs(x + at.token * inputs, first, inputs);
                 if (again) masks[i] = read_signs(signs, first, inputs);
+                places[i] = mine + (at.piece * 16 * tokens + at.token * 8) * 16;
+                beside[i] = factors + at.piece * GROUPS * 4 + at.token;
+                count++;
             }
             next_item(at, WARPS, pieces);
         }
 #pragma unroll
-        for (int i = 0; i < AT_ONCE; i++) {
-            if (to.token < tokens) {
-                char* place = mine + (to.piece * 16 * tokens + to.token * 8) * 16;
-                const uint2 turned = make_uint2(pairs[i].x ^ masks[i].x, pairs[i].y ^ masks[i].y);
-                quantize_piece(turned, a, signs != nullptr, place, factors + to.piece * GROUPS * 4 + to.token, lane);
-            }
-            next_item(to, WARPS, pieces);
-        }
+        for (int i = 0; i < AT_ONCE; i++) pairs[i] = make_uint2(pairs[i].x ^ masks[i].x, pairs[i].y ^ masks[i].y);
+        if (count == 4)
+            quantize_items<0, 4>(pairs, a, places, beside, lane);
+        else if (count == 1)
+            quantize_items<0, 1>(pairs, a, places, beside, lane);
+        else
+            quantize_items<0, 2>(pairs, a, places, beside, lane);
+        if (count == 3) quantize_items<2, 1>(pairs, a, places, beside, lane);
     }
 }
 #endif
@@ -195,7 +209,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     float* factors = (float*)(operands + pieces * 16 * (int)tokens);
     const char* signs = (const char*)beside;
     unsigned matrix[4];
-    first_matrix(matrix, signs != nullptr, lane);
+    first_matrix(matrix, lane);
     uint2 masks[AT_ONCE];
     Items item = {0, 0};
     next_item(item, warp, pieces);
