@@ -156,11 +156,16 @@ def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuni
     row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
     ways = [(f"{name}{end}", make, not end) for name, make in makers.items() for end in ("", "_without_overlap")]
     for name, make, overlap in ways:
-        found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
+        try:
+            found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
+        except Exception as error:
+            row[f"{name}_failed"] = f"{type(error).__name__}: {error}"
+            continue
         row[name] = found["median"]
         row[f"{name}_range"] = [found["least"], found["most"]]
-    row["us"] = row["one_us" if "one_us" in row and vq_gemv.fuses(tokens, inputs) else "two_us"]
-    return row | {"times_bf16": reference / row["us"], "tb_s": own[0].size / row["us"] / 1e6}
+    chosen = "one_us" if "one_us" in row and vq_gemv.fuses(tokens, inputs) else "two_us"
+    us = row.get(chosen, row.get(f"{chosen}_without_overlap"))
+    return row if us is None else row | {"us": us, "times_bf16": reference / us, "tb_s": own[0].size / us / 1e6}
 
 
 def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bool:

@@ -62,9 +62,17 @@ def fuses(tokens: int, inputs: int) -> bool:
 
 
 def definitions(
-    inputs: int, tier: Tier, n_tiles: int, tuning: Tuning = DEFAULT, x: torch.dtype | None = None
+    inputs: int,
+    tier: Tier,
+    n_tiles: int,
+    tuning: Tuning = DEFAULT,
+    x: torch.dtype | None = None,
+    rotated: bool = True,
 ) -> dict[str, int]:
-    """What the source is compiled with; `x` is the dtype of activations that the kernel itself makes operands of."""
+    """What the source is compiled with.
+
+    `x` is the dtype of activations that the kernel itself makes operands of, and `rotated` whether it turns them.
+    """
     slot = tuning.warps * n_tiles * 64 * 4
     of_tier = tier_definitions(tier, tuning.copies)
     many = n_tiles > 1 or tier.code_bits != 8  # registers
@@ -80,7 +88,7 @@ def definitions(
         "SLOTS": slots,
         "WARPS": tuning.warps,
     }
-    return numbers if x is None else numbers | {"X_BFLOAT": DTYPES[x]}
+    return numbers if x is None else numbers | {"ROTATED": int(rotated), "X_BFLOAT": DTYPES[x]}
 
 
 def piece_bytes(tier: Tier, inputs: int) -> int:
@@ -118,22 +126,23 @@ def _plan(
     tier: Tier,
     tokens: int,
     x: torch.dtype | None,
+    rotated: bool,
     tuning: Tuning,
 ) -> tuple[Kernel, int, int, int]:
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
-    numbers = definitions(inputs, tier, n_tiles_of(tokens), tuning, x)
+    numbers = definitions(inputs, tier, n_tiles_of(tokens), tuning, x, rotated)
     most = multiprocessors(device) * tuning.blocks
     splits = splits_of(rows, inputs, most, tuning.warps, n_tiles_of(tokens))
     blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
     return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)
 
 
-def compile_all(device: int, inputs: int, tier: Tier) -> None:
+def compile_all(device: int, inputs: int, tier: Tier, rotated: bool) -> None:
     """Have every kernel of a tier ready."""
     for n_tiles in N_TILES:
         _kernel(device, tuple(definitions(inputs, tier, n_tiles).items()))
     for dtype in DTYPES:
-        _kernel(device, tuple(definitions(inputs, tier, 1, DEFAULT, dtype).items()))
+        _kernel(device, tuple(definitions(inputs, tier, 1, DEFAULT, dtype, rotated).items()))
 
 
 def splits_of(rows: int, inputs: int, blocks: int, warps: int, n_tiles: int = 1) -> int:
@@ -171,7 +180,7 @@ def gemv(
     """
     tokens, rows = out.shape
     tier = tier_of(table, code_bits)
-    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, tier, tokens, None, tuning)
+    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, tier, tokens, None, True, tuning)
     values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, out.device, overlap, shared)
 
@@ -190,6 +199,8 @@ def fused(
     """`gemv` of up to four tokens x [M, I], bfloat16 or float16, themselves: in one launch."""
     tokens, rows = out.shape
     inputs, tier = x.shape[1], tier_of(table, code_bits)
-    kernel, blocks, splits, shared = _plan(x.device.index, rows, inputs, tier, tokens, x.dtype, tuning)
+    kernel, blocks, splits, shared = _plan(
+        x.device.index, rows, inputs, tier, tokens, x.dtype, signs is not None, tuning
+    )
     values = (codes, scales, table, x, signs, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, x.device, overlap, shared)

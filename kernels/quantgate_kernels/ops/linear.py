@@ -82,7 +82,7 @@ def prepare(
         signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
         if signs.shape != (inputs,):
             raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
-    vq_gemv.compile_all(place.index, inputs, kind)
+    vq_gemv.compile_all(place.index, inputs, kind, signs is not None)
     for dtype in activations.DTYPES:
         activations.kernel(place.index, inputs, dtype)
         dequantize.compile_all(place.index, inputs, kind, dtype)

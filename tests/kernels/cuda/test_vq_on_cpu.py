@@ -32,10 +32,11 @@ def run(
     stored, tier, tables = linear(name, rows, inputs, rotated)
     codes, scales, table, kind = in_order(stored, tier, tables, inputs)
     signs = tables[f"signs.{inputs}"] if rotated else 0
-    numbers = vq_gemv.definitions(inputs, kind, vq_gemv.n_tiles_of(tokens), tuning, x.dtype if fused else None)
+    n_tiles = vq_gemv.n_tiles_of(tokens)
+    numbers = vq_gemv.definitions(inputs, kind, n_tiles, tuning, x.dtype if fused else None, rotated)
     files = vq_gemv.files_of(numbers)
     bfloat = "true" if x.dtype is torch.bfloat16 else "false"
-    more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});"} if fused else {}
+    more = {"mma_half": f"mma_f32(c, a, b0, b1, {bfloat});", "reciprocal": "return 1 / value;"} if fused else {}
     multiply = on_fibers(folder / "gemv", "vq_gemv", files, numbers, **more)
     given: tuple[torch.Tensor | int, torch.Tensor | int] = x, signs
     if not fused:

@@ -2,8 +2,8 @@
 // for itself, which for a few thousand inputs is faster than a kernel ahead of it.
 //
 // The Hadamard matrix of 128 is H8 x H16 (input n * 16 + m; of 64 and 32 it is H4 and H2 x H16). A tensor core applies
-// H16 to the 16 x 8 matrix of a piece as it is stored, exactly up to float32 sums; H8 takes two shuffles. GROUP and
-// X_BFLOAT are given.
+// H16 to the 16 x 8 matrix of a piece as it is stored, exactly up to float32 sums; H8 takes two shuffles. GROUP,
+// X_BFLOAT and ROTATED (0: nothing is turned) are given.
 
 #if X_BFLOAT
 #define KIND "bf16"
@@ -20,7 +20,7 @@ __device__ __forceinline__ void mma_half(float* c, const unsigned* a, unsigned b
 }
 
 // The A operand: H16 without its norm, or the unit matrix where nothing is turned.
-__device__ __forceinline__ void first_matrix(unsigned* a, bool turned, unsigned lane)
+__device__ __forceinline__ void first_matrix(unsigned* a, unsigned lane)
 {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
@@ -29,38 +29,47 @@ __device__ __forceinline__ void first_matrix(unsigned* a, bool turned, unsigned 
 #pragma unroll
         for (unsigned k = 0; k < 2; k++) {
             const unsigned value = __popc(row & (column + k)) & 1 ? ONE | 0x8000u : ONE;
-            pair[k] = turned ? value : row == column + k ? ONE : 0;
+            pair[k] = ROTATED ? value : row == column + k ? ONE : 0;
         }
         a[i] = pair[0] | pair[1] << 16;
     }
 }
 
-// A lane's four inputs of a piece: n = lane / 4; m = lane % 4 * 2, + 1, + 8 and + 9. Their signs are applied.
-__device__ __forceinline__ uint2 read_pairs(const unsigned short* x, const char* signs, long long row, long long inputs,
-                                            int piece, unsigned lane)
+__device__ __forceinline__ float reciprocal(float value)
 {
-    const long long first = piece * 128 + (lane >> 2) * 16 + (lane & 3) * 2;
-    uint2 found = make_uint2(0, 0);
-    if (first < inputs) {
-        found.x = fresh_word(x + row * inputs + first);
-        found.y = fresh_word(x + row * inputs + first + 8);
-        if (signs) {
-            const unsigned near = *(const unsigned short*)(signs + first), far = *(const unsigned short*)(signs + first + 8);
-            found.x ^= (near & 0x80u) << 8 | (near & 0x8000u) << 16;
-            found.y ^= (far & 0x80u) << 8 | (far & 0x8000u) << 16;
-        }
-    }
-    return found;
+    float v;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(v) : "f"(value));
+    return v;
+}
+
+// A lane's four inputs of a piece are n = lane / 4; m = lane % 4 * 2, + 1, + 8 and + 9: this is the first of them.
+__device__ __forceinline__ unsigned first_input(unsigned lane)
+{
+    return (lane >> 2) * 16 + (lane & 3) * 2;
+}
+
+// What turns the signs of the inputs from `first` on around, as bits of their 16-bit floats. Signs are int8.
+__device__ __forceinline__ uint2 read_signs(const char* signs, unsigned first, unsigned inputs)
+{
+    if (!ROTATED || first >= inputs) return make_uint2(0, 0);
+    const unsigned near = *(const unsigned short*)(signs + first), far = *(const unsigned short*)(signs + first + 8);
+    return make_uint2((near & 0x80u) << 8 | (near & 0x8000u) << 16, (far & 0x80u) << 8 | (far & 0x8000u) << 16);
+}
+
+// The inputs themselves; zeros beyond the last.
+__device__ __forceinline__ uint2 read_pairs(const unsigned short* x, unsigned first, unsigned inputs)
+{
+    if (first >= inputs) return make_uint2(0, 0);
+    return make_uint2(fresh_word(x + first), fresh_word(x + first + 8));
 }
 
 // Writes a piece of a token: the bytes of column hi at `place` + i * 16, of column lo 64 bytes further, for the lane's
 // four values (n = lane % 4 * 2 and + 1; m = lane / 4 and + 8); and the factors of its groups, four floats apart.
-__device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, bool turned, char* place, float* factors,
-                                               unsigned lane)
+__device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, char* place, float* factors, unsigned lane)
 {
     float c[4] = {0, 0, 0, 0};
     mma_half(c, a, pairs.x, pairs.y);
-    if (turned) {
+    if (ROTATED) {
 #pragma unroll
         for (int i = 0; i < 4; i += 2) {
             const float sum = c[i] + c[i + 1];
@@ -87,7 +96,8 @@ __device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, b
 #endif
     const float largest = __uint_as_float(most);
     const bool sound = most < 0x7f800000u && largest > 1e-30f;
-    const float by = sound ? 127.0f / largest : 0.0f, magic = 12582912.0f;  // 1.5 * 2^23: sums are rounded to integers
+    const float by = sound ? reciprocal(largest * (1.0f / 127)) : 0.0f;
+    const float magic = 12582912.0f;  // 1.5 * 2^23: sums are rounded to integers
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         const float whole = fmaf(c[i], by, magic), rest = fmaf(c[i], by, magic - whole);
@@ -95,9 +105,8 @@ __device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, b
         target[0] = (char)__float_as_uint(whole);
         target[64] = (char)__float_as_uint(fmaf(rest, 254.0f, magic));
     }
-    if (lane < 4 && lane % (GROUP / 32) == 0) {
-        const float norm = !turned ? 1.0f : GROUP == 128 ? 0.08838834764831845f : GROUP == 64 ? 0.125f : 0.17677669529663687f;
-        const float factor = sound ? largest * (norm / 127 / 254 / 32) : most < 0x7f800000u ? 0.0f : __uint_as_float(0x7fc00000u);
-        factors[lane / (GROUP / 32) * 4] = factor;
-    }
+    const float norm = !ROTATED ? 1.0f : GROUP == 128 ? 0.08838834764831845f : GROUP == 64 ? 0.125f : 0.17677669529663687f;
+    const float finite = sound ? largest * (norm / 127 / 254 / 32) : 0.0f;
+    const float factor = most < 0x7f800000u ? finite : __uint_as_float(0x7fc00000u);
+    if (lane < 4 && lane % (GROUP / 32) == 0) factors[lane / (GROUP / 32) * 4] = factor;
 }

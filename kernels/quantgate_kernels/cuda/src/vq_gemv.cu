@@ -102,27 +102,66 @@ __device__ __forceinline__ void store(void* out, long long place, float value, i
 }
 
 #if FUSED
-// All warps of a block together: each piece of each token by one of them, four at a time so that loads overlap.
-__device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
-                                         int tokens, int pieces, long long inputs, int warp, unsigned lane)
+#define AT_ONCE 4
+
+// A warp's next pieces of the tokens, WARPS apart: token and piece of each; beyond the tokens there is nothing.
+struct Items {
+    int token, piece;
+};
+
+__device__ __forceinline__ void next_item(Items& at, int by, int pieces)
 {
-    unsigned a[4];
-    first_matrix(a, signs != nullptr, lane);
-    for (int first = warp; first < tokens * pieces; first += 4 * WARPS) {
-        uint2 pairs[4];
+    at.piece += by;
+    while (at.piece >= pieces) {
+        at.piece -= pieces;
+        at.token++;
+    }
+}
+
+// Items from .. from + count - 1 of a warp: no branch between them, so that they hide each other's latency.
+template <int from, int count>
+__device__ __forceinline__ void quantize_items(const uint2* pairs, const unsigned* a, char* const* places,
+                                               float* const* factors, unsigned lane)
+{
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int item = first + i * WARPS;
-            if (item < tokens * pieces) pairs[i] = read_pairs(x, signs, item / pieces, inputs, item % pieces, lane);
+    for (int i = from; i < from + count; i++) quantize_piece(pairs[i], a, places[i], factors[i], lane);
+}
+
+// All warps of a block together: each piece of each token by one of them, some at a time so that loads overlap. `masks`
+// are the signs of the first of them, which depend on no other kernel.
+__device__ __forceinline__ void quantize(uint4* operands, float* factors, const unsigned short* x, const char* signs,
+                                         uint2* masks, const unsigned* a, int tokens, int pieces, unsigned inputs,
+                                         int warp, unsigned lane)
+{
+    char* mine = (char*)operands + (lane >> 1 & 1) * tokens * 128 + (lane & 1) * 8 + (lane >> 2);
+    Items at = {0, 0};
+    next_item(at, warp, pieces);
+    for (bool again = false; at.token < tokens; again = true) {
+        uint2 pairs[AT_ONCE];
+        char* places[AT_ONCE];
+        float* beside[AT_ONCE];
+        int count = 0;
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            if (at.token < tokens) {
+                const unsigned first = at.piece * 128 + first_input(lane);
+                pairs[i] = read_pairs(x + at.token * inputs, first, inputs);
+                if (again) masks[i] = read_signs(signs, first, inputs);
+                places[i] = mine + (at.piece * 16 * tokens + at.token * 8) * 16;
+                beside[i] = factors + at.piece * GROUPS * 4 + at.token;
+                count++;
+            }
+            next_item(at, WARPS, pieces);
         }
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const int item = first + i * WARPS, token = item / pieces, piece = item % pieces;
-            if (item >= tokens * pieces) break;
-            char* place = (char*)(operands + piece * 16 * tokens + token * 8) + (lane >> 1 & 1) * tokens * 128
-                          + (lane & 1) * 8 + (lane >> 2);
-            quantize_piece(pairs[i], a, signs != nullptr, place, factors + piece * GROUPS * 4 + token, lane);
-        }
+        for (int i = 0; i < AT_ONCE; i++) pairs[i] = make_uint2(pairs[i].x ^ masks[i].x, pairs[i].y ^ masks[i].y);
+        if (count == 4)
+            quantize_items<0, 4>(pairs, a, places, beside, lane);
+        else if (count == 1)
+            quantize_items<0, 1>(pairs, a, places, beside, lane);
+        else
+            quantize_items<0, 2>(pairs, a, places, beside, lane);
+        if (count == 3) quantize_items<2, 1>(pairs, a, places, beside, lane);
     }
 }
 #endif
@@ -180,10 +219,24 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
         into_l2(scales + (long long)ahead * pieces * GROUPS * 8, pieces * GROUPS * 32);
     }
     fill_table(lookup, table, thread, THREADS);
-    wait_for_inputs();
 #if FUSED
     float* factors = (float*)(operands + pieces * 16 * (int)tokens);
-    quantize(operands, factors, (const unsigned short*)given, (const char*)beside, (int)tokens, pieces, inputs, warp, lane);
+    const char* signs = (const char*)beside;
+    unsigned matrix[4];
+    first_matrix(matrix, lane);
+    uint2 masks[AT_ONCE];
+    Items item = {0, 0};
+    next_item(item, warp, pieces);
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+        masks[i] = read_signs(signs, item.piece * 128 + first_input(lane), (unsigned)inputs);
+        next_item(item, WARPS, pieces);
+    }
+    wait_for_inputs();
+    quantize(operands, factors, (const unsigned short*)given, signs, masks, matrix, (int)tokens, pieces, (unsigned)inputs,
+             warp, lane);
+#else
+    wait_for_inputs();
 #endif
     __syncthreads();
 
