@@ -210,8 +210,6 @@ def sweep() -> Iterator[Row]:
         (shape, "vq2", vq_gemv.Tuning(warps, depth, resident=blocks, blocks=blocks))
         for shape, (warps, depth, blocks) in product(several, of_blocks)
     ]
-    for ahead, shape in product((0, 32, 256), ((8192, 8192), (6144, 2048), (4096, 4096), (8192, 28672))):
-        tunings.append((shape, "vq2", vq_gemv.Tuning(ahead=ahead)))
     for tier, most in (("vq3", 8), ("vq1.5", 4)):
         copies = [count for count in (1, 2, 4, 8) if count <= most]
         tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]

@@ -25,7 +25,6 @@ PTX = {
     "stream4": "return *(const uint4*)place;",
     "stream2": "return *(const uint2*)place;",
     "stream1": "return *place;",
-    "into_l2": "",
     "fresh4": "return *(const uint4*)place;",
     "fresh2": "return *(const uint2*)place;",
     "fresh1": "return *place;",

@@ -23,10 +23,11 @@ MOST_TOKENS = 4 * N_TILES[-1]
 OUTPUTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MOST_SHARED = 226 << 10
 """Bytes of shared memory that a block may take."""
-MOST_FUSED = 128
-"""Pieces, of all tokens together, up to which each block makes the operands itself."""
+MOST_FUSED = 8
+"""Pieces, of all tokens together, up to which each block makes the operands itself; of 16 and more two launches were
+faster (docs/kernels.md)."""
 _SHARED = 200 << 10  # bytes that tables and sums share
-_OPERANDS = MOST_FUSED * (256 + 16 * 4)  # bytes, at most, of operands that a block makes
+_OPERANDS = 40 << 10  # bytes of operands that a block makes: of up to 128 pieces, where a benchmark asks for them
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,6 @@ class Tuning:
     """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
-    ahead: int = 128
-    """KiB of codes that a block has the L2 fetch before it waits for its inputs."""
 
 
 DEFAULT = Tuning()
@@ -79,7 +78,6 @@ def definitions(
     slots = max(1, min(tuning.slots, (_SHARED - table_bytes(of_tier)) // 2 // slot))
     room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - slots * slot - (_OPERANDS if x is not None else 0)
     numbers = of_tier | {
-        "AHEAD": tuning.ahead,
         "DEPTH": max(2, min(tuning.depth, room // (tuning.warps * piece_bytes(tier, inputs)))),
         "FUSED": int(x is not None),
         "GROUP": block_of(inputs),

@@ -24,13 +24,6 @@ __device__ __forceinline__ unsigned stream1(const unsigned* place)
     asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(place));
     return v;
 }
-
-// Has the L2 fetch `bytes` (a multiple of 16) from memory, and waits for nothing.
-__device__ __forceinline__ void into_l2(const void* place, unsigned bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" : : "l"(place), "r"(bytes));
-}
-
 // Of what a kernel before this one wrote, which may have ended after this one began. Written out because the compiler
 // takes a plain load of what this kernel does not write for one of constant memory's kind, as those above are, which
 // may find what was there before. In order with `wait_for_inputs`, and cached.

@@ -7,7 +7,7 @@
 // float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps: the same bits
 // every time.
 //
-// AHEAD (KiB), FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, SLOTS (tiles of a warp between two
+// FUSED (0, 1), GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, SLOTS (tiles of a warp between two
 // barriers) and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for (FUSED:
 // quantize.cuh too).
 
@@ -211,13 +211,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     };
 #pragma unroll
     for (int i = 0; i < DEPTH; i++) next();
-    // Then the block's first tiles into the L2, while there is nothing else for memory to do.
-    const unsigned tile_bytes = pieces * PIECE_WORDS * 4;
-    const int ahead_step = thread / in_flight, ahead = block_first + ahead_step * stride + thread % in_flight;
-    if (ahead_step < steps && ahead < tiles && (unsigned long long)tile_bytes * thread < AHEAD * 1024ull) {
-        into_l2(codes + (long long)ahead * pieces * PIECE_WORDS, tile_bytes);
-        into_l2(scales + (long long)ahead * pieces * GROUPS * 8, pieces * GROUPS * 32);
-    }
     fill_table(lookup, table, thread, THREADS);
 #if FUSED
     float* factors = (float*)(operands + pieces * 16 * (int)tokens);
