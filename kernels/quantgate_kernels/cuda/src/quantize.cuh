@@ -63,27 +63,29 @@ __device__ __forceinline__ uint2 read_pairs(const unsigned short* x, unsigned fi
     return make_uint2(fresh_word(x + first), fresh_word(x + first + 8));
 }
 
-// Writes a piece of a token: the bytes of column hi at `place` + i * 16, of column lo 64 bytes further, for the lane's
-// four values (n = lane % 4 * 2 and + 1; m = lane / 4 and + 8); and the factors of its groups, four floats apart.
-__device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, char* place, float* factors, unsigned lane)
+// H8 of a lane's four values as `mma_half` leaves them: n = lane % 4 * 2 and + 1; m = lane / 4 and + 8.
+__device__ __forceinline__ void turn_columns(float* c, unsigned lane)
 {
-    float c[4] = {0, 0, 0, 0};
-    mma_half(c, a, pairs.x, pairs.y);
-    if (ROTATED) {
+#if ROTATED
 #pragma unroll
-        for (int i = 0; i < 4; i += 2) {
-            const float sum = c[i] + c[i + 1];
-            c[i + 1] = c[i] - c[i + 1];
-            c[i] = sum;
-        }
-#pragma unroll
-        for (unsigned bit = 1; bit < GROUP / 32; bit *= 2) {
-            const float sign = lane & bit ? -1.0f : 1.0f;
-#pragma unroll
-            for (int i = 0; i < 4; i++) c[i] = fmaf(c[i], sign, __shfl_xor_sync(0xffffffffu, c[i], bit));
-        }
+    for (int i = 0; i < 4; i += 2) {
+        const float sum = c[i] + c[i + 1];
+        c[i + 1] = c[i] - c[i + 1];
+        c[i] = sum;
     }
-    // As whole numbers the sizes of floats are in the same order, infinite ones and what is no number at the top.
+#pragma unroll
+    for (unsigned bit = 1; bit < GROUP / 32; bit *= 2) {
+        const float sign = lane & bit ? -1.0f : 1.0f;
+#pragma unroll
+        for (int i = 0; i < 4; i++) c[i] = fmaf(c[i], sign, __shfl_xor_sync(0xffffffffu, c[i], bit));
+    }
+#endif
+}
+
+// The largest size of a value in this lane's group, as the bits of its float: as whole numbers these are in the same
+// order, infinite ones and what is no number at the top.
+__device__ __forceinline__ unsigned largest_of(const float* c)
+{
     unsigned most = max(max(__float_as_uint(c[0]) & 0x7fffffffu, __float_as_uint(c[1]) & 0x7fffffffu),
                         max(__float_as_uint(c[2]) & 0x7fffffffu, __float_as_uint(c[3]) & 0x7fffffffu));
 #if GROUP == 128
@@ -94,6 +96,13 @@ __device__ __forceinline__ void quantize_piece(uint2 pairs, const unsigned* a, c
 #pragma unroll
     for (unsigned bit = 1; bit < GROUP / 32; bit *= 2) most = max(most, __shfl_xor_sync(0xffffffffu, most, bit));
 #endif
+    return most;
+}
+
+// Writes a piece of a token: the lane's bytes of column hi at `place` + i * 16, of column lo 64 bytes further; and the
+// factors of its groups, four floats apart.
+__device__ __forceinline__ void write_piece(const float* c, unsigned most, char* place, float* factors, unsigned lane)
+{
     const float largest = __uint_as_float(most);
     const bool sound = most < 0x7f800000u && largest > 1e-30f;
     const float by = sound ? reciprocal(largest * (1.0f / 127)) : 0.0f;

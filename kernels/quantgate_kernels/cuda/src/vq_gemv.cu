@@ -118,13 +118,24 @@ __device__ __forceinline__ void next_item(Items& at, int by, int pieces)
     }
 }
 
-// Items from .. from + count - 1 of a warp: no branch between them, so that they hide each other's latency.
+// Items from .. from + count - 1 of a warp, a step of all of them before the next: they hide each other's latency.
 template <int from, int count>
 __device__ __forceinline__ void quantize_items(const uint2* pairs, const unsigned* a, char* const* places,
                                                float* const* factors, unsigned lane)
 {
+    float c[count][4];
+    unsigned most[count];
 #pragma unroll
-    for (int i = from; i < from + count; i++) quantize_piece(pairs[i], a, places[i], factors[i], lane);
+    for (int i = 0; i < count; i++) {
+        c[i][0] = c[i][1] = c[i][2] = c[i][3] = 0;
+        mma_half(c[i], a, pairs[from + i].x, pairs[from + i].y);
+    }
+#pragma unroll
+    for (int i = 0; i < count; i++) turn_columns(c[i], lane);
+#pragma unroll
+    for (int i = 0; i < count; i++) most[i] = largest_of(c[i]);
+#pragma unroll
+    for (int i = 0; i < count; i++) write_piece(c[i], most[i], places[from + i], factors[from + i], lane);
 }
 
 // All warps of a block together: each piece of each token by one of them, some at a time so that loads overlap. `masks`
