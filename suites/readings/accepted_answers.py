@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import regex  # type: ignore[import-untyped]
 
-from suites.readings.characters import one_spelling, plain_quotes
+from suites.readings.characters import normalised, one_spelling, plain_quotes
 from suites.readings.number_words import ENGLISH_NUMBER, english_value
-from suites.readings.numerals import find_numbers, find_words, normalised, plain_form, plain_number
+from suites.readings.numerals import find_numbers, find_words, one_number, plain_form, plain_number
 
 # Sorting a long row of combining marks takes the normalization of Python 3.11 quadratic time; no word has eight.
 _MANY_MARKS = regex.compile(r"([\p{M}ﾞﾟ]{8})[\p{M}ﾞﾟ]+")
@@ -67,9 +67,9 @@ def share_said(text: str, references: Sequence[str]) -> float:
 def _says(said: str, found: set[str], answer: str) -> bool:
     """Digits are compared as whole numbers (1016 is not in 21016), words as whole words; Han and kana, which are
     written without spaces, as a substring."""
-    number = plain_number(answer) if any(character.isdigit() for character in answer) else ""
-    if number:
-        return number in found
+    number = one_number(answer)
+    if number and number.simple and number.value is not None:  # 1990-1995 is a text
+        return plain_form(number.value) in found
     wanted = _comparable(answer)
     if ENGLISH_NUMBER.fullmatch(wanted) and (value := english_value(wanted)) is not None and plain_form(value) in found:
         return True

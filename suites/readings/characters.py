@@ -26,6 +26,18 @@ _LONG_DASH = re.compile(r"(?<![^\s(（\[{:：=])[—―](?=[\d$€£¥.])")
 _RAISED = re.compile(r"[⁰¹²³⁴-⁹⁻⁺]+")
 _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _VULGAR = re.compile(r"(\d?)([¼½¾⅐-⅞])")
+_LATEX = (
+    (re.compile(r"\\(?:left|right|displaystyle|bigl?|bigr?)(?![A-Za-z])|\\!"), ""),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d)"), " "),
+    (re.compile(r"\\([$%#&])"), r"\1"),
+    (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "×"),
+    (re.compile(r"\\div(?![A-Za-z])"), "÷"),
+    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|textnormal)\s{0,3}\{([^{}]{0,200})\}"), r"\1"),
+    (re.compile(r"\^\{\s{0,3}([-+]?\d{1,9})\s{0,3}\}"), r"^\1"),
+    (re.compile(r"\*\*|__"), ""),
+)
 
 
 def one_spelling(text: str) -> str:
@@ -35,6 +47,15 @@ def one_spelling(text: str) -> str:
     text = _VULGAR.sub(_fraction, _RAISED.sub(lambda found: "^" + found[0].translate(_RAISED_DIGITS), text))
     text = _OTHER_DIGITS.sub(_ascii_digit, text.translate(_TABLE))
     return _LONG_DASH.sub("-", _BETWEEN_DIGITS.sub(",", text))
+
+
+def normalised(text: str) -> str:
+    r"""The text in one spelling, LaTeX of numbers in plain form; what numerals.py reads."""
+    text = one_spelling(text)
+    if any(mark in text for mark in "\\{*_~^"):
+        for pattern, plain in _LATEX:
+            text = pattern.sub(plain, text)
+    return text
 
 
 def plain_quotes(text: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from suites.readings.numerals import Found, find_numbers, normalised, plain_form
+from suites.readings.characters import normalised
+from suites.readings.numerals import Found, find_numbers, plain_form
 from suites.readings.statements import LONGEST, TAIL, last_boxes, own_answer, statements, taken_back
 
 _MARKUP = " \t*_:：、,，\"'“”「」`"

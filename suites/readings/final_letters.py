@@ -10,13 +10,14 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from suites.readings.numerals import normalised
+from suites.readings.characters import normalised
 from suites.readings.statements import (
     LONGEST,
     STATEMENTS,
     TAIL,
     Stated,
     boxes,
+    doubted,
     own_answer,
     statements,
     taken_back,
@@ -62,8 +63,11 @@ _CHOSEN_BY = re.compile(
     r"|(?:正确|正確|正しい)(?:的)?(?:选项|選項|選択肢|答案)(?:是|为|為|は|[:：])"
 )
 _WEAK = re.compile(
-    r"\b(?i:it|this|that|which|must|should)\s+(?i:is|must\s+be|has\s+to\s+be|should\s+be|can\s+only\s+be|be)\b"
+    r"\b(?:(?i:it|this|that|which|must|should)\s+(?i:is|must\s+be|has\s+to\s+be|should\s+be|can\s+only\s+be|be)"
+    r"|(?i:it|that)['’]s)\b"
 )
+_TURNS = re.compile(r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|but)\b[\s,.!:…—-]*){1,5}", re.IGNORECASE)
+_HENCE = re.compile(r"\W*(?:(?i:so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*([A-J])\W*$")
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
     r"(?:(?i:is|must\s+be|seems|looks|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
@@ -86,9 +90,10 @@ def final_letter(text: str) -> str:
         letter = _letter_of(statement.said)
         if letter is None:
             continue
+        rest = text[statement.end :]
         if taken_back(text, statement):
-            return _unstated(text[statement.end :])
-        return letter
+            return _unstated(rest)
+        return (doubted(text, statement) and _unstated(rest)) or letter
     for boxed in reversed(boxes(text)):
         if letter := _letter_of(boxed.said):
             return letter
@@ -173,9 +178,12 @@ def _called_correct(lines: list[str], letter: str) -> bool:
 
 def _of_last(sentence: str) -> str | None:
     """The letter of the last sentence; "" when it holds two, None when it holds none."""
+    sentence = _TURNS.sub("", sentence, count=1) if _TURNS.match(sentence) else sentence
     for weak in _WEAK.finditer(sentence):
         if (letter := _letter_of(sentence[weak.end() :])) is not None and not _AGAINST.search(sentence):
             return letter
+    if hence := _HENCE.match(sentence):
+        return hence[1]
     letters = {found.upper() for found in _IN_PARENTHESES.findall(sentence)}
     if not letters or _AGAINST.search(sentence) or _NONE.search(sentence):
         return None

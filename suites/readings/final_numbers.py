@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from suites.readings.numerals import Found, find_numbers, find_words, normalised, plain_form
-from suites.readings.statements import LONGEST, TAIL, boxes, own_answer, statements, taken_back
+from suites.readings.characters import normalised
+from suites.readings.numerals import Found, find_numbers, find_words, plain_form
+from suites.readings.statements import LONGEST, TAIL, boxes, doubted, own_answer, statements, taken_back
 
 _BRACKETS = re.compile(r"(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）|\[[^\[\]\n]{0,200}\]")
 _BESIDE = re.compile(
@@ -43,6 +44,10 @@ _NUMBERING = re.compile(
     r"|第?[一二三四五六七八九十]+步[:：]?)(?=[\s*_])[ \t*_]*(?=\S)",
     re.IGNORECASE,
 )
+_IT_IS = re.compile(
+    r"\b(?:it|that|this|the\s+\w+)(?:\s+is|['’]s|\s+should\s+be|\s+must\s+be)\b" r"|正しくは|应该是|應該是",
+    re.IGNORECASE,
+)
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 
 
@@ -54,10 +59,17 @@ def final_number(text: str) -> str:
         found = number_of(statement.said)
         if found == "":
             continue
+        rest = text[statement.end :]
         if taken_back(text, statement):
-            return _last_number(text[statement.end :])
-        return found or ""
+            return _last_number(rest)
+        return (doubted(text, statement) and _instead(rest)) or found or ""
     return _last_number(text)
+
+
+def _instead(rest: str) -> str:
+    """The number that is said in the place of one before: "No, it is 20"."""
+    found = _IT_IS.search(rest[:LONGEST])
+    return number_of(_SENTENCES.split(rest[found.end() : found.end() + LONGEST], maxsplit=1)[0]) or "" if found else ""
 
 
 def number_of(said: str) -> str | None:

@@ -26,7 +26,7 @@ PROBE = 32
 CANDIDATES = 4000
 
 _NUMBER = re.compile(r"[0-9]+")
-_DIGITS = re.compile(r"[0-9\s.,]+")
+_DIGITS = re.compile(r"[\s.,]*[0-9][0-9\s.,]*")
 
 
 def looped(text: str, *, cut: bool = False) -> bool:

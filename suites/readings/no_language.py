@@ -21,14 +21,18 @@ _CODE = (
     r"(?:const|let|var|int|long|float|double|char|bool|string|auto|void|public|private|static|func|fn|function|struct|enum|interface|"
     r"package|using|namespace|export|type)\b.*[;{(=].*",
     r"#\s*(?:include|define|pragma|ifdef|endif)\b.*",
+    r"(?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE|FROM|WHERE|GROUP\s+BY|ORDER\s+BY)\b.*",
+    r"(?://|/\*|\*/).*|(?:\$|>>>|\.\.\.)\s.*|@\w+(?:\(.*\))?",
+)
+_PERHAPS_CODE = (
     rf"{_NAME}(?:[.\[][\w.\[\]'\"]*)?\s*(?:[-+*/|&:]?=)(?!=)\s*\S.*",
     rf"{_NAME}(?:\.{_NAME})*\(.*\)\s*;?",
     r"[{}\[\]();,]+",
     r".*[\w)\]}'\"]\s*(?:;|\{)",
-    r"(?:SELECT|INSERT\s+INTO|UPDATE|DELETE\s+FROM|CREATE\s+TABLE|FROM|WHERE|GROUP\s+BY|ORDER\s+BY)\b.*",
-    r"(?://|/\*|\*/).*|(?:\$|>>>|\.\.\.)\s.*|@\w+(?:\(.*\))?",
 )
+"""Lines of sentences look like these too; code has no four words in a row outside of its texts."""
 _CODE_LINE = re.compile(rf"\s*(?:{'|'.join(_CODE)})\s*", re.ASCII)
+_PERHAPS_CODE_LINE = re.compile(rf"\s*(?:{'|'.join(_PERHAPS_CODE)})\s*", re.ASCII)
 _INDENTED = re.compile(r"(?: {2,}|\t)\s*(?:return|yield|raise|await|pass|break|continue|print)?\b.*")
 _OPENS = re.compile(r".*[:{(\[,]\s*")
 _FOUR_WORDS = regex.compile(r"(?:\p{L}{2,}[ ,]+){3}\p{L}{2,}")
@@ -39,100 +43,20 @@ _FUNCTIONS = re.compile(
     r"cm|mm|km|kg|mg|ml|kPa|Hz|mol|dx|dy|dt|if|or|and|for|all)\b"
 )
 
-_PARTICLES = {
-    "of",
-    "the",
-    "and",
-    "da",
-    "de",
-    "del",
-    "della",
-    "der",
-    "den",
-    "di",
-    "do",
-    "dos",
-    "du",
-    "el",
-    "la",
-    "le",
-    "les",
-    "las",
-    "los",
-    "van",
-    "von",
-    "vom",
-    "zu",
-    "zur",
-    "af",
-    "av",
-    "bin",
-    "ibn",
-    "al",
-    "ben",
-    "y",
-    "e",
-    "ter",
-    "ten",
-    "in",
-    "on",
-    "at",
-    "with",
-    "for",
-    "to",
-    "a",
-    "an",
-}
-_SPEAKS = {
-    "is",
-    "are",
-    "was",
-    "were",
-    "be",
-    "been",
-    "am",
-    "it",
-    "its",
-    "this",
-    "that",
-    "these",
-    "those",
-    "there",
-    "here",
-    "i",
-    "you",
-    "we",
-    "they",
-    "he",
-    "she",
-    "my",
-    "your",
-    "our",
-    "has",
-    "have",
-    "had",
-    "do",
-    "does",
-    "did",
-    "not",
-    "no",
-    "yes",
-    "can",
-    "will",
-    "would",
-    "should",
-    "answer",
-    "because",
-    "so",
-    "what",
-    "which",
-    "who",
-    "how",
-    "please",
-    "sorry",
-    "let",
-    "if",
-}
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_PARTICLES = _words(
+    "of the and da de del della der den di do dos du el la le les las los van von vom zu zur af av bin "
+    "ibn al ben y e ter ten in on at with for to a an"
+)
+_SPEAKS = _words(
+    "is are was were be been am it its this that these those there here i you we they he she my your our "
+    "has have had do does did not no yes can will would should answer because so what which who how "
+    "please sorry let if"
+)
 _VERBS = {"equals", "makes", "gives", "make", "give", "equal", "the", "of", "minus", "plus", "times"}
 _WORD = regex.compile(r"[\p{Latin}\p{Cyrillic}\p{Greek}][\p{L}\p{M}'’.\-]*")
 _CAPITAL = regex.compile(r"\p{Lu}")
@@ -184,7 +108,9 @@ def _may_be_code(text: str) -> bool:
 
 
 def _is_code(line: str) -> bool:
-    return bool(_CODE_LINE.fullmatch(line)) and not _FOUR_WORDS.search(re.sub(r"(['\"]).*?\1|//.*", "", line))
+    if _CODE_LINE.fullmatch(line):
+        return True
+    return bool(_PERHAPS_CODE_LINE.fullmatch(line)) and not _FOUR_WORDS.search(re.sub(r"(['\"]).*?\1|//.*", "", line))
 
 
 def _is_formula(line: str) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from suites.readings.characters import one_spelling
+from suites.readings.characters import normalised
 from suites.readings.number_words import (
     ENGLISH_NUMBER,
     HAN_NUMBER,
@@ -43,18 +43,6 @@ class Found(NamedTuple):
     percent: bool
 
 
-_LATEX = (
-    (re.compile(r"\\(?:left|right|displaystyle|bigl?|bigr?)(?![A-Za-z])|\\!"), ""),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d)"), " "),
-    (re.compile(r"\\([$%#&])"), r"\1"),
-    (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "×"),
-    (re.compile(r"\\div(?![A-Za-z])"), "÷"),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|textnormal)\s{0,3}\{([^{}]{0,200})\}"), r"\1"),
-    (re.compile(r"\^\{\s{0,3}([-+]?\d{1,9})\s{0,3}\}"), r"^\1"),
-    (re.compile(r"\*\*|__"), ""),
-)
 _DIGITS = re.compile(
     r"(?:\d{1,3}(?:,\d{3})+(?!\d|,\d)(?:\.\d+)?"  # 1,234,567.5
     r"|\d{1,2}(?:,\d\d)+,\d{3}(?!\d|,\d)(?:\.\d+)?"  # 12,34,567
@@ -97,15 +85,6 @@ _STARTS = re.compile(
     rf"(?<![A-Za-z0-9_^.\\])(?:{_CURRENCY})?(?:-\s?|minus |negative |マイナス|负|負)?(?:{_CURRENCY})?"
     r"(?:[\d]|\.\d|\\frac(?![A-Za-z])|\((?=[-\d(\\]))"
 )
-
-
-def normalised(text: str) -> str:
-    r"""The text in one spelling, LaTeX of numbers in plain form; `find_numbers` wants no other."""
-    text = one_spelling(text)
-    if any(mark in text for mark in "\\{*_~^"):
-        for pattern, plain in _LATEX:
-            text = pattern.sub(plain, text)
-    return text
 
 
 def find_numbers(text: str, *, arithmetic: bool = True) -> Iterator[Found]:

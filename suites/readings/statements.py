@@ -45,7 +45,7 @@ _HAN_IS = (
 )
 _SAID = re.compile(
     rf"(?<!\#)\#{{4,8}}(?!\#)(?=[ \t*_$\\(]{{0,6}}[-+−–]?[$€£¥]?\s?(?:[\d.０-９]|\\[df]?frac))"
-    rf"|{_ANSWER}{_AIM}{_ASIDE}[\s*_\"'`]{{0,4}}(?:{_IS}|[:=：→]|->)"
+    rf"|{_ANSWER}{_AIM}{_ASIDE}[\s*_\"'`]{{0,4}}?(?:{_IS}|[:=：→]|->|\s[-–—]\s(?=\S{{1,12}}\s*(?:\n|\Z)))"
     rf"|{_HAN_ANSWER}[*_\s」』】]{{0,4}}{_HAN_IS}"
     rf"|{_HAN_ANSWER}[ \t]{{0,3}}(?=[\d０-９$\\])|[【\[「《]{_HAN_ANSWER}[】\]」》]",
     re.IGNORECASE,
@@ -78,20 +78,27 @@ _DENIED = re.compile(
     r"[\s*_]{0,4}(?:not|never|unlikely|unclear|unknown|no longer|neither)\b(?!.{0,60}\bbut\b)", re.IGNORECASE
 )
 _DENIED_HAN = re.compile(r"(?:では|じゃ)(?:ない|ありません|なく)[\s。]*$|不对|不對|错误|錯誤")
+_TURN = r"(?:hm+|wait|no|oops|sorry|hold\s+on|actually|but|however)\b[\s,.!:…—-]{0,6}"
 _TAKEN_BACK = re.compile(
-    r"^[\s*_>(]{0,8}(?:(?:hm+|wait|no|oops|sorry|hold on|actually|but|however)\b[\s,.!:…—-]{0,6}){0,4}"
-    r"(?:(?:that|this|it)(?:\s+(?:answer|result|choice))?(?:\s+is|\s+was|'s|’s|\s+can(?:no|')t\s+be|\s+seems|\s+looks)\s+(?:\w+\s+){0,2}?"
-    r"(?:wrong|incorrect|false|mistaken|not\s+(?:right|correct|true)|right\s*\?|a\s+mistake)"
-    r"|scratch\s+that|never\s*mind|ignore\s+that|correction\b|i\s+(?:was\s+wrong|made\s+(?:a|an)\s+(?:\w+\s+)?(?:mistake|error))|let\s+me\s+(?:re|correct))"
-    r"|^[\s*_>(]{0,8}(?:wait|oops|hm+|hold\s+on)\b"
-    r"|^[\s*_>]{0,8}no\s*[,.:!—-]"
-    r"|^[\s*_>、，。]{0,8}(?:いや|待って|待てよ|訂正|間違い|これは間違|等等|等一下|不对|不對|更正|这是错|這是錯|错了|錯了)",
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,4}}"
+    r"(?:(?:that|this|it)(?:\s+(?:answer|result|choice))?(?:\s+is|\s+was|'s|’s|\s+can(?:no|')t\s+be|\s+seems|\s+looks)"
+    r"\s+(?:\w+\s+){0,2}?(?:wrong|incorrect|false|mistaken|not\s+(?:right|correct|true)|a\s+mistake)"
+    r"|scratch\s+that|never\s*mind|ignore\s+that|correction\b|i\s+was\s+wrong"
+    r"|i\s+made\s+(?:a|an)\s+(?:\w+\s+)?(?:mistake|error))"
+    r"|[\s*_>、，。]{0,8}(?:訂正|間違い|これは間違|不对|不對|更正|这是错|這是錯|错了|錯了)",
+    re.IGNORECASE,
+)
+_DOUBTED = re.compile(
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|actually)\b|no\s*[,.:!—-])"
+    r"|[\s*_>、，。]{0,8}(?:いや|待って|待てよ|等等|等一下)",
     re.IGNORECASE,
 )
 _ASKED_NEXT = re.compile(
     r"^[ \t#>*_]{0,8}(?:(?:next|new|another|follow-?up)\s+)?(?:question|problem|exercise|q|質問"
     r"|問題|问题|問|问|题目|題目|例题|例題)"
     r"[ \t]{0,3}(?:\d{1,4}|[一二三四五])?[*_]{0,3}[ \t]{0,3}[:：.][*_ \t]{0,4}\S"
+    r"|^[ \t]{0,3}#{1,6}[ \t*]{1,3}(?:(?:next|new|another|follow-?up)\s+)?(?:question|problem"
+    r"|exercise|問題|问题|題目|题目)[ \t]?\d{0,3}[ \t*]{0,4}$"
     r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}[:：]"
     r"|<\|(?:im_start|user|start_header_id|endoftext|im_end|eot_id)\|>|\[INST\]",
     re.IGNORECASE | re.MULTILINE,
@@ -107,7 +114,11 @@ def own_answer(text: str, holds: Callable[[str], bool] | None = None) -> str:
     text = text[-TAIL:]
     for found in deque(_ASKED_NEXT.finditer(text), maxlen=STATEMENTS):
         before, after = text[: found.start()], text[found.end() :]
-        if statements(before) or (before.strip() and not statements(after) and holds and holds(before)):
+        if (
+            statements(before)
+            or boxes(before)
+            or (before.strip() and not statements(after) and holds and holds(before))
+        ):
             return before
     return text
 
@@ -149,12 +160,20 @@ def last_boxes(text: str) -> list[str]:
 
 def taken_back(text: str, statement: Stated) -> bool:
     """Whether the sentence after a statement takes it back ("Hmm, that is wrong")."""
+    return bool(_TAKEN_BACK.match(_next_sentence(text, statement)))
+
+
+def doubted(text: str, statement: Stated) -> bool:
+    """Whether the sentence after a statement turns around ("No, wait"): what it says instead counts, if it does."""
+    return bool(_DOUBTED.match(_next_sentence(text, statement)))
+
+
+def _next_sentence(text: str, statement: Stated) -> str:
     following = text[statement.end : statement.end + LONGEST]
     ended = _SENTENCE_ENDS.search(following)
-    rest = (
-        following[ended.end() :] if ended and "\n" not in following[: ended.start()] else following.partition("\n")[2]
-    )
-    return bool(_TAKEN_BACK.match(rest.lstrip(" \t\n\"'”)*_}$")))
+    inside = ended and "\n" not in following[: ended.start()]
+    rest = following[ended.end() :] if ended and inside else following.partition("\n")[2]
+    return rest.lstrip(" \t\n\"'”)*_}$")
 
 
 def _said_after(text: str) -> Iterator[Stated]:

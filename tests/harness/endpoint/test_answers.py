@@ -7,7 +7,7 @@ from fake_server import FakeServer, ask, chat_reply
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.endpoint.answers import EndpointError, message_fields
+from harness.endpoint.answers import EndpointError, message_fields, read_prompt_logprobs
 from harness.endpoint.thinking_tags import END_THINK, TAGS, THINK, split_thinking
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -122,3 +122,24 @@ def test_each_repeat_has_a_seed_of_its_own_and_greedy_leaves_nothing_to_chance(s
     assert {key: greedy[key] for key in sampling} == {
         "temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0, "seed": 5,
     }  # fmt: skip
+
+
+def test_a_log_probability_that_stands_for_none_is_no_value() -> None:
+    entries = [{"5": {"logprob": -0.1}, "6": {"logprob": -9999.0}}]
+    with pytest.raises(EndpointError, match="log-probabilities of -9999"):
+        read_prompt_logprobs([5], entries, 1)
+    with pytest.raises(EndpointError, match="log-probabilities of -9999"):
+        read_prompt_logprobs([6], entries, 1)
+    fine = [{"5": {"logprob": -0.1}, "6": {"logprob": -99.0}}]
+    assert read_prompt_logprobs([6], fine, 1).logprobs.tolist() == [-99.0]
+
+
+def test_tags_that_the_policy_names_divide_the_answers_of_a_server(server: FakeServer) -> None:
+    server.script(chat_reply("<ponder>4 + 3</ponder>7"))
+
+    async def run(endpoint: Any) -> Any:
+        endpoint._requests = endpoint._requests.model_copy(update={"thinking_tags": (("<ponder>", "</ponder>"),)})
+        return await endpoint.chat(HELLO)
+
+    said = ask(server.url, run)
+    assert (said.reasoning, said.text, said.closed) == ("4 + 3", "7", True)
