@@ -66,7 +66,9 @@ _WEAK = re.compile(
     r"\b(?:(?i:it|this|that|which|must|should)\s+(?i:is|must\s+be|has\s+to\s+be|should\s+be|can\s+only\s+be|be)"
     r"|(?i:it|that)['’]s)\b"
 )
-_TURNS = re.compile(r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|but)\b[\s,.!:…—-]*){1,5}", re.IGNORECASE)
+_TURNS = re.compile(
+    r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}", re.IGNORECASE
+)
 _HENCE = re.compile(r"\W*(?:(?i:so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*([A-J])\W*$")
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"

@@ -28,14 +28,14 @@ _FILLER = re.compile(
     re.IGNORECASE,
 )
 _TOTAL = re.compile(r"(?:一共|总共|總共|(?<![，,、\s])共|总计|總計|合計で?|全部で|合わせて)(?:是|有|は)?\s*$")
-_PART = re.compile(r"\s?[^\d\s、，,。]{0,6}?(?:で(?!す)|ずつ|あたり|当たり|につき|に対して|のうち|から|より)")
+_PART = re.compile(r"\s?[^\d\s、，,。]{0,6}?(?:で(?![すあ、，])|ずつ|あたり|当たり|につき|に対して|のうち|から|より)")
 _VERB = re.compile(
     r"\b(?:is|are|was|were|be|costs?|gives?|makes?|equals?|gets?|has|have|had|earns?|needs?|spends?|pays?|takes?|comes?\s+to|totals?|"
     r"leaves?|sold|sells|saves?|weighs?|receives?|will\s+\w+)\s*(?:about|exactly|only)?[\s$€£¥]*$",
     re.IGNORECASE,
 )
 _OR = re.compile(
-    r"\s?[A-Za-z個本人元円つ]{0,12}\s?(?:\bor\b|\band\b|/|または|か|或者?|或|和|と|\bto\b|~|～|〜|-)\s?[$€£¥]?\s?$"
+    r"\s?[A-Za-z個本人元円つ]{0,12}\s?(?:\bor\b|\band\b|/|または|か|或者?|或|和|と|\bto\b|~|～|〜)\s?[$€£¥]?\s?$"
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*|__([^_\n]{1,80})__")
 _LINE_OF_HEADING = re.compile(r"[ \t]*#{1,6}(?!#)\s|[ \t]*(?:step|ステップ|步骤)\s*\d+\W*$", re.IGNORECASE)

@@ -80,7 +80,9 @@ _OVER = re.compile(r" ?(?:/|÷|除以|割る| over | divided by ) ?")
 _PLUS = re.compile(r" ?(?:(\+|加|足す)|(?:-(?= )|(?<! )-|减|減|引く)) ?")
 _FRAC = re.compile(r"\\frac\s{0,3}(?:(\d)\s{0,3}(\d)(?!\d)|\{)")
 _BRACED = re.compile(r"\{([^{}]{1,60})\}")
-_SPOILT = re.compile(r"_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])|[xyzn](?![A-Za-z0-9])")
+_SPOILT = re.compile(
+    r":\d|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])" r"|[xyzn](?![A-Za-z0-9])"
+)
 _STARTS = re.compile(
     rf"(?<![A-Za-z0-9_^.\\])(?:{_CURRENCY})?(?:-\s?|minus |negative |マイナス|负|負)?(?:{_CURRENCY})?"
     r"(?:[\d]|\.\d|\\frac(?![A-Za-z])|\((?=[-\d(\\]))"

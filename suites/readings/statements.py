@@ -30,7 +30,9 @@ class Stated(NamedTuple):
 
 
 _BRACES = re.compile(r"(?P<box>\\{1,4}(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
-_BETWEEN_BOXES = re.compile(r"[\s,;$、，]*(?:\\quad|\\text\{\s*and\s*\}|and|or|和|と)?[\s,;$]*")
+_BETWEEN_BOXES = re.compile(
+    r"[\s,;$、，]*(?:\\quad|\\text\{\s*and\s*\}|and|or|和" r"|と)?[\s,;$]*(?:[A-Za-z](?:_\{?\w\}?)?\s*=\s*)?"
+)
 _AIM = r"(?:\s+(?:to|for|of|in)\s+(?:the|this|your|our|part|question)\b[^.,:=\n]{0,40}?)?"
 _ASIDE = r"(?:\s*\([^()\n]{0,40}\)|\s*,[^,.\n]{1,60},)?"
 _IS = (
@@ -78,7 +80,7 @@ _DENIED = re.compile(
     r"[\s*_]{0,4}(?:not|never|unlikely|unclear|unknown|no longer|neither)\b(?!.{0,60}\bbut\b)", re.IGNORECASE
 )
 _DENIED_HAN = re.compile(r"(?:では|じゃ)(?:ない|ありません|なく)[\s。]*$|不对|不對|错误|錯誤")
-_TURN = r"(?:hm+|wait|no|oops|sorry|hold\s+on|actually|but|however)\b[\s,.!:…—-]{0,6}"
+_TURN = r"(?:hm+|wait|no|oops|sorry|hold\s+on|on\s+second\s+thoughts?|actually|but|however)\b[\s,.!:…—-]{0,6}"
 _TAKEN_BACK = re.compile(
     rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,4}}"
     r"(?:(?:that|this|it)(?:\s+(?:answer|result|choice))?(?:\s+is|\s+was|'s|’s|\s+can(?:no|')t\s+be|\s+seems|\s+looks)"
@@ -89,7 +91,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|actually)\b|no\s*[,.:!—-])"
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually)\b|no\s*[,.:!—-])"
     r"|[\s*_>、，。]{0,8}(?:いや|待って|待てよ|等等|等一下)",
     re.IGNORECASE,
 )

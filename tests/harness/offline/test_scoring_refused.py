@@ -78,7 +78,7 @@ def test_items_of_another_suite_are_refused(made: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "why"), [(5, "TypeError"), ([], "ZeroDivisionError"), ([5], "TypeError"), (None, "TypeError")]
+    ("target", "why"), [(5, "TypeError"), ([], "ZeroDivisionError"), ([5], "AttributeError"), (None, "TypeError")]
 )
 def test_an_item_that_the_scorer_cannot_use_is_named(tmp_path: Path, target: Any, why: str) -> None:
     item = Item(task="\x1b[2Jt", item="1", prompt=[], prompt_sha256="a", target=target)
