@@ -16,9 +16,9 @@ from harness.contract.errors import BadInput
 from harness.contract.policy import Config, Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.contract.text import quoted
-from harness.endpoint.answers import THINK
 from harness.endpoint.client import Completion, Endpoint
-from suites.readings.endings import endings
+from harness.endpoint.thinking_tags import TAGS
+from suites.readings.endings import apart, endings
 from suites.readings.thinking import tokens_of
 
 T = TypeVar("T")
@@ -137,10 +137,10 @@ def count_tokens(tokenizer: Tokenizer, messages: Messages) -> int:
 
 
 def opens_thinking(tokenizer: Tokenizer) -> bool:
-    """Whether the chat template's generation prompt ends with an opening <think>: answers then begin inside it."""
+    """Whether the chat template's generation prompt opens the thinking: answers then begin inside it."""
     probe: Messages = [{"role": "user", "content": "Hello"}]
     prompt = tokenizer.apply_chat_template(probe, add_generation_prompt=True, tokenize=False)
-    return str(prompt).rstrip().endswith(THINK)
+    return str(prompt).rstrip().endswith(tuple(opening for opening, _ in TAGS))
 
 
 def made_items(suite: Suite, tokenizer: Tokenizer, name: str) -> Iterator[Item]:
@@ -175,13 +175,17 @@ def make_sample(
     """The sample of one answer; how it ended, and how many tokens it thought, is added to its metrics.
 
     What is no answer (nothing at all, a tool call, thinking that stopped without closing) is counted as what it is and
-    has no score. Thinking cut by its budget keeps the score it earned: it did not answer within the budget.
+    has no score. Thinking cut by its budget keeps the score it earned: it did not answer within the budget. Of an
+    answer in which nothing is answered ("I don't know") the metric `no_answer` says so: it earns nothing.
     """
+    completion = apart(completion)
     ended = endings(completion) if completion.finish_reason else {}
     thought = tokens_of(completion.reasoning, completion) if completion.reasoning else None
     stopped_thinking = ended.get("unterminated") and completion.finish_reason != "length"
     if ended.get("null") or ended.get("tool_calls") or stopped_thinking:
         score, answer = None, None
+    if score == 0 and not answer:
+        ended["no_answer"] = 1.0
     return sample_of(
         suite,
         item,

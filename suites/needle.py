@@ -20,12 +20,12 @@ from pydantic import Field, field_validator
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
-from suites.base import LengthsConfig, LengthsSuite, make_item, make_sample
+from suites.base import LengthsConfig, LengthsSuite, make_item
 from suites.materials.fitting import WITHIN, fit, user
 from suites.materials.haystack import Haystack, noise, running_text, topped_up
 from suites.materials.needle_phrases import PHRASES, draw_other
 from suites.readings.scripts import Language
-from suites.ruler.suite import match_all
+from suites.ruler.suite import matched_sample
 
 COUNTED = 32768
 """Longer prompts are not counted one by one, since a million tokens take seconds: one prompt of each length is."""
@@ -103,8 +103,7 @@ class Needle(LengthsSuite):
         return Cell(f"{_name(depth)}-{index:02d}", depth, key, value)
 
     def score(self, item: Item, role: Role, completion: Completion) -> Sample:
-        score = match_all(completion.text, item.target)
-        return make_sample(self.name, item, role, completion, score=score, answer=completion.text.strip()[:200])
+        return matched_sample(self.name, item, role, completion)
 
 
 def _name(depth: float) -> str:

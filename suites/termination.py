@@ -24,8 +24,8 @@ from harness.endpoint.client import Completion
 from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
 from suites.materials.multistep import LEVELS, Level, make_problem
 from suites.readings.accepted_answers import numbers
-from suites.readings.endings import unterminated
-from suites.readings.final_answers import final_number
+from suites.readings.endings import apart, unterminated
+from suites.readings.final_numbers import final_number
 from suites.readings.scripts import LANGUAGES, Language
 from suites.readings.thinking import thinking_metrics, with_scores_in_budgets, worked_out
 
@@ -89,6 +89,7 @@ class Termination(ChatSuite):
 
     def score(self, item: Item, role: Role, completion: Completion) -> Sample:
         """1 when the final number of the answer (boxed, stated or else the last one) is the gold one."""
+        completion = apart(completion)
         answer = "" if unterminated(completion) else final_number(completion.text)
         right = answer == item.target
         reached = item.target in numbers(worked_out(completion))

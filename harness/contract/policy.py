@@ -12,7 +12,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -83,6 +92,18 @@ class Requests(Config):
     min_tokens_per_second: float = Field(1.0, gt=0)
     """The slowest answer that is still waited for: timeout = 120 s + (max_tokens + characters of the prompt / 1,000) /
     this. A prompt of a million tokens takes minutes to read."""
+    thinking_tags: tuple[tuple[str, str], ...] = ()
+    """(opening, closing) texts of thinking that a server leaves in the answer, beside the families that are known
+    (harness/endpoint/thinking_tags.py)."""
+
+    @field_validator("thinking_tags")
+    @classmethod
+    def _are_texts(cls, tags: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+        if any(not tag.strip() for pair in tags for tag in pair) or any(
+            opening == closing for opening, closing in tags
+        ):
+            raise ValueError("a tag is a text, and the closing one is another than the opening one")
+        return tags
 
 
 _POINTS = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:points?|pp)\s*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from harness.contract.error_kinds import RequestErrorKind, error_text
+from harness.endpoint.thinking_tags import split_thinking
 
 
 class EndpointError(Exception):
@@ -41,6 +43,8 @@ class Completion:
     """Calls of tools, as the server parsed them."""
     null: bool = False
     """The server sent neither text nor thinking nor a call of a tool: null, which is not an empty text."""
+    closed: bool | None = None
+    """Whether the thinking was closed by its tag; None where the server's parser took it out, or there was no tag."""
 
 
 @dataclass(frozen=True)
@@ -105,35 +109,28 @@ def require_ended(finish_reason: str) -> None:
         raise EndpointError("server", f"the server ended the answer (finish_reason {finish_reason[:40]!r})")
 
 
-THINK, END_THINK = "<think>", "</think>"
+def message_fields(
+    message: dict[str, Any], opened: bool = False, tags: Iterable[tuple[str, str]] = ()
+) -> dict[str, Any]:
+    """Text, thinking and calls of tools of one chat message; `opened` and `tags` as in `split_thinking`.
 
+    Tags are taken out of the text beside a field of thinking too: some servers fill both.
 
-def split_thinking(text: str, opened: bool = False) -> tuple[str, str]:
-    """(thinking, answer) of a text in which a server without a reasoning parser left the tags.
-
-    `opened`: the chat template ends with the opening tag, so that the text begins inside the thinking. Thinking that
-    never closes is all thinking and no answer.
+    Raises:
+        EndpointError: text or thinking is no string.
     """
-    head = text.lstrip()
-    if head.startswith(THINK):
-        head, opened = head[len(THINK) :], True
-    elif not opened and END_THINK not in text:
-        return "", text
-    else:
-        head = text
-    thinking, closed, answer = head.partition(END_THINK)
-    return thinking.strip(), answer.lstrip() if closed else ""
-
-
-def message_fields(message: dict[str, Any], opened: bool = False) -> dict[str, Any]:
-    """Text, thinking and calls of tools of one chat message; `opened` as in `split_thinking`."""
     content, calls = message.get("content"), message.get("tool_calls")
-    text, reasoning = valid_text(content), valid_text(message.get("reasoning") or message.get("reasoning_content"))
-    if not reasoning:
-        reasoning, text = split_thinking(text, opened)
+    said = message.get("reasoning") or message.get("reasoning_content")
+    for name, value in (("content", content), ("reasoning", said)):
+        if value is not None and not isinstance(value, str):
+            raise EndpointError("garbage", f"the answer's {name} is no string, but {type(value).__name__}")
+    text, reasoning = valid_text(content), valid_text(said)
+    thought, text, closed = split_thinking(text, opened and not reasoning, tags)
+    if thought and thought != reasoning.strip():
+        reasoning = f"{reasoning}\n{thought}" if reasoning else thought
     tool_calls = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
     null = content is None and not reasoning and not tool_calls
-    return {"text": text, "reasoning": reasoning, "tool_calls": tool_calls, "null": null}
+    return {"text": text, "reasoning": reasoning, "tool_calls": tool_calls, "null": null, "closed": closed}
 
 
 def token_ids_of(value: Any) -> list[int]:
@@ -148,6 +145,8 @@ def valid_text(value: Any) -> str:
 SCORE_PATH = "/quantgate/score"
 """Of the route in harness/endpoint/score_route.py, below /v1."""
 SCORE_VERSION = 1
+NO_LOGPROB = -9999.0
+"""What vLLM writes for minus infinity, since JSON has no such number: no value."""
 FINGERPRINT_HEADER = "x-system-fingerprint"
 
 
@@ -212,6 +211,8 @@ def _scores(
     """
     if (ids[there] < 0).any() or not np.isfinite(own).all() or not np.isfinite(logprobs[there]).all():
         raise EndpointError("garbage", "log-probabilities that are not finite, or of an id below zero")
+    if min(own.min(initial=0.0), logprobs[there].min(initial=0.0)) <= NO_LOGPROB:
+        raise EndpointError("garbage", f"log-probabilities of {NO_LOGPROB:g}, which servers write where they have none")
     nothing = -1 - np.arange(ids.shape[1], dtype=np.int32)  # distinct, and no id
     ids, logprobs = np.where(there, ids, nothing), np.where(there, logprobs, -np.inf).astype(np.float32)
     known = np.sort(ids, axis=1)

@@ -144,7 +144,7 @@ class Endpoint:
         message = choice.get("message")
         if not isinstance(message, dict):
             raise EndpointError("garbage", f"{self.url}: a choice without message")
-        said = message_fields(message, self.thinking_opened)
+        said = message_fields(message, self.thinking_opened, self._requests.thinking_tags)
         completion = Completion(seconds=seconds, **said, **common_fields(data, choice))
         if completion.finish_reason == "length" and completion.completion_tokens < budget:
             used = f"{completion.prompt_tokens} prompt + {completion.completion_tokens} answer tokens"

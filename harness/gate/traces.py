@@ -28,7 +28,8 @@ from harness.serving.hardware import detect
 from harness.serving.servers import serve
 from quantizers.calibration_sources import HEADER, trace_prompts
 from suites.base import opens_thinking
-from suites.readings.endings import looped, unterminated
+from suites.readings.endings import unterminated
+from suites.readings.loops import looped
 from suites.readings.scripts import Language, fits
 
 FORMAT = 1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.markup import escape
 from rich.table import Table
@@ -96,12 +97,13 @@ def score_answers(
     else:
         refs, sealed = index_items(items), sealed or load_policy("demo")
     suite = _chat_suite(sealed.policy, suite_name, items.parent / suite_name)
+    thinking = Thinking(thinking_opened, sealed.policy.requests.thinking_tags)
     offsets = match_answers(answers, by_name(items, refs))
     kept: dict[str, list[Sample]] = {ref.task: [] for ref in refs}
     with reporter.stage("score", len(offsets)) as meter, answers.open("rb") as file, _whole(out) as write:
         for ref, offset in meter.each(offsets.items()):
             file.seek(offset)
-            sample = _score(suite, load_item(items, ref), role, read_answer(file.readline()), thinking_opened)
+            sample = _score(suite, load_item(items, ref), role, read_answer(file.readline()), thinking)
             write(sample)
             kept[ref.task].append(sample.model_copy(update={"text": "", "reasoning": "", "answer": None}))
     missing = [ref for ref in refs if ref not in offsets]
@@ -126,10 +128,17 @@ def _chat_suite(policy: Policy, name: str, folder: Path) -> ChatSuite:
     return suite
 
 
+class Thinking(NamedTuple):
+    """How thinking is told from the answer: see `split_thinking`."""
+
+    opened: bool
+    tags: tuple[tuple[str, str], ...]
+
+
 # -- scores ----------------------------------------------------------------------------------------------------------
 
 
-def _score(suite: ChatSuite, item: Item, role: Role, answer: Answer, thinking_opened: bool) -> Sample:
+def _score(suite: ChatSuite, item: Item, role: Role, answer: Answer, thinking: Thinking) -> Sample:
     """The sample that the live path makes of this answer, with None for what the file does not tell.
 
     Raises:
@@ -147,7 +156,7 @@ def _score(suite: ChatSuite, item: Item, role: Role, answer: Answer, thinking_op
             token_ids=[],
             seconds=answer.seconds,
             fingerprint=None,
-            **message_fields(message, thinking_opened),
+            **message_fields(message, thinking.opened, thinking.tags),
         )
         sample = suite.score(item, role, completion)
     except EndpointError as error:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.contract.pairs import Pair
 from reports.scores import TaskScores, by_task, task_scores
-from reports.suite_tables.scores import endings_tables, score_table
+from reports.suite_tables.scores import endings_tables, score_table, substring_tables
 from reports.suite_tables.table import SuiteRun, Table, both
 from reports.text import number, percent
 
@@ -20,7 +20,7 @@ def tables(run: SuiteRun) -> list[Table]:
     groups = {_length(task): pairs for task, pairs in by_task(run.pairs, run.tasks).items()}
     scores = score_table(groups, "Length, tokens", "Scores by length", "all lengths")
     cells = grid(run.pairs)
-    return [scores, *([_grid(cells)] if cells else []), *endings_tables(groups)]
+    return [scores, *([_grid(cells)] if cells else []), *substring_tables(groups), *endings_tables(groups)]
 
 
 def _length(task: str) -> str:

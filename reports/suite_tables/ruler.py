@@ -9,7 +9,7 @@ from harness.contract.pairs import Pair
 from harness.contract.samples import Sample
 from reports.scores import by_task, mean, task_scores
 from reports.suite_tables.effective_length import THRESHOLD, effective_length
-from reports.suite_tables.scores import endings_tables, score_table
+from reports.suite_tables.scores import endings_tables, score_table, substring_tables
 from reports.suite_tables.table import Groups, SuiteRun, Table, both, difference, of_roles, with_total
 from reports.text import number, percent, points
 
@@ -24,7 +24,7 @@ def tables(run: SuiteRun) -> list[Table]:
     groups = by_task(run.pairs, run.tasks)
     found = {key: pairs for name, pairs in groups.items() if pairs and (key := split(name))}
     if not any(_scored(pairs) for pairs in found.values()):
-        return [score_table(groups), *endings_tables(groups)]
+        return [score_table(groups), *substring_tables(groups), *endings_tables(groups)]
     lengths = sorted({length for _, length in found})
     by_length = {number(n): [p for (_, m), pairs in found.items() if m == n for p in pairs] for n in lengths}
     pooled = score_table(by_length, "Length, tokens", "Scores by length, all tasks together", "all lengths")
@@ -33,6 +33,7 @@ def tables(run: SuiteRun) -> list[Table]:
         Table(pooled.title, pooled.columns, pooled.rows, note, pooled.total),
         _grid(found, lengths),
         score_table(groups, title="Scores by task and length"),
+        *substring_tables(groups),
         *endings_tables(groups),
     ]
 

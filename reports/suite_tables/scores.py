@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.contract.samples import Sample
-from reports.scores import RoleScores, TaskScores, all_scores, by_task
+from reports.scores import RoleScores, TaskScores, all_scores, by_task, mean
 from reports.suite_tables.table import Groups, SuiteRun, Table, both, known, not_measured, of_roles, with_total
 from reports.text import number, percent, plural, points
 
@@ -14,8 +14,9 @@ ENDINGS = {
     "looped": "Looped",
     "null": "No answer (null)",
     "tool_calls": "Tool call",
+    "no_answer": "Nothing answered",
 }
-"""Metrics that say how an answer ended (suites/readings/endings.py), and their words."""
+"""Metrics that say how an answer ended (suites/readings/endings.py, suites/base.py), and their words."""
 
 
 FLIPS = "Flips: pairs that score lower with the candidate (worse), higher (better), or either (D)."
@@ -85,8 +86,52 @@ def endings_tables(groups: Groups, kinds: Sequence[str] = tuple(ENDINGS)) -> lis
         cells = [cell for kind in there for cell in of_roles(pairs, _times, kind)]
         rows.append((name, number(len(pairs)), *cells))
     columns = ("Task", "n", *(column for kind in there for column in both(ENDINGS[kind])))
-    note = "Answers, of n. What is no answer has no score, unless its budget cut it; see “without a score” above."
+    note = (
+        "Answers, of n. What is no answer has no score, unless its budget cut it; see “without a score” above. "
+        "Nothing answered: no number, letter or expression is stated, or two are; it earns nothing."
+    )
     return [Table("How answers ended", columns, rows, note, total=len(rows) > 1)]
+
+
+def substring_tables(groups: Groups) -> list[Table]:
+    """Where RULER's own score, by substring, is another than ours; no table where it never is.
+
+    A doubled digit passes by substring; 4,141,759 for 4141759 does not.
+    """
+    rows = []
+    for name, pairs in with_total(groups, "all tasks").items():
+        cells = [cell for part in (_passes_there_alone, _passes_here_alone) for cell in of_roles(pairs, part)]
+        rows.append((name, number(len(pairs)), *of_roles(pairs, _substring), *cells))
+    if all(cell == number(0) for row in rows for cell in row[4:]):
+        return []
+    columns = (
+        "Task",
+        "n",
+        *both("Score by substring"),
+        *both("Higher by substring"),
+        *both("Lower by substring"),
+    )
+    note = (
+        "RULER's published score takes a reference for said where it is a substring of the answer (92025837 says "
+        "9202583); here numbers and words are whole, in any usual spelling. Answers whose two scores differ, of n."
+    )
+    return [Table("Where RULER's substring score differs", columns, rows, note, total=len(rows) > 1)]
+
+
+def _both_known(samples: Sequence[Sample]) -> list[tuple[float, float]]:
+    return [(s.score, s.metrics["substring"]) for s in samples if s.score is not None and "substring" in s.metrics]
+
+
+def _substring(samples: Sequence[Sample]) -> str:
+    return percent(mean(published for _, published in _both_known(samples)))
+
+
+def _passes_there_alone(samples: Sequence[Sample]) -> str:
+    return number(sum(published > ours for ours, published in _both_known(samples)))
+
+
+def _passes_here_alone(samples: Sequence[Sample]) -> str:
+    return number(sum(published < ours for ours, published in _both_known(samples)))
 
 
 def _times(samples: Sequence[Sample], kind: str) -> str:

@@ -32,7 +32,8 @@ from harness.contract.samples import Item, Role, Sample
 from harness.contract.text import quoted
 from harness.endpoint.client import Completion, Endpoint
 from suites.base import AnswerConfig, ChatSuite, SuiteConfig, make_item, make_sample
-from suites.readings.thinking import with_scores_in_budgets
+from suites.readings.endings import apart
+from suites.readings.thinking import reached_in, uncommitted, with_scores_in_budgets
 
 TASK_FILES = Path(__file__).parent / "tasks"
 FEWSHOT_SEED = 1234
@@ -169,19 +170,29 @@ class Cot(ChatSuite):
         if item.task not in self._config.tasks or not {"doc", "generation"} <= item.data.keys():
             raise BadInput(f"item {item.task}/{item.item} is not one that this policy's cot would ask")
         settings, task = self._config.tasks[item.task], self._task(item.task)
+        completion = apart(completion)
         try:
             text = scored_text(completion, item.data["generation"])
             score, answer = score_text(task, item.data["doc"], text, settings)
         except Exception as error:  # a grader may raise anything, and says nothing of the answer then
             failed = make_sample(self.name, item, role, completion, score=None, answer=None)
             return failed.model_copy(update={"error": error_text("grader", _said(error))})
-        sample = make_sample(self.name, item, role, completion, score=score, answer=answer)
+        metrics = _commitment(item, completion, score)
+        sample = make_sample(self.name, item, role, completion, score=score, answer=answer, metrics=metrics)
         return with_scores_in_budgets(sample, completion, self.max_tokens)
 
     def _task(self, name: str) -> ConfigurableTask:
         if name not in self._tasks:
             self._tasks[name] = load_task(name)
         return self._tasks[name]
+
+
+def _commitment(item: Item, completion: Completion, score: float) -> dict[str, float]:
+    """`uncommitted` of an answer after thinking, where the gold answer is known in a form that can be looked for."""
+    if not completion.reasoning or not is_ours(item.task) or not isinstance(item.target, str):
+        return {}
+    reached = reached_in(completion.reasoning, item.target)
+    return {"uncommitted": uncommitted(completion, reached=reached, right=score == 1)}
 
 
 def load_task(name: str) -> ConfigurableTask:

@@ -31,7 +31,7 @@ from suites.language.questions import (
     thinking_items,
 )
 from suites.readings.accepted_answers import first_accepted
-from suites.readings.endings import unterminated
+from suites.readings.endings import apart, unterminated
 from suites.readings.scripts import LANGUAGES, Language, broken_characters, fits, mixed_words, script_shares
 
 QuestionGroup = Literal["arithmetic", "facts", "cross", "thinking"]
@@ -102,6 +102,7 @@ class LanguageSuite(ChatSuite):
 
     def score(self, item: Item, role: Role, completion: Completion) -> Sample:
         """1 when the answer holds an accepted one, in any language."""
+        completion = apart(completion)
         found = None if unterminated(completion) else first_accepted(completion.text, item.target)
         metrics = language_metrics(completion, item.data["language"], item.data.get("thinking"))
         answer = found or completion.text.strip()[:200]

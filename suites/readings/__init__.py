@@ -1,5 +1,6 @@
-"""How an answer is read: what it states, how it ended, in which language it is.
+"""How an answer is read: what it states, how it ended, in which language it is (docs/answers.md).
 
-`final_answers` finds the one thing that an answer ends with (cot, termination); `accepted_answers` asks whether any
-part of it is one of the answers accepted (language). RULER and needle match as RULER does, in `suites/ruler/suite.py`.
+`numerals` is the one grammar of numbers; `statements` finds what is stated; `final_numbers`, `final_letters` and
+`final_expressions` take from it the thing stated. `accepted_answers` asks whether any part of an answer says one
+of those accepted (language, ruler, needle).
 """

@@ -8,53 +8,77 @@ from collections.abc import Sequence
 
 import regex  # type: ignore[import-untyped]
 
-from suites.readings.plain_numbers import plain_digits
+from suites.readings.characters import normalised, one_spelling, plain_quotes
+from suites.readings.number_words import ENGLISH_NUMBER, english_value
+from suites.readings.numerals import find_numbers, find_words, one_number, plain_form, plain_number
 
 # Sorting a long row of combining marks takes the normalization of Python 3.11 quadratic time; no word has eight.
 _MANY_MARKS = regex.compile(r"([\p{M}ﾞﾟ]{8})[\p{M}ﾞﾟ]+")
-_SUPERSCRIPTS = re.compile("[⁰¹²³⁴-⁹]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
-_COMMAS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
-_NUMBER = re.compile(r"(?:(?<![0-9a-z)])-)?(?<![a-z0-9.])[0-9]+(?:\.[0-9]+)?")
-_LETTER = r"[a-z0-9]"
+_GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:[, '][0-9]{3})+(?![0-9])")
+_HYPHENS = re.compile(r"(?<=\w)-(?=\w)")
+_BLANKS = re.compile(r"\s+")
+_DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
+_WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
+_LETTER = rf"[[\p{{L}}\p{{N}}]--[{_WITHOUT_SPACES}]]"
+_STARTS_WORD, _ENDS_WORD = (regex.compile(p, regex.VERSION1) for p in (rf"\A{_LETTER}", rf"{_LETTER}\Z"))
 
 
 def folded(text: str) -> str:
-    """The text in one spelling: NFKC (full-width digits, half-width kana), small letters, no accents, plain minus.
+    """The text in one spelling: small letters, no accents, full-width and half-width forms, quotes and dashes plain.
 
-    Powers are taken out, so that 5² is not 52.
+    5² is 5^2 and not 52.
     """
-    text = _SUPERSCRIPTS.sub(" ", _MANY_MARKS.sub(r"\1", text)).replace("{,}", ",").replace("\\,", "")
+    text = unicodedata.normalize("NFC", _MANY_MARKS.sub(r"\1", text))
+    text = plain_quotes(one_spelling(text)).replace("{,}", ",").replace("\\,", "")
     text = _ACCENTS.sub("", unicodedata.normalize("NFKD", text))  # the marks of kana are others
-    text = unicodedata.normalize("NFC", text).casefold()
-    return text.replace("\u2212", "-").replace("\u2019", "'")
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def numbers(text: str) -> list[str]:
-    """The numbers of a text in plain form: 1,016 and １０１６ and 1016.0 are "1016"."""
-    plain = _COMMAS.sub(lambda found: found[0].replace(",", ""), folded(text))
-    return [_signed(found) for found in _NUMBER.findall(plain)]
+    """The numbers of a text in plain form: 1,016 and １０１６ and 1016.0 are "1016", so are 千十六 and "1 016".
+
+    Nothing is worked out: 127 × 8 are two numbers. Of 3,5 both readings are there.
+    """
+    plain = normalised(text)
+    found = [(n.start, n.value, plain[n.start : n.end]) for n in find_numbers(plain, arithmetic=False)]
+    found += [(n.start, n.value, "") for n in find_words(plain) if n.end - n.start > 1]
+    said: list[str] = []
+    for _, value, written in sorted(found, key=lambda one: one[0]):
+        if value is not None:
+            said.append(plain_form(value))
+        if _DECIMAL_COMMA.fullmatch(written):
+            said += [plain_number(part) for part in written.split(",")]
+    return said
 
 
 def first_accepted(text: str, accepted: Sequence[str]) -> str | None:
-    """The first of the accepted answers that the text says, None when it says none.
-
-    Digits are compared as whole numbers (1016 is not in 21016), Latin words as whole words; Han and kana, which are
-    written without spaces, as a substring.
-    """
-    said, found = folded(text), set(numbers(text))
-    for answer in accepted:
-        wanted = folded(answer)
-        if _NUMBER.fullmatch(wanted):
-            if _signed(wanted) in found:
-                return answer
-            continue
-        before = rf"(?<!{_LETTER})" if re.match(_LETTER, wanted) else ""
-        after = rf"(?!{_LETTER})" if re.match(_LETTER, wanted[-1:]) else ""
-        if re.search(before + re.escape(wanted) + after, said):
-            return answer
-    return None
+    """The first of the accepted answers that the text says, None when it says none."""
+    said, found = _comparable(text), set(numbers(text))
+    return next((answer for answer in accepted if _says(said, found, answer)), None)
 
 
-def _signed(number: str) -> str:
-    return f"-{plain_digits(number[1:])}" if number.startswith("-") else plain_digits(number)
+def share_said(text: str, references: Sequence[str]) -> float:
+    """Share of the references that the text says."""
+    said, found = _comparable(text), set(numbers(text))
+    return sum(_says(said, found, reference) for reference in references) / len(references)
+
+
+def _says(said: str, found: set[str], answer: str) -> bool:
+    """Digits are compared as whole numbers (1016 is not in 21016), words as whole words; Han and kana, which are
+    written without spaces, as a substring."""
+    number = one_number(answer)
+    if number and number.simple and number.value is not None:  # 1990-1995 is a text
+        return plain_form(number.value) in found
+    wanted = _comparable(answer)
+    if ENGLISH_NUMBER.fullmatch(wanted) and (value := english_value(wanted)) is not None and plain_form(value) in found:
+        return True
+    before = rf"(?<!{_LETTER})" if _STARTS_WORD.search(wanted) else ""
+    after = rf"(?!{_LETTER})" if _ENDS_WORD.search(wanted) else ""
+    return bool(wanted) and regex.search(before + regex.escape(wanted) + after, said, regex.VERSION1) is not None
+
+
+def _comparable(text: str) -> str:
+    """The folded text with numbers without separators, hyphens and line ends as blanks, and one blank at most."""
+    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), folded(text))
+    return _BLANKS.sub(" ", _HYPHENS.sub(" ", text)).strip()

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import zlib
-
-import numpy as np
+import re
+from dataclasses import replace
 
 from harness.endpoint.answers import Completion
+from harness.endpoint.thinking_tags import split_thinking
+from suites.readings.loops import looped
 
-TAIL = 4000
-"""Characters at the end of an answer that are looked at: a loop does not stop by itself."""
-LEAST_LOOP = 400
-"""Characters that repeat before it is called a loop; a table or a list of numbers stays below."""
-RATIO = 12.0
-"""Compression of the tail from which on it says nothing new; prose has 2 to 3, code and JSON up to 10. A long run of
-records that differ by a number alone is a loop too: it is one when a model counts, and the table that it may be is
-there for both roles."""
+_CALL = re.compile(
+    r"<tool_call>|<\|tool_calls?(?:_section)?_begin\|>|\[TOOL_CALLS\]|<function=|<\|python_tag\|>|<\uff5ctool\u2581calls?\u2581begin\uff5c>"
+)
+_CALLS_AT_THE_END = 20_000
+"""So many last characters are searched for a call of a tool that was written as text."""
 
-LONGEST_UNIT = 200
-TIMES = 5
+
+def apart(completion: Completion) -> Completion:
+    """The completion with the tags of its text taken out, where nobody did that yet."""
+    if completion.closed is not None:
+        return completion
+    thinking, answer, closed = split_thinking(completion.text)
+    if closed is None:
+        return completion
+    thought = "\n".join(filter(None, (completion.reasoning, thinking)))
+    return replace(completion, text=answer, reasoning=thought, closed=closed)
 
 
 def endings(completion: Completion) -> dict[str, float]:
     """How an answer ended, 0 or 1 each, as metrics of its sample; `null` and `tool_calls` only where they are so."""
     whole = completion.reasoning + completion.text
+    cut = completion.finish_reason == "length"
     found = {
         "unterminated": float(unterminated(completion)),
-        "looped": float(completion.finish_reason == "repetition" or looped(whole)),
+        "looped": float(completion.finish_reason == "repetition" or looped(whole, cut=cut)),
     }
     if completion.null:
         found["null"] = 1.0
@@ -36,23 +43,25 @@ def endings(completion: Completion) -> dict[str, float]:
 
 
 def unterminated(completion: Completion) -> bool:
-    """Whether thinking was opened and never closed: by the server's parser (reasoning, no answer) or by its tags."""
-    text = completion.text
-    if completion.reasoning:
-        return not text.strip() and not completion.tool_calls and completion.finish_reason != "tool_calls"
-    return text.rfind("<think>") > text.rfind("</think>")
+    """Whether thinking was opened and never closed: by its tags, or else by the server's parser (no answer).
+
+    Thinking that calls a tool goes on after the tool has answered, and closed thinking without an answer is closed.
+    """
+    if completion.tool_calls or completion.finish_reason in ("tool_calls", "function_call"):
+        return False
+    completion = apart(completion)
+    if completion.closed is not None:
+        return not completion.closed and not calls_tool(completion.reasoning)
+    return bool(completion.reasoning) and not completion.text.strip() and not calls_tool(completion.reasoning)
 
 
-def looped(text: str) -> bool:
-    """Whether a text ends in a loop: one unit of up to 200 characters again and again, or a tail without news."""
-    tail = text.rstrip()[-TAIL:]
-    if len(text) - len(text.rstrip()) >= LEAST_LOOP:  # nothing but blanks
-        return True
-    codes = np.frombuffer(tail.encode("utf-32-le", "replace"), dtype=np.uint32)
-    for unit in range(1, min(LONGEST_UNIT, codes.size - 1) + 1):
-        differs = np.flatnonzero(codes[unit:] != codes[:-unit])
-        repeated = codes.size - (int(differs[-1]) + 1 if differs.size else 0)
-        if repeated >= max(LEAST_LOOP, TIMES * unit):
-            return True
-    data = tail.encode("utf-8", "replace")
-    return len(tail) >= TAIL and len(data) / len(zlib.compress(data, 6)) > RATIO
+def calls_tool(text: str) -> bool:
+    """Whether a text ends in the call of a tool, in one of the forms that models write."""
+    calls = list(_CALL.finditer(text[-_CALLS_AT_THE_END:]))
+    return bool(calls) and len(text[-_CALLS_AT_THE_END:]) - calls[-1].start() < _CALLS_AT_THE_END // 2
+
+
+def closed_without_answer(completion: Completion) -> bool:
+    """Whether the thinking was closed and nothing stands behind it."""
+    completion = apart(completion)
+    return bool(completion.closed) and not completion.text.strip() and not completion.tool_calls

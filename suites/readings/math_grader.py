@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import re
 import resource
 import signal
 import threading
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from typing import Literal
+
+from suites.readings.equal_expressions import Same, judge
 
 SECONDS = 10
 """So long one comparison may take; those of MATH-500's gold answers take 0.3 s at most, sympy's first use included."""
@@ -25,11 +25,6 @@ MEMORY = 4 * 2**30
 """Bytes of address space for the worker."""
 
 Worker = tuple[SpawnProcess, Connection]
-Same = Literal["same", "other", "gold"]
-"""gold: the gold answer cannot be read."""
-
-_COUNTED = re.compile(r"(-?[\d.,/]+)\s+[A-Za-z]{3}[A-Za-z ]*")
-"""A number with a word after it: "5 apples"; read as LaTeX, the word would be a product of variables."""
 _lock = threading.Lock()
 _worker: Worker | None = None
 
@@ -99,24 +94,6 @@ def _serve(pipe: Connection) -> None:
         except EOFError:
             return
         signal.alarm(seconds)
-        found = _judge(gold, answer)
+        found = judge(gold, answer)
         signal.alarm(0)
         pipe.send(found)
-
-
-def _judge(gold: str, answer: str) -> Same:
-    """In the worker."""
-    from math_verify import parse, verify  # type: ignore[import-untyped]
-
-    wanted = parse(_boxed(gold), parsing_timeout=None)
-    if not wanted:
-        return "gold"
-    forms = [_boxed(answer)]
-    if counted := _COUNTED.fullmatch(answer):
-        forms.append(_boxed(counted[1]))
-    same = any(verify(wanted, parse(form, parsing_timeout=None), timeout_seconds=None) for form in forms)
-    return "same" if same else "other"
-
-
-def _boxed(expression: str) -> str:
-    return f"\\boxed{{{expression}}}"

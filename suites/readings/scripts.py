@@ -14,6 +14,8 @@ from typing import Literal
 
 import regex  # type: ignore[import-untyped]
 
+from suites.readings.no_language import GRAMMAR, is_name, without_code
+
 Language = Literal["en", "ja", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "ja", "zh")
 
@@ -61,7 +63,7 @@ _KATAKANA_IN_LATIN = regex.compile(r"(?<=[a-z]{2})[\p{Katakana}--[ヵヶ]](?=[a-
 
 def prose(text: str) -> str:
     """The text without what is in no language: code, formulas, commands of LaTeX, addresses and tags."""
-    return str(_NOT_PROSE.sub(" ", text))
+    return without_code(str(_NOT_PROSE.sub(" ", text)))
 
 
 def script_counts(text: str) -> dict[str, int]:
@@ -82,7 +84,8 @@ def script_shares(text: str) -> dict[str, float]:
 def fits(text: str, asked: Language) -> bool | None:
     """Whether a text is in the language asked for; None when it is too short to tell (a number, a formula, a name).
 
-    What stands in brackets or quotation marks does not count, unless there is nothing else.
+    What stands in brackets or quotation marks does not count, unless there is nothing else. A name alone is never in a
+    wrong language.
     """
     plain = prose(text)
     words = _words_by_language(_QUOTED.sub(" ", plain)) or _words_by_language(plain)
@@ -92,7 +95,7 @@ def fits(text: str, asked: Language) -> bool | None:
     total, right = sum(words.values()), words.get(asked, 0.0)
     if right > 0 and right >= SHARE * total:
         return True
-    return None if total - right < LEAST else False
+    return None if total - right < LEAST or is_name(plain) else False
 
 
 def mixed_words(text: str) -> int:
@@ -155,7 +158,7 @@ def _sentence(text: str) -> tuple[str, float]:
     Of Han and hiragana two letters are taken for a word, single Latin letters (variables, units) for none.
     """
     hiragana = katakana = han = 0
-    katakana_words = latin_words = other_words = 0
+    katakana_words = latin_words = capital_words = other_words = 0
     chinese = japanese = sentence = False
     for match in _RUN.finditer(text):
         script, letters = match.lastgroup, match.end() - match.start()
@@ -170,8 +173,11 @@ def _sentence(text: str) -> tuple[str, float]:
             japanese = japanese or any(map(_japanese_only, match[0]))
         elif script == "latin":
             latin_words += letters > 1
+            capital_words += letters > 1 and match[0][0].isupper()
         else:
             other_words += 1
+    if hiragana or (han and GRAMMAR & set(text)):  # a sentence of its own, in which capitals are foreign names
+        latin_words -= capital_words
     asian_words = (hiragana + han) / 2 + katakana_words
     total = asian_words + latin_words + other_words
     if asian_words < max(latin_words, other_words):  # of equals the kana or Han decides: it holds the sentence together

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from harness.contract.samples import Sample
 from harness.endpoint.client import Completion
-from suites.readings.endings import unterminated
+from suites.readings.accepted_answers import numbers
+from suites.readings.endings import closed_without_answer, unterminated
+from suites.readings.expressions import spelled
+from suites.readings.final_letters import final_letter
 from suites.readings.markers import count_markers
+from suites.readings.numerals import plain_number
 
 BUDGETS = (4096, 8192, 16384)
 """Tokens; the score within each is taken from the same samples."""
@@ -13,7 +17,8 @@ BUDGETS = (4096, 8192, 16384)
 THINKING_METRICS = {
     "closed": "1 when thinking was closed, 0 when it was not; absent where the model did not think",
     "answered": "1 when an answer of the asked form stands after the thinking",
-    "uncommitted": "1 when the gold answer was reached while thinking and the answer is absent, wrong or cut",
+    "uncommitted": "1 when the gold answer was reached while thinking and the answer is absent, wrong or cut; also "
+    "when the thinking was closed and nothing stands behind it",
     "thinking_chars": "characters of thinking; 0 for a model that does not think apart from its answer",
     "thinking_tokens": "tokens of thinking, estimated: completion_tokens × thinking's share of the characters",
     "markers": "over-thinking markers (markers.py) in the thinking, or in the answer where there is none",
@@ -34,7 +39,7 @@ def thinking_metrics(completion: Completion, *, answered: bool, reached: bool, r
     thinking, searched = completion.reasoning, worked_out(completion)
     metrics = {
         "answered": float(answered),
-        "uncommitted": float(reached and not right),
+        "uncommitted": uncommitted(completion, reached=reached, right=right),
         "thinking_chars": float(len(thinking)),
         "markers": float(count_markers(searched)),
     }
@@ -46,6 +51,20 @@ def thinking_metrics(completion: Completion, *, answered: bool, reached: bool, r
         metrics["thinking_tokens"] = tokens
         metrics["markers_per_1k_tokens"] = 1000 * metrics["markers"] / of_searched
     return metrics
+
+
+def uncommitted(completion: Completion, *, reached: bool, right: bool) -> float:
+    """1 when an answer was reached and not given, or the thinking was closed and nothing was answered."""
+    return float((reached and not right) or closed_without_answer(completion))
+
+
+def reached_in(thinking: str, target: str) -> bool:
+    """Whether thinking comes by the gold answer: a number, a letter that it chooses, or an expression."""
+    if plain_number(target):
+        return plain_number(target) in numbers(thinking)
+    if len(target) == 1 and target.isalpha():
+        return final_letter(thinking) == target
+    return "".join(spelled(target).split()) in "".join(spelled(thinking).split())
 
 
 def tokens_of(part: str, completion: Completion) -> float | None:

@@ -2,7 +2,8 @@
 
 Method: Hsieh et al., "RULER: What's the Real Context Size of Your Long-Context Language Models?" (arXiv 2404.06654):
 its thirteen tasks with their parameters, and needle tasks in Japanese and Chinese. The wording of the prompts is ours,
-so scores compare two roles here and not with published tables. Scoring is that of NVIDIA/RULER.
+so scores compare two roles here and not with published tables. An answer has to say whole numbers and words;
+the score of NVIDIA/RULER, by substring, is kept beside it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.client import Completion
 from suites.base import Distinct, LengthsConfig, LengthsSuite, make_item, make_sample
 from suites.materials.fitting import FIRST, TooShort, fit
+from suites.readings.accepted_answers import first_accepted, share_said
+from suites.readings.endings import apart
 from suites.ruler.niah import NIAH, niah
 from suites.ruler.qa import qa
 from suites.ruler.task import Place, Task
@@ -103,9 +106,23 @@ class Ruler(LengthsSuite):
                 length = error.needs
 
     def score(self, item: Item, role: Role, completion: Completion) -> Sample:
-        match = match_any if item.task.split("@")[0] in ANY_REFERENCE else match_all
-        score = match(completion.text, item.target)
-        return make_sample(self.name, item, role, completion, score=score, answer=completion.text.strip()[:200])
+        any_of_them = item.task.split("@")[0] in ANY_REFERENCE
+        return matched_sample(self.name, item, role, completion, any_of_them=any_of_them)
+
+
+def matched_sample(suite: str, item: Item, role: Role, completion: Completion, *, any_of_them: bool = False) -> Sample:
+    """The sample of an answer that has to say the item's references: whole numbers and words, in any usual spelling.
+
+    RULER's own score, by substring, is in the metric `substring`: it lets a number with a doubled digit pass.
+    """
+    completion = apart(completion)
+    answer, references = completion.text, item.target
+    if any_of_them:
+        score, published = float(first_accepted(answer, references) is not None), match_any(answer, references)
+    else:
+        score, published = share_said(answer, references), match_all(answer, references)
+    metrics = {"substring": published}
+    return make_sample(suite, item, role, completion, score=score, answer=answer.strip()[:200], metrics=metrics)
 
 
 def match_all(answer: str, references: Sequence[str]) -> float:

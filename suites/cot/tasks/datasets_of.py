@@ -19,7 +19,7 @@ from harness.contract.datasets import PublicDataset, public_dataset
 from harness.contract.errors import BadInput
 from harness.contract.text import quoted
 from suites.materials.word_problems import word_problems as generate
-from suites.readings.final_answers import plain_number
+from suites.readings.numerals import plain_number
 
 RawRow = dict[str, Any]
 Splits = dict[str, datasets.Dataset]

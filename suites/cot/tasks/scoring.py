@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from suites.readings import final_answers
+from suites.readings.final_expressions import final_expression
+from suites.readings.final_letters import final_letter
+from suites.readings.final_numbers import final_number
 from suites.readings.math_grader import same_expression
 
 Texts = Iterable[Iterable[str]]
@@ -13,15 +15,15 @@ Texts = Iterable[Iterable[str]]
 
 
 def final_numbers(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_answers.final_number, texts)
+    return _each(final_number, texts)
 
 
 def final_letters(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_answers.final_letter, texts)
+    return _each(final_letter, texts)
 
 
 def final_expressions(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_answers.final_expression, texts)
+    return _each(final_expression, texts)
 
 
 def math(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

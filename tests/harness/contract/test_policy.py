@@ -75,7 +75,7 @@ def test_an_unknown_key_names_the_nearest_known_one(text: str, unknown: str, nea
 
 def test_an_unknown_key_like_no_other_lists_the_known_ones() -> None:
     message = refusal(GOOD + "requests: {zzz: 1}\n")
-    assert "unknown key 'requests.zzz'; known: concurrency, min_tokens_per_second, retries" in message
+    assert "unknown key 'requests.zzz'; known: concurrency, min_tokens_per_second, retries, thinking_tags" in message
 
 
 def test_an_unknown_key_of_a_suite_or_its_task_names_the_nearest_known_one(tmp_path: Path) -> None:
@@ -325,3 +325,10 @@ def test_a_file_that_cannot_be_read_names_the_shipped_policies(tmp_path: Path, m
     make(path)
     with pytest.raises(BadInput, match=r"p\.yaml.*give a YAML file or one of: .*demo"):
         load_policy(path)
+
+
+def test_tags_of_thinking_can_be_named() -> None:
+    policy = parse_policy(GOOD + 'requests: {thinking_tags: [["<ponder>", "</ponder>"]]}\n').policy
+    assert policy.requests.thinking_tags == (("<ponder>", "</ponder>"),)
+    for bad in ('[["<a>"]]', '[["<a>", ""]]', '[["<a>", "<a>"]]'):
+        assert "requests.thinking_tags" in refusal(GOOD + f"requests: {{thinking_tags: {bad}}}\n")

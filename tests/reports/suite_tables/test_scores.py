@@ -134,3 +134,24 @@ def test_needles_of_unknown_depth_and_cells_without_items_are_no_cells() -> None
     pairs += [pair("needle", "long", "d0000-00", scores=(1.0, 1.0)), pair("needle", "4096", "deep", scores=(1.0, 1.0))]
     table = needle_tables.tables(SuiteRun(pairs))[1]
     assert table.rows == [("0 %", "100.0 %", "100.0 %", "–", "–"), ("100 %", "–", "–", "100.0 %", "0.0 %")]
+
+
+def test_answers_that_the_published_score_sees_otherwise_are_named() -> None:
+    same, doubled, grouped = {"substring": 1.0}, {"substring": 1.0}, {"substring": 0.0}
+    pairs = [
+        pair("ruler", "niah_single_1@4096", "0", scores=(1.0, 1.0), metrics=(same, same)),
+        pair("ruler", "niah_single_1@4096", "1", scores=(1.0, 0.0), metrics=(same, doubled)),
+        pair("ruler", "vt@4096", "0", scores=(1.0, 1.0), metrics=(grouped, same)),
+    ]
+    found = {table.title: table for table in ruler_tables.tables(SuiteRun(pairs))}
+    table = found["Where RULER's substring score differs"]
+    assert list(row(table, "niah_single_1@4096").values())[2:] == ["100.0 %", "100.0 %", "0", "1", "0", "0"]
+    assert list(row(table, "vt@4096").values())[2:] == ["0.0 %", "100.0 %", "0", "0", "1", "0"]
+    agreeing = ruler_tables.tables(SuiteRun(pairs[:1]))
+    assert not any("substring" in table.title for table in agreeing)
+
+
+def test_what_answers_nothing_is_counted_beside_wrong_answers() -> None:
+    pairs = [pair("cot", "a", scores=(1.0, 0.0), metrics=({}, {"no_answer": 1.0}))]
+    table = score_tables.tables(SuiteRun(pairs))[1]
+    assert list(row(table, "a").values()) == ["a", "1", "0", "1"] and "Nothing answered" in table.columns[2]

@@ -108,7 +108,8 @@ def with_target(item: Item, target: str) -> Item:
         ("18", "First 7 + 11 = 18 pears.\nThe answer is 18.", 1.0, "18"),
         ("18", "The answer is **18**", 1.0, "18"),
         ("18", "It is $18.00 in all.", 1.0, "18"),
-        ("18", "18 pears, of which 7 are green", 0.0, "7"),  # the last number is the answer
+        ("18", "18 pears, of which 7 are green", 1.0, "18"),
+        ("7", "18 pears and 7 plums", 1.0, "7"),  # the last number is the answer
         ("18", "19", 0.0, "19"),
         ("18", "118", 0.0, "118"),
         ("18", "-18", 0.0, "-18"),

@@ -280,7 +280,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
 def test_whatever_a_model_writes_has_documented_metrics(text: str, thinking: str, finish: str, item: Item) -> None:
     said = completion(text, thinking, finish)
     sample = make().score(item, "candidate", said)
-    assert sample.metrics.keys() <= KNOWN | endings(said).keys() | {"thinking_tokens"}
+    assert sample.metrics.keys() <= KNOWN | endings(said).keys() | {"thinking_tokens", "no_answer"}
     assert Sample.model_validate_json(sample.model_dump_json()) == sample
 
 

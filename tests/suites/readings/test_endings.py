@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from harness.endpoint.client import Completion
 from suites.base import make_item, make_sample
-from suites.readings.endings import LEAST_LOOP, LONGEST_UNIT, TAIL, TIMES, endings, looped, unterminated
+from suites.readings.endings import endings, unterminated
+from suites.readings.loops import LEAST_LOOP, SHORT_UNIT, TAIL, TIMES, looped
 
 ROOT = Path(__file__).parents[3]
 SENTENCE = (
@@ -40,7 +41,7 @@ LOOPS = {
     "one word": "wait " * 81,
     "after prose": prose(1) + " no" * 134,
     "a sentence": "Let us see. " + SENTENCE * 5,
-    "the longest unit": SENTENCE.ljust(LONGEST_UNIT, "x")[:LONGEST_UNIT] * TIMES,
+    "the longest unit": SENTENCE.ljust(SHORT_UNIT, "x")[:SHORT_UNIT] * TIMES,
     "cut in the middle": (SENTENCE * 7)[:-50],
     "an answer": "The answer is (C)." * 30,
     "an answer a line": "The answer is (C).\n" * 30,
@@ -51,12 +52,21 @@ LOOPS = {
     "rows of a table": "| 1 | 2 |\n" * 41,
     "blanks at the end": "yes " * 101 + "\n\n \n",
     "a paragraph of 350 characters": (SENTENCE + prose(2)[:150]) * 20,
+    "a page thirty times": (prose(9) + "!")[:2600] * 30,
+    "a page three times": prose(9) * 3,
+}
+COUNTS = {
     "a loop without a fixed unit after much else": prose(8, 9000)
     + "".join(f" No, that is not right, so let us begin once more ({i})." for i in range(80)),
-    "one that counts": "\n".join(
-        f"Now we go on with the next step, which is step {i} of our plan." for i in range(200)
-    ),
+    "steps": "\n".join(f"Now we go on with the next step, which is step {i} of our plan." for i in range(200)),
+    "digits that were asked for": "1/7 = 0." + "142857" * 150,
 }
+"""What counts, or says digits, was asked for where it ends by itself, and is a loop where the budget cut it."""
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_what_counts_is_a_loop_only_where_it_was_cut(name: str) -> None:
+    assert not looped(COUNTS[name]) and looped(COUNTS[name], cut=True)
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -64,15 +74,15 @@ def test_a_loop_is_found(name: str) -> None:
     assert looped(LOOPS[name])
 
 
-@given(ANY_TEXT, st.text(st.characters(exclude_categories=()), min_size=1, max_size=LONGEST_UNIT), st.integers(0, 3))
-@example("", " " * (LONGEST_UNIT - 1) + "x", 0)
-@example("", "x" + " " * (LONGEST_UNIT - 1), 0)
+@given(ANY_TEXT, st.text(st.characters(exclude_categories=()), min_size=1, max_size=SHORT_UNIT), st.integers(0, 3))
+@example("", " " * (SHORT_UNIT - 1) + "x", 0)
+@example("", "x" + " " * (SHORT_UNIT - 1), 0)
 @example("\ud800", "\ud800", 0)
 @example("abc", "abc" * 60, 3)
 def test_whatever_repeats_is_found(before: str, unit: str, more: int) -> None:
     times = -(-max(LEAST_LOOP, TIMES * len(unit)) // len(unit))
-    assert looped(before + unit * (times + 1 + more))  # one more: the blanks at the end of a unit do not count
-    assert looped(before + unit * (times + 1) + unit[: len(unit) // 2])
+    assert looped(before + unit * (times + 1 + more), cut=True)  # one more: blanks at the end of a unit do not count
+    assert looped(before + unit * (times + 1) + unit[: len(unit) // 2], cut=True)
 
 
 @given(st.text(st.characters(exclude_categories=()), min_size=1, max_size=40), st.integers(2, LEAST_LOOP))
@@ -116,6 +126,10 @@ NO_LOOPS = {
     "just too short": "a" * 399,
     "a long switch": "\n".join(f'        case {i}:\n            return "value_{i}";' for i in range(100)),
     "some dots": "Let me think" + "." * 300,
+    "bottles": "".join(
+        f"{n} bottles of beer on the wall, {n} bottles of beer. Take one down, pass it around: {n - 1} bottles.\n"
+        for n in range(99, 0, -1)
+    ),
     "said four times": prose(5) + SENTENCE * 4,
     "a loop that ended": SENTENCE * 6 + prose(6),
 }
@@ -190,7 +204,12 @@ def test_lone_surrogates_are_characters_like_others() -> None:
         (" \n", "so", "length", True),
         ("", "so", "tool_calls", False),
         ("", "so", "repetition", True),
-        ("<think>", "so", "stop", False),
+        ("<think>", "so", "stop", True),  # opened again beside the server's field
+        ("a<think>so</think>", "so", "stop", False),
+        ("[THINK]so", "", "length", True),
+        ("<think>so <tool_call>{}</tool_call>", "", "stop", False),  # goes on after the tool
+        ("", "so <tool_call>{}</tool_call>", "stop", False),
+        ("a</think></think>42", "", "stop", False),
         # the tags are in the text
         ("<think>so", "", "length", True),
         ("<think>so", "", "stop", True),
@@ -200,7 +219,8 @@ def test_lone_surrogates_are_characters_like_others() -> None:
         ("<think>a</think>b<think>c", "", "length", True),
         ("<think>a</think>b<think>c</think>d", "", "stop", False),
         ("<think>a<think>b</think>c", "", "stop", False),
-        ("<thinking>so", "", "length", False),
+        ("<thinking>so", "", "length", True),
+        ("The tag <think> opens it.", "", "stop", False),
     ],
 )
 def test_unterminated(text: str, reasoning: str, finish: str, expected: bool) -> None:
@@ -222,7 +242,7 @@ ITEM = make_item("t", "0", [{"role": "user", "content": "?"}])
 
 def test_every_sample_says_how_its_answer_ended() -> None:
     sample = make_sample("cot", ITEM, "candidate", completion("<think>" + "no " * 200), score=0.0, answer=None)
-    assert sample.metrics == {"unterminated": 1.0, "looped": 1.0}
+    assert (sample.metrics, sample.text) == ({"unterminated": 1.0, "looped": 1.0, "thinking_tokens": 2.0}, "")
 
 
 def test_what_a_suite_measured_itself_wins() -> None:

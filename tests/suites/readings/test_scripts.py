@@ -149,7 +149,7 @@ def test_a_text_fits_its_own_language_and_no_other(language: str | None, texts: 
         ("第二次世界大戦", "ja", True),
         ("第一次世界大会", "ja", None),
         ("徳川家康", "ja", True),  # 徳 is written so in Japan alone
-        ("徳川家康", "zh", False),
+        ("徳川家康", "zh", None),  # a name
         ("兵庫県神戸市中央区", "ja", True),  # 戸
         ("德川家康", "zh", True),
         ("德川家康", "ja", None),  # before the reform of the characters: a name
@@ -165,7 +165,8 @@ def test_a_text_fits_its_own_language_and_no_other(language: str | None, texts: 
         ("答案是巴黎", "ja", False),
         ("为什么", "ja", False),
         ("日本第二高峰即北岳山也", "ja", False),
-        ("Mount Kita", "ja", False),
+        ("Mount Kita", "ja", None),  # a name
+        ("He climbed Mount Kita", "ja", False),
         # Half the answer in another language is not enough, a third may be.
         ("答えは北岳です。答案是北岳,也就是日本第二高的山。", "ja", False),
         ("答えは北岳です。日本で二番目に高い山です。The height is known.", "ja", True),

@@ -203,8 +203,44 @@ CASES = [
 ]
 
 
+WHOLE = [
+    ("The number is 1234567.", ["1234567"], 1.0),
+    ("The number is 12345677.", ["1234567"], 0.0),  # a doubled digit, which passes upstream
+    ("1,234,567", ["1234567"], 1.0),
+    ("1 234 567", ["1234567"], 1.0),
+    ("１２３４５６７です", ["1234567"], 1.0),
+    ("**1234567**", ["1234567"], 1.0),
+    ("1234567.5", ["1234567"], 0.0),
+    ("-1234567", ["1234567"], 0.0),
+    ("x1234567", ["1234567"], 0.0),
+    ("1234567 and 2345678, but no third", ["1234567", "2345678", "3456789"], 2 / 3),
+    ("artistic", ["art"], 0.0),
+    ("I do not know.", ["no"], 0.0),
+    ("No.", ["no"], 1.0),
+    ("ABCDE, FGHIJ", ["abcde", "fghij"], 1.0),
+    ("It was Rock ’n’ Roll.", ["Rock 'n' Roll"], 1.0),
+    ("the grim\u00a0lighthouse", ["grim-lighthouse"], 1.0),
+    ("a well‑known  man", ["well-known man"], 1.0),
+    ("答えは「赤い灯台」です", ["赤い灯台"], 1.0),
+    ("Beyonce", ["Beyoncé"], 1.0),
+    ("1,200 men", ["1200 men"], 1.0),
+    ("three", ["3"], 1.0),
+    ("3", ["three"], 1.0),
+    ("5f0e-4c1d", ["5F0E-4C1D"], 1.0),
+    ("5f0e-4c1de", ["5F0E-4C1D"], 0.0),
+]
+
+
+@pytest.mark.parametrize(("answer", "references", "share"), WHOLE)
+def test_an_answer_says_whole_numbers_and_words(answer: str, references: list[str], share: float) -> None:
+    item = make_item("vt@2048", "0001", [{"role": "user", "content": "?"}], target=references)
+    completion = Completion(answer, "", "stop", 3, 2, [], [], 0.1, None)
+    sample = ruler(lengths=(2048,)).score(item, "candidate", completion)
+    assert sample.score == share and sample.metrics["substring"] == match_all(answer, references)
+
+
 @pytest.mark.parametrize(("answer", "references", "share", "any_of_them"), CASES)
-def test_scores_are_those_of_the_published_rules(
+def test_the_second_figures_are_those_of_the_published_rules(
     answer: str, references: list[str], share: float, any_of_them: float
 ) -> None:
     assert match_all(answer, references) == share

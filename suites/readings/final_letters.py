@@ -1,0 +1,192 @@
+r"""The letter that an answer chooses. A letter counts only where it is stated as a choice.
+
+`D-glucose`, `B cells` and `D = 5 m` are no choices, options that are being listed are none, two choices are none, and
+what is taken back does not count. Read are (D), D, d, `D`, \(D\), **D**, \text{D}, <answer>D</answer>, 故选D, 正解はD.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator
+
+from suites.readings.characters import normalised
+from suites.readings.statements import (
+    LONGEST,
+    STATEMENTS,
+    TAIL,
+    Stated,
+    boxes,
+    doubted,
+    own_answer,
+    statements,
+    taken_back,
+)
+
+_OPEN = r"[\s*_$\"'“‘「『【\[{<(:：`]"
+_CLOSE = r"[\s*_$\"'”’」』】\]}>)`]"
+_WORD = r"(?:(?i:options?|choices?|letter|alternative|statement|answer)\s{1,3}|选项|選項|選択肢|选择|選擇)"
+_AFTER = (
+    r"(?=\s*$|\s*[.,:;!?。、，：；！\n]|\s*[)）\]}】」]|\s+(?:is|are|because|since|as|for|given|which|and|or|with|due|not|rather|here|in|from|by|"
+    r"based|[-–—=]>?\s|[-–—(（&/])|\s?[-–—]\s|\s*(?:です|だ|である|で|が|は|を|に|と|または|和|或|与|項|项|选项|是|因|/|&)|\s+[A-Z][a-z])"
+)
+_HEAD = re.compile(
+    rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:the\s+)?{_WORD}?{_OPEN}{{0,4}}"
+    rf"(?:(?<=[(\[{{`$「【<'\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*[=<>≤≥]))(?!['’][a-z])"
+    rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
+    rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
+    rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
+)
+_IN_PARENTHESES = re.compile(r"[(（\[【]\s?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
+_NEXT = re.compile(
+    rf"{_CLOSE}{{0,6}}[^.;,\n]{{0,40}}?(?:\s(?:or|and)\s|\s?[/&]\s?|,\s|また?は|か|と|、|或者?|和|与|或)(?:\s?(?:or|and|maybe|possibly|both)\s)?"
+    rf"{_OPEN}{{0,4}}{_WORD}?{_OPEN}{{0,4}}([A-J])(?={_CLOSE}{{0,4}}(?:\s*$|[.,;:!?。，、）)]|\s|です|だ))"
+)
+_DIRECTLY_NEXT = re.compile(
+    rf"{_CLOSE}{{0,6}}\s?(?:\b(?:or|and)\b|[/&,]|また?は|か|と|、|或者?|和|与|\()\s?(?:or|and|maybe|possibly)?\s?{_OPEN}{{0,4}}{_WORD}?"
+    rf"{_OPEN}{{0,4}}([A-J])(?![\w'’-])"
+)
+_BESIDE = re.compile(
+    r"[,;]?\s*\b(?:since|because|as|whereas|while|although|but\s+not|not|rather\s+than|instead\s+of|whose|unlike|given)\b|因为|因為|なぜなら|ではなく|而不是|而非",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(
+    r"\b(?:not|isn't|can(?:no|')t\s+be)\s+[^.;\n]{0,40}?\bbut\b|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
+    re.IGNORECASE,
+)
+_CHOSEN_BY = re.compile(
+    r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct)\s+(?:option|choice|alternative|letter|statement|one|selection)"
+    r"(?:\s+(?:here|among\s+them|given))?\s{0,3}[*_]{0,2}(?:is|must\s+be|would\s+be|should\s+be|has\s+to\s+be|:)"
+    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer)\b"
+    r"|\b(?:choose|select|pick|that\s+leaves|leaving|this\s+leaves|which\s+leaves|correct\s+is|matches\s+option|corresponds\s+to)\b|\boption\s+is\b))"
+    r"|(?:故|应|應|所以|因此|本题|本題|答案)?(?:选择|選擇|选|選)(?![项項択拟出])(?:[:：是为為]|答案是?)?"
+    r"|(?:正确|正確|正しい)(?:的)?(?:选项|選項|選択肢|答案)(?:是|为|為|は|[:：])"
+)
+_WEAK = re.compile(
+    r"\b(?:(?i:it|this|that|which|must|should)\s+(?i:is|must\s+be|has\s+to\s+be|should\s+be|can\s+only\s+be|be)"
+    r"|(?i:it|that)['’]s)\b"
+)
+_TURNS = re.compile(
+    r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}", re.IGNORECASE
+)
+_HENCE = re.compile(r"\W*(?:(?i:so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*([A-J])\W*$")
+_CORRECT = re.compile(
+    r"(?:^|[\s*_(（\[「`$]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
+    r"(?:(?i:is|must\s+be|seems|looks|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
+    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對))"
+)
+_OPTION_LINE = re.compile(r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])[)）.:：、][*_]{0,2}(?=\s|$|\S)", re.MULTILINE)
+_VERDICT = re.compile(r"(?:\b(?:correct|right|true|yes)\b|✓|✔|✅|正しい|正解|正确|正確)", re.IGNORECASE)
+_AGAINST = re.compile(
+    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*)\b|✗|✘|❌|誤り|错误|不正确", re.IGNORECASE
+)
+_LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])[\W_]*$")
+_ENDS = re.compile(r"[.;!](?=\s|$)|[。！；]")
+_NONE = re.compile(r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b|どれでもない|以上都不", re.IGNORECASE)
+
+
+def final_letter(text: str) -> str:
+    """The letter A to J that is chosen; "" when none is, or two are."""
+    text = _plain(own_answer(text[-TAIL:], lambda before: bool(_unstated(_plain(before)))))
+    for statement in reversed(_strong(text)):
+        letter = _letter_of(statement.said)
+        if letter is None:
+            continue
+        rest = text[statement.end :]
+        if taken_back(text, statement):
+            return _unstated(rest)
+        return (doubted(text, statement) and _unstated(rest)) or letter
+    for boxed in reversed(boxes(text)):
+        if letter := _letter_of(boxed.said):
+            return letter
+    return _unstated(text)
+
+
+def _plain(text: str) -> str:
+    r"""Formulas' delimiters as brackets and dollars as nothing: \(D\), $D$ and \mathrm{D} are written as (D) and D."""
+    text = re.sub(r"\\\(\s?(.{1,40}?)\s?\\\)", r"(\1)", text)
+    return normalised(text).replace("（", "(").replace("）", ")")
+
+
+def _strong(text: str) -> list[Stated]:
+    found = [*statements(text), *_after(_CHOSEN_BY, text)]
+    return sorted(found)
+
+
+def _after(pattern: re.Pattern[str], text: str) -> Iterator[Stated]:
+    for found in deque(pattern.finditer(text), maxlen=STATEMENTS):
+        rest = text[found.end() : found.end() + LONGEST].lstrip()
+        line = rest.partition("\n")[0]
+        said = _ENDS.split(line, maxsplit=1)[0]
+        if said:
+            yield Stated(found.end(), said, text.find(said, found.end()) + len(said))
+
+
+def _letter_of(said: str) -> str | None:
+    """The letter that a statement chooses; "" when it chooses two, None when it chooses none."""
+    said = _DENIED.sub(" ", said)
+    if re.match(r"\W*(?:not|neither)\b", said, re.IGNORECASE) or _NONE.search(said):
+        return None
+    if head := _HEAD.match(said):
+        letter = (head["marked"] or head["bare"] or head["word"] or head["small"]).upper()
+        second = _DIRECTLY_NEXT.match(said, head.end())
+        either = re.match(r"\W*(?:either|both)\b", said, re.IGNORECASE)
+        return "" if either or (second and second[1] != letter) else letter
+    clause = said
+    if beside := _BESIDE.search(said):
+        clause = said[: beside.start()]
+    letters = {found.upper() for found in _IN_PARENTHESES.findall(clause)}
+    if not letters:
+        both = re.match(r"\W*(?:either|both|between)\s+\(?[A-J]\b", clause, re.IGNORECASE)
+        return "" if both else None
+    return letters.pop() if len(letters) == 1 else ""
+
+
+def _unstated(text: str) -> str:
+    """The letter of a text that does not say "the answer is": one that is called correct, or that it ends with."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    options = {found[1].upper(): found for found in _OPTION_LINE.finditer(text)}
+    listed = len(options) > 1
+    correct = {found[1] for found in _CORRECT.finditer(text)}
+    if len(correct) == 1:
+        return correct.pop()
+    if listed:
+        marked = {letter for letter in options if _called_correct(lines, letter)}
+        if len(marked) == 1:
+            return marked.pop()
+    last = lines[-1]
+    option = _OPTION_LINE.match(last)
+    if option and not listed and not _AGAINST.search(last):
+        stated = _letter_of(last)
+        return option[1].upper() if stated is None else stated
+    if not option or not listed:
+        sentences = [part for part in _ENDS.split(last) if part.strip()]
+        if sentences and (letter := _of_last(sentences[-1])) is not None:
+            return letter
+    alone = {found[1] for line in lines if (found := _LETTER_ALONE.match(line))}
+    return alone.pop() if len(alone) == 1 else ""
+
+
+def _called_correct(lines: list[str], letter: str) -> bool:
+    return any(
+        (found := _OPTION_LINE.match(line))
+        and found[1].upper() == letter
+        and _VERDICT.match(line[found.end() :].lstrip(" *_-—–:"))
+        for line in lines
+    )
+
+
+def _of_last(sentence: str) -> str | None:
+    """The letter of the last sentence; "" when it holds two, None when it holds none."""
+    sentence = _TURNS.sub("", sentence, count=1) if _TURNS.match(sentence) else sentence
+    for weak in _WEAK.finditer(sentence):
+        if (letter := _letter_of(sentence[weak.end() :])) is not None and not _AGAINST.search(sentence):
+            return letter
+    if hence := _HENCE.match(sentence):
+        return hence[1]
+    letters = {found.upper() for found in _IN_PARENTHESES.findall(sentence)}
+    if not letters or _AGAINST.search(sentence) or _NONE.search(sentence):
+        return None
+    return letters.pop() if len(letters) == 1 else ""

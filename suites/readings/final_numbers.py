@@ -1,0 +1,167 @@
+"""The number that an answer ends with: that of its final statement, not one that stands beside it.
+
+Without a final statement the last number of the last sentence that has one is the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from suites.readings.characters import normalised
+from suites.readings.numerals import Found, find_numbers, find_words, plain_form
+from suites.readings.statements import LONGEST, TAIL, boxes, doubted, own_answer, statements, taken_back
+
+_BRACKETS = re.compile(r"(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）|\[[^\[\]\n]{0,200}\]")
+_BESIDE = re.compile(
+    r",?\s*\b(?:since|because|as(?!\s+(?:\w+\s+)?follows)|given|which|where|i\.e\.|that\s+is|meaning|so|after|before|if|when|while|"
+    r"assuming|with|out\s+of|of\s+which|instead\s+of|rather\s+than|per|each|an?\s+(?:day|week|month|year|hour)|not)\b"
+    r"|[，,、](?:即|因为|因為|也就是|其中|每|而不是)|因为|因為|なぜなら|ではなく|而不是",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"\bnot\b[^.;\n]{1,60}?\bbut\b|[^、，。\n]{1,40}?(?:ではなく|じゃなく)て?", re.IGNORECASE)
+_EQUALS = re.compile(r"\s{0,3}(?:=|≈|≒|\\approx|⇒)\s{0,3}")
+_FILLER = re.compile(
+    r"(?:[\s*_$\\:：、,，\"'“”「」`(（~≈|-]|about|approximately|approx\.?|around|exactly|precisely|only|just|simply|equal\s+to|"
+    r"a\s+total\s+of|total\s+of|therefore|thus|then|now|indeed|also|約|约|大约|大約|合計で?|合わせて|全部で|全部|共|一共|总共|總共|"
+    r"总计|總計|ちょうど|正好|[A-Za-z]\s*=|(?:US|USD|EUR|Rs\.?)(?=\s?[$\d]))*$",
+    re.IGNORECASE,
+)
+_TOTAL = re.compile(r"(?:一共|总共|總共|(?<![，,、\s])共|总计|總計|合計で?|全部で|合わせて)(?:是|有|は)?\s*$")
+_PART = re.compile(r"\s?[^\d\s、，,。]{0,6}?(?:で(?![すあ、，])|ずつ|あたり|当たり|につき|に対して|のうち|から|より)")
+_VERB = re.compile(
+    r"\b(?:is|are|was|were|be|costs?|gives?|makes?|equals?|gets?|has|have|had|earns?|needs?|spends?|pays?|takes?|comes?\s+to|totals?|"
+    r"leaves?|sold|sells|saves?|weighs?|receives?|will\s+\w+)\s*(?:about|exactly|only)?[\s$€£¥]*$",
+    re.IGNORECASE,
+)
+_OR = re.compile(
+    r"\s?[A-Za-z個本人元円つ]{0,12}\s?(?:\bor\b|\band\b|/|または|か|或者?|或|和|と|\bto\b|~|～|〜)\s?[$€£¥]?\s?$"
+)
+_BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*|__([^_\n]{1,80})__")
+_LINE_OF_HEADING = re.compile(r"[ \t]*#{1,6}(?!#)\s|[ \t]*(?:step|ステップ|步骤)\s*\d+\W*$", re.IGNORECASE)
+_NUMBERING = re.compile(
+    r"^[ \t>*_]{0,6}(?:\(?\d{1,2}[.):]|step\s*\d{1,2}\s*[.:)]"
+    r"|第?[一二三四五六七八九十]+步[:：]?)(?=[\s*_])[ \t*_]*(?=\S)",
+    re.IGNORECASE,
+)
+_IT_IS = re.compile(
+    r"\b(?:it|that|this|the\s+\w+)(?:\s+is|['’]s|\s+should\s+be|\s+must\s+be)\b" r"|正しくは|应该是|應該是",
+    re.IGNORECASE,
+)
+_SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
+
+
+def final_number(text: str) -> str:
+    """The number that an answer ends with, in plain form ("1234.5", "-7", "18/7"); "" when there is none."""
+    text = own_answer(text, lambda before: bool(_last_number(before)))[-TAIL:]
+    stated = sorted([*statements(text), *boxes(text)], reverse=True)
+    for statement in stated:
+        found = number_of(statement.said)
+        if found == "":
+            continue
+        rest = text[statement.end :]
+        if taken_back(text, statement):
+            return _last_number(rest)
+        return (doubted(text, statement) and _instead(rest)) or found or ""
+    return _last_number(text)
+
+
+def _instead(rest: str) -> str:
+    """The number that is said in the place of one before: "No, it is 20"."""
+    found = _IT_IS.search(rest[:LONGEST])
+    return number_of(_SENTENCES.split(rest[found.end() : found.end() + LONGEST], maxsplit=1)[0]) or "" if found else ""
+
+
+def number_of(said: str) -> str | None:
+    """The number that a statement states, in plain form; "" when it has none, None when it has two or is unreadable."""
+    plain = _DENIED.sub(" ", normalised(said))
+    if not _BRACKETS.fullmatch(plain.strip()):
+        plain = _BRACKETS.sub(_aside, plain)
+    plain = _without_beside(plain)
+    parts = _EQUALS.split(plain)
+    if len(parts) > 1:
+        return _of_equation(parts)
+    return _text(_stated(plain))
+
+
+def _stated(said: str) -> Found | None:
+    """The number of a clause: the one it begins with, else the one after its verb, else its last."""
+    numbers = list(find_numbers(said)) or list(find_words(said))
+    numbers = [n for i, n in enumerate(numbers) if i == len(numbers) - 1 or not _PART.match(said, n.end)]
+    if not numbers:
+        return None
+    totals = [number for number in numbers if _TOTAL.search(said, 0, number.start)]
+    if totals:
+        return totals[-1]
+    after_verbs = _after_verbs(said, numbers)
+    if after_verbs and after_verbs[-1] is not numbers[0]:
+        return after_verbs[-1]
+    if _FILLER.match(said[: numbers[0].start]):
+        first = numbers[0]
+        if len(numbers) > 1 and _OR.fullmatch(said[first.end : numbers[1].start]) and numbers[1].value != first.value:
+            return first._replace(value=None)
+        return first
+    return numbers[-1]
+
+
+def _after_verbs(said: str, numbers: list[Found]) -> list[Found]:
+    """Numbers that stand directly after a verb: 6 pens cost 18."""
+    return [number for number in numbers if _VERB.search(said, max(0, number.start - 40), number.start)]
+
+
+def _of_equation(parts: list[str]) -> str | None:
+    """Of an equation the side that is one number: the last one that is (18 = 6 × 3; 6 × 3 = 18; x = 18)."""
+    sides = [list(find_numbers(part)) for part in parts]
+    alone = [found[0] for found in sides if found and len(found) == 1 and found[0].simple]
+    if alone:
+        last = sides[-1]
+        if last and last[0].simple:
+            return _text(_stated(parts[-1]))
+        return _text(alone[-1])
+    return _text(next((found[-1] for found in reversed(sides) if found), None))
+
+
+def _last_number(text: str) -> str:
+    """The last number of the last sentence that has one, headings and what stands in brackets left out."""
+    for line in reversed(text.splitlines()):
+        if _LINE_OF_HEADING.match(line):
+            continue
+        for part in reversed(_SENTENCES.split(_NUMBERING.sub("", line))):
+            sentence = part[-2 * LONGEST :]
+            if bold := list(_BOLD.finditer(sentence)):
+                found = number_of(bold[-1][1] or bold[-1][2])
+                if found:
+                    return found
+            plain = normalised(sentence)
+            plain = _without_beside(_BRACKETS.sub(_aside, plain))
+            parts = _EQUALS.split(plain)
+            if len(parts) > 1 and (found := _of_equation(parts)):
+                return found
+            numbers = list(find_numbers(plain)) or list(find_numbers(normalised(sentence)))
+            if numbers:
+                return _text((_after_verbs(plain, numbers) or numbers)[-1]) or ""
+    return ""
+
+
+def _aside(found: re.Match[str]) -> str:
+    """Brackets are left out, unless they are arithmetic: something is done with them."""
+    before, after = found.string[: found.start()].rstrip()[-1:], found.string[found.end() :].lstrip()[:1]
+    arithmetic = before in set("+-×*/÷·^({") - {""} or after in set("+-×*/÷·^)}") - {""}
+    whole = not found.string[: found.start()].strip(" *_$") and not after
+    return found[0] if arithmetic or whole else " "
+
+
+def _without_beside(said: str) -> str:
+    """The clause without what explains it, where a number stands before that."""
+    for beside in _BESIDE.finditer(said):
+        before = said[: beside.start()]
+        if next(find_numbers(before), None):
+            return before
+    return said
+
+
+def _text(found: Found | None) -> str | None:
+    if found is None:
+        return ""
+    value: Fraction | None = found.value
+    return None if value is None else plain_form(value)

@@ -1,0 +1,67 @@
+"""Numbers that are written in words: sixty thousand, 六万, 一千零一十六, 十八."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
+ENGLISH: dict[str, int] = {word: value for value, word in enumerate(f"{_UNITS} seventeen eighteen nineteen".split())}
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+ENGLISH |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+SCALES: dict[str, int] = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
+_WORD = "|".join(sorted({*ENGLISH, *SCALES}, key=len, reverse=True))
+ENGLISH_NUMBER = re.compile(rf"(?<![\w-])(?:{_WORD})(?:(?:[ -]|,? and )(?:{_WORD})){{0,30}}(?![\w-])", re.IGNORECASE)
+
+DIGITS: dict[str, int] = {digit: value for value, digit in enumerate("〇一二三四五六七八九")}
+DIGITS |= {"零": 0, "両": 2, "两": 2, "兩": 2, "壱": 1, "弐": 2, "参": 3, "壹": 1, "贰": 2, "叁": 3}
+SMALL: dict[str, int] = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
+LARGE: dict[str, int] = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
+_HAN = "".join({*DIGITS, *SMALL, *LARGE})
+HAN_NUMBER = re.compile(rf"[{_HAN}]{{1,40}}(?![米克瓦卡焦伏赫帕分])")
+
+
+def english_value(words: str) -> Fraction | None:
+    """The value of English number words; None where they are no one number ("one two")."""
+    total = group = 0
+    least = 10**6  # the last word below a hundred: twenty-one goes down, one two does not
+    for word in re.findall(r"[a-z]+", words.lower()):
+        if word == "and":
+            continue
+        if word in ENGLISH:
+            value = ENGLISH[word]
+            if value >= least or (least < 20) or (least < 100 and value > 9):
+                return None
+            group, least = group + value, value or 1
+        elif word == "hundred":
+            group, least = (group or 1) * 100, 10**6
+        else:
+            total, group, least = total + (group or 1) * SCALES[word], 0, 10**6
+    return Fraction(total + group)
+
+
+def han_value(text: str) -> Fraction | None:
+    """The value of a number in Han characters (千六十, 一千零六十, 二〇二四); None where it is none."""
+    if not any(character in SMALL or character in LARGE for character in text):
+        return Fraction(int("".join(str(DIGITS[character]) for character in text)))
+    total = section = 0
+    digit: int | None = None
+    for character in text:
+        if character in DIGITS:
+            if digit:
+                return None
+            digit = DIGITS[character]
+        elif character in SMALL:
+            section, digit = section + (1 if digit is None else digit) * SMALL[character], None
+        else:
+            whole = section + (digit or 0)
+            if not whole:
+                return None
+            total, section, digit = total + whole * LARGE[character], 0, None
+    return Fraction(total + section + (digit or 0))
