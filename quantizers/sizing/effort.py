@@ -30,9 +30,10 @@ MEASURED_SECONDS: dict[str, dict[tuple[str, bool], float]] = {
 at 2 bits (benchmarks/results/low_bits_qwen05.json; some of them beside another job on the machine)."""
 EXPERT_WEIGHTS = 9_663_676_416
 """Weights of the 256 routed experts of a layer of GLM-5."""
-EXPERT_SECONDS: dict[str, tuple[float, float]] = {"vq": (176.8, 42.5)}
+EXPERT_SECONDS: dict[str, tuple[float, float]] = {"vq": (176.8, 42.5), "trellis": (364.7, 42.5)}
 """By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention:
-seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs)."""
+seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs). The
+trellis: with its encoding in place of vq2's (expert_encoding_h200.json), 200 s and 12 s."""
 EXPERT_TOKENS = 64 * 512
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""

@@ -29,7 +29,7 @@ def test_json_has_the_same_in_bytes_and_seconds(quantgate: Quantgate, tmp_path: 
     assert ended.status == 0 and plan["bytes"] == sum(part["bytes"] for part in plan["parts"])
     assert plan["parameters"] * 2 == plan["bf16_bytes"] and plan["draft_layers"] == 0
     assert plan["tiers"].keys() == {"vq2"} and plan["cards"][0]["needed"] == 1
-    assert plan["seconds"] > plan["floor_seconds"] > 0
+    assert plan["seconds"] is None and plan["floor_seconds"] > 0  # tuned experts were never measured
 
 
 @pytest.mark.parametrize(
