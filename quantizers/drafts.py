@@ -13,6 +13,8 @@ DRAFT_KEYS = ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_laye
 NAMED = re.compile(r"(?:^|\.)(?:mtp|nextn)[a-z_]{0,20}(?:\.|$)")
 """In the name of a tensor of a head that has a name of its own, as in "mtp.layers.0.mlp.up_proj.weight"."""
 
+NUMBERED = ("eh_proj.weight", "enorm.weight", "hnorm.weight")
+"""What servers read of a draft layer beyond the last (DeepSeek-V3, GLM-4-MoE, GLM-5) beside a decoder layer's tensors."""
 EXPERT = re.compile(r"(.*\.experts)\.(\d{1,9})\.(.+)")
 """The experts of a layer, the number of one, and a part of it."""
 
@@ -24,7 +26,8 @@ def require_drafts(checkpoint: Checkpoint, prefix: str, depth: int) -> None:
         prefix: full name of the decoder layers, as in "model.layers"; `depth` is their number.
 
     Raises:
-        QuantizeError: a draft layer that it claims is in no shard, or one that is there lacks a part of an expert.
+        QuantizeError: a draft layer that it claims is in no shard, or one that is there lacks a tensor, or has one of
+            another shape than the decoder layers.
     """
     _require_whole_experts(checkpoint, prefix, depth)
     places = (checkpoint.config, checkpoint.config.get("text_config"))
@@ -36,6 +39,8 @@ def require_drafts(checkpoint: Checkpoint, prefix: str, depth: int) -> None:
     stored = {
         int(match[1]) for n, info in checkpoint.tensors.items() if len(info.shape) > 1 and (match := layer.match(n))
     }
+    if key == DRAFT_KEYS[0]:
+        _require_like_the_others(checkpoint, prefix, depth, [number for number in sorted(stored) if number >= depth])
     missing = next(number for number in range(depth, depth + len(stored) + 1) if number not in stored)
     if missing < depth + count:
         raise QuantizeError(
@@ -61,4 +66,37 @@ def _require_whole_experts(checkpoint: Checkpoint, prefix: str, depth: int) -> N
                 raise QuantizeError(
                     f"tensor {experts}.{expert_number}.{part} of an MTP layer is missing in {checkpoint.folder}: "
                     "get the complete model"
+                )
+
+
+def _require_like_the_others(checkpoint: Checkpoint, prefix: str, depth: int, drafts: list[int]) -> None:
+    """A draft layer beyond the last is a decoder layer with `NUMBERED` beside it.
+
+    Weights that all decoder layers have must be there (those with experts, where the draft layer has some; experts themselves are
+    held against each other), in one of the shapes that it has in them.
+    """
+    layers: dict[int, dict[str, tuple[int, ...]]] = {}
+    layer = re.compile(re.escape(prefix) + r"\.(\d{1,9})\.(.+)")
+    for name, info in checkpoint.tensors.items():
+        if match := layer.match(name):
+            layers.setdefault(int(match[1]), {})[match[2]] = info.shape
+    for number in drafts:
+        own = layers[number]
+        others = [found for index, found in layers.items() if index < depth]
+        if any(EXPERT.match(name) for name in own):
+            others = [found for found in others if any(EXPERT.match(name) for name in found)] or others
+        common = set.intersection(*map(set, others)) if others else set()
+        weights = (name for name in common if name.endswith(".weight") and not EXPERT.match(name))
+        needed = sorted(weights) + list(NUMBERED)
+        for name in (name for name in needed if name not in own):
+            raise QuantizeError(
+                f"tensor {prefix}.{number}.{name} of an MTP layer is missing in {checkpoint.folder}: get the complete "
+                "model"
+            )
+        for name, shape in own.items():
+            shapes = [found[name] for found in others if name in found]
+            if shapes and shape not in shapes:
+                raise QuantizeError(
+                    f"tensor {prefix}.{number}.{name} of an MTP layer is {list(shape)}, and in the other layers "
+                    f"{list(shapes[0])}: get the complete model"
                 )

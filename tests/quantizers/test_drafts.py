@@ -35,11 +35,13 @@ def draft_layer(prefix: str) -> Tensors:
     linears = {
         "eh_proj": (64, 128),
         "shared_head.head": (257, 64),
-        "self_attn.q_proj": (64, 64),
-        "mlp.up_proj": (96, 64),
+        **{f"self_attn.{name}_proj": (32 if name in "kv" else 64, 64) for name in "qkvo"},
+        **{f"mlp.{name}_proj": (96, 64) for name in ("gate", "up")},
+        "mlp.down_proj": (64, 96),
     }
+    norms = ("enorm", "hnorm", "shared_head.norm", "input_layernorm", "post_attention_layernorm")
     found = {f"{prefix}{name}.weight": random(*shape) for name, shape in linears.items()}
-    found |= {f"{prefix}{name}.weight": random(64) for name in ("enorm", "hnorm", "shared_head.norm")}
+    found |= {f"{prefix}{name}.weight": random(64) for name in norms}
     found[f"{prefix}embed_tokens.weight"] = random(257, 64).to(torch.float16)
     return found | {f"{prefix}mlp.gate.e_score_correction_bias": random(8).to(torch.float32)}
 
@@ -138,6 +140,24 @@ def test_a_claim_in_text_config_counts_too(tmp_path: Path) -> None:
 def test_the_second_of_two_layers_is_missed(tmp_path: Path) -> None:
     model = with_draft(save_tiny_llama(tmp_path / "m"), draft_layer("model.layers.2."), num_nextn_predict_layers=2)
     with pytest.raises(QuantizeError, match=r"model.layers.3.\* and mtp.\* are missing: .* set num_.*_layers to 1"):
+        plan_of(model)
+
+
+@pytest.mark.parametrize("name", ["eh_proj", "enorm", "self_attn.q_proj", "mlp.down_proj", "post_attention_layernorm"])
+def test_a_layer_that_lacks_a_tensor_is_named(tmp_path: Path, name: str) -> None:
+    draft = draft_layer("model.layers.2.")
+    del draft[f"model.layers.2.{name}.weight"]
+    model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
+    with pytest.raises(QuantizeError, match=rf"tensor model.layers.2.{name}.weight of an MTP layer is missing"):
+        plan_of(model)
+
+
+def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
+    draft = draft_layer("model.layers.2.")
+    draft["model.layers.2.mlp.up_proj.weight"] = draft["model.layers.2.mlp.up_proj.weight"][:48].clone()
+    model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
+    expected = r"model.layers.2.mlp.up_proj.weight of an MTP layer is \[48, 64\], and in the other layers \[96, 64\]"
+    with pytest.raises(QuantizeError, match=expected):
         plan_of(model)
 
 

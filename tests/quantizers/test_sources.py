@@ -44,11 +44,11 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of more than one block either way, with an MTP layer in bf16 and one whose Linear is quantized too."""
     model = save_tiny_llama(tmp_path_factory.mktemp("original") / "m", hidden_size=192, intermediate_size=320)
     file = model / "model.safetensors"
-    extra = {
-        "model.layers.2.mlp.up_proj.weight": torch.randn(140, 192),
-        "model.layers.2.eh.weight": torch.randn(8, 192),
-    }
-    save_file(load_file(file) | {k: v.to(torch.bfloat16) for k, v in extra.items()}, file, metadata={"format": "pt"})
+    before, last, draft = load_file(file), "model.layers.1.", "model.layers.2."
+    extra = {name.replace(last, draft): tensor.clone() for name, tensor in before.items() if name.startswith(last)}
+    sizes = {"eh_proj": (192, 384), "enorm": (192,), "hnorm": (192,), "odd_proj": (140, 192), "eh": (8, 192)}
+    extra |= {f"{draft}{name}.weight": torch.randn(*size) for name, size in sizes.items()}
+    save_file(before | {k: v.to(torch.bfloat16) for k, v in extra.items()}, file, metadata={"format": "pt"})
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"num_nextn_predict_layers": 1}))
     return model
@@ -103,7 +103,7 @@ def test_it_is_quantized_into_the_bytes_of_its_bf16_copy(pair: tuple[Path, Path]
     card, plain = ((folder / "README.md").read_text() for folder in (out, expected))
     assert "| original | stored in F8_E4M3 in blocks of 128 x 128, BF16 |" in card
     assert (
-        "2 matrices of 8-bit floats among them are bf16 now (first: `model.layers.1.self_attn.o_proj.weight`)" in card
+        "10 matrices of 8-bit floats among them are bf16 now (first: `model.layers.1.self_attn.o_proj.weight`)" in card
     )
     assert "| original | stored in BF16 |" in plain and "among them" not in plain
 
