@@ -22,7 +22,11 @@ ServedBy = Annotated[str, typer.Option("--policy", help="How MODEL is served whe
 def quantize(
     model: Model,
     recipe: Annotated[
-        str, typer.Option(help="A recipe's name (w4a16, w4a16-fast, vq-2bit, trellis-2bit, mixed) or a YAML file.")
+        str,
+        typer.Option(
+            help="A recipe's name (w4a16, w4a16-fast, w4a16-folded, fp8-block, vq-2bit, trellis-2bit, mixed, "
+            "glm-5.2-mixed, glm-5.2-w4a16-mtp) or a YAML file."
+        ),
     ] = "w4a16",
     out: Annotated[Path, typer.Option(help="Folder of the new checkpoint.")] = ...,  # type: ignore[assignment]
     bits: Bits = None,

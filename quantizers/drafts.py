@@ -14,7 +14,7 @@ NAMED = re.compile(r"(?:^|\.)(?:mtp|nextn)[a-z_]{0,20}(?:\.|$)")
 """In the name of a tensor of a head that has a name of its own, as in "mtp.layers.0.mlp.up_proj.weight"."""
 
 NUMBERED = ("eh_proj.weight", "enorm.weight", "hnorm.weight")
-"""What servers read of a draft layer beyond the last (DeepSeek-V3, GLM-4-MoE, GLM-5) beside a decoder layer's tensors."""
+"""What servers read of a draft layer beyond the last (DeepSeek-V3, GLM-5) beside a decoder layer's tensors."""
 EXPERT = re.compile(r"(.*\.experts)\.(\d{1,9})\.(.+)")
 """The experts of a layer, the number of one, and a part of it."""
 
@@ -72,8 +72,8 @@ def _require_whole_experts(checkpoint: Checkpoint, prefix: str, depth: int) -> N
 def _require_like_the_others(checkpoint: Checkpoint, prefix: str, depth: int, drafts: list[int]) -> None:
     """A draft layer beyond the last is a decoder layer with `NUMBERED` beside it.
 
-    Weights that all decoder layers have must be there (those with experts, where the draft layer has some; experts themselves are
-    held against each other), in one of the shapes that it has in them.
+    Weights that all decoder layers have must be there (all with experts, where the draft layer has some; experts are
+    held against each other), in one of the shapes that they have in those.
     """
     layers: dict[int, dict[str, tuple[int, ...]]] = {}
     layer = re.compile(re.escape(prefix) + r"\.(\d{1,9})\.(.+)")

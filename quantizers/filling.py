@@ -53,7 +53,9 @@ def _usable(checkpoint: Checkpoint, name: str) -> TensorInfo:
         packed = next((n for n, i in checkpoint.tensors.items() if n.startswith(beside) and i.dtype in PACKED), None)
         if packed is not None and name.endswith(".weight"):
             raise QuantizeError(f"{beside[:-1]} is already quantized ({packed}): give the original model")
-        raise QuantizeError(f"tensor {name} is missing in {checkpoint.folder}: get the complete model, under names that transformers reads")
+        raise QuantizeError(
+            f"tensor {name} is missing in {checkpoint.folder}: get the whole model, under names that transformers reads"
+        )
     if info.dtype not in FLOATS and (info.dtype.startswith("F") or name.endswith(".weight")):
         raise QuantizeError(f"tensor {name} is already quantized ({info.dtype}): give the original model")
     return info

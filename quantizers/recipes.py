@@ -30,7 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "glm-5.2-mixed": {
         "name": "glm-5.2-mixed",
         "mix": ["vq1", "vq1.5", "vq2", "vq3"],
-        # What every token goes through keeps 8 bits: 19 of 744 billion weights.
+        # What every token goes through keeps 8 bits: 16 of 744 billion weights.
         "tiers": {
             r"re:.*\.self_attn\.": "int8",
             r"re:.*\.shared_experts\.": "int8",

@@ -14,6 +14,7 @@ import json
 import struct
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ from quantizers.recipe import load_recipe
 from quantizers.sources import open_source
 
 NEEDS_NUMBERS = "cannot be called on meta tensors"
+KNOWN = {
+    "fast_vlm": "transformers builds it with the package timm alone, which was not there: not tried",
+    "gemma3n": "transformers builds it with the package timm alone, which was not there: not tried",
+    "hrm_text": "two stacks of 16 layers run in turns, again and again: its layers are no one list",
+    "perception_lm": "transformers builds it with the package timm alone, which was not there: not tried",
+    "pp_formulanet": "reads formulas from images: an encoder and a decoder without a class for text",
+    "shieldgemma2": "a classifier around Gemma-3, whose weights have other names than its class: quantize Gemma-3",
+    "xlnet": "its layers run two streams over relative positions that the model makes as it runs: no list alone",
+}
+"""Reasons that what goes wrong here does not say."""
 UNTRIED: list[str] = []
 """Taken without a run: they look at numbers on their way."""
 
@@ -36,12 +47,14 @@ def tried(model_type: str, auto: Any) -> str | None:
     """Why the default config of a model type is refused as the model that `auto` has for it; None: it is taken."""
     from transformers import AutoConfig
 
+    if model_type in KNOWN:
+        return KNOWN[model_type]
     try:
         config: Any = AutoConfig.for_model(model_type)
         with torch.device("meta"):
             model = auto.from_config(config)
     except Exception as error:  # whatever a config can do wrong
-        return f"transformers cannot build its default config: {' '.join(str(error).split())[:120]}"
+        return f"transformers cannot build its default config: {_short(error)}"
     config.architectures = [type(model).__name__]
     for key in ("num_nextn_predict_layers", "num_mtp_layers", "mtp_num_hidden_layers"):
         if getattr(config, key, 0):
@@ -51,7 +64,7 @@ def tried(model_type: str, auto: Any) -> str | None:
         try:
             config.save_pretrained(folder)
         except Exception as error:
-            return f"transformers cannot save its default config: {' '.join(str(error).split())[:120]}"
+            return f"transformers cannot save its default config: {_short(error)}"
         hollow(folder / WEIGHTS_FILE, stored(model))
         assert (folder / CONFIG_FILE).exists()
         try:
@@ -65,6 +78,10 @@ def tried(model_type: str, auto: Any) -> str | None:
                 return None
             return str(error).replace(f"{folder}", "the folder").replace("|", "/")
     return None
+
+
+def _short(error: Exception) -> str:
+    return textwrap.shorten(" ".join(str(error).split()), 160, placeholder=" …")
 
 
 def run(architecture: Architecture) -> None:

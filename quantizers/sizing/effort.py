@@ -105,12 +105,19 @@ def _dense_seconds(weights: Mapping[str, int], settings: tuple[str, bool] | None
 
 
 def _expert_seconds(weights: Mapping[str, int], settings: tuple[str, bool] | None, tokens: int) -> float | None:
+    """Untuned and one-sided; families that no layer was measured with at the dense rate, which is slower."""
     total = 0.0
     for family, count in weights.items():
         if family == "fp8":
             continue
-        if family not in EXPERT_SECONDS or settings not in (None, ("none", False)):
+        if settings not in (None, ("none", False)):
             return None
+        if family not in EXPERT_SECONDS:
+            seconds = _dense_seconds({family: count}, ("none", False))
+            if seconds is None:
+                return None
+            total += seconds
+            continue
         fixed, passes = EXPERT_SECONDS[family]
         total += (fixed + passes * tokens / EXPERT_TOKENS) * count / EXPERT_WEIGHTS
     return total

@@ -94,7 +94,8 @@ def _notes(model: ModelParts, recipe_name: str | None, rest: int | None) -> list
         *notes,
         f"a card holds its even share of the weights and the bf16 cache of one sequence, {SHARE:.0%} of both more and "
         f"{RESERVED / 1e9:g} GB; of an MLA cache each card holds all; an fp8 cache takes half",
-        "times are extrapolated by weights from measurements on one H200, measuring tiers not counted: routed experts "
-        "from a layer of GLM-5, all else from a model of 0.36 billion, which uses a GPU worse: an upper end",
+        "times are extrapolated by weights from measurements on one H200: routed experts of vq and trellis tiers from "
+        "a layer of GLM-5, all else from a model of 0.36 billion, which uses a GPU worse",
+        "a mix takes longer: its tiers are measured before, and its choice is corrected by two quantizations more",
         "memory is the least: block tuning holds activations too (4.6 GiB in all for that small model)",
     ]

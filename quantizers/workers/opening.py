@@ -38,7 +38,9 @@ def host_devices(device: str) -> list[str]:
     try:
         found = torch.device(device)
     except RuntimeError:
-        raise QuantizeError(f"there is no device {device}: take cpu, cuda (all GPUs) or cuda:0") from None
+        found = torch.device("meta")
+    if found.type not in ("cpu", "cuda"):
+        raise QuantizeError(f"there is no device {device}: take cpu, cuda (all GPUs) or cuda:0")
     if found.type == "cuda":
         count = torch.cuda.device_count()
         if (found.index or 0) >= count:
