@@ -36,7 +36,9 @@ def good_result(requests: int, input_tokens: int, output_tokens: int) -> dict[st
 def main(how: dict[str, Any], flags: list[str]) -> int:
     options = dict(flag.removeprefix("--").split("=", 1) for flag in flags if "=" in flag)
     folder = Path(options["result-dir"])
-    (folder / "seen.json").write_text(json.dumps({"options": options, "pid": os.getpid(), "env": dict(os.environ)}))
+    seen = folder / f"seen.{os.getpid()}"
+    seen.write_text(json.dumps({"options": options, "pid": os.getpid(), "env": dict(os.environ)}))
+    seen.replace(folder / "seen.json")  # whoever waits for it finds it whole
     print(how.get("says", "ready"), flush=True)
     time.sleep(how.get("sleeps", 0))
     sizes = (int(options[f]) for f in ("num-prompts", "random-input-len", "random-output-len"))
