@@ -5,11 +5,24 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
 CACHES = 130 << 20
 """Bytes that launches have to go through before one meets its data again: twice the L2 of an H200 and more."""
+
+
+Row = dict[str, Any]
+"""What one measurement says."""
+
+
+def guarded(measure: Callable[[], Row]) -> Row:
+    """What was measured, or what went wrong."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def copies_of(size: int) -> int:

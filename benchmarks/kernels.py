@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from quantgate_kernels import oracle
@@ -30,7 +30,7 @@ from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
 from quantgate_kernels.ops.linear import decode
 
-from benchmarks.gpu_timing import bandwidth, copies_of, microseconds
+from benchmarks.gpu_timing import Row, bandwidth, copies_of, guarded, microseconds
 
 TIERS = {
     "vq1": Tier(8, 8),
@@ -43,7 +43,6 @@ TIERS = {
 }
 SHAPES = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
-Row = dict[str, Any]
 
 
 class Weight(NamedTuple):
@@ -238,14 +237,6 @@ def prefill(tokens: int = 4096) -> Iterator[Row]:
             us = microseconds([partial(dequantize.linear, x, *own, out, at_once)], atleast=4)["median"]
             row = {"tier": "vq2", "shape": [rows, inputs], "tokens": tokens, "tokens_at_once": at_once, "us": us}
             yield row | {"bf16_us": reference, "times_bf16": reference / us} | shares
-
-
-def guarded(measure: Callable[[], Row]) -> Row:
-    """What was measured, or what went wrong."""
-    try:
-        return measure()
-    except Exception as error:
-        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:

@@ -25,14 +25,13 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from quantgate_kernels.cuda import moe
 from quantgate_kernels.cuda.launch import launch, multiprocessors
 from quantgate_kernels.ops import moe as ops
 
-from benchmarks.gpu_timing import bandwidth, microseconds
+from benchmarks.gpu_timing import Row, bandwidth, guarded, microseconds
 from benchmarks.moe_layers import (
     EXPERTS,
     INPUTS,
@@ -48,7 +47,6 @@ from benchmarks.moe_layers import (
 )
 
 BATCHES = (1, 8, 32)
-Row = dict[str, Any]
 
 
 def correct() -> Iterator[Row]:
@@ -230,14 +228,6 @@ def sweep() -> Iterator[Row]:
                 yield {"tier": name, "tuning": asdict(tuning)} | row
         del layer
         torch.cuda.empty_cache()
-
-
-def guarded(measure: Callable[[], Row]) -> Row:
-    """What was measured, or what went wrong."""
-    try:
-        return measure()
-    except Exception as error:
-        return {"failed": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
