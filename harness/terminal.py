@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.contract.policy import NOTHING_WEAKER
-from harness.judging.checks import CheckResult, show
+from harness.judging.results import CheckResult, show
 from harness.judging.verdict import Verdict
 
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.contract.metrics import METRICS
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from reports.text import bare, number, percent, plural, quantity, unit_word
 
 BAR_LOW, BAR_HIGH = -1.0, 2.0

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 from harness.contract.metrics import Unit
-from harness.judging.checks import show
+from harness.judging.results import show
 
 _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.contract.policy import SealedPolicy
 from harness.contract.samples import Item, Role, Sample
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import EXIT_CODES, Verdict
 from harness.runs.manifest import Manifest
 from harness.runs.positions import PositionSummary

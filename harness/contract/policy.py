@@ -156,6 +156,12 @@ class Check(Config):
     """One-sided confidence of this check's bounds; the policy's when absent."""
     stop: Literal["sequential"] | None = None
     """`sequential`: decided by a test that may be looked at after every item; what is left is then not asked."""
+    advisory: bool = False
+    """Shown, and without a say in the run's verdict."""
+    mean: Literal["items", "tasks"] = "items"
+    """Of a pooled check: over all items (micro), or the plain mean of the tasks' means (macro)."""
+    guard_tasks: bool = False
+    """Of a pooled check: no PASS while a task breaks the margin by itself, after Holm's correction for the tasks."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -174,6 +180,11 @@ class Check(Config):
                 raise ValueError(f"{name} does not belong to {self.metric}")
         if self.stop and not isinstance(metric, Difference):
             raise ValueError(f"stop: sequential is for differences such as accuracy, not for {self.metric}")
+        for name, given_so in (("mean: tasks", self.mean == "tasks"), ("guard_tasks", self.guard_tasks)):
+            if given_so and "/" in self.on:
+                raise ValueError(f"{name} is for a check on a whole suite, not for {self.on}")
+        if self.mean == "tasks" and (self.stop or not isinstance(metric, Difference)):
+            raise ValueError("mean: tasks is for differences such as accuracy that are decided at the end")
         return self
 
     @property
@@ -214,6 +225,12 @@ class Policy(Config):
     """One-sided confidence of every bound (a check may ask for another)."""
     max_unusable: float = Field(0.01, ge=0, lt=1)
     """Share of missing, errored or unequal pairs above which a check is INCONCLUSIVE."""
+
+    @model_validator(mode="after")
+    def _decides_something(self) -> Self:
+        if all(check.advisory for check in self.checks):
+            raise ValueError("every check is advisory: at least one must have a say in the verdict")
+        return self
 
     @model_validator(mode="after")
     def _noise_is_measured(self) -> Self:
@@ -336,6 +353,12 @@ def _weaker(sealed: Policy, check: Check, other: Policy, now: Check) -> list[str
         found.append(f"{name}: {_change('ceiling', check, now)}")
     if check.stop != now.stop:  # two looks at the same samples: the error rates of both no longer hold
         found.append(f"{name}: {_change('stop', check, now)}")
+    if now.mean != check.mean:
+        found.append(f"{name}: {_change('mean', check, now)}")
+    if now.advisory and not check.advisory:
+        found.append(f"{name}: only advisory")
+    if check.guard_tasks and not now.guard_tasks:
+        found.append(f"{name}: no longer guards its tasks")
     return found
 
 

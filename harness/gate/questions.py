@@ -173,7 +173,7 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
 
 async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint]) -> None:
     items, policy = job.items[suite.name], job.sealed.policy
-    stop = EarlyStop(policy, job.planned(suite.name), job.sealed.sha256)
+    stop = EarlyStop(policy, job.planned(suite.name), job.sealed.sha256, job.manifest.planned)
     total = sum(len(items[role]) for role in endpoints)
     with closing(job.run.log(suite.name)) as log, job.reporter.stage(suite.name, total) as meter:
         load = partial(job.run.load, suite.name)
@@ -196,7 +196,7 @@ async def _served_name(url: str) -> str:
 def _unanswered(job: Job, role: Role) -> bool:
     """Whether a role has something to answer that a check may still need."""
     for suite in job.suites:
-        stop = EarlyStop(job.sealed.policy, job.planned(suite.name), job.sealed.sha256)
+        stop = EarlyStop(job.sealed.policy, job.planned(suite.name), job.sealed.sha256, job.manifest.planned)
         with closing(job.run.log(suite.name)) as log:
             for sample in log.samples():
                 stop.record(sample)

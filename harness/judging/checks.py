@@ -3,97 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from harness.contract.metrics import METRICS, Difference, Margin, Unit
+from harness.contract.metrics import METRICS, Difference
 from harness.contract.pairs import Pairing
 from harness.contract.policy import Check
-from harness.judging.estimates import (
-    Estimate,
-    measure,
-    sequence_interval,
-    share,
-)
+from harness.judging.estimates import Estimate, measure, sequence_interval, share, share_p_value
 from harness.judging.power import sequential_power
-from harness.judging.sequential import items_without_loss, run_test
+from harness.judging.results import CheckResult, NoiseResult, TaskResult, finite, show
+from harness.judging.sequential import items_without_loss, run_test, sequence_p_value
 from harness.judging.statistics import (
     MIN_DOCUMENTS,
+    holm,
     items_to_decide,
-    p_value,
     power_at_equality,
-    proportion_p_value,
     standard_error,
 )
 from harness.judging.usable_pairs import until_decided, usable_enough, with_values
-
-Outcome = Literal["PASS", "FAIL", "INCONCLUSIVE"]
-
-
-class NoiseResult(BaseModel):
-    """The same statistic of the reference against itself."""
-
-    model_config = ConfigDict(frozen=True)
-
-    estimate: float
-    lower: float | None = None
-    upper: float | None = None
-    n: int
-    b: int | None = None
-    c: int | None = None
-    discordant: int | None = None
-
-
-class CheckResult(BaseModel):
-    """One check, decided. Differences are losses: positive means that the candidate is worse."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    metric: str
-    on: str
-    verdict: Outcome
-    reason: str
-    margin: float
-    margin_kind: Margin
-    unit: Unit
-    confidence: float
-    estimate: float | None = None
-    lower: float | None = None
-    upper: float | None = None
-    reference_value: float | None = None
-    candidate_value: float | None = None
-    n: int = 0
-    """Items (for ratios: documents); repeats of an item are one."""
-    b: int | None = None
-    """Items that only the reference gets right (or: that are worse with the candidate)."""
-    c: int | None = None
-    """Items that only the candidate gets right."""
-    discordant: int | None = None
-    method: str = ""
-    power: float | None = None
-    """Chance of a PASS for a candidate as good as its reference, with this number of items (of a sequential check: all
-    that are planned) and this spread. None where no value means "as good", or where nothing is uncertain."""
-    items_needed: int | None = None
-    """When INCONCLUSIVE: about how many items would decide (with 80 % chance), if the rates stay as they are."""
-    p_fail: float | None = None
-    """When FAIL: p value of "the margin is kept"."""
-    after_holm: bool | None = None
-    """When FAIL: whether it stands when all checks of the run are tested together (Holm)."""
-    missing: int = 0
-    errored: int = 0
-    unequal: int = 0
-    foreign: int = 0
-    """Samples that were not planned in this run; they are not used."""
-    planned: int = 0
-    """Items that were to be asked; a sequential check may have needed fewer."""
-    stop: Literal["sequential"] | None = None
-    noise: NoiseResult | None = None
-    """The noise floor, where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +31,8 @@ class Context:
     seal: str
     """Orders the items of sequential tests."""
     noise: Pairing
+    fail_level: float = 0.05
+    """Chance of a wrong FAIL at which a sequential check stops: so small that it stands among all checks of the run."""
 
 
 def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckResult:
@@ -112,13 +40,17 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
     planned = _items(pairing)
     pairing = with_values(check, pairing, context.noise)
     if check.stop:
-        pairing = until_decided(check, pairing, context.confidence, context.max_unusable, context.seal)
+        pairing = until_decided(
+            check, pairing, context.confidence, context.fail_level, context.max_unusable, context.seal
+        )
     result = _blank(check, on, pairing, context.confidence).model_copy(update={"planned": planned})
     if not pairing.pairs:
         return result.model_copy(update={"reason": "zero usable pairs"})
     measured = measure(check, pairing, context.confidence, context.seal, context.noise)
     result = _judged(check, result, measured)
+    result = result.model_copy(update={"power": _power(check, measured, result)})
     result = _guarded(check, result, measured)
+    result = _beside_its_tasks(check, on, result, pairing, context)
     result = result.model_copy(update={"noise": _noise(check, context)})
     if not usable_enough(pairing, context.max_unusable):
         reason = (
@@ -155,24 +87,25 @@ def _blank(check: Check, on: str, pairing: Pairing, confidence: float) -> CheckR
         unequal=pairing.count("unequal"),
         foreign=pairing.foreign,
         stop=check.stop,
+        advisory=check.advisory,
     )
 
 
 def _judged(check: Check, result: CheckResult, measured: Estimate) -> CheckResult:
     """PASS when the bound on the margin's side keeps it, FAIL when the other one does not, else INCONCLUSIVE."""
     interval, margin, unit = measured.interval, check.margin, result.unit
-    keeps, breaks = interval.upper <= margin, interval.lower > margin
+    keeps = interval.lower >= margin if check.margin_kind == "min" else interval.upper <= margin
     if check.stop:  # the bounds say the same, but for the last digit
-        keeps, breaks = measured.decided == "PASS", measured.decided == "FAIL"
+        keeps = measured.decided == "PASS"
+    p_fail = measured.p_fail(margin) if check.ceiling is None else min(1.0, 2 * measured.p_fail(margin))
     bounds = ("upper", interval.upper), ("lower", interval.lower)
     if check.margin_kind == "min":
-        keeps, breaks = interval.lower >= margin, interval.upper < margin
         bounds = bounds[::-1]
     error = standard_error(interval, result.confidence)
     update: dict[str, object] = {
         "estimate": interval.estimate,
-        "lower": _finite(interval.lower),
-        "upper": _finite(interval.upper),
+        "lower": finite(interval.lower),
+        "upper": finite(interval.upper),
         "n": measured.n,
         "b": measured.b,
         "c": measured.c,
@@ -181,18 +114,16 @@ def _judged(check: Check, result: CheckResult, measured: Estimate) -> CheckResul
         "reference_value": measured.reference,
         "candidate_value": measured.candidate,
     }
-    power = _power(check, measured, error, result)
-    update["power"] = None if power is None else round(power, 4)
     side = "below" if check.margin_kind == "min" else "above"
     if keeps:
         update["verdict"] = "PASS"
         update["reason"] = f"{bounds[0][0]} bound {show(unit, bounds[0][1])} keeps the margin of {show(unit, margin)}"
-    elif breaks:
+    elif p_fail <= alpha_of(result):
         update["verdict"] = "FAIL"
         update["reason"] = (
             f"{bounds[1][0]} bound {show(unit, bounds[1][1])} is {side} the margin of {show(unit, margin)}"
         )
-        update["p_fail"] = measured.p_fail(margin)
+        update["p_fail"] = p_fail
     else:
         update["verdict"] = "INCONCLUSIVE"
         needed = items_to_decide(measured.n, error, abs(margin - interval.estimate), result.confidence)
@@ -205,16 +136,21 @@ def _judged(check: Check, result: CheckResult, measured: Estimate) -> CheckResul
     return result.model_copy(update=update)
 
 
-def _power(check: Check, measured: Estimate, error: float, result: CheckResult) -> float | None:
+def alpha_of(result: CheckResult) -> float:
+    """Level at which a check fails by itself."""
+    return 1 - result.confidence + 1e-12  # 1 - 0.95 is a little less than 0.05
+
+
+def _power(check: Check, measured: Estimate, result: CheckResult) -> float | None:
     """Chance of a PASS for a candidate as good as its reference; of a sequential check within all planned items."""
-    metric = METRICS[check.metric]
+    metric, error = METRICS[check.metric], standard_error(measured.interval, result.confidence)
     if check.stop:
-        return sequential_power(measured.losses, check.margin, result.planned, result.confidence)
+        return round(sequential_power(measured.losses, check.margin, result.planned, result.confidence), 4)
     equal = 0.0 if isinstance(metric, Difference) or check.margin_kind == "max_over_noise" else metric.equal
     if equal is None or not math.isfinite(error):
         return None
     distance = equal - check.margin if check.margin_kind == "min" else check.margin - equal
-    return power_at_equality(error, distance, result.confidence)
+    return round(power_at_equality(error, distance, result.confidence), 4)
 
 
 def _without_a_case(check: Check, limit: float, confidence: float) -> int | None:
@@ -240,18 +176,15 @@ def _undecided(measured: Estimate, result: CheckResult, needed: int | None) -> s
 def _guarded(check: Check, result: CheckResult, measured: Estimate) -> CheckResult:
     """Floor and ceiling: a reference that cannot show damage, a candidate that is bad whatever the reference is."""
     if check.ceiling is not None and measured.alone is not None:
-        at = partial(sequence_interval if check.stop else share, measured.alone)
-        above = at(result.confidence)
-        broken, kept = above.lower > check.ceiling, above.upper <= check.ceiling
+        interval_of, p_of = (sequence_interval, sequence_p_value) if check.stop else (share, share_p_value)
+        above = interval_of(measured.alone, result.confidence)
+        kept = above.upper <= check.ceiling
         if check.stop:  # the bounds say the same, but for the last digit
-            said = run_test(measured.alone, check.ceiling, result.confidence).outcome
-            broken, kept = said == "FAIL", said == "PASS"
-        if broken:
+            kept = run_test(measured.alone, check.ceiling, result.confidence).outcome == "PASS"
+        p_fail = min(1.0, 2 * p_of(measured.alone, check.ceiling))  # the margin is the other way to fail
+        if not kept and p_fail <= alpha_of(result):
             reason = f"{above.estimate:.1%} of the candidate's answers, above the ceiling of {check.ceiling:.1%}"
-            p_fail = p_value(at, check.ceiling)
-            if not check.stop and all(value in (0.0, 1.0) for value in measured.alone):
-                p_fail = proportion_p_value(round(sum(measured.alone)), measured.n, check.ceiling)
-            p_fail = p_fail if result.p_fail is None else min(1.0, 2 * min(p_fail, result.p_fail))  # two ways to fail
+            p_fail = p_fail if result.p_fail is None else min(p_fail, result.p_fail)
             update = {"verdict": "FAIL", "reason": reason, "p_fail": p_fail, "items_needed": None}
             return result.model_copy(update=update)
         if not kept and result.verdict == "PASS":
@@ -271,6 +204,31 @@ def _guarded(check: Check, result: CheckResult, measured: Estimate) -> CheckResu
     return result
 
 
+def _beside_its_tasks(check: Check, on: str, result: CheckResult, pairing: Pairing, context: Context) -> CheckResult:
+    """The tasks of a pooled check by themselves, and what a guarded one says of them."""
+    names = sorted({key[1] for key in pairing.pairs})
+    if "/" in on or len(names) < 2:
+        return result
+    one_task = check.model_copy(update={"mean": "items", "ceiling": None, "floor": None})
+    tasks = []
+    for name in names:
+        part = Pairing({key: pair for key, pair in pairing.pairs.items() if key[1] == name})
+        measured = measure(one_task, part, context.confidence, context.seal, context.noise)
+        found = _judged(one_task, _blank(one_task, f"{on}/{name}", part, context.confidence), measured)
+        fields = {key: value for key, value in found.model_dump().items() if key in TaskResult.model_fields}
+        said = {"task": name, "p_fail": measured.p_fail(check.margin), "after_holm": False}
+        tasks.append(TaskResult(**fields | said))
+    stands = holm([task.p_fail for task in tasks], 1 - context.confidence)
+    tasks = [task.model_copy(update={"after_holm": kept}) for task, kept in zip(tasks, stands, strict=True)]
+    result = result.model_copy(update={"tasks": tasks})
+    broken = [task.task for task in tasks if task.after_holm]
+    if check.guard_tasks and broken and result.verdict == "PASS":
+        damage = f"{', '.join(broken)} breaks it also after Holm's correction for {len(tasks)} tasks"
+        reason = f"{result.reason}, but {damage}"
+        return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None})
+    return result
+
+
 def _noise(check: Check, context: Context) -> NoiseResult | None:
     """The check's statistic on the pairs of reference and noise role."""
     plain = check.model_copy(update={"stop": None, "max_over_noise": None, "max": check.margin})
@@ -280,8 +238,8 @@ def _noise(check: Check, context: Context) -> NoiseResult | None:
     found = measure(plain, pairing, context.confidence, context.seal, Pairing())
     return NoiseResult(
         estimate=found.interval.estimate,
-        lower=_finite(found.interval.lower),
-        upper=_finite(found.interval.upper),
+        lower=finite(found.interval.lower),
+        upper=finite(found.interval.upper),
         n=found.n,
         b=found.b,
         c=found.c,
@@ -289,29 +247,7 @@ def _noise(check: Check, context: Context) -> NoiseResult | None:
     )
 
 
-def show(unit: Unit, value: float) -> str:
-    """A value with its unit, as reasons print it."""
-    if not math.isfinite(value):
-        return "unbounded"
-    scale, digits, word = {"points": (100, 1, " points"), "nats": (1, 4, " nats"), "share": (100, 1, " %")}.get(
-        unit, (1, 3, "")
-    )
-    return f"{round(scale * value, digits) + 0.0:.{digits}f}{word}"  # + 0.0: there is no -0.0
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def undecided(check: Check, confidence: float, reason: str) -> CheckResult:
     """The result of a check that has nothing to be decided on."""
     blank = _blank(check, check.on, Pairing(), confidence)
     return blank.model_copy(update={"reason": reason})
-
-
-def named_by_holm(results: Sequence[CheckResult], rejected: Sequence[bool]) -> list[CheckResult]:
-    """Results with `after_holm` set where they fail."""
-    return [
-        result.model_copy(update={"after_holm": kept}) if result.verdict == "FAIL" else result
-        for result, kept in zip(results, rejected, strict=True)
-    ]

@@ -13,16 +13,22 @@ from harness.contract.pairs import Pairing, pair_samples, sealed_order
 from harness.contract.policy import Check, Policy
 from harness.contract.samples import PairKey, Sample
 from harness.judging.estimates import StopRule, alone_by_item, losses_by_item
+from harness.judging.run_level import blocking_statements, targets_of
 from harness.judging.usable_pairs import usable_enough, with_values
-from harness.judging.verdict import targets_of
 
 
 class EarlyStop:
     """The sequential checks of one suite while it runs."""
 
-    def __init__(self, policy: Policy, planned: dict[PairKey, str | None], seal: str) -> None:
-        """`planned` are the suite's pairs with their prompts; `seal` is the sha256 of the sealed policy."""
+    def __init__(
+        self, policy: Policy, planned: dict[PairKey, str | None], seal: str, run_tasks: Iterable[str] | None = None
+    ) -> None:
+        """`planned` are the suite's pairs with their prompts; `seal` is the sha256 of the sealed policy. `run_tasks`
+        ("suite/task") are those of all suites, when there are more: the more checks may fail the run, the later a
+        check stops for FAIL."""
         tasks = dict.fromkeys(f"{suite}/{task}" for suite, task, *_ in planned)
+        statements = blocking_statements(policy, tasks if run_tasks is None else run_tasks)
+        fail_level = (1 - policy.confidence) / statements
         self._statements: list[_Statement] = []
         open_ended: set[str] = set(tasks)
         for check in policy.checks:
@@ -30,7 +36,7 @@ class EarlyStop:
                 if check.stop:
                     keys = {k: sha for k, sha in planned.items() if f"{k[0]}/{k[1]}" in members}
                     confidence = check.confidence or policy.confidence
-                    statement = _Statement(check, on, confidence, keys, seal, policy.max_unusable)
+                    statement = _Statement(check, on, confidence, fail_level, keys, seal, policy.max_unusable)
                     self._statements.append(statement)
         self._by_task = {t: [s for s in self._statements if t in s.tasks] for t in tasks}
         # A task that any other check speaks of is needed to its end.
@@ -70,6 +76,7 @@ class _Statement:
         check: Check,
         on: str,
         confidence: float,
+        fail_level: float,
         planned: dict[PairKey, str | None],
         seal: str,
         max_unusable: float,
@@ -78,7 +85,7 @@ class _Statement:
         assert isinstance(metric, Difference)  # the policy refuses others
         self.check, self.on, self.metric, self.planned = check, on, metric, planned
         self.tasks = {f"{suite}/{task}" for suite, task, *_ in planned}
-        self.rule = StopRule(check, confidence)
+        self.rule = StopRule(check, confidence, fail_level)
         self.items: dict[tuple[str, str, str], list[PairKey]] = {}
         for key in sealed_order(planned, seal):
             self.items.setdefault(key[:3], []).append(key)

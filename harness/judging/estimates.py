@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,15 +13,18 @@ from harness.contract.metrics import METRICS, Difference, Ratio, RatioPart
 from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check
 from harness.contract.samples import PairKey
-from harness.judging.sequential import SequentialTest, run_test
+from harness.judging.betting import mean_at_the_end, p_value_at_the_end
+from harness.judging.sequential import SequentialTest, run_test, sequence_p_value
 from harness.judging.statistics import (
     Interval,
     mean_interval,
-    p_value,
+    mean_p_value,
     paired_interval,
     paired_p_value,
     proportion_interval,
+    proportion_p_value,
     ratio_interval,
+    ratio_p_value,
 )
 
 
@@ -49,9 +53,11 @@ class StopRule:
     """When a sequential check is decided: its loss, and its ceiling if it has one, both by tests that may be looked at
     after every item. PASS needs both; either one is enough for FAIL."""
 
-    def __init__(self, check: Check, confidence: float) -> None:
+    def __init__(self, check: Check, confidence: float, fail_level: float | None = None) -> None:
+        """`fail_level` is the chance of a wrong FAIL, shared by the two ways to fail; default: 1 - confidence."""
         limits = [check.margin] if check.ceiling is None else [check.margin, check.ceiling]
-        self._tests = [SequentialTest(limit, confidence) for limit in limits]
+        level = min(1 - confidence if fail_level is None else fail_level, 1 - confidence) / len(limits)
+        self._tests = [SequentialTest(limit, confidence, level) for limit in limits]
         self.items = 0
 
     @property
@@ -98,22 +104,28 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
     if check.stop:
         order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal)))
         in_order = tuple(losses[item] for item in order)
-        at = partial(sequence_interval, in_order)
         alone = alone_by_item(metric, pairing.pairs)
         return replace(
             measured,
-            interval=at(confidence),
+            interval=sequence_interval(in_order, confidence),
             method="betting confidence sequence",
-            p_fail=partial(p_value, at),
+            p_fail=partial(sequence_p_value, in_order),
             alone=tuple(alone[item] for item in order),
             losses=in_order,
             decided=run_test(in_order, check.margin, confidence).outcome,
         )
+    if check.mean == "tasks":
+        return _macro(measured, losses, confidence)
     binary = n == len(pairing.pairs) and all(v in (0.0, 1.0) for row in values for v in row)
     if binary:
         return replace(measured, interval=paired_interval(b, c, n, confidence), method="exact paired interval")
-    at = partial(mean_interval, list(losses.values()))
-    return replace(measured, interval=at(confidence), method="Gaffke's bound over items", p_fail=partial(p_value, at))
+    values_in_any_order = list(losses.values())
+    return replace(
+        measured,
+        interval=mean_interval(values_in_any_order, confidence),
+        method="Gaffke's bound over items (its level is conjectured)",
+        p_fail=partial(mean_p_value, values_in_any_order),
+    )
 
 
 def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
@@ -135,11 +147,33 @@ def alone_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tup
     return {item: math.fsum(values) / len(values) for item, values in found.items()}
 
 
+def _macro(measured: Estimate, losses: Mapping[tuple[str, str, str], float], confidence: float) -> Estimate:
+    """The plain mean of the tasks' mean losses: a mean over items in which those of a small task count more."""
+    sizes = Counter(item[:2] for item in losses)
+    weights = {task: len(losses) / (len(sizes) * size) for task, size in sizes.items()}
+    most = max(weights.values())
+    values = [loss * weights[item[:2]] / most for item, loss in losses.items()]  # in [-1, 1]
+    found = mean_at_the_end(values, confidence)
+    return replace(
+        measured,
+        interval=Interval(*(min(1.0, max(-1.0, most * bound)) for bound in found)),
+        method="betting bound over items, tasks weighted alike",
+        p_fail=lambda margin: p_value_at_the_end(values, margin / most),
+    )
+
+
 def share(values: Sequence[float], confidence: float) -> Interval:
     """Bounds of a mean of values in [0, 1] over items."""
     if all(value in (0.0, 1.0) for value in values):
         return proportion_interval(round(math.fsum(values)), len(values), confidence)
     return Interval(*((v + 1) / 2 for v in mean_interval([2 * v - 1 for v in values], confidence)))
+
+
+def share_p_value(values: Sequence[float], limit: float) -> float:
+    """p value of "the mean of values in [0, 1] is at most `limit`", by the bounds of `share`."""
+    if all(value in (0.0, 1.0) for value in values):
+        return proportion_p_value(round(math.fsum(values)), len(values), limit)
+    return mean_p_value([2 * v - 1 for v in values], 2 * limit - 1)
 
 
 def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Estimate:
@@ -157,16 +191,23 @@ def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noi
     parts = list(by_item.values())
     weights = [p.weight for p in parts]
 
-    def at(level: float) -> Interval:
-        low, high = [p.low for p in parts], [p.high for p in parts]
-        if metric.exact:
-            value = math.fsum(high) / math.fsum(weights)
-            return Interval(value, value, value)
-        signed = metric.signed or over_noise
-        lower = ratio_interval(low, weights, level, signed=signed, high=metric.high)
-        upper = ratio_interval(high, weights, level, signed=signed, high=metric.high)
-        return Interval(upper.estimate, lower.lower, upper.upper)
+    low, high = [p.low for p in parts], [p.high for p in parts]
+    if metric.exact:
+        value = math.fsum(high) / math.fsum(weights)
+        least = check.margin_kind == "min"
 
-    method = "exact" if metric.exact else "Bayesian bootstrap by document"
-    p_fail = partial(p_value, at, least=check.margin_kind == "min")
-    return Estimate(at(confidence), len(parts), method, p_fail)
+        def exact_p(margin: float) -> float:
+            return float(value >= margin if least else value <= margin)
+
+        return Estimate(Interval(value, value, value), len(parts), "exact", exact_p)
+    signed = metric.signed or over_noise
+    lower = ratio_interval(low, weights, confidence, signed=signed, high=metric.high)
+    upper = ratio_interval(high, weights, confidence, signed=signed, high=metric.high)
+
+    def p_fail(margin: float) -> float:
+        if check.margin_kind == "min":
+            return ratio_p_value(high, weights, margin, least=True, signed=signed, high=metric.high)
+        return ratio_p_value(low, weights, margin, signed=signed, high=metric.high)
+
+    interval = Interval(upper.estimate, lower.lower, upper.upper)
+    return Estimate(interval, len(parts), "Bayesian bootstrap by document", p_fail)

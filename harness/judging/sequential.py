@@ -29,11 +29,13 @@ class SequentialTest:
     after Orabona and Jun, IEEE Trans. Inf. Theory 70 (2024) 436-455 (universal portfolio).
     """
 
-    def __init__(self, margin: float, confidence: float = 0.95) -> None:
+    def __init__(self, margin: float, confidence: float = 0.95, fail_level: float | None = None) -> None:
+        """`fail_level` is the chance of a wrong FAIL, when another than that of a wrong PASS, 1 - confidence."""
         if not -1 < margin < 1:
             raise ValueError(f"a margin of {margin} cannot be tested: it must lie between -1 and 1")
         self.margin = margin
         self.goal = -math.log(1 - confidence)
+        self.fail_goal = self.goal if fail_level is None else -math.log(fail_level)
         self.outcome: Literal["PASS", "FAIL"] | None = None
         self.losses: list[float] = []
         self._below = np.zeros(BETS.size)
@@ -55,7 +57,7 @@ class SequentialTest:
             self._above += _log_growth(np.array([-loss]), -self.margin)[0]
         if _log_mean(self._below) >= self.goal:
             self.outcome = "PASS"
-        elif _log_mean(self._above) >= self.goal:
+        elif _log_mean(self._above) >= self.fail_goal:
             self.outcome = "FAIL"
         return self.outcome
 
@@ -67,14 +69,28 @@ class SequentialTest:
         """
         if not self.losses:
             raise ValueError("no losses yet")
-        goal = self.goal if confidence is None else -math.log(1 - confidence)
         x = np.array(self.losses)
+        goal = self.goal if confidence is None else -math.log(1 - confidence)
         return Interval(float(x.mean()), -_upper(-x, goal), _upper(x, goal))
 
 
-def run_test(losses: Iterable[float], margin: float, confidence: float = 0.95) -> SequentialTest:
+def sequence_p_value(losses: Iterable[float], margin: float) -> float:
+    """p value of "the mean of losses in [-1, 1] is at most `margin`", valid at every number of them.
+
+    One over the largest fortune so far of the gambler who bets against it (Ville's inequality).
+    """
+    x = np.fromiter(losses, dtype=np.float64)
+    with np.errstate(divide="ignore"):
+        wealth = np.cumsum(_log_growth(-x, -margin), axis=0)
+    most = float(np.max(logsumexp(wealth, axis=1), initial=math.log(BETS.size))) - math.log(BETS.size)
+    return min(1.0, math.exp(-most))
+
+
+def run_test(
+    losses: Iterable[float], margin: float, confidence: float = 0.95, fail_level: float | None = None
+) -> SequentialTest:
     """Feed losses until the test has decided."""
-    test = SequentialTest(margin, confidence)
+    test = SequentialTest(margin, confidence, fail_level)
     for loss in losses:
         if test.update(loss):
             break

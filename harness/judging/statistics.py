@@ -6,7 +6,8 @@ What each bound costs and keeps is measured in docs/validity.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,7 @@ class Interval(NamedTuple):
 # -- right or wrong: paired proportions --------------------------------------------------------------------------
 
 
+@lru_cache(4096)
 def paired_interval(b: int, c: int, n: int, confidence: float = 0.95) -> Interval:
     """Exact unconditional interval for the paired difference of proportions (b - c) / n.
 
@@ -66,6 +68,8 @@ def paired_p_value(b: int, c: int, n: int, margin: float, confidence: float = 0.
         ValueError: n < 1, or counts that do not fit into n.
     """
     _check_counts(b, c, n)
+    if (b - c) / n <= margin:  # the range of the nuisance parameter may leave out every one that fits the margin
+        return 1.0
     return min(1.0, _AsLow.as_outcome(c, b, n, confidence).chance(-margin))
 
 
@@ -200,6 +204,13 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95, seed: int = 0) ->
     return Interval(math.fsum(x) / x.size, lower, _weighted_quantile(x, np.ones_like(x), 1.0, confidence, seed))
 
 
+def mean_p_value(values: ArrayLike, margin: float, seed: int = 0) -> float:
+    """p value of "the mean of values [n] in [-1, 1] is at most `margin`", by the bound of `mean_interval`."""
+    x = np.asarray(values, dtype=np.float64)
+    draws = _weighted_draws(-x, np.ones_like(x), 1.0, seed)
+    return float((1 + np.count_nonzero(draws >= -margin)) / (1 + draws.size))
+
+
 def ratio_interval(
     sums: ArrayLike,
     weights: ArrayLike,
@@ -228,18 +239,52 @@ def ratio_interval(
     estimate = math.fsum(s) / math.fsum(w)
     if s.size < MIN_DOCUMENTS:
         return Interval(estimate, -math.inf, math.inf)
-    farthest = float(np.abs(s / w).max())
-    # Counts that are all zero leave room for one: "nothing in n positions" is no proof of nothing.
-    worst = min(high, max(2 * farthest, w.size / math.fsum(w)))
+    worst = _unseen(s, w, high)
     upper = _weighted_quantile(s, w, worst, confidence, seed)
     lower = -_weighted_quantile(-s, w, worst if signed else 0.0, confidence, seed)
     return Interval(estimate, lower, upper)
 
 
+def ratio_p_value(
+    sums: ArrayLike,
+    weights: ArrayLike,
+    margin: float,
+    *,
+    least: bool = False,
+    signed: bool = False,
+    high: float = math.inf,
+    seed: int = 0,
+) -> float:
+    """p value of "the ratio is at most `margin`" (with `least`, at least), by the bound of `ratio_interval`."""
+    s, w = np.asarray(sums, dtype=np.float64), np.asarray(weights, dtype=np.float64)
+    if s.size < MIN_DOCUMENTS:
+        return 1.0
+    worst = _unseen(s, w, high)
+    if least:
+        beyond = _weighted_draws(s, w, worst, seed) >= margin
+    else:
+        beyond = _weighted_draws(-s, w, worst if signed else 0.0, seed) >= -margin
+    return float((1 + np.count_nonzero(beyond)) / (1 + beyond.size))
+
+
+def _unseen(sums: NDArray[np.float64], weights: NDArray[np.float64], high: float) -> float:
+    """The ratio of the document that stands for those that were not seen."""
+    farthest = float(np.abs(sums / weights).max())
+    # Counts that are all zero leave room for one: "nothing in n positions" is no proof of nothing.
+    return min(high, max(2 * farthest, weights.size / math.fsum(weights)))
+
+
 def _weighted_quantile(
     sums: NDArray[np.float64], weights: NDArray[np.float64], extra: float, confidence: float, seed: int
 ) -> float:
-    """The `confidence` quantile of the ratio under Dirichlet weights, one entry of ratio `extra` added.
+    """The `confidence` quantile of the ratio under Dirichlet weights, one entry of ratio `extra` added."""
+    return float(np.quantile(_weighted_draws(sums, weights, extra, seed), confidence))
+
+
+def _weighted_draws(
+    sums: NDArray[np.float64], weights: NDArray[np.float64], extra: float, seed: int
+) -> NDArray[np.float64]:
+    """The ratio under random Dirichlet weights [DRAWS], one entry of ratio `extra` added.
 
     Equal entries share one gamma variate, so that neither their order nor their number costs anything.
     """
@@ -253,7 +298,7 @@ def _weighted_quantile(
     for start in range(0, DRAWS, step):
         gamma = rng.standard_gamma(shape, size=(min(step, DRAWS - start), shape.size))
         ratios.append((gamma @ rows[:, 0]) / (gamma @ rows[:, 1]))
-    return float(np.quantile(np.concatenate(ratios), confidence))
+    return np.concatenate(ratios)
 
 
 # -- what a result is worth --------------------------------------------------------------------------------------
@@ -285,20 +330,6 @@ def items_to_decide(n: int, error: float, distance: float, confidence: float = 0
         return None
     z = float(stats.norm.ppf(confidence) + stats.norm.ppf(power))
     return math.ceil(n * (z * error / distance) ** 2)
-
-
-def p_value(interval_at: Callable[[float], Interval], margin: float, *, least: bool = False) -> float:
-    """p value of the hypothesis value <= margin: one minus the highest level whose lower bound is above the margin.
-
-    With `least`, of the hypothesis value >= margin, by upper bounds. Rounded up to the next 1 / 4096.
-    """
-    low, high = 0.0, 1.0  # of the p value
-    for _ in range(12):
-        middle = (low + high) / 2
-        bounds = interval_at(1 - middle)
-        rejected = bounds.upper < margin if least else bounds.lower > margin
-        low, high = (low, middle) if rejected else (middle, high)
-    return high
 
 
 def holm(p_values: Sequence[float], alpha: float) -> list[bool]:

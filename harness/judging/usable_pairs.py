@@ -48,7 +48,9 @@ def usable_enough(pairing: Pairing, max_unusable: float) -> bool:
     return len(pairing.unusable) <= max_unusable * pairing.total
 
 
-def until_decided(check: Check, pairing: Pairing, confidence: float, max_unusable: float, seal: str) -> Pairing:
+def until_decided(
+    check: Check, pairing: Pairing, confidence: float, fail_level: float, max_unusable: float, seal: str
+) -> Pairing:
     """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted.
 
     Where these are too many at the decision, as one error among few items is, it needed the items after it too.
@@ -56,7 +58,7 @@ def until_decided(check: Check, pairing: Pairing, confidence: float, max_unusabl
     metric = METRICS[check.metric]
     assert isinstance(metric, Difference)  # the policy refuses others
     losses, alone = losses_by_item(metric, pairing.pairs), alone_by_item(metric, pairing.pairs)
-    rule, used = StopRule(check, confidence), Pairing(foreign=pairing.foreign)
+    rule, used = StopRule(check, confidence, fail_level), Pairing(foreign=pairing.foreign)
     by_item: dict[tuple[str, str, str], list[PairKey]] = {}
     for key in sealed_order([*pairing.pairs, *pairing.unusable], seal):
         by_item.setdefault(key[:3], []).append(key)

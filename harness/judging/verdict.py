@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
@@ -10,8 +9,9 @@ from pydantic import BaseModel, ConfigDict
 from harness.contract.pairs import Pairing, noise_keys, pair_samples
 from harness.contract.policy import Check, Policy, SealedPolicy, weakened
 from harness.contract.samples import PairKey, Sample
-from harness.judging.checks import CheckResult, Context, Outcome, decide, named_by_holm, undecided
-from harness.judging.statistics import holm
+from harness.judging.checks import Context, decide, undecided
+from harness.judging.results import CheckResult, Outcome
+from harness.judging.run_level import blocking_statements, run_outcome, targets_of, with_holm
 
 EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
 SCHEMA_VERSION = 2
@@ -67,19 +67,23 @@ def judge(
     seal = sealed.sha256 if sealed else policy_sha256
     pairing, noise = pair_samples(found, planned), _noise(found, planned, (sealed.policy if sealed else policy), seal)
     results: list[CheckResult] = []
+    tasks = list(dict.fromkeys(f"{suite}/{task}" for suite, task, *_ in planned))
+    fail_level = (1 - policy.confidence) / blocking_statements(policy, tasks)
     for check in policy.checks:
         confidence = check.confidence or policy.confidence
-        targets = _targets(check, planned)
+        targets = targets_of(check, tasks)
         if not targets:
             results.append(undecided(check, confidence, "no samples: nothing ran for this check"))
         for on in targets:
             there = _part(pairing, found, check, on)
-            context = Context(confidence, policy.max_unusable, seal, _part(noise, (), check, on))
+            context = Context(confidence, policy.max_unusable, seal, _part(noise, (), check, on), fail_level)
             results.append(decide(check, on, there, context))
-    rejected = holm([1.0 if r.p_fail is None else r.p_fail for r in results], 1 - policy.confidence)
-    results = named_by_holm(results, rejected)
+    results = with_holm(results, 1 - policy.confidence)
     same = _same_model(pairing)
-    outcome, reason = _outcome(results, same, pairing.foreign, doubts)
+    odd = [*doubts, *([SAME_MODEL] if same else [])]
+    if pairing.foreign:
+        odd.append(f"{pairing.foreign} samples are not of this run")
+    outcome, reason = run_outcome(results, odd)
     return Verdict(
         verdict=outcome,
         reason=reason,
@@ -100,30 +104,6 @@ def _noise(samples: Iterable[Sample], planned: Mapping[PairKey, str | None], sea
     if sealed.noise_floor:
         keys |= noise_keys(planned, seal, sealed.noise_floor.items)
     return pair_samples(samples, {key: planned[key] for key in keys}, "noise")
-
-
-def _outcome(results: Sequence[CheckResult], same: bool, foreign: int, doubts: Sequence[str]) -> tuple[Outcome, str]:
-    """All checks must hold, which needs no correction for their number."""
-    worst = [r for r in results if r.verdict == "FAIL"] or [r for r in results if r.verdict == "INCONCLUSIVE"]
-    reasons = [*doubts, *([SAME_MODEL] if same else [])]
-    if foreign:
-        reasons.append(f"{foreign} samples are not of this run")
-    reasons += [f"{r.name}: {r.reason}" for r in worst]
-    if not reasons:
-        return "PASS", f"all {len(results)} checks hold"
-    return (worst[0].verdict if worst else "INCONCLUSIVE"), "; ".join(reasons)
-
-
-def targets_of(check: Check, tasks: Iterable[str]) -> dict[str, list[str]]:
-    """The statements a check makes ("suite" pooled, or each matching "suite/task") and the tasks each speaks of."""
-    if "/" in check.on:
-        return {task: [task] for task in tasks if fnmatch.fnmatchcase(task, check.on)}
-    pooled = [task for task in tasks if task.split("/", 1)[0] == check.on]
-    return {check.on: pooled} if pooled else {}
-
-
-def _targets(check: Check, planned: Iterable[PairKey]) -> list[str]:
-    return list(targets_of(check, dict.fromkeys(f"{suite}/{task}" for suite, task, *_ in planned)))
 
 
 def _part(pairing: Pairing, samples: Iterable[Sample], check: Check, on: str) -> Pairing:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from harness.contract.model_facts import ModelFacts
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.runs.manifest import Manifest
 from reports.formats.report_schema import (
     SCHEMA_VERSION,
@@ -122,7 +122,9 @@ def _model(facts: ModelFacts) -> ModelJson:
 
 def _check(result: CheckResult, remarks: list[str]) -> CheckJson:
     texts = {name: one_line(getattr(result, name), 4000) for name in ("name", "metric", "on", "reason", "method")}
-    return CheckJson.model_validate(result.model_dump() | texts | {"remarks": remarks})
+    found = result.model_dump()
+    tasks = [task | {"task": one_line(task["task"])} for task in found["tasks"]]
+    return CheckJson.model_validate(found | texts | {"tasks": tasks, "remarks": remarks})
 
 
 def _suite(suite: SuiteView) -> SuiteJson:

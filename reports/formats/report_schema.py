@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from harness.contract.samples import Role
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from reports.provenance import FactState
 
 SCHEMA_VERSION: Literal[1] = 1

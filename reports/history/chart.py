@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from reports.check_rows import no_loss
 from reports.history.runs import CheckHistory, Run
 from reports.text import bare, plural, quantity, unit_word

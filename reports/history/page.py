@@ -11,7 +11,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from harness.contract.whole_files import write_whole
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from reports.history.chart import Chart, chart
 from reports.history.runs import History, Run, RunGroup, facts_of, groups, key_of, read_history
 from reports.html import TEMPLATES, embed_json, environment, source_hash, style_sheet

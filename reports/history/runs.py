@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES
 from harness.contract.whole_files import read_json
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import SCHEMA_VERSION, Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, Sample
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest, ServerFacts

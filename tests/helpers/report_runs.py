@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import ROLES, Item, Role, Sample, sha256_of
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import Verdict, judge
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest, ServerFacts, Stage

@@ -6,7 +6,7 @@ from typing import Any
 from verdict_samples import Plan, counts, pairs, plan, policy
 
 from harness.contract.samples import Sample
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import Verdict, judge
 
 ACCURACY = {"metric": "accuracy", "on": "cot/*", "max_loss": 0.01}

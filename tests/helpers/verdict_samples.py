@@ -6,7 +6,8 @@ from typing import Any
 from harness.contract.pairs import Pairing, pair_samples
 from harness.contract.policy import Check, Policy
 from harness.contract.samples import ROLES, PairKey, Role, Sample
-from harness.judging.checks import CheckResult, Context, decide
+from harness.judging.checks import Context, decide
+from harness.judging.results import CheckResult
 
 ScorePairs = Iterable[tuple[float | None, float | None]]
 Plan = dict[PairKey, str | None]

@@ -8,7 +8,7 @@ import pytest
 from report_runs import result
 
 from harness.contract.metrics import Unit
-from harness.judging.checks import CheckResult, NoiseResult, show
+from harness.judging.results import CheckResult, NoiseResult, show
 from reports.check_rows import CheckRow, check_rows
 from reports.text import bare, quantity, unit_word
 

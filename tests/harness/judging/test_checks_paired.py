@@ -41,7 +41,7 @@ def test_the_bounds_decide_at_the_very_margin() -> None:
     assert decided(ACCURACY | {"max_loss": upper - 1e-6}, samples).verdict == "INCONCLUSIVE"
     bad = pairs(counts(both=440, lost=52, won=8))
     lower = paired_interval(52, 8, 500).lower
-    assert decided(ACCURACY | {"max_loss": lower}, bad).verdict == "INCONCLUSIVE"
+    assert decided(ACCURACY | {"max_loss": lower + 1e-6}, bad).verdict == "INCONCLUSIVE"
     assert decided(ACCURACY | {"max_loss": lower - 1e-6}, bad).verdict == "FAIL"
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import chain, combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,14 @@ from harness.judging.statistics import (
     Interval,
     holm,
     items_to_decide,
-    p_value,
+    mean_interval,
+    mean_p_value,
     paired_interval,
     paired_p_value,
     power_at_equality,
     proportion_p_value,
+    ratio_interval,
+    ratio_p_value,
     standard_error,
 )
 
@@ -60,20 +64,33 @@ def test_no_number_of_items_decides_an_estimate_on_the_margin_or_one_without_an_
     assert items_to_decide(100, 0.1, 0.2) == math.ceil(100 * (0.5 * (1.6448536 + 0.8416212)) ** 2)
 
 
-@given(st.floats(0.02, 0.2), st.floats(0.01, 0.05), st.floats(0, 0.05))
-def test_the_p_value_of_a_normal_interval_is_the_normal_tail(estimate: float, error: float, margin: float) -> None:
-    true = float(stats.norm.sf((estimate - margin) / error))
-    found = p_value(lambda level: normal_interval(estimate, error, level), margin)
-    assert true - 1e-9 <= found <= true + 1 / 4096 + 1e-9
-    assert found * 4096 == round(found * 4096)
-
-
-@given(st.floats(-0.2, 0.2), st.floats(0.01, 0.05), st.floats(-0.1, 0.1))
-def test_the_p_value_of_a_smallest_value_is_that_of_the_other_side(
-    estimate: float, error: float, margin: float
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_the_p_value_of_a_mean_or_ratio_is_the_level_at_which_its_bound_meets_the_margin(
+    seed: int, level: float
 ) -> None:
-    least = p_value(lambda level: normal_interval(estimate, error, level), margin, least=True)
-    assert least == p_value(lambda level: normal_interval(-estimate, error, level), -margin)
+    rng = np.random.default_rng(seed)
+    values, weights = rng.uniform(-1, 1, 60), rng.uniform(10, 90, 60)
+    assert mean_p_value(values, mean_interval(values, level).lower) == pytest.approx(1 - level, abs=2e-4)
+    for signed, high in ((True, 1.0), (False, math.inf)):
+        sums = values * weights if signed else np.abs(values) * weights
+        kinds: dict[str, Any] = {"signed": signed, "high": high}
+        bounds = ratio_interval(sums, weights, level, **kinds)
+        assert ratio_p_value(sums, weights, bounds.lower, **kinds) == pytest.approx(1 - level, abs=2e-4)
+        at_least = ratio_p_value(sums, weights, bounds.upper, least=True, **kinds)
+        assert at_least == pytest.approx(1 - level, abs=2e-4)
+
+
+def test_the_p_value_of_a_mean_of_two_kinds_is_the_binomial_tail() -> None:
+    # Values of -1 and 1 only: Gaffke's bound is Clopper and Pearson's.
+    for wins in (3, 9, 12):
+        values = [1.0] * wins + [-1.0] * (30 - wins)
+        true = float(stats.binom.sf(wins - 1, 30, 0.2))
+        assert mean_p_value(values, 2 * 0.2 - 1) == pytest.approx(true, abs=4 * (true * (1 - true) / 20_000) ** 0.5)
+
+
+def test_too_few_documents_reject_nothing() -> None:
+    assert ratio_p_value([1.0] * 7, [1.0] * 7, 0.1) == 1.0
 
 
 @pytest.mark.parametrize(("hits", "n", "ceiling"), [(0, 10, 0.1), (3, 10, 0.1), (10, 10, 0.9), (30, 1000, 0.02)])
@@ -88,8 +105,6 @@ def test_the_p_value_of_an_exact_interval_is_that_of_brute_force(b: int, c: int)
     mirrored = np.flatnonzero((tables(n)[0] == c) & (tables(n)[1] == b))[0]
     true = brute_force_p(n, 0.0)[mirrored]
     assert paired_p_value(b, c, n, 0.0) == pytest.approx(true, abs=5e-4)
-    found = p_value(lambda level: paired_interval(b, c, n, level), 0.0)
-    assert true - 1e-3 <= found <= true + 1e-3 + 1 / 4096
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(12, 1, 60), (30, 10, 200)])
@@ -99,6 +114,11 @@ def test_the_p_value_of_a_pair_count_is_the_level_at_which_its_bound_meets_the_m
         assert paired_p_value(b, c, n, margin, level) == pytest.approx(1 - level, abs=5e-4)
     assert paired_p_value(b, c, n, 0.0) < paired_p_value(b, c, n, 0.05) < paired_p_value(b, c, n, 0.1) <= 1
     assert paired_p_value(0, 0, n, 0.0) == 1.0
+
+
+def test_what_keeps_the_margin_never_speaks_against_it() -> None:
+    for b, c, n in ((9, 9, 4018), (1, 1, 100), (0, 5, 1000), (20, 0, 1000)):
+        assert paired_p_value(b, c, n, 0.02) == 1.0
 
 
 @given(st.lists(st.sampled_from([0.0, 0.001, 0.01, 0.0125, 0.02, 0.025, 0.05, 0.3, 1.0]), max_size=6))

@@ -10,8 +10,9 @@ from verdict_samples import changed, counts, documents, items, measured, noise, 
 
 from harness.contract.policy import Check
 from harness.contract.samples import Sample
+from harness.judging.run_level import targets_of
 from harness.judging.statistics import paired_interval
-from harness.judging.verdict import EXIT_CODES, SAME_MODEL, Verdict, targets_of
+from harness.judging.verdict import EXIT_CODES, SAME_MODEL, Verdict
 
 # -- the whole -----------------------------------------------------------------------------------------------
 

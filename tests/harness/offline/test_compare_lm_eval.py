@@ -9,7 +9,7 @@ import pytest
 from foreign_results import DATA, Both, Record, only, record, records, write
 
 from harness.contract.errors import BadInput
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import Verdict
 from harness.offline.compare import compare_results
 

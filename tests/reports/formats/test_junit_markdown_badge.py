@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from report_runs import judge_run, make_run, result, sample, small_run, verdict_of
 
-from harness.judging.checks import NoiseResult
+from harness.judging.results import NoiseResult
 from harness.runs.folder import RunFolder
 from reports.formats.markdown import MAX_FLIPS, SIGNS, escape, within
 from reports.render import render

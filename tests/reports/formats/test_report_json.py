@@ -12,7 +12,7 @@ import pytest
 from report_runs import make_run, result, sample, small_run, verdict_of
 
 from harness.contract.samples import ROLES
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.judging.verdict import EXIT_CODES
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Baseline

@@ -13,7 +13,7 @@ from report_runs import SEALED, edited, manifest, result, small_run, verdict_of
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import SealedPolicy
-from harness.judging.checks import CheckResult
+from harness.judging.results import CheckResult
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import SampleFile
 from reports.history.chart import BOTTOM, HEIGHT, MOST_POINTS, TOP, Chart, chart
