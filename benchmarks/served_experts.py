@@ -19,11 +19,12 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -45,12 +46,12 @@ SHARE = 0.2
 """Of the KL that 4 bits cost: how much the rounding of kernels may be."""
 
 
-def random_mixture(**settings: Any) -> Any:
-    """A Qwen3-MoE in bf16 whose states keep their size from layer to layer and whose logits spread by about 3."""
-    from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+def random_model(family: str, **settings: Any) -> Any:
+    """A model (of `Qwen3Moe`, `Qwen2`) in bf16 whose states keep their size from layer to layer, logits spread by 3."""
+    import transformers
 
     torch.manual_seed(1)
-    model: Any = Qwen3MoeForCausalLM(Qwen3MoeConfig(**settings))
+    model: Any = getattr(transformers, f"{family}ForCausalLM")(getattr(transformers, f"{family}Config")(**settings))
     model.to(torch.bfloat16)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -63,7 +64,7 @@ def random_mixture(**settings: Any) -> Any:
 def make_models(work: Path, recipe_name: str, device: str | None) -> None:
     """The folders `MODELS` in `work`: the original, it in int4, and that in bf16 again."""
     original, int4, plain = (work / name for name in MODELS)
-    random_mixture(**SIZE).save_pretrained(original)
+    random_model("Qwen3Moe", **SIZE).save_pretrained(original)
     save_tokenizer(original)
     recipe = load_recipe(recipe_name).model_copy(update={"calibration": Calibration(samples=16, length=128)})
     quantize(original, recipe, int4, device=device)
@@ -82,13 +83,15 @@ def save_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>").save_pretrained(folder)
 
 
-def served(folder: Path) -> torch.Tensor:
-    """Log-probabilities [P, L - 1, V] that vLLM gives for the tokens after each of the prompts' first L - 1."""
+def served(folder: Path, settings: Mapping[str, Any] = MappingProxyType({})) -> torch.Tensor:
+    """Log-probabilities [P, L - 1, V] that vLLM gives for the tokens after each of the prompts' first L - 1; `settings`
+    are vLLM's own."""
     from vllm import LLM, SamplingParams
 
     llm: Any = LLM(
         str(folder), dtype="bfloat16", enforce_eager=True, max_model_len=2 * LENGTH, max_logprobs=-1, seed=0,
         kv_cache_memory_bytes=256 << 20, gpu_memory_utilization=0.3,  # the one before may not be gone yet
+        **settings,
     )  # fmt: skip
     prompts = torch.randint(0, 256, (PROMPTS, LENGTH), generator=torch.Generator().manual_seed(2)).tolist()
     asked = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=-1)
@@ -118,13 +121,13 @@ def in_own_process(make: Callable[..., Any], *given: Any) -> Any:
         return pool.submit(make, *given).result()
 
 
-def served_apart(folder: Path) -> torch.Tensor:
+def served_apart(folder: Path, settings: Mapping[str, Any] = MappingProxyType({})) -> torch.Tensor:
     """`served` in a process of its own."""
-    return torch.from_numpy(in_own_process(_served_array, folder))
+    return torch.from_numpy(in_own_process(_served_array, folder, dict(settings)))
 
 
-def _served_array(folder: Path) -> Any:
-    return served(folder).numpy()
+def _served_array(folder: Path, settings: Mapping[str, Any]) -> Any:
+    return served(folder, settings).numpy()
 
 
 def check(

@@ -32,9 +32,9 @@ def normal_table(state_bits: int, seed: int = SEED) -> torch.Tensor:
     Neighbours in a trellis differ in few bits, so their values must have nothing to do with each other.
     """
     count = 1 << state_bits
-    levels = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    levels = (torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) / count
     quantiles: torch.Tensor = torch.special.ndtri(levels)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + state_bits))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + state_bits), device="cpu")
     return (quantiles[order] / TABLE_STEP).round().clamp(-127, 127).to(torch.int8)
 
 

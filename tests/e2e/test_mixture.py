@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.served_experts import random_mixture
+from benchmarks.served_experts import random_model
 from harness.checkpoint.models import resolve_model
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate
@@ -49,7 +49,7 @@ def save_mixture(folder: Path) -> Path:
         "max_position_embeddings": 2048, "pad_token_id": None, "tie_word_embeddings": False,
     }  # fmt: skip
     own = {key: settings[key] for key in ("vocab_size", "bos_token_id", "eos_token_id")}
-    random_mixture(**size, **own).save_pretrained(folder)
+    random_model("Qwen3Moe", **size, **own).save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (demo / name).exists():
             shutil.copy(demo / name, folder / name)

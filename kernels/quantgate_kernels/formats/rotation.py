@@ -29,13 +29,14 @@ def block_of(columns: int) -> int:
 def signs_of(columns: int, seed: int) -> torch.Tensor:
     """Random signs [columns], int8 of -1 and 1; those of a model's inputs of one width are all the same."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + columns)
-    return torch.randint(0, 2, (columns,), generator=generator, dtype=torch.int8) * 2 - 1
+    # a server has another default device while it loads
+    return torch.randint(0, 2, (columns,), generator=generator, dtype=torch.int8, device="cpu") * 2 - 1
 
 
 @functools.cache
 def hadamard(size: int) -> torch.Tensor:
     """Sylvester's Hadamard matrix [size, size] over sqrt(size), float32: orthogonal and symmetric."""
-    matrix = torch.ones(1, 1, dtype=torch.float32)  # a server has another default while it loads
+    matrix = torch.ones(1, 1, dtype=torch.float32, device="cpu")  # a server has other defaults while it loads
     while len(matrix) < size:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
     return torch.mul(matrix, size**-0.5)

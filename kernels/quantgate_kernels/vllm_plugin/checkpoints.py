@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from quantgate_kernels.formats import aqlm
 from quantgate_kernels.headers import INDEX_FILE, read_headers
 from quantgate_kernels.settings import METHOD, FormatError, Settings, read_json, shown
@@ -71,7 +73,8 @@ def read_contents(folder: Path, method: str) -> Contents:
     Raises:
         FormatError: it is damaged, contradicts itself, or would be read wrongly by a server.
     """
-    contents = validate(folder) if method == METHOD else _aqlm_contents(folder)
+    with torch.device("cpu"):  # a worker's first look is while it loads, when its default is the GPU
+        contents = validate(folder) if method == METHOD else _aqlm_contents(folder)
     if contents.settings.tables is not None and not (folder / INDEX_FILE).is_file():
         raise FormatError(f"{folder / INDEX_FILE} is missing: without it servers read the tables as weights")
     return contents

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from coded_folders import TIERS, save_coded
-from quantgate_kernels import oracle
+from quantgate_kernels import oracle, tables
+from quantgate_kernels.formats import rotation
 from quantgate_kernels.settings import FormatError
 from quantgate_kernels.vllm_plugin.checkpoints import named, read_contents, require_split
 from quantgate_kernels.vllm_plugin.parts import Part, one_part
@@ -126,6 +127,20 @@ def test_ranks_that_linears_and_experts_do_not_split_over(tmp_path: Path) -> Non
         require_split(contents, {}, 2, 2)
     with pytest.raises(FormatError, match=r"o_proj has 256 inputs, which do not split over 4 ranks"):
         require_split(contents, {}, 4, 1)
+
+
+def test_a_server_that_loads_has_another_default_device(folder: Path) -> None:
+    made = (read_contents, rotation.signs_of, rotation.hadamard, tables.normal_table)
+    for function in made:
+        function.cache_clear()
+    try:
+        with torch.device("meta"):  # as a worker's is the GPU when it makes its first layer
+            contents = read_contents(folder, "quantgate")
+            assert contents.tables and rotation.hadamard(64).device == CPU
+        assert all(table.device == CPU for table in contents.tables.values())
+    finally:
+        for function in made:
+            function.cache_clear()
 
 
 def test_names_are_those_of_the_server(tmp_path: Path) -> None:
