@@ -30,10 +30,12 @@ MEASURED_SECONDS: dict[str, dict[tuple[str, bool], float]] = {
 at 2 bits (benchmarks/results/low_bits_qwen05.json; some of them beside another job on the machine)."""
 EXPERT_WEIGHTS = 9_663_676_416
 """Weights of the 256 routed experts of a layer of GLM-5."""
-EXPERT_SECONDS: dict[str, tuple[float, float]] = {"vq": (176.8, 42.5), "trellis": (364.7, 42.5)}
+EXPERT_SECONDS: dict[str, tuple[float, float]] = {
+    "vq": (176.8, 42.5), "trellis": (358.0, 42.5), "int": (187.9, 42.5),
+}  # fmt: skip
 """By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention:
 seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs). The
-trellis: with its encoding in place of vq2's (expert_encoding_h200.json), 200 s and 12 s."""
+others: with their encoding in place of vq2's 12 s (expert_encoding_h200.json), trellis2's 193 s and int4's 23 s."""
 EXPERT_TOKENS = 64 * 512
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""
