@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
-from quantgate_kernels.cuda.tier import Tier, tier_of
+from quantgate_kernels.cuda.tier import Tier
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
 from quantgate_kernels.ops.linear import decode
@@ -110,9 +110,9 @@ def correct() -> Iterator[Row]:
         for tokens in batches:
             x = torch.randn(tokens, inputs).to(torch.bfloat16)
             expected = x.double() @ truth.T
-            found = [torch.full((tokens, rows), torch.nan, device="cuda") for _ in range(3)]
-            for out, (overlap, fused) in zip(found, ((True, False), (False, False), (True, None)), strict=True):
-                decode(x.cuda(), *weight, out, overlap, fused=fused)
+            found = [torch.full((tokens, rows), torch.nan, device="cuda") for _ in range(2)]
+            for out, overlap in zip(found, (True, False), strict=True):
+                decode(x.cuda(), *weight, out, overlap)
             many = torch.full((tokens, rows), torch.nan, device="cuda", dtype=torch.float16)
             dequantize.linear(x.half().cuda(), *weight, many)
             yield {
@@ -120,7 +120,6 @@ def correct() -> Iterator[Row]:
                 "shape": [rows, inputs],
                 "tokens": tokens,
                 "error": relative(found[0], expected),
-                "error_by_itself": relative(found[2], expected),
                 "same_bits": torch.equal(found[0], found[1]),
                 "error_dequantized_float16": relative(many, expected),
             }
@@ -132,8 +131,8 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuning: vq_gemv.Tuning) -> Row:
-    """Microseconds, with and without overlap: of two launches (activations and product), of the product alone, and of
-    one launch that does both; `us` is of the way that `decode` takes by itself.
+    """Microseconds of activations and product, and of the product alone, with and without overlap; `us` is what
+    `decode` takes.
     """
     own = weights(tier, rows, inputs)
     x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
@@ -142,37 +141,20 @@ def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuni
     activations.to_operands(x, own[0].signs, *operands)
 
     def both(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
-        return partial(decode, x, *weight, out, overlap, tuning, False)
-
-    def fused(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
-        return partial(decode, x, *weight, out, overlap, tuning, True)
+        return partial(decode, x, *weight, out, overlap, tuning)
 
     def alone(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
         codes, scales, table, _, bits = weight
         return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, tuning)
 
-    makers = {"two_us": both, "product_us": alone} | ({"one_us": fused} if fits(own[0], tokens, inputs, tuning) else {})
     row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
-    ways = [(f"{name}{end}", make, not end) for name, make in makers.items() for end in ("", "_without_overlap")]
-    for name, make, overlap in ways:
-        try:
-            found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
-        except Exception as error:
-            row[f"{name}_failed"] = f"{type(error).__name__}: {error}"
-            continue
+    for name, make, overlap in (
+        ("us", both, True), ("us_without_overlap", both, False), ("product_us", alone, True)
+    ):  # fmt: skip
+        found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
         row[name] = found["median"]
         row[f"{name}_range"] = [found["least"], found["most"]]
-    chosen = "one_us" if "one_us" in row and vq_gemv.fuses(tokens, inputs) else "two_us"
-    us = row.get(chosen, row.get(f"{chosen}_without_overlap"))
-    return row if us is None else row | {"us": us, "times_bf16": reference / us, "tb_s": own[0].size / us / 1e6}
-
-
-def fits(weight: Weight, tokens: int, inputs: int, tuning: vq_gemv.Tuning) -> bool:
-    """Whether a block has room for the operands of so many tokens, beside its table and sums."""
-    if tokens > activations.TOKENS:
-        return False
-    numbers = vq_gemv.definitions(inputs, tier_of(weight.table, weight.code_bits), 1, tuning)
-    return vq_gemv.shared_bytes(numbers | {"FUSED": 1}, tokens, inputs) <= vq_gemv.MOST_SHARED
+    return row | {"times_bf16": reference / row["us"], "tb_s": own[0].size / row["us"] / 1e6}
 
 
 def bfloat(rows: int, inputs: int, tokens: int) -> float:
@@ -202,17 +184,16 @@ def batch() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at batch 1: warps, pieces on their way and blocks, and copies of tables of 4,096 entries."""
-    of_blocks = [(16, 8, 1), (16, 6, 1), (16, 12, 1), (24, 6, 1), (32, 4, 1), (8, 16, 1), (16, 3, 2), (12, 4, 2)]
+    """What may be turned, at batch 1: warps, tiles side by side, pieces on their way; copies of tables of 4,096."""
+    of_blocks = [(16, 8, 4), (16, 12, 4), (16, 16, 4), (16, 8, 2), (16, 12, 2), (16, 8, 1), (8, 16, 4), (24, 8, 2)]
     several = ((8192, 8192), (28672, 8192), (6144, 2048), (4096, 4096))
     tunings = [
-        (shape, "vq2", vq_gemv.Tuning(warps, depth, resident=blocks, blocks=blocks))
-        for shape, (warps, depth, blocks) in product(several, of_blocks)
+        (shape, "vq2", vq_gemv.Tuning(warps, depth, tiles))
+        for shape, (warps, depth, tiles) in product(several, of_blocks)
     ]
     for tier, most in (("vq3", 8), ("vq1.5", 4)):
         copies = [count for count in (1, 2, 4, 8) if count <= most]
         tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
-        tunings += [((8192, 8192), tier, vq_gemv.Tuning(8, 6))]
     references = {shape: bfloat(*shape, 1) for shape in {shape for shape, _, _ in tunings}}
     for shape, tier, tuning in tunings:
         row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))

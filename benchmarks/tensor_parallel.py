@@ -37,17 +37,24 @@ LIMIT = 2.0
 
 
 def random_dense() -> Any:
-    """A Qwen2 with the sizes of a model of 1.5 billion weights, but for its depth and vocabulary."""
+    """A Qwen2 of two layers with the widths of one of 1.5 billion weights, and few tokens."""
     return random_model(
         "Qwen2", vocab_size=SIZE["vocab_size"], hidden_size=1536, intermediate_size=8960,
-        num_hidden_layers=8, num_attention_heads=12, num_key_value_heads=2, max_position_embeddings=1024,
+        num_hidden_layers=2, num_attention_heads=12, num_key_value_heads=2, max_position_embeddings=1024,
         bos_token_id=256, eos_token_id=256, pad_token_id=None, tie_word_embeddings=False,
     )  # fmt: skip
 
 
 def make(work: Path, name: str, device: str | None) -> None:
-    """The folders NAME-codes and NAME-bf16 in `work`."""
-    original, codes = work / f"{name}-original", work / f"{name}-codes"
+    """The folders NAME-codes, unless it is there, and NAME-bf16 in `work`."""
+    original, codes, plain = (work / f"{name}-{form}" for form in ("original", *FORMS))
+    if not codes.exists():
+        make_codes(original, codes, name, device)
+    dequantize(codes, plain)
+
+
+def make_codes(original: Path, codes: Path, name: str, device: str | None) -> None:
+    """The original, which is kept, and it in codes."""
     (random_dense() if name == "dense" else random_model("Qwen3Moe", **SIZE)).save_pretrained(original)
     save_tokenizer(original)
     calibration = Calibration(samples=16, length=128)
@@ -56,7 +63,6 @@ def make(work: Path, name: str, device: str | None) -> None:
         {"name": "codes", "tier": "vq2", "tune": "none", "tiers": tiers, "calibration": calibration}
     )
     quantize(original, recipe, codes, device=device)
-    dequantize(codes, work / f"{name}-bf16")
 
 
 def settings_of(ranks: int) -> dict[str, dict[str, dict[str, Any]]]:
@@ -89,6 +95,7 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--device", help="where the models are quantized; default: a GPU if there is one")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--work", type=Path, help="where models are, or come; default: a folder that is removed again")
     parser.add_argument("--at-once", type=int, default=4, help="servers: most of their start is waiting")
     given = parser.parse_args()
     result: dict[str, Any] = {
@@ -101,7 +108,7 @@ def main() -> int:
     }
     ways = settings_of(given.ranks)
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(given.at_once) as pool:
-        work = Path(scratch)
+        work = given.work or Path(scratch)
         for name in given.models:
             in_own_process(make, work, name, given.device)
         asked: dict[tuple[str, str, str], Future[torch.Tensor]] = {

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-from quantgate_kernels.cuda.activations import DTYPES, TOKENS
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
 from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of, tiles_of
@@ -23,11 +22,8 @@ MOST_TOKENS = 4 * N_TILES[-1]
 OUTPUTS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MOST_SHARED = 226 << 10
 """Bytes of shared memory that a block may take."""
-MOST_FUSED = 8
-"""Pieces, of all tokens together, up to which each block makes the operands itself; of 16 and more two launches were
-faster (docs/kernels.md)."""
-_SHARED = 200 << 10  # bytes that tables and sums share
-_OPERANDS = 40 << 10  # bytes of operands that a block makes: of up to 128 pieces, where a benchmark asks for them
+TILES = {1: 4, 2: 4, 4: 2, 6: 2, 8: 2, 12: 1, 16: 1}
+"""By n tiles: how many tiles a warp works on side by side at most, as its registers allow."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +33,10 @@ class Tuning:
     warps: int = 16
     depth: int = 8
     """Pieces that a warp has on their way, where shared memory allows."""
+    tiles: int = 0
+    """That a warp works on side by side; 0: as `TILES` says."""
     copies: int = 0
     """Of a table of 4,096 entries in shared memory, a power of two; 0: as tier.py says."""
-    slots: int = 4
-    """Tiles of a warp between two barriers, where shared memory allows."""
     resident: int = 1
     """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
@@ -55,38 +51,21 @@ def n_tiles_of(tokens: int) -> int:
     return next(count for count in N_TILES if 4 * count >= tokens)
 
 
-def fuses(tokens: int, inputs: int) -> bool:
-    """Whether blocks had better make the operands themselves: few tokens, so that each warp has little of it to do."""
-    return tokens <= TOKENS and tokens * pieces_of(inputs) <= MOST_FUSED
-
-
-def definitions(
-    inputs: int,
-    tier: Tier,
-    n_tiles: int,
-    tuning: Tuning = DEFAULT,
-    x: torch.dtype | None = None,
-    rotated: bool = True,
-) -> dict[str, int]:
-    """What the source is compiled with.
-
-    `x` is the dtype of activations that the kernel itself makes operands of, and `rotated` whether it turns them.
-    """
-    slot = tuning.warps * n_tiles * 64 * 4
+def definitions(inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
+    """What the source is compiled with, for warps that have `steps` tiles each at most."""
     of_tier = tier_definitions(tier, tuning.copies)
-    many = n_tiles > 1 or tier.code_bits != 8  # registers
-    slots = max(1, min(tuning.slots, (_SHARED - table_bytes(of_tier)) // 2 // slot))
-    room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - slots * slot - (_OPERANDS if x is not None else 0)
-    numbers = of_tier | {
-        "DEPTH": max(2, min(tuning.depth, room // (tuning.warps * piece_bytes(tier, inputs)))),
-        "FUSED": int(x is not None),
+    most = tuning.tiles or (1 if tier.dimensions == 1 else TILES[n_tiles])  # a trellis' codes fill the registers
+    tiles = min(most, steps)
+    room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - tiles * tuning.warps * n_tiles * 64 * 4
+    batch = tuning.warps * tiles * piece_bytes(tier, inputs)
+    return of_tier | {
+        "DEPTH": max(2, min(-(-tuning.depth // tiles), room // batch)),
         "GROUP": block_of(inputs),
-        "MIN_BLOCKS": 1 if many else tuning.resident,
+        "MIN_BLOCKS": tuning.resident if n_tiles == 1 and tier.code_bits == 8 else 1,  # others need the registers
         "N_TILES": n_tiles,
-        "SLOTS": slots,
+        "TILES": tiles,
         "WARPS": tuning.warps,
     }
-    return numbers if x is None else numbers | {"ROTATED": int(rotated), "X_BFLOAT": DTYPES[x]}
 
 
 def piece_bytes(tier: Tier, inputs: int) -> int:
@@ -94,53 +73,38 @@ def piece_bytes(tier: Tier, inputs: int) -> int:
     return ROWS * PIECE // tier.dimensions * tier.code_bits // 8 + ROWS * 2 * groups_of(inputs)
 
 
-def shared_bytes(numbers: Mapping[str, int], tokens: int, inputs: int) -> int:
-    """Shared memory of a block: the table, sums of `SLOTS` tiles of each warp, its ring, and operands made there."""
-    sums = numbers["SLOTS"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
-    operands = pieces_of(inputs) * (256 * tokens + 16 * groups_of(inputs)) if numbers["FUSED"] else 0
+def shared_bytes(numbers: Mapping[str, int], inputs: int) -> int:
+    """Shared memory of a block: the table, the sums of each warp's tiles, its ring."""
+    sums = numbers["TILES"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
-    rings = numbers["WARPS"] * numbers["DEPTH"] * piece_bytes(tier, inputs)
-    return table_bytes(numbers) + sums + rings + operands
+    rings = numbers["WARPS"] * numbers["DEPTH"] * numbers["TILES"] * piece_bytes(tier, inputs)
+    return table_bytes(numbers) + sums + rings
 
 
 def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     """The source of a kernel."""
-    return (*tier_files(numbers), *(("quantize.cuh",) if numbers["FUSED"] else ()), "vq_gemv.cu")
-
-
-@functools.cache
-def _kernel(device: int, numbers: tuple[tuple[str, int], ...]) -> Kernel:
-    named = dict(numbers)
-    source = source_of(*files_of(named))
-    beside = bool(named["FUSED"]) and named["MIN_BLOCKS"] > 1  # others read their operands through the L1
-    return load(device, source, "vq_gemv", numbers, named["WARPS"] * 32, MOST_SHARED, beside)
+    return (*tier_files(numbers), "vq_gemv.cu")
 
 
 @functools.cache
 def _plan(
-    device: int,
-    rows: int,
-    inputs: int,
-    tier: Tier,
-    tokens: int,
-    x: torch.dtype | None,
-    rotated: bool,
-    tuning: Tuning,
+    device: int, rows: int, inputs: int, tier: Tier, n_tiles: int, tuning: Tuning
 ) -> tuple[Kernel, int, int, int]:
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
-    numbers = definitions(inputs, tier, n_tiles_of(tokens), tuning, x, rotated)
     most = multiprocessors(device) * tuning.blocks
-    splits = splits_of(rows, inputs, most, tuning.warps, n_tiles_of(tokens))
-    blocks = min(most, -(-tiles_of(rows) // (tuning.warps // splits)))
-    return _kernel(device, tuple(numbers.items())), blocks, splits, shared_bytes(numbers, tokens, inputs)
+    splits = splits_of(rows, inputs, most, tuning.warps, n_tiles)
+    in_flight = tuning.warps // splits
+    blocks = min(most, -(-tiles_of(rows) // in_flight))
+    numbers = definitions(inputs, tier, n_tiles, -(-tiles_of(rows) // (blocks * in_flight)), tuning)
+    source, ordered = source_of(*files_of(numbers)), tuple(numbers.items())
+    kernel = load(device, source, "vq_gemv", ordered, tuning.warps * 32, MOST_SHARED, tuning.blocks > 1)
+    return kernel, blocks, splits, shared_bytes(numbers, inputs)
 
 
-def compile_all(device: int, inputs: int, tier: Tier, rotated: bool) -> None:
-    """Have every kernel of a tier ready."""
+def compile_all(device: int, rows: int, inputs: int, tier: Tier) -> None:
+    """Have every kernel ready that a Linear [O, I] of a tier may need."""
     for n_tiles in N_TILES:
-        _kernel(device, tuple(definitions(inputs, tier, n_tiles).items()))
-    for dtype in DTYPES:
-        _kernel(device, tuple(definitions(inputs, tier, 1, DEFAULT, dtype, rotated).items()))
+        _plan(device, rows, inputs, tier, n_tiles, DEFAULT)
 
 
 def splits_of(rows: int, inputs: int, blocks: int, warps: int, n_tiles: int = 1) -> int:
@@ -178,27 +142,7 @@ def gemv(
     """
     tokens, rows = out.shape
     tier = tier_of(table, code_bits)
-    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, tier, tokens, None, True, tuning)
+    n_tiles = n_tiles_of(tokens)
+    kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, tier, n_tiles, tuning)
     values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, out.device, overlap, shared)
-
-
-def fused(
-    codes: torch.Tensor,
-    scales: torch.Tensor,
-    table: torch.Tensor,
-    x: torch.Tensor,
-    signs: torch.Tensor | None,
-    out: torch.Tensor,
-    code_bits: int,
-    overlap: bool = True,
-    tuning: Tuning = DEFAULT,
-) -> None:
-    """`gemv` of up to four tokens x [M, I], bfloat16 or float16, themselves: in one launch."""
-    tokens, rows = out.shape
-    inputs, tier = x.shape[1], tier_of(table, code_bits)
-    kernel, blocks, splits, shared = _plan(
-        x.device.index, rows, inputs, tier, tokens, x.dtype, signs is not None, tuning
-    )
-    values = (codes, scales, table, x, signs, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
-    launch(kernel, blocks, values, x.device, overlap, shared)

@@ -82,7 +82,7 @@ def prepare(
         signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
         if signs.shape != (inputs,):
             raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
-    vq_gemv.compile_all(place.index, inputs, kind, signs is not None)
+    vq_gemv.compile_all(place.index, rows, inputs, kind)
     for dtype in activations.DTYPES:
         activations.kernel(place.index, inputs, dtype)
         dequantize.compile_all(place.index, inputs, kind, dtype)
@@ -149,16 +149,9 @@ def decode(
     out: torch.Tensor,
     overlap: bool = True,
     tuning: vq_gemv.Tuning = vq_gemv.DEFAULT,
-    fused: bool | None = None,
 ) -> None:
-    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time.
-
-    `fused` says whether blocks make the operands themselves; None leaves it to what was measured.
-    """
+    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time."""
     inputs = x.shape[1]
-    if vq_gemv.fuses(len(x), inputs) if fused is None else fused:
-        vq_gemv.fused(codes, scales, table, x, signs, out, code_bits, overlap, tuning)
-        return
     for first in range(0, len(x), vq_gemv.MOST_TOKENS):
         part = x[first : first + vq_gemv.MOST_TOKENS]
         operands = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)
