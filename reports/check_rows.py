@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.contract.metrics import METRICS
-from harness.judging.results import CheckResult
+from harness.judging.results import CheckResult, TaskResult
 from reports.text import bare, number, percent, plural, quantity, unit_word
 
 BAR_LOW, BAR_HIGH = -1.0, 2.0
@@ -51,7 +51,10 @@ class CheckRow:
     """About how many items would decide; empty unless that is known."""
     unusable: list[str]
     remarks: list[str]
-    """What the verdict alone does not say: where a sequential test ended, a FAIL that Holm's correction takes back."""
+    """What the verdict alone does not say: where a sequential test ended, a FAIL that Holm's correction takes back,
+    what gaps may hide."""
+    tasks: list[str]
+    """Of a pooled check: each task by itself, those that come nearest to failing first."""
 
     @property
     def label(self) -> str:
@@ -61,7 +64,8 @@ class CheckRow:
 
 def check_rows(results: Sequence[CheckResult]) -> list[CheckRow]:
     """The checks, those closest to failing first."""
-    return [_check_row(result, len(results)) for result in sorted(results, key=_closeness)]
+    blocking = sum(not result.advisory for result in results)
+    return [_check_row(result, blocking) for result in sorted(results, key=_closeness)]
 
 
 def _closeness(result: CheckResult) -> tuple[int, float]:
@@ -98,7 +102,13 @@ def _check_row(result: CheckResult, checks: int) -> CheckRow:
         needed="" if needed is None else f"≈\u00a0{needed:,} would decide",
         unusable=[f"{count:,} {word}" for word, count in unusable.items() if count],
         remarks=_remarks(result, checks),
+        tasks=[_task(result, task) for task in sorted(result.tasks, key=lambda task: task.p_fail)],
     )
+
+
+def _task(result: CheckResult, task: TaskResult) -> str:
+    bounds = f"{bare(result.unit, task.lower)} to {bare(result.unit, task.upper)}"
+    return f"{task.task}: {bare(result.unit, task.estimate)} ({bounds}), n {task.n:,}, {task.verdict} alone"
 
 
 def _noise(result: CheckResult) -> str:
@@ -117,14 +127,23 @@ def _noise_counts(result: CheckResult) -> str:
 
 
 def _remarks(result: CheckResult, checks: int) -> list[str]:
-    said = []
+    said = ["advisory: no say in the run's verdict"] if result.advisory else []
+    if result.approximate:
+        said.append("approximate bounds: outside of the run's error rates")
+    gaps = result.missing + result.errored + result.unequal
+    if gaps and (result.lower_with_gaps is not None or result.upper_with_gaps is not None):
+        low, high = (bare(result.unit, v) for v in (result.lower_with_gaps, result.upper_with_gaps))
+        said.append(f"with {plural(gaps, 'gap')} filled for and against it: {low} to {high}")
+    broken = [task.task for task in result.tasks if task.after_holm]
+    if broken:
+        said.append(f"breaks the margin after Holm's correction for {len(result.tasks)} tasks: {', '.join(broken)}")
     if result.stop and result.planned:
         decided = "not decided" if result.verdict == "INCONCLUSIVE" else "decided"
         said.append(f"{decided} after {result.n:,} of {plural(result.planned, 'item')}")
     if result.verdict == "FAIL" and result.after_holm is False:
         holm = f"Holm's correction for {plural(checks, 'check')}"
-        p = result.p_fail
-        said.append(f"alone; no p value, so not after {holm}" if p is None else f"alone; not after {holm} (p {p:.2g})")
+        p = "no p value" if result.p_fail is None else f"p {result.p_fail:.2g}"
+        said.append(f"fails alone, but not after {holm} ({p}): INCONCLUSIVE")
     return said
 
 

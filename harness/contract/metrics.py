@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from harness.contract.pairs import Pair
 from harness.contract.samples import Sample
@@ -13,11 +14,21 @@ Margin = Literal["max_loss", "max_increase", "max", "min", "max_over_noise"]
 Unit = Literal["points", "nats", "share", "ratio"]
 
 
+class Reading(Protocol):
+    """A value of a sample, and how a sample with such a value looks."""
+
+    def __call__(self, sample: Sample) -> float | None: ...
+
+    def fields(self, value: float) -> dict[str, Any]:
+        """Fields of a sample that has the value."""
+        ...
+
+
 @dataclass(frozen=True)
 class Difference:
     """Each role has a value in [0, 1] for each sample; what is judged is the mean difference of the pairs."""
 
-    value: Callable[[Sample], float | None]
+    value: Reading
     margin: Literal["max_loss", "max_increase"]
     """max_loss: lower is worse. max_increase: higher is worse."""
     guard: Literal["floor", "ceiling"]
@@ -57,6 +68,18 @@ class Ratio:
     """Largest value that is possible."""
     exact: bool = False
     """Measured without error (a file's size): no interval is needed."""
+    sums: tuple[str, str, str] | None = None
+    """Where the part is the candidate's alone: the metrics of its sample that hold it. The weight is a number of
+    tokens, of one answer at most."""
+    counts: Reading | None = None
+    """Where the part is a count of each role, from 1 to what one answer may have: how it is read."""
+    of: Literal["tokens", "steps"] = "tokens"
+    """What is counted, or weighs."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a pair's part has a known range: then the bounds hold for every distribution."""
+        return self.counts is not None or (self.sums is not None and math.isfinite(self.high))
 
     @property
     def equal(self) -> float | None:
@@ -64,22 +87,43 @@ class Ratio:
         return None if self.exact else self.neutral
 
 
-def _score(sample: Sample) -> float | None:
-    return sample.score
+class _Score:
+    def __call__(self, sample: Sample) -> float | None:
+        return sample.score
+
+    def fields(self, value: float) -> dict[str, Any]:
+        return {"score": value}
 
 
-def _truncated(sample: Sample) -> float | None:
-    return None if sample.finish_reason is None else float(sample.finish_reason == "length")
+class _Truncated:
+    def __call__(self, sample: Sample) -> float | None:
+        return None if sample.finish_reason is None else float(sample.finish_reason == "length")
+
+    def fields(self, value: float) -> dict[str, Any]:
+        return {"finish_reason": "length" if value else "stop"}
 
 
-def _stored(name: str) -> Callable[[Sample], float | None]:
-    """A value in [0, 1] that the suite put into the sample's metrics."""
+class _Tokens:
+    def __call__(self, sample: Sample) -> float | None:
+        return sample.completion_tokens
 
-    def read(sample: Sample) -> float | None:
-        value = sample.metrics.get(name)
-        return value if value is not None and 0 <= value <= 1 else None
+    def fields(self, value: float) -> dict[str, Any]:
+        return {"completion_tokens": int(value)}
 
-    return read
+
+@dataclass(frozen=True)
+class _stored:
+    """A value of at most `most` that the suite put into the sample's metrics."""
+
+    name: str
+    most: float = 1.0
+
+    def __call__(self, sample: Sample) -> float | None:
+        value = sample.metrics.get(self.name)
+        return value if value is not None and 0 <= value <= self.most else None
+
+    def fields(self, value: float) -> dict[str, Any]:
+        return {"metrics": {self.name: value}}
 
 
 def _of_candidate(low: str, high: str, weight: str) -> Callable[[Pair], RatioPart | None]:
@@ -92,7 +136,13 @@ def _of_candidate(low: str, high: str, weight: str) -> Callable[[Pair], RatioPar
     return read
 
 
-def _candidate_to_reference(value: Callable[[Sample], float | None]) -> Callable[[Pair], RatioPart | None]:
+def _share(count: str, weight: str) -> Ratio:
+    """Share of the candidate's tokens that are something."""
+    sums = (count, count, weight)
+    return Ratio(_of_candidate(*sums), OVER_NOISE, "share", 0.0, high=1.0, sums=sums)
+
+
+def _candidate_to_reference(value: Reading) -> Callable[[Pair], RatioPart | None]:
     def read(pair: Pair) -> RatioPart | None:
         reference, candidate = value(pair.reference), value(pair.candidate)
         if reference is None or candidate is None or reference <= 0 or candidate < 0:
@@ -102,12 +152,9 @@ def _candidate_to_reference(value: Callable[[Sample], float | None]) -> Callable
     return read
 
 
-def _tokens(sample: Sample) -> float | None:
-    return sample.completion_tokens
-
-
-def _speed(sample: Sample) -> float | None:
-    return sample.metrics.get("tokens_per_second")
+def _count(value: Reading, of: Literal["tokens", "steps"]) -> Ratio:
+    """What the candidate's answers have, to what the reference's have."""
+    return Ratio(_candidate_to_reference(value), ("max", "min"), "ratio", 1.0, counts=value, of=of)
 
 
 def _acceptance_loss(pair: Pair) -> RatioPart | None:
@@ -133,11 +180,12 @@ def _accepted_length(pair: Pair) -> RatioPart | None:
 
 
 OVER_NOISE: tuple[Margin, ...] = ("max", "max_over_noise")
+KL_SUMS = ("kl_lower_sum", "kl_upper_sum", "positions")
 
 METRICS: dict[str, Difference | Ratio] = {
-    "accuracy": Difference(_score, "max_loss", "floor"),
-    "resolved": Difference(_score, "max_loss", "floor"),
-    "truncated_rate": Difference(_truncated, "max_increase", "ceiling"),
+    "accuracy": Difference(_Score(), "max_loss", "floor"),
+    "resolved": Difference(_Score(), "max_loss", "floor"),
+    "truncated_rate": Difference(_Truncated(), "max_increase", "ceiling"),
     "unterminated_rate": Difference(_stored("unterminated"), "max_increase", "ceiling"),
     "looped_rate": Difference(_stored("looped"), "max_increase", "ceiling"),
     "wrong_language_rate": Difference(_stored("wrong_language"), "max_increase", "ceiling"),
@@ -146,17 +194,15 @@ METRICS: dict[str, Difference | Ratio] = {
     "garbled_rate": Difference(_stored("garbled"), "max_increase", "ceiling"),
     "unsubmitted_rate": Difference(_stored("unsubmitted"), "max_increase", "ceiling"),
     "format_error_rate": Difference(_stored("format_error_rate"), "max_increase", "ceiling"),
-    "kl_mean": Ratio(_of_candidate("kl_lower_sum", "kl_upper_sum", "positions"), OVER_NOISE, "nats", 0.0),
-    "flip_rate": Ratio(_of_candidate("flips", "flips", "positions"), OVER_NOISE, "share", 0.0, high=1.0),
-    "parting_rate": Ratio(
-        _of_candidate("diverged", "diverged", "decode_positions"), OVER_NOISE, "share", 0.0, high=1.0
-    ),
-    "length_ratio": Ratio(_candidate_to_reference(_tokens), ("max", "min"), "ratio", 1.0),
-    "steps_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("steps")), ("max", "min"), "ratio", 1.0),
+    "kl_mean": Ratio(_of_candidate(*KL_SUMS), OVER_NOISE, "nats", 0.0, sums=KL_SUMS),
+    "flip_rate": _share("flips", "positions"),
+    "parting_rate": _share("diverged", "decode_positions"),
+    "length_ratio": _count(_Tokens(), "tokens"),
+    "steps_ratio": _count(_stored("steps", math.inf), "steps"),
     "acceptance": Ratio(_acceptance_loss, ("max_loss",), "points", 0.0, signed=True, high=1.0),
     "accepted_length": Ratio(_accepted_length, ("min",), "ratio", None),
-    "bytes_ratio": Ratio(_candidate_to_reference(lambda s: s.metrics.get("bytes")), ("max",), "ratio", 1.0, exact=True),
-    "speed_ratio": Ratio(_candidate_to_reference(_speed), ("min",), "ratio", 1.0),
+    "bytes_ratio": Ratio(_candidate_to_reference(_stored("bytes", math.inf)), ("max",), "ratio", 1.0, exact=True),
+    "speed_ratio": Ratio(_candidate_to_reference(_stored("tokens_per_second", math.inf)), ("min",), "ratio", 1.0),
 }
 """accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
 that repeat themselves, that are in another language than asked for or whose thinking is, with words of mixed scripts or

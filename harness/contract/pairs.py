@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -22,6 +22,14 @@ Unusable = Literal["missing", "errored", "unequal"]
 """missing: one role has no sample. errored: one has `error`. unequal: the prompts differ, or are not those planned."""
 
 
+class Gap(NamedTuple):
+    """What is known of a pair that cannot be used: samples that are there, without an error and of the prompt that was
+    planned (where none was: of the one prompt there is)."""
+
+    reference: Sample | None = None
+    candidate: Sample | None = None
+
+
 @dataclass
 class Pairing:
     """Pairs that can be judged, and those that cannot, by reason. Nothing is dropped without being counted."""
@@ -30,6 +38,8 @@ class Pairing:
     unusable: dict[PairKey, Unusable] = field(default_factory=dict)
     foreign: int = 0
     """Samples that nobody planned: of another run, or edited in."""
+    gaps: dict[PairKey, Gap] = field(default_factory=dict)
+    """Of those that cannot be used: what is known, where anything is."""
 
     def count(self, reason: Unusable) -> int:
         return sum(found == reason for found in self.unusable.values())
@@ -37,6 +47,15 @@ class Pairing:
     @property
     def total(self) -> int:
         return len(self.pairs) + len(self.unusable)
+
+    def part(self, belongs: Callable[[PairKey], bool], foreign: int = 0) -> Pairing:
+        """Only the pairs that belong to something."""
+        return Pairing(
+            {key: pair for key, pair in self.pairs.items() if belongs(key)},
+            {key: reason for key, reason in self.unusable.items() if belongs(key)},
+            foreign,
+            {key: gap for key, gap in self.gaps.items() if belongs(key)},
+        )
 
 
 def pair_samples(
@@ -63,18 +82,23 @@ def pair_samples(
             raise BadInput(f"sample key {'/'.join(map(str, sample.key))} is there twice")
         roles[sample.role] = sample
     for key, roles in by_pair.items():
+        prompts = {sample.prompt_sha256 for sample in roles.values()}
+        wanted = (planned or {}).get(key) or (prompts.pop() if len(prompts) == 1 else None)
+        known = Gap(*(_usable(roles.get(of), wanted) for of in ("reference", role)))
+        if known.reference and known.candidate:
+            result.pairs[key] = Pair(known.reference, known.candidate)
+            continue
         if len(roles) < 2:
             result.unusable[key] = "missing"
-            continue
-        pair = Pair(roles["reference"], roles[role])
-        wanted = (planned or {}).get(key) or pair.reference.prompt_sha256
-        if pair.reference.error or pair.candidate.error:
-            result.unusable[key] = "errored"
-        elif not pair.reference.prompt_sha256 == pair.candidate.prompt_sha256 == wanted:
-            result.unusable[key] = "unequal"
         else:
-            result.pairs[key] = pair
+            result.unusable[key] = "errored" if any(s.error for s in roles.values()) else "unequal"
+        if known.reference or known.candidate:
+            result.gaps[key] = known
     return result
+
+
+def _usable(sample: Sample | None, prompt_sha256: str | None) -> Sample | None:
+    return sample if sample and not sample.error and sample.prompt_sha256 == prompt_sha256 else None
 
 
 def noise_keys(keys: Iterable[PairKey], seal: str, items: int) -> set[PairKey]:

@@ -32,6 +32,13 @@ from harness.contract.text import quoted
 M = TypeVar("M", bound=BaseModel)
 
 
+SHORT_ANSWER = 512
+"""Default budget, in tokens, of an answer of the suites that ask the prompts that ship."""
+SHORT_ANSWERS = ("decoding", "speculative")
+STEP_LIMIT = 250
+"""Default of the most steps of an agent's trajectory."""
+
+
 class Config(BaseModel):
     """Base of everything a policy holds: frozen, and an unknown key is an error."""
 
@@ -225,6 +232,14 @@ class Policy(Config):
     """One-sided confidence of every bound (a check may ask for another)."""
     max_unusable: float = Field(0.01, ge=0, lt=1)
     """Share of missing, errored or unequal pairs above which a check is INCONCLUSIVE."""
+
+    def most(self, suite: str, what: Literal["tokens", "steps"] = "tokens") -> int:
+        """Most tokens of one answer of a suite, or most steps of one trajectory."""
+        own = self.suites.get(suite, {})
+        if what == "steps":
+            return int(own.get("step_limit", STEP_LIMIT))
+        default = SHORT_ANSWER if suite in SHORT_ANSWERS else self.sampling.max_tokens
+        return int(own.get("max_tokens") or default)
 
     @model_validator(mode="after")
     def _decides_something(self) -> Self:

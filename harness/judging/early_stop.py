@@ -12,7 +12,8 @@ from harness.contract.metrics import METRICS, Difference
 from harness.contract.pairs import Pairing, pair_samples, sealed_order
 from harness.contract.policy import Check, Policy
 from harness.contract.samples import PairKey, Sample
-from harness.judging.estimates import StopRule, alone_by_item, losses_by_item
+from harness.judging.estimates import StopRule, values_by_item
+from harness.judging.gaps import filled
 from harness.judging.run_level import blocking_statements, targets_of
 from harness.judging.usable_pairs import usable_enough, with_values
 
@@ -36,7 +37,7 @@ class EarlyStop:
                 if check.stop:
                     keys = {k: sha for k, sha in planned.items() if f"{k[0]}/{k[1]}" in members}
                     confidence = check.confidence or policy.confidence
-                    statement = _Statement(check, on, confidence, fail_level, keys, seal, policy.max_unusable)
+                    statement = _Statement(check, on, confidence, fail_level, keys, seal, policy)
                     self._statements.append(statement)
         self._by_task = {t: [s for s in self._statements if t in s.tasks] for t in tasks}
         # A task that any other check speaks of is needed to its end.
@@ -62,7 +63,7 @@ class EarlyStop:
     def decided(self) -> list[str]:
         """What has been decided, in words."""
         return [
-            f"{s.check.metric} on {s.on}: {s.rule.outcome} after {s.rule.items} of {len(s.items)} items"
+            f"{s.check.metric} on {s.on}: {s.rule.outcome} after {s.used} of {len(s.items)} items"
             for s in self._statements
             if s.done
         ]
@@ -79,7 +80,7 @@ class _Statement:
         fail_level: float,
         planned: dict[PairKey, str | None],
         seal: str,
-        max_unusable: float,
+        policy: Policy,
     ) -> None:
         metric = METRICS[check.metric]
         assert isinstance(metric, Difference)  # the policy refuses others
@@ -91,14 +92,19 @@ class _Statement:
             self.items.setdefault(key[:3], []).append(key)
         self._order = list(self.items)
         self._next = 0
-        self._max_unusable = max_unusable
+        self._policy = policy
         self._used = Pairing()
         self._samples: dict[PairKey, list[Sample]] = {}
 
     @property
     def done(self) -> bool:
         """Decided, with so few unusable pairs until then that the verdict may say so."""
-        return self.rule.outcome is not None and usable_enough(self._used, self._max_unusable)
+        return self.rule.outcome is not None and usable_enough(self._used, self._policy.max_unusable)
+
+    @property
+    def used(self) -> int:
+        """Items that were answered so far and are used."""
+        return len({key[:3] for key in self._used.pairs})
 
     def record(self, sample: Sample) -> None:
         if sample.role == "noise" or sample.key.pair not in self.planned:
@@ -117,6 +123,9 @@ class _Statement:
         pairing = with_values(self.check, pair_samples(there, {key: self.planned[key] for key in keys}), Pairing())
         self._used.pairs |= pairing.pairs
         self._used.unusable |= pairing.unusable
-        alone = alone_by_item(self.metric, pairing.pairs)
-        for item, loss in losses_by_item(self.metric, pairing.pairs).items():
-            self.rule.update(loss, alone[item])
+        worst, best = (
+            values_by_item(self.metric, filled(self.check, pairing, Pairing(), self._policy, worst=worst)[0].pairs)
+            for worst in (True, False)
+        )
+        for item, values in worst.items():
+            self.rule.update(values, best[item])

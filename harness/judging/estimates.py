@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.contract.metrics import METRICS, Difference, Ratio, RatioPart
 from harness.contract.pairs import Pair, Pairing, sealed_order
-from harness.contract.policy import Check
+from harness.contract.policy import Check, Policy
 from harness.contract.samples import PairKey
-from harness.judging.betting import mean_at_the_end, p_value_at_the_end
-from harness.judging.sequential import SequentialTest, run_test, sequence_p_value
+from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value
+from harness.judging.ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep, documents_to_decide
+from harness.judging.sequential import SequentialTest, sequence_p_value
 from harness.judging.statistics import (
     Interval,
     mean_interval,
@@ -26,6 +27,19 @@ from harness.judging.statistics import (
     ratio_interval,
     ratio_p_value,
 )
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a check is decided with, beside its pairs."""
+
+    policy: Policy
+    confidence: float
+    seal: str
+    """Orders the items of sequential tests."""
+    noise: Pairing
+    fail_level: float = 0.05
+    """Chance of a wrong FAIL at which a sequential check stops: so small that it stands among all checks of the run."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +59,19 @@ class Estimate:
     """The candidate's value of each item, a mean over its repeats; of a sequential check in the sealed order."""
     losses: tuple[float, ...] = ()
     """Of a sequential check: the loss of each item, in the sealed order."""
-    decided: Literal["PASS", "FAIL"] | None = None
-    """What the sequential test of the losses said."""
+    power: Callable[[float], float] | None = None
+    """Chance of a PASS at this margin for a candidate as good as its reference, and items that would decide: where the
+    bound does not shrink as a normal one does."""
+    needed: Callable[[float], int | None] | None = None
+    approximate: bool = False
+    """The bounds are no proven ones: the error rates of the run do not hold for them."""
+
+
+class ItemValues(NamedTuple):
+    """Of one item, means over its repeats: its loss, and the candidate's value by itself."""
+
+    loss: float
+    alone: float
 
 
 class StopRule:
@@ -66,12 +91,13 @@ class StopRule:
         found = [test.outcome for test in self._tests]
         return "FAIL" if "FAIL" in found else "PASS" if all(found) else None
 
-    def update(self, loss: float, alone: float) -> Literal["PASS", "FAIL"] | None:
-        """Take one more item: its loss and the candidate's value by itself. Nothing changes after the decision."""
+    def update(self, worst: ItemValues, best: ItemValues | None = None) -> Literal["PASS", "FAIL"] | None:
+        """Take one more item: at its worst for PASS, at its best for FAIL, which differ where an answer is lacking.
+        Nothing changes after the decision."""
         if self.outcome is None:
             self.items += 1
-            for test, value in zip(self._tests, (loss, alone), strict=False):
-                test.update(value)
+            for test, most, least in zip(self._tests, worst, best or worst, strict=False):
+                test.update(most, least)
         return self.outcome
 
 
@@ -82,12 +108,13 @@ def sequence_interval(values: Sequence[float], confidence: float) -> Interval:
     return test.interval()
 
 
-def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise: Pairing) -> Estimate:
+def measure(check: Check, pairing: Pairing, context: Context) -> Estimate:
     """The statistic of a check on pairs that all have its value. Raises ValueError when there are none."""
-    metric = METRICS[check.metric]
+    metric, confidence = METRICS[check.metric], context.confidence
     if isinstance(metric, Ratio):
-        return _ratio(metric, check, pairing, confidence, noise)
-    losses = losses_by_item(metric, pairing.pairs)
+        return _ratio(metric, check, pairing, context)
+    items = values_by_item(metric, pairing.pairs)
+    losses = {item: values.loss for item, values in items.items()}
     values = [(metric.value(p.reference) or 0.0, metric.value(p.candidate) or 0.0) for p in pairing.pairs.values()]
     b, c, n = sum(x > 0 for x in losses.values()), sum(x < 0 for x in losses.values()), len(losses)
     measured = Estimate(
@@ -99,20 +126,18 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
         c=c,
         reference=math.fsum(r for r, _ in values) / len(values),
         candidate=math.fsum(k for _, k in values) / len(values),
-        alone=tuple(alone_by_item(metric, pairing.pairs).values()),
+        alone=tuple(values.alone for values in items.values()),
     )
     if check.stop:
-        order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, seal)))
+        order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, context.seal)))
         in_order = tuple(losses[item] for item in order)
-        alone = alone_by_item(metric, pairing.pairs)
         return replace(
             measured,
             interval=sequence_interval(in_order, confidence),
             method="betting confidence sequence",
             p_fail=partial(sequence_p_value, in_order),
-            alone=tuple(alone[item] for item in order),
+            alone=tuple(items[item].alone for item in order),
             losses=in_order,
-            decided=run_test(in_order, check.margin, confidence).outcome,
         )
     if check.mean == "tasks":
         return _macro(measured, losses, confidence)
@@ -128,23 +153,17 @@ def measure(check: Check, pairing: Pairing, confidence: float, seal: str, noise:
     )
 
 
-def losses_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
-    """Mean loss of each item over its repeats; pairs without a value are left out."""
+def values_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], ItemValues]:
+    """Loss and the candidate's own value of each item, means over its repeats; every pair has them."""
     sign = 1.0 if metric.margin == "max_loss" else -1.0
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for key, pair in pairs.items():
-        reference, candidate = metric.value(pair.reference), metric.value(pair.candidate)
-        if reference is not None and candidate is not None:
-            found.setdefault(key[:3], []).append(sign * (reference - candidate))
-    return {item: math.fsum(losses) / len(losses) for item, losses in found.items()}
-
-
-def alone_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tuple[str, str, str], float]:
-    """The candidate's own value of each item, a mean over its repeats."""
-    found: dict[tuple[str, str, str], list[float]] = {}
-    for key, pair in pairs.items():
-        found.setdefault(key[:3], []).append(metric.value(pair.candidate) or 0.0)
-    return {item: math.fsum(values) / len(values) for item, values in found.items()}
+        reference, candidate = metric.value(pair.reference) or 0.0, metric.value(pair.candidate) or 0.0
+        found.setdefault(key[:3], []).append((sign * (reference - candidate), candidate))
+    return {
+        item: ItemValues(math.fsum(loss for loss, _ in both) / len(both), math.fsum(own for _, own in both) / len(both))
+        for item, both in found.items()
+    }
 
 
 def _macro(measured: Estimate, losses: Mapping[tuple[str, str, str], float], confidence: float) -> Estimate:
@@ -153,12 +172,12 @@ def _macro(measured: Estimate, losses: Mapping[tuple[str, str, str], float], con
     weights = {task: len(losses) / (len(sizes) * size) for task, size in sizes.items()}
     most = max(weights.values())
     values = [loss * weights[item[:2]] / most for item, loss in losses.items()]  # in [-1, 1]
-    found = mean_at_the_end(values, confidence)
+    found = bounded_mean_interval(values, -1, 1, confidence)
     return replace(
         measured,
         interval=Interval(*(min(1.0, max(-1.0, most * bound)) for bound in found)),
         method="betting bound over items, tasks weighted alike",
-        p_fail=lambda margin: p_value_at_the_end(values, margin / most),
+        p_fail=lambda margin: bounded_mean_p_value(values, -1, 1, margin / most),
     )
 
 
@@ -176,7 +195,8 @@ def share_p_value(values: Sequence[float], limit: float) -> float:
     return mean_p_value([2 * v - 1 for v in values], 2 * limit - 1)
 
 
-def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noise: Pairing) -> Estimate:
+def _ratio(metric: Ratio, check: Check, pairing: Pairing, context: Context) -> Estimate:
+    confidence, noise = context.confidence, context.noise
     over_noise = check.margin_kind == "max_over_noise"
     by_item: dict[tuple[str, str, str], RatioPart] = {}
     for key, pair in pairing.pairs.items():
@@ -201,6 +221,12 @@ def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noi
 
         return Estimate(Interval(value, value, value), len(parts), "exact", exact_p)
     signed = metric.signed or over_noise
+    if metric.bounded:
+        budget = context.policy.most(next(iter(by_item))[0], metric.of)
+        repeats = max(Counter(key[:3] for key in pairing.pairs).values())
+        # A longer answer than the budget is a server's fault; it must not make a bound too narrow.
+        most = float(max(budget * repeats, *weights, *(high if metric.counts else weights)))
+        return _bounded(check, metric, parts, Range(most, -metric.high if signed else 0.0, metric.high), confidence)
     lower = ratio_interval(low, weights, confidence, signed=signed, high=metric.high)
     upper = ratio_interval(high, weights, confidence, signed=signed, high=metric.high)
 
@@ -210,4 +236,30 @@ def _ratio(metric: Ratio, check: Check, pairing: Pairing, confidence: float, noi
         return ratio_p_value(low, weights, margin, signed=signed, high=metric.high)
 
     interval = Interval(upper.estimate, lower.lower, upper.upper)
-    return Estimate(interval, len(parts), "Bayesian bootstrap by document", p_fail)
+    return Estimate(interval, len(parts), "Bayesian bootstrap by document", p_fail, approximate=True)
+
+
+def _bounded(check: Check, metric: Ratio, parts: Sequence[RatioPart], of: Range, confidence: float) -> Estimate:
+    low, high = [part.low for part in parts], [part.high for part in parts]
+    weights, least = [part.weight for part in parts], check.margin_kind == "min"
+    interval = bounded_ratio(low, high, weights, of, confidence)
+    keeping, breaking = (low, high) if least else (high, low)
+    # A candidate as good as the reference: the same documents, with their ratio where it is for such a one.
+    middle = interval.estimate
+    scale, shift = (1.0, middle) if of.low else ((metric.neutral or 0.0) / middle if middle else 1.0, 0.0)
+    equal = [min(of.most, scale * c - shift * w) for c, w in zip(high, weights, strict=True)]
+
+    def needed(margin: float) -> int | None:
+        keeps = middle >= margin if least else middle <= margin
+        counts, side = (keeping, least) if keeps else (breaking, not least)
+        chance = partial(chance_to_keep, counts, weights, of, margin, confidence=confidence, least=side)
+        return documents_to_decide(chance)
+
+    return Estimate(
+        interval,
+        len(parts),
+        "betting bound over documents",
+        lambda margin: bounded_ratio_p_value(breaking, weights, of, margin, least=least),
+        power=lambda margin: chance_to_keep(equal, weights, of, margin, len(parts), confidence, least=least),
+        needed=needed,
+    )

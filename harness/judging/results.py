@@ -65,6 +65,10 @@ class CheckResult(BaseModel):
     estimate: float | None = None
     lower: float | None = None
     upper: float | None = None
+    lower_with_gaps: float | None = None
+    """The bound with every pair that cannot be used as low as it can be; None without such pairs, or such a bound."""
+    upper_with_gaps: float | None = None
+    """Likewise, as high as it can be. The margin's side of the two is what PASS needs, the other what FAIL needs."""
     reference_value: float | None = None
     candidate_value: float | None = None
     n: int = 0
@@ -75,6 +79,8 @@ class CheckResult(BaseModel):
     """Items that only the candidate gets right."""
     discordant: int | None = None
     method: str = ""
+    approximate: bool = False
+    """The bounds are not proven: this check is outside of what the run's error rates promise."""
     power: float | None = None
     """Chance of a PASS for a candidate as good as its reference, with this number of items (of a sequential check: all
     that are planned) and this spread. None where no value means "as good", or where nothing is uncertain."""

@@ -54,7 +54,9 @@ def run_outcome(results: Sequence[CheckResult], doubts: Sequence[str] = ()) -> t
     reasons += [f"{r.name}: {r.reason}" for r in undecided]
     if reasons:
         return "INCONCLUSIVE", "; ".join(reasons)
-    return "PASS", f"all {len(blocking)} checks hold"
+    loose = [f"{r.metric} on {r.on}" for r in blocking if r.approximate]
+    beside = f" (by approximate bounds, which no error rate covers: {', '.join(loose)})" if loose else ""
+    return "PASS", f"all {len(blocking)} checks hold{beside}"
 
 
 def fails_alone(result: CheckResult, blocking: int) -> str:

@@ -41,20 +41,24 @@ class SequentialTest:
         self._below = np.zeros(BETS.size)
         self._above = np.zeros(BETS.size)
 
-    def update(self, loss: float) -> Literal["PASS", "FAIL"] | None:
+    def update(self, loss: float, least: float | None = None) -> Literal["PASS", "FAIL"] | None:
         """Take one more item; what comes after the decision is ignored.
+
+        Of an item that lacks an answer, `loss` is the most that it may have lost, which PASS must bear, and `least` the
+        least, which FAIL must bear.
 
         Raises:
             ValueError: a loss outside [-1, 1].
         """
-        if not abs(loss) <= 1:
-            raise ValueError(f"a loss of {loss} does not lie in [-1, 1]")
+        least = loss if least is None else least
+        if not -1 <= least <= loss <= 1:
+            raise ValueError(f"a loss of {least} to {loss} does not lie in [-1, 1]")
         if self.outcome:
             return self.outcome
         self.losses.append(loss)
         with np.errstate(divide="ignore"):  # the boldest bet may lose everything
             self._below += _log_growth(np.array([loss]), self.margin)[0]
-            self._above += _log_growth(np.array([-loss]), -self.margin)[0]
+            self._above += _log_growth(np.array([-least]), -self.margin)[0]
         if _log_mean(self._below) >= self.goal:
             self.outcome = "PASS"
         elif _log_mean(self._above) >= self.fail_goal:
@@ -86,6 +90,11 @@ def sequence_p_value(losses: Iterable[float], margin: float) -> float:
     return min(1.0, math.exp(-most))
 
 
+def sequence_keeps(losses: Iterable[float], margin: float, confidence: float) -> bool:
+    """Whether some number of the losses so far has said that their mean is at most `margin`."""
+    return sequence_p_value((-loss for loss in losses), -margin) <= 1 - confidence + 1e-12  # 1 - 0.95 < 0.05
+
+
 def run_test(
     losses: Iterable[float], margin: float, confidence: float = 0.95, fail_level: float | None = None
 ) -> SequentialTest:
@@ -109,9 +118,12 @@ def items_without_loss(margin: float, confidence: float) -> int:
     return high
 
 
-def _log_growth(losses: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
-    """[n, bets] log factors of a gambler who bets that the mean is below `mean`: every one grows with `mean`."""
-    return np.log1p(BETS * ((mean - losses) / (1 - mean))[:, None])
+def _log_growth(losses: NDArray[np.float64], mean: float, bets: NDArray[np.float64] = BETS) -> NDArray[np.float64]:
+    """[n, bets] log factors of a gambler who bets that the mean of losses <= 1 is below `mean`, which they grow with.
+
+    `bets` are shares of the largest one allowed, 1 / (1 - mean).
+    """
+    return np.log1p(bets * ((mean - losses) / (1 - mean))[:, None])
 
 
 def _log_mean(log_wealth: NDArray[np.float64]) -> float:

@@ -5,11 +5,14 @@ Nothing is dropped uncounted: what cannot be used is counted against the policy'
 
 from __future__ import annotations
 
+from typing import Literal
+
 from harness.contract.metrics import METRICS, Difference
-from harness.contract.pairs import Pair, Pairing, sealed_order
+from harness.contract.pairs import Gap, Pair, Pairing, sealed_order
 from harness.contract.policy import Check
 from harness.contract.samples import PairKey
-from harness.judging.estimates import StopRule, alone_by_item, losses_by_item
+from harness.judging.estimates import Context, StopRule, values_by_item
+from harness.judging.gaps import filled
 
 
 def with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
@@ -19,13 +22,14 @@ def with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
         floor = noise.pairs
     else:
         floor = {}
-    kept, unusable = {}, dict(pairing.unusable)
+    kept, unusable, gaps = {}, dict(pairing.unusable), dict(pairing.gaps)
     for key, pair in pairing.pairs.items():
         if _has_value(check, pair) and (key not in floor or _has_value(check, floor[key])):
             kept[key] = pair
         else:
             unusable[key] = "errored"
-    return Pairing(kept, unusable, pairing.foreign)
+            gaps[key] = Gap(*pair)
+    return Pairing(kept, unusable, pairing.foreign, gaps)
 
 
 def _beside_noise(pairing: Pairing, noise: Pairing) -> Pairing:
@@ -33,7 +37,8 @@ def _beside_noise(pairing: Pairing, noise: Pairing) -> Pairing:
     asked = noise.pairs.keys() | noise.unusable.keys()
     unusable = {key: reason for key, reason in (noise.unusable | pairing.unusable).items() if key in asked}
     pairs = {key: pair for key, pair in pairing.pairs.items() if key in noise.pairs}
-    return Pairing(pairs, unusable, pairing.foreign)
+    gaps = {key: Gap(*pair) for key, pair in pairing.pairs.items() if key in unusable}
+    return Pairing(pairs, unusable, pairing.foreign, gaps | {k: g for k, g in pairing.gaps.items() if k in asked})
 
 
 def _has_value(check: Check, pair: Pair) -> bool:
@@ -48,25 +53,27 @@ def usable_enough(pairing: Pairing, max_unusable: float) -> bool:
     return len(pairing.unusable) <= max_unusable * pairing.total
 
 
-def until_decided(
-    check: Check, pairing: Pairing, confidence: float, fail_level: float, max_unusable: float, seal: str
-) -> Pairing:
-    """What a sequential check needed: the items of the sealed order up to its decision, unusable ones counted.
+def until_decided(check: Check, pairing: Pairing, context: Context) -> tuple[Pairing, Literal["PASS", "FAIL"] | None]:
+    """What a sequential check needed, and what it decided: the items of the sealed order up to its decision.
 
-    Where these are too many at the decision, as one error among few items is, it needed the items after it too.
+    Where pairs that cannot be used are too many at the decision, as one error among few items is, it needed the items
+    after it too.
     """
     metric = METRICS[check.metric]
     assert isinstance(metric, Difference)  # the policy refuses others
-    losses, alone = losses_by_item(metric, pairing.pairs), alone_by_item(metric, pairing.pairs)
-    rule, used = StopRule(check, confidence, fail_level), Pairing(foreign=pairing.foreign)
+    worst, best = (
+        values_by_item(metric, filled(check, pairing, Pairing(), context.policy, worst=worst)[0].pairs)
+        for worst in (True, False)
+    )
+    rule, used = StopRule(check, context.confidence, context.fail_level), Pairing(foreign=pairing.foreign)
     by_item: dict[tuple[str, str, str], list[PairKey]] = {}
-    for key in sealed_order([*pairing.pairs, *pairing.unusable], seal):
+    for key in sealed_order([*pairing.pairs, *pairing.unusable], context.seal):
         by_item.setdefault(key[:3], []).append(key)
     for item, keys in by_item.items():
         used.pairs |= {key: pairing.pairs[key] for key in keys if key in pairing.pairs}
         used.unusable |= {key: pairing.unusable[key] for key in keys if key in pairing.unusable}
-        if item in losses:
-            rule.update(losses[item], alone[item])
-        if rule.outcome and usable_enough(used, max_unusable):
-            return used
-    return pairing
+        used.gaps |= {key: pairing.gaps[key] for key in keys if key in pairing.gaps}
+        rule.update(worst[item], best[item])
+        if rule.outcome and usable_enough(used, context.policy.max_unusable):
+            return used, rule.outcome
+    return pairing, rule.outcome

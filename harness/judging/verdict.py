@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from harness.contract.pairs import Pairing, noise_keys, pair_samples
 from harness.contract.policy import Check, Policy, SealedPolicy, weakened
 from harness.contract.samples import PairKey, Sample
-from harness.judging.checks import Context, decide, undecided
+from harness.judging.checks import decide, undecided
+from harness.judging.estimates import Context
 from harness.judging.results import CheckResult, Outcome
 from harness.judging.run_level import blocking_statements, run_outcome, targets_of, with_holm
 
@@ -76,7 +77,7 @@ def judge(
             results.append(undecided(check, confidence, "no samples: nothing ran for this check"))
         for on in targets:
             there = _part(pairing, found, check, on)
-            context = Context(confidence, policy.max_unusable, seal, _part(noise, (), check, on), fail_level)
+            context = Context(policy, confidence, seal, _part(noise, (), check, on), fail_level)
             results.append(decide(check, on, there, context))
     results = with_holm(results, 1 - policy.confidence)
     same = _same_model(pairing)
@@ -113,11 +114,8 @@ def _part(pairing: Pairing, samples: Iterable[Sample], check: Check, on: str) ->
         return (f"{suite}/{task}" if "/" in on else suite) == on
 
     known = pairing.pairs.keys() | pairing.unusable.keys()
-    return Pairing(
-        {key: pair for key, pair in pairing.pairs.items() if belongs(*key[:2])},
-        {key: reason for key, reason in pairing.unusable.items() if belongs(*key[:2])},
-        sum(s.role != "noise" and belongs(s.suite, s.task) and s.key.pair not in known for s in samples),
-    )
+    foreign = sum(s.role != "noise" and belongs(s.suite, s.task) and s.key.pair not in known for s in samples)
+    return pairing.part(lambda key: belongs(*key[:2]), foreign)
 
 
 def _same_model(pairing: Pairing) -> bool:

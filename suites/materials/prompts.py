@@ -12,6 +12,7 @@ from pydantic import Field
 
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.errors import BadInput
+from harness.contract.policy import SHORT_ANSWER
 from harness.contract.samples import Item
 from suites.base import SuiteConfig, make_item
 
@@ -31,7 +32,7 @@ class PromptsConfig(SuiteConfig):
 
     prompts: int = Field(48, ge=1)
     """How many of them are answered: the first."""
-    max_tokens: int = Field(512, ge=1)
+    max_tokens: int = Field(SHORT_ANSWER, ge=1)
     """Budget of one answer."""
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from harness.contract.chat import Tokenizer
 from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling, Serving
+from harness.contract.policy import STEP_LIMIT, Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
@@ -68,7 +68,7 @@ class SwebenchConfig(AnswerConfig):
     """Instances of each role at the same time; each is one container and a few hundred MB besides."""
     format: Format = "tool_calls"
     """How the model writes commands: calls of a tool (needs serving.tool_call_parser), or text between backticks."""
-    step_limit: int = Field(250, ge=1)
+    step_limit: int = Field(STEP_LIMIT, ge=1)
     """Answers in one trajectory."""
     agent_seconds: int = Field(7200, ge=60)
     """Of one trajectory."""

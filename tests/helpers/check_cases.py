@@ -70,35 +70,44 @@ def parted(lengths: list[int], role: Role = "candidate") -> list[Sample]:
 
 
 KL_ROWS = {"PASS": spread(0.01, 0.02), "FAIL": spread(0.2, 0.5), "INCONCLUSIVE": spread(0.01, 0.5)}
+BOUNDED = 120
+"""Documents of the ratios whose parts have a known range: their bounds need more than a bootstrap."""
+
+
+def flips(count: float) -> list[Sample]:
+    """Documents of 100 positions with about this many flips."""
+    return documents(spread(0.01, 0.01, BOUNDED), [count + i % 3 for i in range(BOUNDED)])
+
+
 FLIPS = {"PASS": 2.0, "FAIL": 20.0, "INCONCLUSIVE": 9.0}
 RATIOS: dict[str, dict[str, list[Sample]]] = {
     # Passes by its upper sums only, fails by its lower ones only: the truth lies between them.
     "kl_mean max": {v: documents(rows) for v, rows in KL_ROWS.items()},
-    "flip_rate max": {v: documents(spread(0.01, 0.01), [f + i % 3 for i in range(40)]) for v, f in FLIPS.items()},
+    "flip_rate max": {v: flips(f) for v, f in FLIPS.items()},
     "parting_rate max": {
-        "PASS": parted([199 + i % 5 for i in range(40)]),
-        "FAIL": parted([2 + i % 3 for i in range(40)]),
-        "INCONCLUSIVE": parted([9 if i % 8 else 2 for i in range(40)]),
+        "PASS": parted([199 + i % 5 for i in range(BOUNDED)]),
+        "FAIL": parted([2 + i % 3 for i in range(BOUNDED)]),
+        "INCONCLUSIVE": parted([9 if i % 8 else 2 for i in range(BOUNDED)]),
     },
     "length_ratio max": {
-        "PASS": ratios("tokens", [(100, 98 + i % 5) for i in range(40)]),
-        "FAIL": ratios("tokens", [(100, 148 + i % 5) for i in range(40)]),
-        "INCONCLUSIVE": ratios("tokens", [(100, 80 + 50 * (i % 2)) for i in range(40)]),
+        "PASS": ratios("tokens", [(100, 98 + i % 5) for i in range(BOUNDED)]),
+        "FAIL": ratios("tokens", [(100, 148 + i % 5) for i in range(BOUNDED)]),
+        "INCONCLUSIVE": ratios("tokens", [(100, 80 + 50 * (i % 2)) for i in range(BOUNDED)]),
     },
     "length_ratio min": {
-        "PASS": ratios("tokens", [(100, 98 + i % 5) for i in range(40)]),
-        "FAIL": ratios("tokens", [(100, 20 + i % 5) for i in range(40)]),
-        "INCONCLUSIVE": ratios("tokens", [(100, 70 + 30 * (i % 2)) for i in range(40)]),
+        "PASS": ratios("tokens", [(100, 98 + i % 5) for i in range(BOUNDED)]),
+        "FAIL": ratios("tokens", [(100, 20 + i % 5) for i in range(BOUNDED)]),
+        "INCONCLUSIVE": ratios("tokens", [(100, 70 + 22 * (i % 2)) for i in range(BOUNDED)]),
     },
     "steps_ratio max": {
-        "PASS": ratios("steps", [(50.0, 49.0 + i % 3) for i in range(40)]),
-        "FAIL": ratios("steps", [(50.0, 74.0 + i % 3) for i in range(40)]),
-        "INCONCLUSIVE": ratios("steps", [(50.0, 40.0 + 25 * (i % 2)) for i in range(40)]),
+        "PASS": ratios("steps", [(50.0, 49.0 + i % 3) for i in range(BOUNDED)]),
+        "FAIL": ratios("steps", [(50.0, 74.0 + i % 3) for i in range(BOUNDED)]),
+        "INCONCLUSIVE": ratios("steps", [(50.0, 40.0 + 25 * (i % 2)) for i in range(BOUNDED)]),
     },
     "steps_ratio min": {
-        "PASS": ratios("steps", [(50.0, 49.0 + i % 3) for i in range(40)]),
-        "FAIL": ratios("steps", [(50.0, 10.0 + i % 3) for i in range(40)]),
-        "INCONCLUSIVE": ratios("steps", [(50.0, 35.0 + 15 * (i % 2)) for i in range(40)]),
+        "PASS": ratios("steps", [(50.0, 49.0 + i % 3) for i in range(BOUNDED)]),
+        "FAIL": ratios("steps", [(50.0, 10.0 + i % 3) for i in range(BOUNDED)]),
+        "INCONCLUSIVE": ratios("steps", [(50.0, 35.0 + 11 * (i % 2)) for i in range(BOUNDED)]),
     },
     "speed_ratio min": {
         "PASS": ratios("tokens_per_second", [(50.0, 75.0 + i % 5) for i in range(40)]),

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.contract.pairs import Pairing, pair_samples
-from harness.contract.policy import Check, Policy
+from harness.contract.policy import Check, NoiseFloor, Policy, Sampling
 from harness.contract.samples import ROLES, PairKey, Role, Sample
-from harness.judging.checks import Context, decide
+from harness.judging.checks import decide
+from harness.judging.estimates import Context
 from harness.judging.results import CheckResult
 
 ScorePairs = Iterable[tuple[float | None, float | None]]
@@ -70,7 +71,7 @@ def spread(low: float, high: float, n: int = 40) -> list[tuple[float, float, flo
 
 
 def policy(*checks: Mapping[str, Any], **fields: Any) -> Policy:
-    return Policy(name="test", suites={"cot": {}}, checks=[Check(**check) for check in checks], **fields)
+    return Policy(name="test", checks=[Check(**check) for check in checks], **{"suites": {"cot": {}}} | fields)
 
 
 def plan(samples: Iterable[Sample]) -> Plan:
@@ -97,10 +98,18 @@ def decided(
     confidence: float = 0.95,
     max_unusable: float = 0.01,
     seal: str = "sealed",
+    max_tokens: int = 1,
 ) -> CheckResult:
-    """One check on all samples that there are."""
+    """One check on all samples that there are. The budget is the longest answer, unless `max_tokens` is more."""
     found = Check(**check)
     noise_pairing: Pairing = pair_samples(samples, None, "noise")
     noise_pairing = Pairing(noise_pairing.pairs)
-    context = Context(found.confidence or confidence, max_unusable, seal, noise_pairing)
+    judged_by = policy(
+        check,
+        max_unusable=max_unusable,
+        noise_floor=NoiseFloor(),
+        sampling=Sampling(max_tokens=max_tokens),
+        suites={s.suite: {"max_tokens": max_tokens, "step_limit": 1} for s in samples} or {"cot": {}},
+    )
+    context = Context(judged_by, found.confidence or confidence, seal, noise_pairing)
     return decide(found, found.on, pair_samples(samples, plan(samples) if planned is None else planned), context)

@@ -8,7 +8,7 @@ import pytest
 from report_runs import result
 
 from harness.contract.metrics import Unit
-from harness.judging.results import CheckResult, NoiseResult, show
+from harness.judging.results import CheckResult, NoiseResult, TaskResult, show
 from reports.check_rows import CheckRow, check_rows
 from reports.text import bare, quantity, unit_word
 
@@ -145,10 +145,32 @@ def test_a_sequential_check_says_after_how_many_items() -> None:
 def test_a_fail_that_does_not_stand_after_holm_is_marked() -> None:
     fails = {"verdict": "FAIL", "p_fail": 0.031}
     rows = check_rows([result(**fails, after_holm=False), result(**fails, after_holm=True), result()])
-    assert [row.remarks for row in rows] == [["alone; not after Holm's correction for 3 checks (p 0.031)"], [], []]
-    assert row(verdict="FAIL", after_holm=False).remarks == [
-        "alone; no p value, so not after Holm's correction for 1 check"
+    said = "fails alone, but not after Holm's correction for 3 checks (p 0.031): INCONCLUSIVE"
+    assert [row.remarks for row in rows] == [[said], [], []]
+    (remark,) = row(verdict="FAIL", after_holm=False).remarks
+    assert remark == "fails alone, but not after Holm's correction for 1 check (no p value): INCONCLUSIVE"
+    rows = check_rows([result(**fails, after_holm=False), result(advisory=True)])  # what has no say is not counted
+    assert "for 1 check " in rows[0].remarks[0] and rows[1].remarks == ["advisory: no say in the run's verdict"]
+
+
+def test_gaps_are_shown_with_both_bounds() -> None:
+    gaps = {"missing": 2, "errored": 1, "lower_with_gaps": -0.012, "upper_with_gaps": 0.021}
+    assert row(**gaps).remarks == ["with 3 gaps filled for and against it: −1.2 to 2.1"]
+    unbounded = row(missing=1, lower_with_gaps=-0.01).remarks
+    assert unbounded == ["with 1 gap filled for and against it: −1.0 to unbounded"]
+    assert row(approximate=True).remarks == ["approximate bounds: outside of the run's error rates"]
+
+
+def test_tasks_of_a_pooled_check_stand_under_it() -> None:
+    tasks = [
+        TaskResult(
+            task=name, verdict="PASS", estimate=0.0, lower=-0.01, upper=0.02, n=1000, p_fail=p, after_holm=stands
+        )
+        for name, p, stands in (("fine", 1.0, False), ("bad", 0.001, True))
     ]
+    found = row(tasks=tasks)
+    assert found.tasks[1] == "fine: 0.0 (−1.0 to 2.0), n 1,000, PASS alone" and found.tasks[0].startswith("bad: ")
+    assert found.remarks == ["breaks the margin after Holm's correction for 2 tasks: bad"]
 
 
 def test_foreign_samples_are_among_those_left_out() -> None:

@@ -53,18 +53,18 @@ def test_divergence_is_judged_above_the_noise_floor(kl: float, floor: float, ver
 
 def test_flips_are_judged_above_the_noise_floor() -> None:
     check = {"metric": "flip_rate", "on": "divergence", "max_over_noise": 0.03}
-    rows, verdicts = spread(0.01, 0.01), []
+    rows, verdicts = spread(0.01, 0.01, 200), []
     for extra in (0.0, 2.9, 9.0):
-        again = documents(rows, [3.0 + i % 3 for i in range(40)], role="noise")
-        verdicts.append(decided(check, documents(rows, [3.0 + extra + i % 3 for i in range(40)]) + again).verdict)
+        again = documents(rows, [3.0 + i % 3 for i in range(200)], role="noise")
+        verdicts.append(decided(check, documents(rows, [3.0 + extra + i % 3 for i in range(200)]) + again).verdict)
     assert verdicts == ["PASS", "INCONCLUSIVE", "FAIL"]
 
 
 def test_partings_are_judged_above_the_noise_floor() -> None:
     # The reference leaves its own first answer once in 200 tokens: that often a candidate may leave it too.
     check = {"metric": "parting_rate", "on": "decoding", "max_over_noise": 0.03}
-    again, verdicts = parted([198 + i % 3 for i in range(40)], "noise"), []
-    for lengths in ([190, 192] * 20, [5, 50] * 20, [5, 7] * 20):
+    again, verdicts = parted([198 + i % 3 for i in range(200)], "noise"), []
+    for lengths in ([190, 192] * 100, [5, 50] * 100, [5, 7] * 100):
         verdicts.append(decided(check, parted(lengths) + again).verdict)
     assert verdicts == ["PASS", "INCONCLUSIVE", "FAIL"]
 

@@ -4,7 +4,7 @@ import pytest
 from check_cases import KL, RATIOS, WORSE, accepted, drafts, ratios
 from verdict_samples import decided, documents
 
-from harness.contract.metrics import METRICS, Difference
+from harness.contract.metrics import METRICS, Difference, Ratio
 from harness.judging.statistics import ratio_interval
 
 MARGINS = {
@@ -34,7 +34,10 @@ def test_a_ratio_is_judged_by_its_bounds(name: str, verdict: str) -> None:
         assert result.power is None
         return
     assert (result.power is None) == (metric == "accepted_length")  # of the candidate alone: equal to what?
-    assert result.n == 40 and result.estimate is not None and result.method == "Bayesian bootstrap by document"
+    found = METRICS[metric]
+    assert isinstance(found, Ratio) and result.n == len(samples) // 2 and result.estimate is not None
+    methods = {True: "betting bound over documents", False: "Bayesian bootstrap by document"}
+    assert (result.method, result.approximate) == (methods[found.bounded], not found.bounded)
     assert result.lower is not None and result.upper is not None
     keeps, breaks = result.upper <= margin, result.lower > margin
     if kind == "min":
@@ -48,7 +51,7 @@ def test_repeats_of_an_item_are_one_document() -> None:
     once = RATIOS["length_ratio max"]["INCONCLUSIVE"]
     often = [sample.model_copy(update={"repeat": repeat}) for sample in once for repeat in range(4)]
     one, four = decided(check, once), decided(check, often)
-    assert (four.n, four.verdict) == (one.n, one.verdict) == (40, "INCONCLUSIVE")
+    assert (four.n, four.verdict) == (one.n, one.verdict) == (len(once) // 2, "INCONCLUSIVE")
     assert (four.estimate, four.lower, four.upper) == pytest.approx((one.estimate, one.lower, one.upper))
 
 

@@ -62,7 +62,7 @@ def test_nothing_that_is_not_asked_would_have_changed_the_verdict(
     asked_by, spared = policy(*checks, max_unusable=0.1), 0
     for seed in range(4):
         rng, seal = random.Random(seed), str(seed)
-        samples, planned = answers(rng, 50, repeats)
+        samples, planned = answers(rng, 90, repeats)
         stop, recorded = EarlyStop(asked_by, planned, seal), list[Sample]()
         for found in arrivals(rng, samples, seal, planned):
             if not stop.needless(found.key.pair):  # as the driver does; a stop in between leaves half a pair
@@ -88,7 +88,10 @@ def test_what_it_has_decided_is_what_the_verdict_will_say(seed: int) -> None:
     expected = {f"accuracy on {r.on}: {r.verdict} after {r.n} of {r.planned} items" for r in results}
     assert set(stop.decided()) <= expected
     if len(samples) == 2 * len(planned):  # an answer that never comes is waited for
-        assert set(stop.decided()) == {line for line in expected if "INCONCLUSIVE" not in line}
+        # A check that fails by itself at its end has not stopped for it: that takes 5 % over the number of checks.
+        stopped = [r for r in results if r.verdict == "PASS" or (r.p_fail or 1.0) <= 0.05 / len(results)]
+        said = {f"accuracy on {r.on}: {r.verdict} after {r.n} of {r.planned} items" for r in stopped}
+        assert set(stop.decided()) == said
 
 
 def fed(asked_by: Policy, planned: Plan, samples: list[Sample]) -> EarlyStop:
@@ -148,7 +151,11 @@ def test_an_item_that_cannot_be_used_is_passed_over() -> None:
     broken = changed(GOOD, lambda s: s.key.pair == first and s.role == "reference", error="timeout", score=None)
     assert fed(policy(EACH), plan(GOOD), broken).decided() == []  # 1 of 60 is more than 1 % of all: it is needed whole
     lax = policy(EACH, max_unusable=0.05)
-    assert fed(lax, plan(GOOD), broken).decided() == ["accuracy on cot/gsm8k: PASS after 22 of 60 items"]
+    # The candidate is right there, so that nothing can be lost: it counts like another item without a loss.
+    assert fed(lax, plan(GOOD), broken).decided() == ["accuracy on cot/gsm8k: PASS after 21 of 60 items"]
+    lost = changed(GOOD, lambda s: s.key.pair == first and s.role == "candidate", error="timeout", score=None)
+    (said,) = fed(lax, plan(GOOD), lost).decided()
+    assert "PASS" in said and int(said.split(" after ")[1].split()[0]) > 22  # and here all may be
     assert fed(policy(EACH), plan(GOOD), GOOD).decided() == ["accuracy on cot/gsm8k: PASS after 22 of 60 items"]
     everything = changed(GOOD, lambda s: True, prompt_sha256="not what was planned")
     assert fed(policy(EACH), items(60), everything).decided() == []
