@@ -191,9 +191,9 @@ def sweep() -> Iterator[Row]:
         (shape, "vq2", vq_gemv.Tuning(warps, depth, tiles))
         for shape, (warps, depth, tiles) in product(several, of_blocks)
     ]
-    for tier, most in (("vq3", 8), ("vq1.5", 4)):
-        copies = [count for count in (1, 2, 4, 8) if count <= most]
-        tunings += [((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for count in copies]
+    tunings += [
+        ((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for tier, count in product(("vq3", "vq1.5"), (1, 2, 4))
+    ]
     references = {shape: bfloat(*shape, 1) for shape in {shape for shape, _, _ in tunings}}
     for shape, tier, tuning in tunings:
         row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))

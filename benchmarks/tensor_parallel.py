@@ -46,15 +46,8 @@ def random_dense() -> Any:
 
 
 def make(work: Path, name: str, device: str | None) -> None:
-    """The folders NAME-codes, unless it is there, and NAME-bf16 in `work`."""
+    """The folders NAME-codes and NAME-bf16 in `work`."""
     original, codes, plain = (work / f"{name}-{form}" for form in ("original", *FORMS))
-    if not codes.exists():
-        make_codes(original, codes, name, device)
-    dequantize(codes, plain)
-
-
-def make_codes(original: Path, codes: Path, name: str, device: str | None) -> None:
-    """The original, which is kept, and it in codes."""
     (random_dense() if name == "dense" else random_model("Qwen3Moe", **SIZE)).save_pretrained(original)
     save_tokenizer(original)
     calibration = Calibration(samples=16, length=128)
@@ -63,6 +56,7 @@ def make_codes(original: Path, codes: Path, name: str, device: str | None) -> No
         {"name": "codes", "tier": "vq2", "tune": "none", "tiers": tiers, "calibration": calibration}
     )
     quantize(original, recipe, codes, device=device)
+    dequantize(codes, plain)
 
 
 def settings_of(ranks: int) -> dict[str, dict[str, dict[str, Any]]]:
@@ -110,7 +104,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(given.at_once) as pool:
         work = given.work or Path(scratch)
         for name in given.models:
-            in_own_process(make, work, name, given.device)
+            if not all((work / f"{name}-{form}").exists() for form in FORMS):
+                in_own_process(make, work, name, given.device)
         asked: dict[tuple[str, str, str], Future[torch.Tensor]] = {
             (name, form, way): pool.submit(served_apart, work / f"{name}-{form}", ways[name][way])
             for name in given.models
