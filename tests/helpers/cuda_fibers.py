@@ -6,11 +6,14 @@ What it shows is that the source computes what it should, in either of two order
 from __future__ import annotations
 
 import ctypes
+import functools
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -190,15 +193,25 @@ extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsi
 """
 
 
+@functools.cache
+def _compiled(code: str, options: tuple[str, ...]) -> Any:
+    """The function `launch` of a source; tests share what they compile, as they share most kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        source.write_text(code, "utf-8")
+        # Without contraction: what the source does not call a fused product is none.
+        command = ["g++", "-O2", "-w", "-ffp-contract=off", "-mf16c", "-mfma", "-shared", "-fPIC", *options]
+        subprocess.run([*command, "-o", str(library), str(source)], check=True)
+        return ctypes.CDLL(str(library)).launch
+
+
 class Kernel:
-    """The kernel `name` of a source, compiled for this CPU into `folder`.
+    """The kernel `name` of a source, compiled for this CPU.
 
     `instead` are the bodies of functions that are written in PTX. Pointers and 64-bit integers are its only parameters.
     """
 
-    def __init__(
-        self, source: str, name: str, definitions: Mapping[str, int], folder: Path, instead: Mapping[str, str]
-    ) -> None:
+    def __init__(self, source: str, name: str, definitions: Mapping[str, int], instead: Mapping[str, str]) -> None:
         for function, body in instead.items():
             source, count = re.subn(
                 rf"(\b{function}\([^)]*\)\s*\{{).*?\n\}}", rf"\g<1> {body} }}", source, count=1, flags=re.S
@@ -210,12 +223,7 @@ class Kernel:
         types = [" ".join(part.split()[:-1]).replace("__restrict__", "") for part in parameters.group(1).split(",")]
         call = f"{name}({', '.join(f'({kind})arguments[{n}]' for n, kind in enumerate(types))})"
         code = HEAD + source + "static void** arguments;" + TAIL.replace("CALL", call)
-        (folder / "kernel.cpp").write_text(code, "utf-8")
-        options = [f"-D{key}={value}" for key, value in definitions.items()]
-        # Without contraction: what the source does not call a fused product is none.
-        command = ["g++", "-O2", "-w", "-ffp-contract=off", "-mf16c", "-mfma", "-shared", "-fPIC", *options]
-        subprocess.run([*command, "-o", str(folder / "kernel.so"), str(folder / "kernel.cpp")], check=True)
-        self.launch = ctypes.CDLL(str(folder / "kernel.so")).launch
+        self.launch = _compiled(code, tuple(f"-D{key}={value}" for key, value in definitions.items()))
 
     def __call__(
         self, grid: tuple[int, ...], threads: int, arguments: Sequence[torch.Tensor | int], backwards: bool = False

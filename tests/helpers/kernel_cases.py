@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -96,10 +95,9 @@ def in_order(
     return Ordered(order.ordered_codes(stored["codes"], *kind[:2]), scales, table, kind)
 
 
-def on_fibers(folder: Path, name: str, files: tuple[str, ...], numbers: dict[str, int], **more: str) -> Kernel:
+def on_fibers(name: str, files: tuple[str, ...], numbers: dict[str, int], **more: str) -> Kernel:
     """A kernel of src/ for the CPU; `more` stand for further functions in PTX."""
-    folder.mkdir(exist_ok=True, parents=True)
-    return Kernel(source_of(*files), name, numbers, folder, PTX | more)
+    return Kernel(source_of(*files), name, numbers, PTX | more)
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -76,7 +74,6 @@ def routing(tokens: int, experts: int, top_k: int, seed: int = 0) -> tuple[torch
 
 
 def on_fibers(
-    folder: Path,
     prepared: PreparedMoE,
     x: torch.Tensor,
     router: torch.Tensor,
@@ -94,17 +91,15 @@ def on_fibers(
     space = space[-space.data_ptr() % 256 :]
     n_tiles = moe.n_tiles_of(prepared.shape, ids.numel(), tuning)
     kernels: dict[str, Kernel] = {}
-    folder = Path(tempfile.mkdtemp(dir=folder))  # a library of the same path would not be loaded again
     given = (x, router, ids, expert_map, out, space)
     for step in moe.steps(prepared.shape, prepared.weights, *given, processors, tuning):
         if step.name not in kernels:
-            (folder / step.name).mkdir(exist_ok=True)
             source, numbers = (
                 moe.source(prepared.shape, step.name),
                 moe.definitions(prepared.shape, x.dtype, step.name, n_tiles, tuning),
             )
             shims = {name: body for name, body in SHIMS.items() if f" {name}(" in source}
-            kernels[step.name] = Kernel(HEAD + source, step.name, numbers, folder / step.name, shims)
+            kernels[step.name] = Kernel(HEAD + source, step.name, numbers, shims)
         arguments = [0 if each is None else each for each in step.arguments]
         kernels[step.name]((step.blocks,), moe.threads_of(step.name, prepared.shape, n_tiles, tuning), arguments)
     return out

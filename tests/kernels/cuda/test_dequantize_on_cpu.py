@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from cuda_fibers import AVAILABLE
@@ -22,12 +20,12 @@ HALVES = {
 
 
 @pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis3", "trellis2-l12"])
-def test_the_dequantized_weight_is_the_nearest_float16(tmp_path: Path, name: str) -> None:
+def test_the_dequantized_weight_is_the_nearest_float16(name: str) -> None:
     rows = 64 if name in TRELLISES else 59
     stored, tier, tables = linear(name, rows, 320, rotated=False)
     codes, scales, table, kind = in_order(stored, tier, tables, 320)
     numbers = dict(dequantize.definitions(320, kind, torch.bfloat16))
-    kernel = on_fibers(tmp_path, "vq_dequantize", dequantize.files_of(numbers), numbers, **HALVES)
+    kernel = on_fibers("vq_dequantize", dequantize.files_of(numbers), numbers, **HALVES)
     found = torch.full((rows - 16, 320), torch.nan, dtype=torch.float16)
     kernel((2,), 512, [codes, scales, table, found, 16, rows - 16, 320])
     expected = oracle.weight(stored, tier, tables)[16:]
@@ -35,7 +33,7 @@ def test_the_dequantized_weight_is_the_nearest_float16(tmp_path: Path, name: str
 
 
 @pytest.mark.parametrize(("dtype", "rows"), [(torch.bfloat16, 56), (torch.float16, 53)])
-def test_activations_of_any_range_come_back(tmp_path: Path, dtype: torch.dtype, rows: int) -> None:
+def test_activations_of_any_range_come_back(dtype: torch.dtype, rows: int) -> None:
     stored, tier, tables = linear("vq2", rows, 320)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(5, 320, generator=generator) * torch.tensor([[1], [3e-3], [2e3], [1], [0]])
@@ -43,8 +41,7 @@ def test_activations_of_any_range_come_back(tmp_path: Path, dtype: torch.dtype, 
     x = x.to(dtype)
     numbers = dict(dequantize.definitions(320, Tier(4, 8), dtype))
     rotate, rescale = (
-        on_fibers(tmp_path / name, name, dequantize.files_of(numbers), numbers, **HALVES)
-        for name in ("rotate", "rescale")
+        on_fibers(name, dequantize.files_of(numbers), numbers, **HALVES) for name in ("rotate", "rescale")
     )
     rotated, factors = torch.full((5, 320), torch.nan, dtype=torch.float16), torch.full((5,), torch.nan)
     rotate((5,), 256, [x, tables["signs.320"], rotated, factors, 320])

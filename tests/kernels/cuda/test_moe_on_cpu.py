@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,13 +23,13 @@ def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> 
     return (torch.randn(tokens, inputs, generator=generator) * 3).to(dtype)
 
 
-def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out(tmp_path: Path) -> None:
+def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out() -> None:
     of = layer(MIXED, 256, 384)
     x, (router, ids) = inputs_of(3, 256), routing(3, 4, 2)
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     oracle = expected(of, x, router, ids)
     found = [
-        on_fibers(tmp_path, prepared, x, router, ids, tuning=tuning, processors=blocks)
+        on_fibers(prepared, x, router, ids, tuning=tuning, processors=blocks)
         for tuning, blocks in (
             (SMALL, 1),
             (replace(SMALL, warps=2, prefetch=3, gate_tiles=4, down_tiles=4, most_summed=0), 1),
@@ -43,61 +42,59 @@ def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out(tmp_path
 
 
 @pytest.mark.parametrize("name", ["vq1", "vq1.5", "vq2", "vq3"])
-def test_every_tier_alone_and_an_expert_with_more_tokens_than_a_slot(tmp_path: Path, name: str) -> None:
+def test_every_tier_alone_and_an_expert_with_more_tokens_than_a_slot(name: str) -> None:
     of = layer([(name,) * 3] * 3, 256, 128)
     x, router, ids = inputs_of(6, 256), torch.rand(6, 2) + 0.1, torch.tensor([[0, 2]] * 6)  # expert 1 has none
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    found = on_fibers(tmp_path, prepared, x, router, ids, tuning=replace(SMALL, n_tiles=1))
+    found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=1))
     assert relative_error(found, expected(of, x, router, ids)) < 1e-4
-    assert torch.equal(found, on_fibers(tmp_path, prepared, x, router, ids, tuning=replace(SMALL, n_tiles=4)))
+    assert torch.equal(found, on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=4)))
 
 
 @pytest.mark.parametrize(
     ("inputs", "middle", "names"),
     [(192, 320, ("vq2", "vq3", "vq1")), (160, 128, ("vq2", "vq2", "vq3")), (384, 96, ("vq1", "vq1.5", "vq2"))],
 )
-def test_groups_of_64_and_32_and_rows_that_fill_no_piece(
-    tmp_path: Path, inputs: int, middle: int, names: tuple[str, str, str]
-) -> None:
+def test_groups_of_64_and_32_and_rows_that_fill_no_piece(inputs: int, middle: int, names: tuple[str, str, str]) -> None:
     of = layer([names, names], inputs, middle)
     x, (router, ids) = inputs_of(2, inputs, torch.float16), routing(2, 2, 1)
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     for tiles in (1, 4):
         tuning = replace(SMALL, gate_tiles=tiles, down_tiles=tiles)
-        found = on_fibers(tmp_path, prepared, x, router, ids, tuning=tuning)
+        found = on_fibers(prepared, x, router, ids, tuning=tuning)
         assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
 
 @pytest.mark.parametrize("most_summed", [0, 64])
-def test_experts_of_other_ranks_count_nothing(tmp_path: Path, most_summed: int) -> None:
+def test_experts_of_other_ranks_count_nothing(most_summed: int) -> None:
     of = layer([MIXED[0], MIXED[1]], 128, 128)
     expert_map = torch.tensor([-1, 1, -1, 0], dtype=torch.int32)
     x, router = inputs_of(4, 128), torch.rand(4, 2) + 0.1
     ids = torch.tensor([[0, 1], [3, 2], [0, 2], [1, 3]])
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     tuning = replace(SMALL, most_summed=most_summed)
-    found = on_fibers(tmp_path, prepared, x, router, ids, expert_map, tuning=tuning)
+    found = on_fibers(prepared, x, router, ids, expert_map, tuning=tuning)
     oracle = expected(of, x, router, ids, expert_map)
     assert (found[2] == 0).all()
     assert relative_error(found, oracle) < 1e-4
-    nowhere = on_fibers(tmp_path, prepared, x, router, ids * 0, expert_map, tuning=tuning)
+    nowhere = on_fibers(prepared, x, router, ids * 0, expert_map, tuning=tuning)
     assert (nowhere == 0).all()
 
 
-def test_without_rotation_in_16_bits_and_with_odd_values(tmp_path: Path) -> None:
+def test_without_rotation_in_16_bits_and_with_odd_values() -> None:
     of = layer([MIXED[0], MIXED[3]], 128, 256, rotated=False)
     x, (router, ids) = inputs_of(3, 128), routing(3, 2, 2)
     x[1] = 0
     x[2, 5] = torch.inf
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    found = on_fibers(tmp_path, prepared, x, router, ids, tuning=SMALL, out_dtype=torch.bfloat16)
+    found = on_fibers(prepared, x, router, ids, tuning=SMALL, out_dtype=torch.bfloat16)
     oracle = expected(of, x[:1], router[:1], ids[:1])
     assert relative_error(found[:1], oracle) < 4e-3  # bfloat16
     assert (found[1] == 0).all()
     assert found[2].isnan().all()
 
 
-def test_many_experts_and_pairs(tmp_path: Path) -> None:
+def test_many_experts_and_pairs() -> None:
     """More experts than the plan has threads, and slots of any fill."""
     of = layer([("vq2", "vq2", "vq2")] * 3, 128, 128)
     copies = 300
@@ -108,7 +105,7 @@ def test_many_experts_and_pairs(tmp_path: Path) -> None:
     ids[:35, 1] = 42
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     for n_tiles in (1, 3, 4):
-        found = on_fibers(tmp_path, prepared, x, router, ids, tuning=replace(SMALL, n_tiles=n_tiles))
+        found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=n_tiles))
         assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +16,6 @@ SMALL = vq_gemv.Tuning(warps=4, depth=4, tiles=2)
 
 
 def run(
-    folder: Path,
     name: str,
     x: torch.Tensor,
     rows: int,
@@ -36,8 +34,8 @@ def run(
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
     steps = -(-order.tiles_of(rows) // (blocks * (tuning.warps // splits)))
     numbers = vq_gemv.definitions(inputs, kind, n_tiles, steps, tuning)
-    multiply = on_fibers(folder / "gemv", "vq_gemv", vq_gemv.files_of(numbers), numbers)
-    given = quantized(folder / "activations", x, signs)
+    multiply = on_fibers("vq_gemv", vq_gemv.files_of(numbers), numbers)
+    given = quantized(x, signs)
     out = torch.full((tokens, rows), torch.nan)
     other = out.clone()
     for result, backwards in ((out, False), (other, True)):
@@ -50,11 +48,11 @@ def run(
     return out, oracle.linear(x, stored, tier, tables)
 
 
-def quantized(folder: Path, x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
+def quantized(x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
     """Operands and factors, as the kernel ahead leaves them."""
     tokens, inputs = x.shape
     files, numbers = ("fragments.cuh", "rotation.cuh", "activations.cu"), activations.definitions(inputs, x.dtype)
-    kernel = on_fibers(folder, "activations", files, dict(numbers))
+    kernel = on_fibers("activations", files, dict(numbers))
     operands, factors = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
     operands.fill_(0x7F7F7F7F)
     factors.fill_(torch.nan)
@@ -69,54 +67,52 @@ def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> 
 
 
 @pytest.mark.parametrize("name", [*TIERS, *TRELLISES])
-def test_every_tier_is_what_the_oracle_says(tmp_path: Path, name: str) -> None:
-    found, expected = run(tmp_path, name, inputs_of(1, 640), 16 * 9)
+def test_every_tier_is_what_the_oracle_says(name: str) -> None:
+    found, expected = run(name, inputs_of(1, 640), 16 * 9)
     assert relative_error(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize("inputs", [192, 160, 64])
 @pytest.mark.parametrize("name", ["vq1", "vq2", "vq3"])
-def test_groups_of_64_and_32_and_rows_that_fill_no_tile(tmp_path: Path, inputs: int, name: str) -> None:
-    found, expected = run(tmp_path, name, inputs_of(3, inputs, torch.float16), 53)
+def test_groups_of_64_and_32_and_rows_that_fill_no_tile(inputs: int, name: str) -> None:
+    found, expected = run(name, inputs_of(3, inputs, torch.float16), 53)
     assert relative_error(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize("tokens", [2, 4, 5, 9, 17, 33, 64])
-def test_more_tokens_fill_more_n_tiles(tmp_path: Path, tokens: int) -> None:
-    found, expected = run(tmp_path, "vq2", inputs_of(tokens, 256), 48)
+def test_more_tokens_fill_more_n_tiles(tokens: int) -> None:
+    found, expected = run("vq2", inputs_of(tokens, 256), 48)
     assert relative_error(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize(
     ("warps", "depth", "tiles", "splits"), [(4, 1, 1, 1), (4, 3, 2, 3), (8, 8, 4, 2), (4, 9, 3, 4)]
 )
-def test_the_division_of_work_changes_no_result(
-    tmp_path: Path, warps: int, depth: int, tiles: int, splits: int
-) -> None:
+def test_the_division_of_work_changes_no_result(warps: int, depth: int, tiles: int, splits: int) -> None:
     tuning = vq_gemv.Tuning(warps, depth, tiles)
-    found, expected = run(tmp_path, "vq2", inputs_of(1, 896), 16 * 13 + 1, tuning, 2, splits)
+    found, expected = run("vq2", inputs_of(1, 896), 16 * 13 + 1, tuning, 2, splits)
     assert relative_error(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize("copies", [1, 2, 8])
-def test_copies_of_the_table_change_nothing(tmp_path: Path, copies: int) -> None:
-    found, expected = run(tmp_path, "vq3", inputs_of(1, 256), 32, replace(SMALL, copies=copies))
+def test_copies_of_the_table_change_nothing(copies: int) -> None:
+    found, expected = run("vq3", inputs_of(1, 256), 32, replace(SMALL, copies=copies))
     assert relative_error(found, expected) < 1e-4
 
 
 @pytest.mark.parametrize("name", TRELLISES)
 @pytest.mark.parametrize(("tokens", "inputs"), [(2, 192), (6, 160)])
-def test_trellises_of_odd_shapes(tmp_path: Path, name: str, tokens: int, inputs: int) -> None:
-    found, expected = run(tmp_path, name, inputs_of(tokens, inputs), 16 * 5)
+def test_trellises_of_odd_shapes(name: str, tokens: int, inputs: int) -> None:
+    found, expected = run(name, inputs_of(tokens, inputs), 16 * 5)
     assert relative_error(found, expected) < 1e-4
 
 
-def test_without_rotation_and_with_odd_values(tmp_path: Path) -> None:
+def test_without_rotation_and_with_odd_values() -> None:
     x = inputs_of(4, 256)
     x[1] = 0
     x[2, 5] = torch.inf
     x[3] *= 1e-20
-    found, expected = run(tmp_path, "vq2", x, 32, rotated=False)
+    found, expected = run("vq2", x, 32, rotated=False)
     assert (found[1] == 0).all()
     assert found[2].isnan().all()
     assert relative_error(found[[0]], expected[[0]]) < 1e-4
