@@ -35,6 +35,12 @@ class Difference:
     """floor: least value of the reference that can show damage. ceiling: highest value of the candidate by itself."""
     unit: Unit = "points"
 
+    applies: Callable[[Sample], bool] | None = None
+    """Of a pair's reference: whether the metric speaks of it at all. What it does not speak of is left out, and is no
+    gap; where it speaks of nothing, nothing is decided."""
+    without: str = ""
+    """What is said where it applies to no pair."""
+
     @property
     def margins(self) -> tuple[Margin, ...]:
         return (self.margin,)
@@ -85,6 +91,17 @@ class Ratio:
     def equal(self) -> float | None:
         """What a check's power is asked at: `neutral`; None where there is no such value, or nothing is uncertain."""
         return None if self.exact else self.neutral
+
+
+@dataclass(frozen=True)
+class BoundedMean(Ratio):
+    """Each document has a mean over its positions, in [0, high]; what is judged is the mean over documents, in which
+    all count alike, by bounds that hold for every distribution. `high`, the cap, is the worst that a gap can be."""
+
+
+KL_CAP = 1.0
+"""Nats that a position's KL counts as at most in kl_capped_mean: e times as likely, on average, by the reference. A
+larger cap needs more documents: what was not seen may be as large as the cap."""
 
 
 class _Score:
@@ -142,6 +159,23 @@ def _share(count: str, weight: str) -> Ratio:
     return Ratio(_of_candidate(*sums), OVER_NOISE, "share", 0.0, high=1.0, sums=sums)
 
 
+def _bounded(name: str, unit: Unit, cap: float) -> BoundedMean:
+    sums = (f"{name}_lower_sum", f"{name}_upper_sum", "positions")
+    of_candidate = _of_candidate(*sums)
+
+    def read(pair: Pair) -> RatioPart | None:
+        part = of_candidate(pair)
+        within = part and 0 <= part.low <= part.high <= cap * part.weight * (1 + 1e-9)
+        return part if within else None
+
+    return BoundedMean(read, OVER_NOISE, unit, 0.0, high=cap, sums=sums)
+
+
+def _closed_thinking(reference: Sample) -> bool:
+    """Not known (an older sample): yes, so that what is missing is counted."""
+    return reference.metrics.get("thinking_closed", 1.0) > 0
+
+
 def _candidate_to_reference(value: Reading) -> Callable[[Pair], RatioPart | None]:
     def read(pair: Pair) -> RatioPart | None:
         reference, candidate = value(pair.reference), value(pair.candidate)
@@ -194,6 +228,16 @@ METRICS: dict[str, Difference | Ratio] = {
     "garbled_rate": Difference(_stored("garbled"), "max_increase", "ceiling"),
     "unsubmitted_rate": Difference(_stored("unsubmitted"), "max_increase", "ceiling"),
     "format_error_rate": Difference(_stored("format_error_rate"), "max_increase", "ceiling"),
+    "end_of_thinking": Difference(
+        _stored("end_of_thinking"),
+        "max_loss",
+        "floor",
+        applies=_closed_thinking,
+        without="not applicable: the reference closed no thinking in any answer",
+    ),
+    "tv_mean": _bounded("tv", "share", 1.0),
+    "js_mean": _bounded("js", "nats", math.log(2)),
+    "kl_capped_mean": _bounded("kl_capped", "nats", KL_CAP),
     "kl_mean": Ratio(_of_candidate(*KL_SUMS), OVER_NOISE, "nats", 0.0, sums=KL_SUMS),
     "flip_rate": _share("flips", "positions"),
     "parting_rate": _share("diverged", "decode_positions"),
@@ -207,9 +251,11 @@ METRICS: dict[str, Difference | Ratio] = {
 """accuracy, resolved: score of a sample. The rates: share of answers cut by the budget, whose thinking never closed,
 that repeat themselves, that are in another language than asked for or whose thinking is, with words of mixed scripts or
 broken characters, that reached an answer in their thinking and did not commit to it; of agents' trajectories that ended
-otherwise than by submitting, and of their steps without a usable command. kl_mean, flip_rate: along the reference's
-trajectories. parting_rate: share of greedily written tokens at which an answer leaves the reference's. length_ratio:
-tokens of the candidate to those of the reference; steps_ratio: an agent's steps likewise. acceptance: loss of the share
-of drafted tokens that were accepted. accepted_length: mean number of tokens that a step with a draft gives, of the
-candidate alone: 1 + accepted / drafts, 1 is a draft head that never helps. bytes_ratio, speed_ratio: candidate to
-reference."""
+otherwise than by submitting, and of their steps without a usable command. end_of_thinking: probability of the closing
+tag where the reference closed its thinking. tv_mean, js_mean, kl_capped_mean: total variation, Jensen-Shannon
+divergence and KL of a position, of KL at most KL_CAP nats, along the reference's trajectories, every trajectory counted
+alike. kl_mean, flip_rate: there too, every position counted alike. parting_rate: share of greedily written tokens at
+which an answer leaves the reference's. length_ratio: tokens of the candidate to those of the reference; steps_ratio: an
+agent's steps likewise. acceptance: loss of the share of drafted tokens that were accepted. accepted_length: mean number
+of tokens that a step with a draft gives, of the candidate alone: 1 + accepted / drafts, 1 is a draft head that never
+helps. bytes_ratio, speed_ratio: candidate to reference."""

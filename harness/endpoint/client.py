@@ -144,7 +144,7 @@ class Endpoint:
         message = choice.get("message")
         if not isinstance(message, dict):
             raise EndpointError("garbage", f"{self.url}: a choice without message")
-        said = message_fields(message, self.thinking_opened, self._requests.thinking_tags)
+        said = message_fields(message, self.thinking_opened, self.thinking_tags)
         completion = Completion(seconds=seconds, **said, **common_fields(data, choice))
         if completion.finish_reason == "length" and completion.completion_tokens < budget:
             used = f"{completion.prompt_tokens} prompt + {completion.completion_tokens} answer tokens"
@@ -224,6 +224,11 @@ class Endpoint:
     def on_this_machine(self) -> bool:
         """Whether the server is reached over loopback: no proxy must be asked for it."""
         return httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def thinking_tags(self) -> tuple[tuple[str, str], ...]:
+        """Tags of thinking that the policy names beside those that are known."""
+        return self._requests.thinking_tags
 
     def patience(self, tokens: int) -> float:
         """Seconds after which an answer of so many tokens is not waited for any longer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -51,6 +51,14 @@ class Apart(NamedTuple):
     """Whether thinking was closed where the text ends; None where it has no thinking tags."""
 
 
+class Mark(NamedTuple):
+    """A tag that counts: the characters from `start` to `end`, and whether thinking ends there or begins."""
+
+    start: int
+    end: int
+    closes: bool
+
+
 def split_thinking(text: str, opened: bool = False, more: Iterable[tuple[str, str]] = ()) -> Apart:
     """Take the thinking out of a text.
 
@@ -59,26 +67,36 @@ def split_thinking(text: str, opened: bool = False, more: Iterable[tuple[str, st
     never opened is thinking too. A tag in backticks, or an opening tag that is spoken of within a line and never
     closed, is no tag.
     """
-    pattern, closings, wrappers = _patterns(tuple(more))
+    wrappers = _patterns(tuple(more))[2]
     thinking: list[str] = []
     answer: list[str] = []
     inside, position, seen = opened, 0, opened
-    for tag in pattern.finditer(text):
-        before, closes = text[position : tag.start()], tag[0].lower() in closings
-        if _quoted(text, tag) or (not closes and not inside and not seen and _spoken_of(text, tag, closings)):
-            continue
-        if closes and not inside and tag[0] in NOT_ALONE:
-            continue
-        if closes and not inside:
+    for mark in thinking_marks(text, opened, more):
+        before = text[position : mark.start]
+        if mark.closes and not inside:
             thinking, answer = [*thinking, *answer, before], []
         else:
             (thinking if inside else answer).append(before)
-        inside, position, seen = not closes, tag.end(), True
+        inside, position, seen = not mark.closes, mark.end, True
     (thinking if inside else answer).append(text[position:])
     if not seen:
         return Apart("", text, None)
     thought = "\n".join(part for part in map(str.strip, thinking) if part)
     return Apart(thought, wrappers.sub("", "".join(answer)).lstrip(), not inside)
+
+
+def thinking_marks(text: str, opened: bool = False, more: Iterable[tuple[str, str]] = ()) -> Iterator[Mark]:
+    """The tags of a text that open and close thinking, in their order; parameters as of `split_thinking`."""
+    pattern, closings, _ = _patterns(tuple(more))
+    inside, seen = opened, opened
+    for tag in pattern.finditer(text):
+        closes = tag[0].lower() in closings
+        if _quoted(text, tag) or (not closes and not inside and not seen and _spoken_of(text, tag, closings)):
+            continue
+        if closes and not inside and tag[0] in NOT_ALONE:
+            continue
+        yield Mark(tag.start(), tag.end(), closes)
+        inside, seen = not closes, True
 
 
 @cache

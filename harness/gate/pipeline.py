@@ -41,6 +41,7 @@ from harness.runs.resume import forget_passing_errors
 from harness.serving.hardware import detect
 from harness.serving.servers import end_dead_run
 from suites.base import made_items, opens_thinking
+from suites.divergence.older import with_missing_sums
 from suites.registry import make_suites
 
 VERSIONS = ("vllm", "torch", "transformers", "lm-eval", "openai", "numpy", "scipy", "swebench", "mini-swe-agent")
@@ -126,7 +127,8 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
     found = readbacks(run.manifest())
     require_steady(found)
     doubts = [f"the {role} server was not checked after it was asked (--resume does it)" for role in unchecked(found)]
-    verdict = judge(chosen.policy, run.samples(), run.planned(), chosen.sha256, sealed, doubts)
+    samples = with_missing_sums(run.samples(), run.path / "divergence")
+    verdict = judge(chosen.policy, samples, run.planned(), chosen.sha256, sealed, doubts)
     if verdict.after_the_fact:
         write_whole(run.path / "judged_by.yaml", chosen.text)
     run.write_verdict(verdict)

@@ -44,7 +44,7 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
         pairing, decided = until_decided(check, pairing, context)
     result = _blank(check, on, pairing, context.confidence).model_copy(update={"planned": planned})
     if not pairing.pairs:
-        return result.model_copy(update={"reason": "zero usable pairs"})
+        return result.model_copy(update={"reason": _without_pairs(check, pairing)})
     measured = _measured(check, pairing, context)
     result = _judged(check, result, measured, decided)
     result = result.model_copy(update={"power": _power(check, measured.usable, result)})
@@ -73,6 +73,12 @@ def _measured(check: Check, pairing: Pairing, context: Context) -> Measured:
         return None if full.unusable else measure(check, full, replace(context, noise=noise))
 
     return Measured(usable, extreme(True), extreme(False), len(pairing.unusable))
+
+
+def _without_pairs(check: Check, pairing: Pairing) -> str:
+    metric = METRICS[check.metric]
+    without = metric.without if isinstance(metric, Difference) and not pairing.unusable else ""
+    return without or "zero usable pairs"
 
 
 def _items(pairing: Pairing) -> int:

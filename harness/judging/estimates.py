@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
-from harness.contract.metrics import METRICS, Difference, Ratio, RatioPart
+from harness.contract.metrics import METRICS, BoundedMean, Difference, Ratio, RatioPart
 from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check, Policy
 from harness.contract.samples import PairKey
+from harness.judging import bounded_means
 from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value
 from harness.judging.ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep, documents_to_decide
 from harness.judging.sequential import SequentialTest, sequence_p_value
@@ -210,6 +211,8 @@ def _ratio(metric: Ratio, check: Check, pairing: Pairing, context: Context) -> E
             by_item[key[:3]] = RatioPart(*(a + b for a, b in zip(before, part, strict=True)))
     parts = list(by_item.values())
     weights = [p.weight for p in parts]
+    if isinstance(metric, BoundedMean):
+        return _mean_of_documents(metric, parts, confidence, signed=over_noise)
 
     low, high = [p.low for p in parts], [p.high for p in parts]
     if metric.exact:
@@ -262,4 +265,19 @@ def _bounded(check: Check, metric: Ratio, parts: Sequence[RatioPart], of: Range,
         lambda margin: bounded_ratio_p_value(breaking, weights, of, margin, least=least),
         power=lambda margin: chance_to_keep(equal, weights, of, margin, len(parts), confidence, least=least),
         needed=needed,
+    )
+
+
+def _mean_of_documents(metric: BoundedMean, parts: Sequence[RatioPart], confidence: float, *, signed: bool) -> Estimate:
+    ends = (-metric.high if signed else 0.0), metric.high
+    low, high = [p.low / p.weight for p in parts], [p.high / p.weight for p in parts]
+    lower, upper = bounded_mean_interval(low, *ends, confidence), bounded_mean_interval(high, *ends, confidence)
+    equal = [min(max(value - upper.estimate, ends[0]), ends[1]) if signed else 0.0 for value in high]
+    return Estimate(
+        Interval(upper.estimate, lower.lower, upper.upper),
+        len(parts),
+        "betting bound over documents",
+        partial(bounded_mean_p_value, low, *ends),
+        power=lambda margin: bounded_means.chance_to_keep(equal, *ends, margin, len(high), confidence),
+        needed=lambda margin: bounded_means.documents_to_decide(high, *ends, margin, confidence),
     )

@@ -23,7 +23,15 @@ def with_values(check: Check, pairing: Pairing, noise: Pairing) -> Pairing:
     else:
         floor = {}
     kept, unusable, gaps = {}, dict(pairing.unusable), dict(pairing.gaps)
+    metric = METRICS[check.metric]
+    applies = metric.applies if isinstance(metric, Difference) else None
+    if applies:
+        for key, gap in pairing.gaps.items():
+            if gap.reference is not None and not applies(gap.reference):
+                unusable.pop(key, None)
     for key, pair in pairing.pairs.items():
+        if applies and not applies(pair.reference):
+            continue
         if _has_value(check, pair) and (key not in floor or _has_value(check, floor[key])):
             kept[key] = pair
         else:

@@ -26,6 +26,10 @@ BUCKETS = {"0-1k": (0, 1024), "1k-4k": (1024, 4096), "4k-16k": (4096, 16384), "1
 """Positions of a trajectory (0 is the first token of the answer), first and end: a KL that grows from one to the next
 is damage of the KV cache or of position encoding."""
 
+CONFIDENCES = {"p<0.5": (0.0, 0.5), "p0.5-0.9": (0.5, 0.9), "p0.9-0.99": (0.9, 0.99), "p>0.99": (0.99, 2.0)}
+"""Positions by the probability that the reference gives its likeliest token, first and end: a KL where it is sure is
+damage, where it is not the two may differ by little and often."""
+
 COLUMNS = {
     "logprob": pa.float32(),
     "reference_logprob": pa.float32(),

@@ -5,8 +5,10 @@ at every position of it. A tripwire, not a measure of quality: near the baseline
 (arXiv 2606.19558), and equal accuracy can hide many changed answers (Dutta et al., "Accuracy is Not All You Need",
 NeurIPS 2024).
 
-Metrics of a compared role's samples: `Comparison.totals`. Percentiles over all positions: harness/runs/positions.py,
-from the stored files. What only decoding exercises (the KV cache, its kernels) is the suite `decoding`'s.
+Metrics of a compared role's samples: `Comparison.totals`; of every role `thinking_closed`, how often the answer
+closed its thinking, and `end_of_thinking`, the probability of the closing tag there (thinking_ends.py). Percentiles
+over all positions: harness/runs/positions.py, from the stored files. What only decoding exercises (the KV cache, its
+kernels) is the suite `decoding`'s.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from harness.endpoint.client import Completion, Endpoint, EndpointError
 from suites.base import AnswerConfig, Suite, make_sample
 from suites.divergence.kl_bounds import compare_scores
 from suites.divergence.parquet_files import read_trajectory, rounded, write_trajectory
+from suites.divergence.thinking_ends import closing_places, closing_probability, token_pieces
 from suites.materials.prompts import LONGEST_PROMPT, shipped_prompts
 
 
@@ -81,7 +84,7 @@ class Divergence(Suite):
         scores = await self._score(endpoint, ids, len(completion.prompt_ids))
         path = self._path(item, "reference")
         await asyncio.to_thread(write_trajectory, path, completion.prompt_ids, scores, item.task)
-        metrics = {"positions": float(len(completion.token_ids))}
+        metrics = {"positions": float(len(completion.token_ids)), **await self._end_of_thinking(scores, endpoint)}
         sample = make_sample(self.name, item, "reference", completion, score=None, answer=None, metrics=metrics)
         return sample.model_copy(update={"answer": sha256_of(ids)})  # a call of a tool is a trajectory too
 
@@ -92,9 +95,24 @@ class Divergence(Suite):
         compared = await asyncio.to_thread(compare_scores, reference, scores)
         await asyncio.to_thread(write_trajectory, self._path(item, role), prompt_ids, scores, item.task, compared)
         nothing_written = Completion("", "", "", len(prompt_ids), 0, [], [], 0.0, None)
-        metrics = compared.totals()
+        ended = await self._end_of_thinking(scores, endpoint)
+        metrics = compared.totals() | ended
         sample = make_sample(self.name, item, role, nothing_written, score=None, answer=sha256_of(ids), metrics=metrics)
         return sample.model_copy(update={"finish_reason": None, "completion_tokens": None})
+
+    async def _end_of_thinking(self, scores: Scores, endpoint: Endpoint) -> dict[str, float]:
+        """How often the answer closed its thinking, and the probability of that by this role.
+
+        Nothing where no tokenizer is at hand: what stands in the answer is then not known.
+        """
+        if not endpoint.tokenizer_path:
+            return {}
+        pieces = await asyncio.to_thread(token_pieces, endpoint.tokenizer_path, scores.token_ids.tolist())
+        places = closing_places(pieces, endpoint.thinking_opened, endpoint.thinking_tags)
+        if not places:
+            return {"thinking_closed": 0.0}
+        found = closing_probability(places, scores.logprobs)
+        return {"thinking_closed": float(len(places)), "end_of_thinking": found}
 
     async def _score(self, endpoint: Endpoint, ids: list[int], start: int) -> Scores:
         """Log-probabilities of ids[start:], rounded as they are stored."""

@@ -20,6 +20,7 @@ WORSE: dict[str, Callable[[bool], dict[str, Any]]] = {
     "uncommitted_rate": lambda bad: {"metrics": {"uncommitted": float(bad)}},
     "wrong_reasoning_language_rate": lambda bad: {"metrics": {"wrong_reasoning_language": float(bad)}},
     "garbled_rate": lambda bad: {"metrics": {"garbled": float(bad)}},
+    "end_of_thinking": lambda bad: {"metrics": {"end_of_thinking": 0.0 if bad else 1.0, "thinking_closed": 1.0}},
     "unsubmitted_rate": lambda bad: {"metrics": {"unsubmitted": float(bad)}},
     "format_error_rate": lambda bad: {"metrics": {"format_error_rate": float(bad)}},
 }
@@ -69,6 +70,13 @@ def parted(lengths: list[int], role: Role = "candidate") -> list[Sample]:
     return both if role == "candidate" else [s for s in both if s.role == role]
 
 
+def bounded(name: str, low: float, high: float) -> list[Sample]:
+    """Documents of 100 positions with a divergence between these, not all equal."""
+    rows = [{f"{name}_lower_sum": a, f"{name}_upper_sum": b, "positions": n} for a, b, n in spread(low, high)]
+    return measured([({}, row) for row in rows])
+
+
+CAPPED = {"PASS": (0.05, 0.1), "FAIL": (0.3, 0.5), "INCONCLUSIVE": (0.1, 0.3)}
 KL_ROWS = {"PASS": spread(0.01, 0.02), "FAIL": spread(0.2, 0.5), "INCONCLUSIVE": spread(0.01, 0.5)}
 BOUNDED = 120
 """Documents of the ratios whose parts have a known range: their bounds need more than a bootstrap."""
@@ -83,6 +91,9 @@ FLIPS = {"PASS": 2.0, "FAIL": 20.0, "INCONCLUSIVE": 9.0}
 RATIOS: dict[str, dict[str, list[Sample]]] = {
     # Passes by its upper sums only, fails by its lower ones only: the truth lies between them.
     "kl_mean max": {v: documents(rows) for v, rows in KL_ROWS.items()},
+    "kl_capped_mean max": {v: bounded("kl_capped", low, high) for v, (low, high) in CAPPED.items()},
+    "tv_mean max": {v: bounded("tv", low, high) for v, (low, high) in CAPPED.items()},
+    "js_mean max": {v: bounded("js", low, high) for v, (low, high) in CAPPED.items()},
     "flip_rate max": {v: flips(f) for v, f in FLIPS.items()},
     "parting_rate max": {
         "PASS": parted([199 + i % 5 for i in range(BOUNDED)]),

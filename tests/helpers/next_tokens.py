@@ -1,9 +1,13 @@
 """Next-token distributions for tests: drawn, cut to the likeliest tokens, and their exact divergence."""
 
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.endpoint.client import Scores
+from suites.divergence.kl_bounds import Comparison
 
 Array = NDArray[np.float64]
 
@@ -36,3 +40,10 @@ def draw(seed: int, n: int = 4, vocabulary: int = 24) -> tuple[Array, Array]:
     logits = rng.normal(scale=rng.uniform(0.1, 6), size=(n, vocabulary))
     noise = rng.normal(scale=10 ** rng.uniform(-3, 0.7), size=(n, vocabulary))
     return log_softmax(logits), log_softmax(logits + noise)
+
+
+def comparison(n: int, **known: Any) -> Comparison:
+    """A comparison of n positions that are all zero but for what is given."""
+    return Comparison(
+        **({f.name: np.zeros(n, bool if "flips" in f.name else float) for f in fields(Comparison)} | known)
+    )

@@ -59,11 +59,11 @@ def test_every_difference_knows_which_direction_is_worse() -> None:
     for metric in DIFFERENCES:
         found = METRICS[metric]
         assert isinstance(found, Difference) and found.margins == (found.margin,)
-        better_if_higher = metric in ("accuracy", "resolved")
+        better_if_higher = metric in ("accuracy", "resolved", "end_of_thinking")
         assert (found.margin, found.guard) == (
             ("max_loss", "floor") if better_if_higher else ("max_increase", "ceiling")
         )
-    assert sorted(DIFFERENCES) == sorted(["accuracy", "resolved", "truncated_rate", *RATES])
+    assert sorted(DIFFERENCES) == sorted(["accuracy", "resolved", "end_of_thinking", "truncated_rate", *RATES])
 
 
 def test_kl_is_bounded_by_two_sums_over_positions() -> None:

@@ -15,7 +15,7 @@ from harness.judging.statistics import mean_interval, paired_interval
     ("worse", "better", "verdict"), [(0, 0, "PASS"), (3, 9, "PASS"), (60, 2, "FAIL"), (8, 5, "INCONCLUSIVE")]
 )
 def test_a_difference_is_judged_by_its_exact_interval(metric: str, worse: int, better: int, verdict: str) -> None:
-    kind = "max_loss" if metric in ("accuracy", "resolved") else "max_increase"
+    kind = "max_loss" if metric in ("accuracy", "resolved", "end_of_thinking") else "max_increase"
     check = {"metric": metric, "on": "cot/gsm8k", kind: 0.02}
     result = decided(check, answered(metric, fine=400 - worse - better, worse=worse, better=better))
     interval = paired_interval(worse, better, 400)

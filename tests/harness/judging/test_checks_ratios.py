@@ -9,6 +9,9 @@ from harness.judging.statistics import ratio_interval
 
 MARGINS = {
     "kl_mean max": 0.05,
+    "tv_mean max": 0.2,
+    "js_mean max": 0.2,
+    "kl_capped_mean max": 0.2,
     "flip_rate max": 0.1,
     "parting_rate max": 0.11,
     "length_ratio max": 1.1,
@@ -57,7 +60,8 @@ def test_repeats_of_an_item_are_one_document() -> None:
 
 def test_every_metric_and_margin_is_tested_three_ways() -> None:
     pairs_of = {f"{name} {kind}" for name, m in METRICS.items() for kind in m.margins if not isinstance(m, Difference)}
-    noisy = {f"{name} max_over_noise" for name in ("kl_mean", "flip_rate", "parting_rate")}  # test_checks_noise.py
+    over = ("kl_mean", "flip_rate", "parting_rate", "tv_mean", "js_mean", "kl_capped_mean")
+    noisy = {f"{name} max_over_noise" for name in over}  # test_checks_noise.py, test_checks_bounded.py
     assert set(RATIOS) | noisy == pairs_of
     assert set(WORSE) == {name for name, m in METRICS.items() if isinstance(m, Difference)}
     assert all(set(three) == {"PASS", "FAIL", "INCONCLUSIVE"} for three in RATIOS.values())

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from next_tokens import draw, top
+from next_tokens import comparison, draw, top
 
 from harness.contract.errors import BadInput
 from harness.runs.positions import BUCKETS, COLUMNS, position_summary
@@ -33,7 +33,15 @@ def made(n: int, seed: int) -> Comparison:
     lower = rng.lognormal(-5, 2, n).astype(np.float32).astype(float)
     logprobs = [-rng.exponential(1.0, n).astype(np.float32).astype(float) for _ in range(2)]
     flips = rng.random(n) < 0.2
-    return Comparison(lower, lower * 2, rng.random(n), flips, flips & (rng.random(n) < 0.3), *logprobs)
+    return comparison(
+        n,
+        kl_lower=lower,
+        kl_upper=lower * 2,
+        flips=flips,
+        confident_flips=flips & (rng.random(n) < 0.3),
+        reference_logprobs=logprobs[0],
+        logprobs=logprobs[1],
+    )
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=4), st.integers(0, 2**32))

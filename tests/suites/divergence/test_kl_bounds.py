@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from next_tokens import draw, exact_kl, top
+from next_tokens import comparison, draw, exact_kl, top
 
+from harness.contract.metrics import KL_CAP
 from harness.endpoint.client import Scores
-from harness.runs.positions import BUCKETS
+from harness.runs.positions import BUCKETS, CONFIDENCES
 from suites.divergence.kl_bounds import CONFIDENT, ROUNDING, ROWS, Comparison, compare_scores
 
 SEEDS = st.integers(0, 2**32)
@@ -190,13 +192,45 @@ def test_nothing_to_compare_is_said() -> None:
 def made(n: int, seed: int = 0) -> Comparison:
     """A comparison of n positions with random figures."""
     rng = np.random.default_rng(seed)
-    lower = rng.exponential(0.01, n)
-    flips = rng.random(n) < 0.1
-    logprobs = [-rng.exponential(1.0, n) for _ in range(2)]
-    return Comparison(lower, lower * 1.5, rng.random(n), flips, flips & (rng.random(n) < 0.5), *logprobs)
+    lower, tv, flips = rng.exponential(0.01, n), rng.random(n) / 2, rng.random(n) < 0.1
+    return comparison(
+        n,
+        kl_lower=lower,
+        kl_upper=lower * 1.5,
+        tv_lower=tv,
+        tv_upper=tv * 2,
+        flips=flips,
+        confident_flips=flips & (rng.random(n) < 0.5),
+        confidence=rng.random(n),
+    )
 
 
-@pytest.mark.parametrize("n", [1, 1024, 1025, 5000, 20_000])
+@pytest.mark.parametrize("parts_of", [BUCKETS, CONFIDENCES])
+@pytest.mark.parametrize("n", [1, 7, 1025, 20_000])
+def test_the_parts_add_up_to_the_whole(n: int, parts_of: dict[str, Any]) -> None:
+    totals = made(n).totals()
+    for name in ("positions", "kl_lower_sum", "kl_upper_sum", "tv_lower_sum", "tv_upper_sum", "flips"):
+        parts = [totals.get(f"{name}@{part}", 0.0) for part in parts_of]
+        assert math.fsum(parts) == pytest.approx(totals[name], rel=1e-12)
+    assert all(totals[f"positions@{part}"] > 0 for part in parts_of if f"kl_lower_sum@{part}" in totals)
+
+
+def test_a_position_counts_by_how_sure_the_reference_was() -> None:
+    sure, kl = np.array([0.0, 0.5, 0.49, 0.9, 0.99, 1.0]), np.array([1.0, 2, 4, 8, 16, 32])
+    totals = comparison(6, confidence=sure, kl_lower=kl).totals()
+    assert [totals[f"kl_lower_sum@{name}"] for name in CONFIDENCES] == [5, 2, 8, 48]
+    p, q = draw(5, n=50)
+    assert compare_scores(top(p, 3), top(q, 3)).confidence == pytest.approx(np.exp(p).max(axis=1), rel=1e-6)
+
+
+def test_a_capped_kl_counts_the_cap_where_a_position_has_more() -> None:
+    lower, upper = np.array([0.25, 0.5, 7.0]), np.array([0.5, 3.0, 9.0])
+    totals = comparison(3, kl_lower=lower, kl_upper=upper).totals()
+    assert KL_CAP == 1
+    assert (totals["kl_capped_lower_sum"], totals["kl_capped_upper_sum"]) == (0.25 + 0.5 + 1, 0.5 + 1 + 1)
+
+
+@pytest.mark.parametrize("n", [1, 1024, 1025, 20_000])
 def test_the_buckets_of_a_trajectory_add_up_to_the_whole(n: int) -> None:
     totals = made(n).totals()
     reached = [name for name, (first, _) in BUCKETS.items() if first < n]
@@ -204,24 +238,24 @@ def test_the_buckets_of_a_trajectory_add_up_to_the_whole(n: int) -> None:
         parts = [totals[f"{name}@{bucket}"] for bucket in reached]
         assert math.fsum(parts) == pytest.approx(totals[name], rel=1e-12)
         assert all(math.isfinite(part) for part in parts)
-    assert {key.partition("@")[2] for key in totals} == {"", *reached}  # nothing is said of what was not reached
+    assert {key.partition("@")[2] for key in totals} - {*CONFIDENCES} == {
+        "",
+        *reached,
+    }  # nothing is said of what was not reached
     assert totals[f"positions@{reached[-1]}"] == n - BUCKETS[reached[-1]][0]
 
 
 def test_a_position_counts_in_the_bucket_that_it_lies_in() -> None:
     kl = np.zeros(17_000)
     kl[[0, 1023, 1024, 4095, 4096, 16_383, 16_384]] = [1, 2, 4, 8, 16, 32, 64]
-    nothing = np.zeros(17_000)
-    none = nothing.astype(bool)
-    totals = Comparison(kl, kl, nothing, none, none, nothing, nothing).totals()
+    totals = comparison(17_000, kl_lower=kl, kl_upper=kl).totals()
     assert [totals[f"kl_lower_sum@{bucket}"] for bucket in BUCKETS] == [3, 12, 48, 64]
     assert totals["kl_lower_max"] == totals["kl_upper_max"] == 64
 
 
 def test_probabilities_and_likelihoods_of_the_token_that_is_there() -> None:
-    zeros, none = np.zeros(2), np.zeros(2, bool)
     p, q = np.log([0.5, 0.8]), np.log([0.25, 0.9])
-    totals = Comparison(zeros, zeros, zeros, none, none, p, q).totals()
+    totals = comparison(2, reference_logprobs=p, logprobs=q).totals()
     assert totals["delta_p_sum"] == pytest.approx(-0.25 + 0.1)
     assert totals["delta_p_squared_sum"] == pytest.approx(0.0625 + 0.01)
     assert totals["nll_reference_sum"] == pytest.approx(math.log(1 / 0.5) + math.log(1 / 0.8))

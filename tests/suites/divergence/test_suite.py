@@ -1,5 +1,6 @@
 """The suite: trajectories that the reference writes and that both roles score alike."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ from next_tokens import Array, draw, exact_kl, top
 
 from harness.contract.errors import BadInput
 from harness.contract.policy import Sampling
-from harness.contract.samples import Item
-from harness.endpoint.client import EndpointError
+from harness.contract.samples import Item, Role, Sample
+from harness.endpoint.client import Endpoint, EndpointError
 from harness.runs.positions import position_summary
 from suites.base import make_item
 from suites.divergence.kl_bounds import compare_scores
@@ -173,3 +174,32 @@ def test_another_refusal_is_the_items_own(server: FakeServer, suite: Divergence,
     server.handler = lambda path, b: Model(p)(path, b) if path.endswith("/chat/completions") else refused
     with pytest.raises(EndpointError, match=r"refused: .*maximum context length"):
         ask(server.url, lambda e: suite.answer(item, "reference", e))
+
+
+def test_the_end_of_thinking_is_scored_where_the_reference_closed_it(
+    server: FakeServer, suite: Divergence, item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p, q = draw(11, n=len(PROMPT) + len(ANSWER), vocabulary=VOCABULARY)
+    texts = {1: "so", 5: " 12", 9: "</think>", 2: "12", 6: "."}
+    paths = []
+
+    def pieces(path: str, token_ids: list[int]) -> list[str]:
+        paths.append(path)
+        return [texts[token] for token in token_ids]
+
+    async def answered(endpoint: Endpoint, role: Role) -> Sample:
+        endpoint.tokenizer_path, endpoint.thinking_opened = "folder", True
+        return await suite.answer(item, role, endpoint)
+
+    monkeypatch.setattr("suites.divergence.suite.token_pieces", pieces)
+    found = {}
+    roles: tuple[tuple[Role, Array], ...] = (("reference", p), ("candidate", q))
+    for role, rows in roles:
+        server.handler = Model(rows)
+        found[role] = ask(server.url, partial(answered, role=role)).metrics
+        assert found[role]["end_of_thinking"] == pytest.approx(np.exp(rows[len(PROMPT) + 2, 9]), rel=1e-4)
+        assert found[role]["thinking_closed"] == 1.0
+    assert found["reference"]["end_of_thinking"] != found["candidate"]["end_of_thinking"] and paths == ["folder"] * 2
+    texts[9] = " and"  # thinking that never closes is said to be so, and has no probability
+    closed = ask(server.url, partial(answered, role="candidate")).metrics
+    assert closed["thinking_closed"] == 0.0 and "end_of_thinking" not in closed
