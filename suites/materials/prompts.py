@@ -1,4 +1,9 @@
-"""The prompts that ship with the project: chat, reasoning, code and tools, 8 each in English, Japanese and Chinese."""
+"""The prompts that ship with the project: 512, all written for it, each on a subject of its own.
+
+The first 96 are chat, reasoning, code and tools, 8 each in English, Japanese and Chinese. The others are of ten kinds,
+in German, French, Spanish, Korean and Portuguese too. Judged means are over prompts, which are taken as independent:
+so no two are variants of one template.
+"""
 
 from __future__ import annotations
 

@@ -171,6 +171,6 @@ def test_items_are_the_shipped_prompts(tmp_path: Path) -> None:
     items = suite(tmp_path, prompts=12).items(Template())
     assert len(items) == 12 and {item.task.split("-")[0] for item in items} == {"chat", "reasoning", "code", "tools"}
     assert len(suite(tmp_path, prompts=24, limit=1).items(Template())) == 12
-    with pytest.raises(BadInput, match="decoding: 500 prompts asked"):
-        suite(tmp_path, prompts=500).items(Template())
+    with pytest.raises(BadInput, match="decoding: 600 prompts asked"):
+        suite(tmp_path, prompts=600).items(Template())
     assert suite(tmp_path).reference_first and suite(tmp_path).context_needed > 8

@@ -1,8 +1,10 @@
 """The prompts that ship: all different, a fair mix from the first on, and functions told to every model."""
 
 import json
+import re
 from collections import Counter
 from importlib import resources
+from itertools import combinations
 from typing import Any
 
 import jinja2
@@ -13,6 +15,16 @@ from harness.contract.samples import Item
 from suites.materials.prompts import TOLD, shipped_prompts
 
 KINDS, LANGUAGES = ("chat", "reasoning", "code", "tools"), ("en", "ja", "zh")
+ENGLISH = {"the", "a", "and", "is", "it", "of", "to", "any", "as", "if", "in"}
+LATIN = {
+    name: {*words.split()}
+    for name, words in {
+        "de": "der die das und eine ich mich mein nicht mit zu im den in was",
+        "fr": "le la les un une et de du j mon est pourquoi",
+        "es": "el la los un una y de que mi del al",
+        "pt": "o a os um uma e de que no da",
+    }.items()
+}
 PLAIN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 SHOWS = "{% for t in tools or [] %}{{ t.function.name }} {% endfor %}" + PLAIN
 REFUSES = "{% if tools %}{{ 1 / 0 }}{% endif %}" + PLAIN
@@ -46,12 +58,39 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_there_are_eight_of_each_kind_and_language_and_no_two_are_equal() -> None:
-    items = prompts(96)
+    items = prompts(96)  # the first ones stay what they are: older runs asked them
     assert Counter(item.task for item in items) == {f"{k}-{lang}": 8 for k in KINDS for lang in LANGUAGES}
     assert len({item.item for item in items}) == len({item.prompt_sha256 for item in items}) == 96
     assert all(item.item.startswith(item.task + "-") for item in items)
-    with pytest.raises(BadInput, match="divergence: 97 prompts asked, 96 are shipped"):
-        prompts(97)
+    with pytest.raises(BadInput, match="divergence: 513 prompts asked, 512 are shipped"):
+        prompts(513)
+
+
+def test_all_prompts_are_named_and_different() -> None:
+    items = prompts(512)
+    assert len({item.item for item in items}) == len({item.prompt_sha256 for item in items}) == 512
+    assert all(item.item.startswith(item.task + "-") for item in items)
+
+
+def test_no_two_prompts_are_variants_of_one_text() -> None:
+    def pieces(text: str) -> set[str]:
+        joined = "".join(text.lower().split())
+        return {joined[i : i + 4] for i in range(len(joined) - 3)}
+
+    found = [(row["id"], row["language"], pieces(row["messages"][-1]["content"])) for row in rows()]
+    alike = [
+        (one, other, len(a & b) / len(a | b))
+        for (one, language, a), (other, same, b) in combinations(found, 2)
+        if language == same
+    ]
+    assert max(share for _, _, share in alike) < 0.3, max(alike, key=lambda pair: pair[2])
+
+
+@pytest.mark.parametrize("count", [256, 384, 512])
+def test_longer_lists_are_a_fair_mix_of_what_follows(count: int) -> None:
+    later, these = [item.task for item in prompts(512)[96:]], [item.task for item in prompts(count)[96:]]
+    for name, total in Counter(later).items():
+        assert abs(these.count(name) - total * len(these) / len(later)) < 1, name
 
 
 @pytest.mark.parametrize("count", [12, 16, 24, 48])
@@ -77,7 +116,17 @@ def test_every_prompt_is_in_its_language() -> None:
         text = "".join(message["content"] for message in row["messages"])
         kana = sum("぀" <= c <= "ヿ" for c in text)
         han = sum("一" <= c <= "鿿" for c in text)
-        assert {"en": kana == han == 0, "ja": kana > 3, "zh": kana == 0 and han > 10}[row["language"]], row["id"]
+        hangul = sum("가" <= c <= "힣" for c in text)
+        words = {*re.findall(r"\w+", text.lower())}
+        latin = kana == han == hangul == 0
+        fits = {
+            "en": latin and (not words.isdisjoint(ENGLISH) or row["kind"] == "rewrite"),
+            "ja": kana > 3,
+            "zh": kana == 0 and han > 10,
+            "ko": hangul > 10 and kana == han == 0,
+            **{name: latin and not words.isdisjoint(known) for name, known in LATIN.items()},
+        }
+        assert fits[row["language"]], row["id"]
 
 
 def test_functions_are_well_formed_and_only_for_prompts_of_tools() -> None:
@@ -106,7 +155,7 @@ def test_a_template_that_shows_functions_gets_them_from_the_server() -> None:
 @pytest.mark.parametrize("tokenizer", [Template(PLAIN), Template(REFUSES), NoTemplate()])
 def test_any_other_model_reads_them_in_the_prompt(tokenizer: Any) -> None:
     functions = {row["id"]: row for row in rows() if "tools" in row}
-    for item, plain in zip(prompts(96, tokenizer=tokenizer), prompts(96), strict=True):
+    for item, plain in zip(prompts(512, tokenizer=tokenizer), prompts(512), strict=True):
         assert item.data == {} and item.item == plain.item
         if item.item not in functions:
             assert item == plain
