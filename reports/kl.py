@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -67,6 +68,12 @@ def per_position(samples: Iterable[Sample], name: str, part: str = "") -> float 
         if name + part in sample.metrics and sample.metrics.get(f"positions{part}", 0.0) > 0
     ]
     return sum(value for value, _ in there) / sum(count for _, count in there) if there else None
+
+
+def per_document(samples: Iterable[Sample], name: str) -> float | None:
+    """A metric that is a sum over positions, per position of each sample: the mean of these; None when none has it."""
+    found = [value for sample in samples if (value := per_position([sample], name)) is not None]
+    return math.fsum(found) / len(found) if found else None
 
 
 def _measured(sample: Sample) -> bool:

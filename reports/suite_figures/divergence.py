@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.contract.pairs import Pair
 from harness.contract.samples import Sample
-from harness.runs.positions import BUCKETS
+from harness.runs.positions import BUCKETS, CONFIDENCES
 from reports.drawing.canvas import SMALL, SuiteFigure, Svg, small
 from reports.drawing.charts import beside, finite, named, places_of
 from reports.drawing.svg import INKS
@@ -35,7 +35,7 @@ class KlPart(NamedTuple):
 
 
 def figures(run: SuiteRun) -> list[SuiteFigure]:
-    """KL by position, language and kind of prompt on one scale; KL of every document."""
+    """KL by position, the reference's confidence, language and kind of prompt on one scale; KL of every document."""
     return [*_by_part(run), *_by_document(run)]
 
 
@@ -46,7 +46,8 @@ def parts(run: SuiteRun) -> list[KlPart]:
     """The groups that have several parts, with what was measured of each."""
     candidates, noise = _compared(run.pairs), _compared(run.noise)
     groups: dict[str, list[tuple[str, str, list[Sample], list[Sample]]]] = {
-        "by position": [(bucket, f"@{bucket}", candidates, noise) for bucket in BUCKETS]
+        "by position": [(bucket, f"@{bucket}", candidates, noise) for bucket in BUCKETS],
+        "by the reference's confidence": [(name, f"@{name}", candidates, noise) for name in CONFIDENCES],
     }
     tasks = sorted({sample.task for sample in candidates})
     if all("-" in task for task in tasks):

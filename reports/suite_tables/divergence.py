@@ -10,14 +10,16 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from harness.contract.metrics import KL_CAP
 from harness.contract.pairs import Pair
 from harness.contract.samples import Sample
-from harness.runs.positions import BUCKETS, PositionStats, PositionSummary
-from reports.kl import per_position
+from harness.runs.positions import BUCKETS, CONFIDENCES, PositionStats, PositionSummary
+from reports.kl import per_document, per_position
 from reports.suite_tables.table import (
     NOT_MEASURED,
     SuiteRun,
     Table,
+    average,
     between,
     finite,
     language_of,
@@ -42,14 +44,21 @@ class ComparedRole(NamedTuple):
 
 
 def tables(run: SuiteRun) -> list[Table]:
-    """All figures of the whole, then KL and flips by position, by language and by kind of prompt."""
+    """All figures of the whole, then KL and flips by position, by how sure the reference was, by language and by kind
+    of prompt, and how likely thinking was to end where it did."""
     roles = [ComparedRole(_compared(run.pairs), run.positions.get("candidate"))]
     if not roles[0].samples:
         return [not_measured(TITLE, "no sample was compared with the reference.")]
     noise = ComparedRole(_compared(run.noise), run.positions.get("noise"))
     if noise.samples:
         roles.append(noise)
-    return [_whole(roles), *_by_position(roles), *_by_task(roles, "Language"), *_by_task(roles, "Kind of prompt")]
+    parts = [
+        *_by_position(roles),
+        *_by_confidence(roles),
+        *_by_task(roles, "Language"),
+        *_by_task(roles, "Kind of prompt"),
+    ]
+    return [_whole(roles), *parts, *_end_of_thinking(run)]
 
 
 def _compared(pairs: Sequence[Pair]) -> list[Sample]:
@@ -77,6 +86,12 @@ def _measured(said: str) -> str:
 
 def _mean(role: ComparedRole) -> str:
     return between((per_position(role.samples, "kl_lower_sum"), per_position(role.samples, "kl_upper_sum")))
+
+
+def _of_documents(name: str) -> Callable[[ComparedRole], str]:
+    return lambda role: between(
+        (per_document(role.samples, f"{name}_lower_sum"), per_document(role.samples, f"{name}_upper_sum"))
+    )
 
 
 def _percentile(name: str) -> Callable[[ComparedRole], str]:
@@ -125,6 +140,9 @@ FIGURES: dict[str, Callable[[ComparedRole], str]] = {
     "Answers": lambda role: number(len(role.samples)),
     "Positions": lambda role: number(total(role.samples, "positions")),
     "Mean KL, nats a position": _mean,
+    f"KL of at most {KL_CAP:g} nat, mean of answers": _of_documents("kl_capped"),
+    "Total variation, mean of answers": _of_documents("tv"),
+    "Jensen–Shannon in nats, mean of answers": _of_documents("js"),
     "Median KL": _percentile("kl_median"),
     "99 % of positions below": _percentile("kl_p99"),
     "99.9 % of positions below": _percentile("kl_p999"),
@@ -160,6 +178,11 @@ def _by_position(roles: Sequence[ComparedRole]) -> list[Table]:
         for name in BUCKETS
     ]
     return _parts("By position in the answer", "Position", parts)
+
+
+def _by_confidence(roles: Sequence[ComparedRole]) -> list[Table]:
+    parts = [PositionGroup(name, [role.samples for role in roles], f"@{name}", None) for name in CONFIDENCES]
+    return _parts("By the reference's probability of its likeliest token", "Probability", parts)
 
 
 def _by_task(roles: Sequence[ComparedRole], first: str) -> list[Table]:
@@ -209,3 +232,29 @@ def _parts(title: str, first: str, parts: Sequence[PositionGroup]) -> list[Table
 
 def _kl(samples: Sequence[Sample], suffix: str) -> str:
     return between((per_position(samples, "kl_lower_sum", suffix), per_position(samples, "kl_upper_sum", suffix)))
+
+
+# -- the end of thinking --------------------------------------------------------------------------------------------
+
+
+def _end_of_thinking(run: SuiteRun) -> list[Table]:
+    known = [pair for pair in run.pairs if "thinking_closed" in pair.reference.metrics]
+    if not known:  # measured by an older version, or without a tokenizer
+        return []
+    title = "The end of thinking"
+    closed = [pair for pair in known if "end_of_thinking" in pair.reference.metrics]
+    if not closed:
+        return [Table(title, (), note="Not applicable: the reference closed no thinking in any answer.")]
+    noise = [pair for pair in run.noise if "end_of_thinking" in pair.reference.metrics]
+    sides = {
+        "Reference": [pair.reference for pair in closed],
+        "Candidate": [pair.candidate for pair in closed],
+        **({"Noise floor": [pair.candidate for pair in noise]} if noise else {}),
+    }
+    rows = []
+    for name, samples in sides.items():
+        found = values(samples, "end_of_thinking")
+        rows.append((name, number(len(found)), percent(average(found), 2), percent(min(found, default=None), 2)))
+    note = "Probability of the closing tag where the reference closed its thinking, of each role on the same text. The "
+    note += "reference chose these places, so that a candidate as good as it may lie a little below."
+    return [Table(title, ("", "Answers that closed it", "Mean probability", "Smallest"), rows, note)]

@@ -14,7 +14,7 @@ from suite_runs import pair, store
 from harness.contract.pairs import Pair
 from harness.contract.samples import Role
 from harness.endpoint.client import Scores
-from harness.runs.positions import position_summary
+from harness.runs.positions import CONFIDENCES, position_summary
 from reports.render import read_report
 from reports.suite_tables import decoding, divergence
 from reports.suite_tables.table import SuiteRun, Table
@@ -86,13 +86,27 @@ def test_every_figure_is_that_of_all_positions(tmp_path: Path) -> None:
     floor = cells(tables[0], 2)
     assert all(floor[name] not in ("not measured", whole[name]) for name in whole if "KL" in name or "RMS" in name)
     assert "Percentiles" not in tables[0].note
-    assert [table.title for table in tables[1:]] == ["By position in the answer", "By language", "By kind of prompt"]
+    confidence = "By the reference's probability of its likeliest token"
+    titles = ["By position in the answer", confidence, "By language", "By kind of prompt"]
+    assert [table.title for table in tables[1:]] == titles
+    sure = np.concatenate([one.confidence for one in found])
+    there = [part for low, high in CONFIDENCES.values() if (part := upper[(low <= sure) & (sure < high)]).size]
+    for row, part in zip(tables[2].rows, there, strict=True):
+        assert row[1] == f"{part.size:,}" and row[2].endswith(f" to {said(part.mean())}")
+    for name, attribute in (
+        ("Total variation, mean of answers", "tv"),
+        ("Jensen–Shannon in nats, mean of answers", "js"),
+    ):
+        means = [np.mean([getattr(one, f"{attribute}_{side}").mean() for one in found]) for side in ("lower", "upper")]
+        assert whole[name] == f"{said(means[0])} to {said(means[1])}"
+    capped = [np.mean([np.minimum(getattr(c, f"kl_{s}"), 1).mean() for c in found]) for s in ("lower", "upper")]
+    assert whole["KL of at most 1 nat, mean of answers"] == f"{said(capped[0])} to {said(capped[1])}"
     first = np.concatenate([one.kl_upper[:1024] for one in found])
     assert [row[:2] for row in tables[1].rows] == [("0-1k", "3,072"), ("1k-4k", "1,428")]
     assert tables[1].rows[0][2].endswith(f" to {said(first.mean())}")
     assert tables[1].rows[0][3].endswith(f" to {said(np.quantile(first, 0.99))}")
-    assert [row[:2] for row in tables[2].rows] == [("en", "3,000"), ("ja", "1,500")]
-    assert [row[:2] for row in tables[3].rows] == [("chat", "3,000"), ("code", "1,500")]
+    assert [row[:2] for row in tables[3].rows] == [("en", "3,000"), ("ja", "1,500")]
+    assert [row[:2] for row in tables[4].rows] == [("chat", "3,000"), ("code", "1,500")]
 
 
 def test_without_the_files_sums_say_what_they_can(tmp_path: Path) -> None:
@@ -129,6 +143,27 @@ def test_older_runs_have_one_task_and_fewer_sums() -> None:
     tables = divergence.tables(SuiteRun([pair("divergence", "trajectories", metrics=({}, metrics))]))
     assert len(tables) == 1 and cells(tables[0])["Mean KL, nats a position"] == "0.0100 to 0.0200"
     assert cells(tables[0])["RMS change of the token's probability"] == "not measured"
+
+
+def ended(*probabilities: tuple[float, float] | None) -> SuiteRun:
+    """Documents with the closing tag's probability by (reference, candidate); None: thinking was not closed."""
+    pairs = []
+    for i, row in enumerate(probabilities):
+        one = {"positions": 10.0, "kl_lower_sum": 0.1, "kl_upper_sum": 0.2, "flips": 0.0, "thinking_closed": 0.0}
+        both = [one | ({"thinking_closed": 1.0, "end_of_thinking": p} if row else {}) for p in row or (0.0, 0.0)]
+        pairs.append(pair("divergence", "chat-en", f"chat-en-{i:02d}", metrics=(both[0], both[1])))
+    return SuiteRun(pairs)
+
+
+def test_the_end_of_thinking_is_shown_where_the_reference_closed_it() -> None:
+    table = divergence.tables(ended((0.9, 0.5), None, (0.7, 0.6)))[-1]
+    assert table.title == "The end of thinking"
+    assert table.rows == [("Reference", "2", "80.00 %", "70.00 %"), ("Candidate", "2", "55.00 %", "50.00 %")]
+
+
+def test_a_model_that_does_not_think_is_said_to_have_no_end_of_it() -> None:
+    table = divergence.tables(ended(None, None))[-1]
+    assert (table.rows, table.note) == ((), "Not applicable: the reference closed no thinking in any answer.")
 
 
 # -- decoding -------------------------------------------------------------------------------------------------------
