@@ -1,6 +1,7 @@
 """Measure how often the verdicts are wrong, and write it down.
 
 python -m benchmarks.validity --data ../shared/data     # everything; a run that is ended goes on where it was
+python -m benchmarks.validity --only divergences        # bounded divergences alone, which have results of their own
 python -m benchmarks.validity --write-docs              # docs/validity.md from the stored results
 """
 
@@ -13,6 +14,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +23,17 @@ from typing import Any
 import numpy
 import scipy
 
-from benchmarks.validity import figure, page
+from benchmarks.validity import divergences, figure, page
 from benchmarks.validity.cells import Cells
 from benchmarks.validity.parts import FULL, QUICK, Plan, evidence
 from harness import __version__
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results/validity.json"
+DIVERGENCES = ROOT / "benchmarks/results/validity_divergences.json"
 DOCS = ROOT / "docs/validity.md"
 JUDGED = ("harness/judging/statistics.py", "harness/judging/sequential.py")
+JUDGED_DIVERGENCES = (*JUDGED, "harness/judging/bounded_means.py")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
     parser.add_argument("--cells", type=Path, help="where finished cells are kept (default: build/)")
+    parser.add_argument("--only", choices=["divergences"], help="measure this part alone")
     parser.add_argument("--write-docs", action="store_true", help="only write docs/validity.md from the results")
     asked = parser.parse_args(arguments)
     if not asked.write_docs:
@@ -48,23 +53,44 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.trials:
             plan = Plan(**(asdict(plan) | {"trials": asked.trials}))
         words = ["python -m benchmarks.validity", *(sys.argv[1:] if arguments is None else arguments)]
-        results = measure(plan, asked.data, asked.workers, asked.cells, " ".join(words))
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(written(results) + "\n", "utf-8")
+        if not asked.only:
+            results = measure(plan, asked.data, asked.workers, asked.cells, " ".join(words))
+            asked.out.write_text(written(results) + "\n", "utf-8")
+        beside = divergences.QUICK if asked.quick else divergences.FULL
+        results = measure_divergences(beside, asked.workers, asked.cells, " ".join(words))
+        asked.out.with_name(DIVERGENCES.name).write_text(written(results) + "\n", "utf-8")
     if asked.out == RESULTS:
-        stored = json.loads(asked.out.read_text("utf-8"))
-        DOCS.write_text(page.render(stored), "utf-8")
+        stored, beside = (json.loads(path.read_text("utf-8")) for path in (RESULTS, DIVERGENCES))
+        DOCS.write_text(page.render(stored, beside), "utf-8")
         figure.draw(stored, DOCS.with_suffix(".svg"))
     return 0
 
 
 def measure(plan: Plan, data: Path | None, workers: int, cells_path: Path | None, command: str) -> dict[str, Any]:
-    """All results, with what they were made on and of."""
-    judged = {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in JUDGED}
+    """All results but those of bounded divergences, with what they were made on and of."""
+    return _made_of(JUDGED, plan, cells_path, command, lambda cells: evidence(plan, cells, data, workers))
+
+
+def measure_divergences(plan: divergences.Plan, workers: int, cells_path: Path | None, command: str) -> dict[str, Any]:
+    """The results of bounded divergences."""
+    return _made_of(
+        JUDGED_DIVERGENCES, plan, cells_path, command, lambda cells: divergences.evidence(plan, cells, workers)
+    )
+
+
+def _made_of(
+    judged_files: Sequence[str],
+    plan: Plan | divergences.Plan,
+    cells_path: Path | None,
+    command: str,
+    found_in: Callable[[Cells], dict[str, Any]],
+) -> dict[str, Any]:
+    judged = {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in judged_files}
     code = hashlib.sha256("".join(judged.values()).encode()).hexdigest()[:12]  # other code, other cells
     cells = Cells(cells_path or ROOT / f"build/validity-{code}.jsonl")
     start = time.monotonic()
-    found = evidence(plan, cells, data, workers)
+    found = found_in(cells)
     return {
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from benchmarks.validity import page_outcomes, scores
+from benchmarks.validity import page_divergences, page_outcomes, scores
 from benchmarks.validity.page_words import items, paragraph, percent, points, table
 from harness.judging.statistics import DRAWS
 
@@ -17,8 +17,8 @@ AT_LOSSES = ("PASS, loss = margin", "PASS, loss = 2 × margin", "FAIL, loss = ma
 SHOWN_MARGINS = (0.02, 0.05)
 
 
-def render(results: dict[str, Any]) -> str:
-    """The whole page, as Markdown."""
+def render(results: dict[str, Any], divergences: dict[str, Any]) -> str:
+    """The whole page, as Markdown, from the two files of results."""
     plan = results["plan"]
     edges, spots = results["tables"]["edges"], results["tables"]["spots"]
     words: dict[str, object] = {
@@ -61,6 +61,7 @@ def render(results: dict[str, Any]) -> str:
         "cores": results["machine"]["cores"],
         "judged": ", ".join(f"`{Path(name).name}` {found[:12]}" for name, found in results["judged"].items()),
     }
+    words |= page_divergences.words(divergences)
     words |= results["versions"] | _simulation(results["pairs"])
     return Template(Path(__file__).with_name("page.md").read_text("utf-8")).substitute(words)
 

@@ -63,7 +63,7 @@ def _results(report: Report, source_url: str | None) -> list[EvalResult]:
             found += [_result(place, metric, source_url) for metric in metrics]
     place = {"dataset_type": "quantgate-divergence", "dataset_name": "answers of the reference"}
     for row in report.checks:
-        if row.result.metric == "kl_mean":
+        if row.result.metric in ("tv_mean", "js_mean", "kl_capped_mean", "kl_mean"):
             found.append(_result(place, _of_check(row), source_url))
     return [result for result in found if result.metric_value is not None]
 

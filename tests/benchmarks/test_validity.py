@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from benchmarks.validity import figure, outcomes, page, pairs, scores, sequential, tables
-from benchmarks.validity.__main__ import DOCS, RESULTS, main
+from benchmarks.validity.__main__ import DIVERGENCES, DOCS, RESULTS, main
 from benchmarks.validity.cells import Call, Cells, seeded
 from harness.judging.sequential import run_test
 from harness.judging.statistics import paired_interval, ratio_interval, tango_interval
@@ -136,7 +136,7 @@ def test_the_whole_command_runs_small(tmp_path: Path) -> None:
     assert main(["--quick", "--trials", "40", "--out", str(out), "--cells", str(cells)]) == 0
     results = json.loads(out.read_text("utf-8"))
     assert results["plan"]["trials"] == 40
-    text = page.render(results)
+    text = page.render(results, json.loads((tmp_path / DIVERGENCES.name).read_text("utf-8")))
     assert "Not measured: no folder of real outcomes was given" in text and "$" not in text
     figure.draw(results, tmp_path / "none.svg")  # no curve in so small a run
     assert not (tmp_path / "none.svg").exists()
@@ -151,7 +151,7 @@ def test_a_published_bootstrap_agrees() -> None:
 
 
 def test_the_page_is_what_the_results_render_to(stored: dict[str, Any]) -> None:
-    assert DOCS.read_text("utf-8") == page.render(stored)
+    assert DOCS.read_text("utf-8") == page.render(stored, json.loads(DIVERGENCES.read_text("utf-8")))
 
 
 def test_the_stored_results_are_those_of_a_full_run(stored: dict[str, Any]) -> None:
