@@ -63,9 +63,12 @@ def _lognormal(sigma: float) -> Callable[[np.random.Generator, float, tuple[int,
         grid = np.linspace(-9, 9, 20_001)
         weights = np.exp(-(grid**2) / 2)
         weights /= weights.sum()
-        of = lambda middle: weights @ np.minimum(np.exp(middle + sigma * grid), 1.0)  # noqa: E731
-        middle = optimize.brentq(lambda m: of(m) - mean, -30, 0, xtol=1e-12)
-        return np.minimum(np.exp(middle + sigma * rng.standard_normal(shape)), 1.0)
+
+        def off(middle: float) -> float:
+            return float(weights @ np.minimum(np.exp(middle + sigma * grid), 1.0)) - mean
+
+        middle = optimize.brentq(off, -30, 0, xtol=1e-12)
+        return np.asarray(np.minimum(np.exp(middle + sigma * rng.standard_normal(shape)), 1.0))
 
     return drawn
 

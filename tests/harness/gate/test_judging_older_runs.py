@@ -54,4 +54,4 @@ def test_total_variation_comes_from_the_stored_lists_or_is_missing(tmp_path: Pat
         assert (tv.verdict, tv.n, tv.errored) == ("INCONCLUSIVE", 0, 10)
     assert (end.verdict, end.errored) == ("INCONCLUSIVE", 10)  # it takes a tokenizer
     table = next(view for view in read_report(run).suites if view.name == "divergence").tables[0]
-    assert dict(row[:2] for row in table.rows)["Total variation, mean of answers"] == "not measured"
+    assert {row[0]: row[1] for row in table.rows}["Total variation, mean of answers"] == "not measured"
