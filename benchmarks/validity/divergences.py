@@ -130,7 +130,7 @@ def others(shape: str, mean: float, n: int, trials: int) -> dict[str, Any]:
     gaffke = gaffke_bounds(x)
     for row in range(min(5, trials)):
         product = (mean_interval(2 * x[row] - 1).upper + 1) / 2
-        assert math.isclose(product, gaffke[1][row], rel_tol=0.03, abs_tol=0.003)  # other draws where values are equal
+        assert math.isclose(product, gaffke[1][row], rel_tol=0.05, abs_tol=0.003)  # other draws where values are equal
     bootstrap = fast_ratio_bounds(POSITIONS * x, np.full_like(x, POSITIONS))
     ours = [bounded_mean_interval(row, 0, 1).upper for row in x[:200]]
     found: dict[str, Any] = {"trials": trials, "ours": {"median_upper": float(np.median(ours))}}
