@@ -1,7 +1,7 @@
 """Bounded divergences: every document counts alike, what is impossible is an error, and nothing passes by absence."""
 
 import pytest
-from verdict_samples import decided, measured, noise, sample
+from verdict_samples import changed, decided, measured, noise, plan, sample
 
 from harness.contract.metrics import METRICS, BoundedMean
 from harness.contract.samples import ROLES, Sample
@@ -112,3 +112,25 @@ def test_the_noise_floor_of_it_too() -> None:
     ]
     found = decided(END, ends([(0.9, 0.89)] * 150) + again)
     assert found.noise is not None and found.noise.estimate == pytest.approx(0.02)
+
+
+# -- gaps --------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_document_is_as_bad_as_the_cap_before_a_pass_and_as_good_as_none_before_a_fail() -> None:
+    rows = [(0.02, 0.02, 100.0)] * 199
+    samples = tv(rows)
+    whole = plan(tv([*rows, rows[0]]))
+    found = decided(TV, samples, whole)
+    worst = bounded_mean_interval([0.02] * 199 + [1.0], 0, 1).upper
+    assert (found.missing, found.verdict) == (1, "PASS") and found.upper_with_gaps == pytest.approx(worst)
+    assert decided(TV | {"max": 0.5 * (worst + (found.upper or 0.0))}, samples, whole).verdict == "INCONCLUSIVE"
+
+
+def test_a_document_that_closed_no_thinking_is_no_gap_when_the_candidate_failed_on_it() -> None:
+    samples = ends([(0.9, 0.89)] * 150 + [None] * 50)
+    broken = changed(samples, lambda s: s.role == "candidate" and int(s.item) >= 150, error="timeout")
+    found = decided(END, broken)
+    assert (found.verdict, found.n, found.errored) == ("PASS", 150, 0)
+    lost = changed(samples, lambda s: s.role == "candidate" and int(s.item) < 10, error="timeout")
+    assert decided(END, lost).errored == 10
