@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import accumulate
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.endpoint.thinking_tags import thinking_marks
+
+_LOADING = Lock()
 
 
 class Place(NamedTuple):
@@ -50,7 +53,9 @@ def closing_probability(places: Sequence[Place], logprobs: NDArray[np.float32]) 
 
 def token_pieces(tokenizer_path: str, token_ids: Sequence[int]) -> list[str]:
     """Each token as the text it stands for, tags too. Code in the tokenizer's folder is never run."""
-    found: list[str] = _tokenizer(tokenizer_path).batch_decode(
+    with _LOADING:  # answers are read by many threads; the first loads it for all
+        tokenizer = _tokenizer(tokenizer_path)
+    found: list[str] = tokenizer.batch_decode(
         [[token] for token in token_ids], skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
     return found
