@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from harness.contract.pairs import Pair
 from harness.contract.samples import Sample
 
-Margin = Literal["max_loss", "max_increase", "max", "min", "max_over_noise"]
+Margin = Literal["max_loss", "max_relative_loss", "max_increase", "max", "min", "max_over_noise"]
 Unit = Literal["points", "nats", "share", "ratio"]
 
 
@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def margins(self) -> tuple[Margin, ...]:
-        return (self.margin,)
+        return (self.margin, "max_relative_loss") if self.margin == "max_loss" else (self.margin,)
 
     @property
     def neutral(self) -> float:

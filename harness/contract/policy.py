@@ -147,6 +147,9 @@ class Check(Config):
     """`suite` pools its tasks; `suite/task` (wildcards allowed) is one statement for each task that matches."""
     max_loss: Limit | None = None
     """Largest allowed mean of reference - candidate (0.01 is one point)."""
+    max_relative_loss: Limit | None = None
+    """Largest allowed share of the reference's score that is lost: from 0.100 to 0.095 is 0.05. Beside `max_loss` it is
+    a statement of its own, and both must hold."""
     max_increase: Limit | None = None
     """Largest allowed mean of candidate - reference."""
     max: float | None = Field(None, ge=0)
@@ -178,13 +181,15 @@ class Check(Config):
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(METRICS)}"
             raise ValueError(f"unknown metric '{self.metric}'; {hint}")
         given = [name for name in get_args(Margin) if getattr(self, name) is not None]
-        if len(given) != 1 or given[0] not in metric.margins:
+        if (len(given) != 1 and given != ["max_loss", "max_relative_loss"]) or not {*given} <= {*metric.margins}:
             found = " and ".join(given) or "no margin"
             raise ValueError(f"{self.metric} is judged with {' or '.join(metric.margins)}, found {found}")
         guard = metric.guard if isinstance(metric, Difference) else None
         for name in ("floor", "ceiling"):
             if getattr(self, name) is not None and name != guard:
                 raise ValueError(f"{name} does not belong to {self.metric}")
+        if self.stop and self.max_relative_loss is not None:
+            raise ValueError("max_relative_loss is decided when all is answered: leave out stop: sequential")
         if self.stop and not isinstance(metric, Difference):
             raise ValueError(f"stop: sequential is for differences such as accuracy, not for {self.metric}")
         for name, given_so in (("mean: tasks", self.mean == "tasks"), ("guard_tasks", self.guard_tasks)):
@@ -193,6 +198,13 @@ class Check(Config):
         if self.mean == "tasks" and (self.stop or not isinstance(metric, Difference)):
             raise ValueError("mean: tasks is for differences such as accuracy that are decided at the end")
         return self
+
+    @property
+    def statements(self) -> tuple[Check, ...]:
+        """Each with one margin."""
+        if self.max_loss is None or self.max_relative_loss is None:
+            return (self,)
+        return tuple(self.model_copy(update={name: None}) for name in ("max_relative_loss", "max_loss"))
 
     @property
     def margin_kind(self) -> Margin:
@@ -232,6 +244,9 @@ class Policy(Config):
     """One-sided confidence of every bound (a check may ask for another)."""
     max_unusable: float = Field(0.01, ge=0, lt=1)
     """Share of missing, errored or unequal pairs above which a check is INCONCLUSIVE."""
+    required: tuple[str, ...] = ()
+    """Tasks (`suite/task`, wildcards allowed, or `suite`) that must be there and that a blocking check must speak of:
+    without them nothing passes. A check with a wildcard does not miss a task that was never run."""
 
     def most(self, suite: str, what: Literal["tokens", "steps"] = "tokens") -> int:
         """Most tokens of one answer of a suite, or most steps of one trajectory."""
@@ -344,9 +359,11 @@ NOTHING_WEAKER = "no margin is weaker than the sealed one"
 def weakened(sealed: Policy, other: Policy) -> list[str]:
     """What `other` lets pass that `sealed` does not: one line for each margin or guard that is weaker."""
     found = [] if other.max_unusable <= sealed.max_unusable else [_change("max_unusable", sealed, other)]
-    for check in sealed.checks:
+    found += [f"{task}: no longer required" for task in sealed.required if task not in other.required]
+    now = [statement for check in other.checks for statement in check.statements]
+    for check in (statement for given in sealed.checks for statement in given.statements):
         what = check.metric, check.on, check.margin_kind
-        same = [_weaker(sealed, check, other, c) for c in other.checks if (c.metric, c.on, c.margin_kind) == what]
+        same = [_weaker(sealed, check, other, c) for c in now if (c.metric, c.on, c.margin_kind) == what]
         lost = f"{check.metric} on {check.on}: no longer checked with {check.margin_kind}"
         least: list[str] = min(same, key=len, default=[lost])
         found += least

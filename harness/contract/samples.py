@@ -48,6 +48,9 @@ class Sample(BaseModel):
     repeat: int = 0
     role: Role
     prompt_sha256: str
+    cluster: str | None = None
+    """What several items of a task share, such as a passage that questions are about: they are not independent, and the
+    bounds of a difference take that into account."""
     score: float | None = Field(default=None, ge=0.0, le=1.0)
     answer: str | None = None
     finish_reason: str | None = None

@@ -24,6 +24,9 @@ from harness.judging.statistics import (
 )
 from harness.judging.usable_pairs import until_decided, usable_enough, with_values
 
+MOST_ITEMS = 100_000
+"""More items are not named as what would decide: no benchmark has them."""
+
 
 class Measured(NamedTuple):
     """A check's statistic on the pairs that can be used, and with all others at their worst and at their best."""
@@ -86,9 +89,10 @@ def _items(pairing: Pairing) -> int:
 
 
 def _blank(check: Check, on: str, pairing: Pairing, confidence: float) -> CheckResult:
-    unit = METRICS[check.metric].unit
+    unit = "share" if check.margin_kind == "max_relative_loss" else METRICS[check.metric].unit
     words = {"max_loss": ("loss of ", "at most"), "max_increase": ("increase of ", "at most"), "max": ("", "at most")}
-    words |= {"min": ("", "at least"), "max_over_noise": ("", "above the noise floor by at most")}
+    words |= {"max_relative_loss": ("relative loss of ", "at most"), "min": ("", "at least")}
+    words |= {"max_over_noise": ("", "above the noise floor by at most")}
     before, limit = words[check.margin_kind]
     return CheckResult(
         name=f"{before}{check.metric} on {on} {limit} {show(unit, check.margin)}",
@@ -157,12 +161,12 @@ def _judged(
         elif usable.needed:
             needed = usable.needed(margin)
         elif usable.b == usable.c == 0:
-            needed = _without_a_case(check, margin, result.confidence)
+            needed = _without_a_case(check, margin, result.confidence, usable.stretch)
         if gaps and check.stop is None and _keeps(usable, margin, least=least):
             needed, reason = None, _by_gaps(interval, worst, result, gaps, lower=least)
         else:
             reason = _undecided(usable, result, needed)
-        update |= {"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": needed}
+        update |= {"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": _sensible(needed)}
     return result.model_copy(update=update)
 
 
@@ -210,20 +214,33 @@ def _power(check: Check, measured: Estimate, result: CheckResult) -> float | Non
     return round(power_at_equality(error, distance, result.confidence), 4)
 
 
-def _without_a_case(check: Check, limit: float, confidence: float) -> int | None:
+def _without_a_case(check: Check, limit: float, confidence: float, stretch: float = 1.0) -> int | None:
     """Items that keep a limit when none of them is a case: the bound shrinks as 1 / n then, not as its root."""
-    if not limit > 0:
+    if not limit > 0 or not math.isfinite(stretch):
         return None
     if check.stop:
         return items_without_loss(limit, confidence)
-    return math.ceil(math.log(1 - confidence) / math.log1p(-limit))
+    return math.ceil(stretch * math.log(1 - confidence) / math.log1p(-limit))
+
+
+def _sensible(needed: int | None) -> int | None:
+    """None where nobody would ask so many items."""
+    return needed if needed is None or needed <= MOST_ITEMS else None
+
+
+def _more(needed: int | None) -> str:
+    if needed is None:
+        return "more items may not decide it"
+    if needed > MOST_ITEMS:
+        return f"more than {MOST_ITEMS:,} items would be needed: the estimate is too near to the margin"
+    return f"about {needed:,} items would decide"
 
 
 def _undecided(measured: Estimate, result: CheckResult, needed: int | None) -> str:
     interval, unit = measured.interval, result.unit
     if not math.isfinite(interval.upper):
         return f"{measured.n} documents are too few for an interval, {MIN_DOCUMENTS} are the least"
-    more = f"about {needed:,} items would decide" if needed else "more items may not decide it"
+    more = _more(needed)
     return (
         f"{show(unit, interval.lower)} to {show(unit, interval.upper)} "
         f"straddles the margin of {show(unit, result.margin)}; {more}"
@@ -251,7 +268,7 @@ def _guarded(check: Check, result: CheckResult, measured: Measured) -> CheckResu
             needed = items_to_decide(usable.n, error, abs(check.ceiling - above.estimate), result.confidence)
             if not any(worst.alone):
                 needed = _without_a_case(check, check.ceiling, result.confidence)
-            more = f"about {needed:,} items would decide" if needed else "more items may not decide it"
+            more, needed = _more(needed), _sensible(needed)
             reason = f"the candidate may lie above the ceiling of {check.ceiling:.1%} (bound {above.upper:.1%}); {more}"
             return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": needed})
     lowest = min((found.reference or 0.0 for found in (usable, worst, best) if found), default=0.0)

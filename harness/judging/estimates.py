@@ -15,6 +15,7 @@ from harness.contract.policy import Check, Policy
 from harness.contract.samples import PairKey
 from harness.judging import bounded_means
 from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value
+from harness.judging.bounded_ratio import ratio_units
 from harness.judging.ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep, documents_to_decide
 from harness.judging.sequential import SequentialTest, sequence_p_value
 from harness.judging.statistics import (
@@ -58,6 +59,8 @@ class Estimate:
     candidate: float | None = None
     alone: tuple[float, ...] | None = None
     """The candidate's value of each item, a mean over its repeats; of a sequential check in the sealed order."""
+    stretch: float = 1.0
+    """How many items count as one where none is a case: of a relative loss, and of clusters."""
     losses: tuple[float, ...] = ()
     """Of a sequential check: the loss of each item, in the sealed order."""
     power: Callable[[float], float] | None = None
@@ -129,6 +132,10 @@ def measure(check: Check, pairing: Pairing, context: Context) -> Estimate:
         candidate=math.fsum(k for _, k in values) / len(values),
         alone=tuple(values.alone for values in items.values()),
     )
+    units, of = ratio_units(check, metric, pairing.pairs, losses)
+    if units:
+        at, p_fail = units.interval(confidence), units.p_value
+        return replace(measured, interval=at, method=of, p_fail=p_fail, stretch=units.stretch(n))
     if check.stop:
         order = list(dict.fromkeys(key[:3] for key in sealed_order(pairing.pairs, context.seal)))
         in_order = tuple(losses[item] for item in order)

@@ -27,7 +27,24 @@ def targets_of(check: Check, tasks: Iterable[str]) -> dict[str, list[str]]:
 def blocking_statements(policy: Policy, tasks: Iterable[str]) -> int:
     """How many statements ("suite/task" names of all tasks of the run) may fail the run; never less than 1."""
     listed = list(tasks)
-    return max(1, sum(max(1, len(targets_of(check, listed))) for check in policy.checks if not check.advisory))
+    blocking = [statement for check in policy.checks if not check.advisory for statement in check.statements]
+    return max(1, sum(max(1, len(targets_of(check, listed))) for check in blocking))
+
+
+def lacking(policy: Policy, asked: Iterable[str]) -> list[str]:
+    """One line for each required task that is not among those with pairs ("suite/task"), or that no check blocks on."""
+    tasks, found = list(asked), []
+    for name in policy.required:
+        there = [task for task in tasks if fnmatch.fnmatchcase(task if "/" in name else task.split("/", 1)[0], name)]
+        if not there:
+            found.append(f"required {name}: nothing was answered by both sides")
+            continue
+        judged = {
+            t for check in policy.checks if not check.advisory for of in targets_of(check, tasks).values() for t in of
+        }
+        if unjudged := [task for task in there if task not in judged]:
+            found.append(f"required {name}: no check that blocks speaks of {', '.join(unjudged[:3])}")
+    return found
 
 
 def with_holm(results: Sequence[CheckResult], alpha: float) -> list[CheckResult]:

@@ -284,21 +284,35 @@ def _weighted_quantile(
 def _weighted_draws(
     sums: NDArray[np.float64], weights: NDArray[np.float64], extra: float, seed: int
 ) -> NDArray[np.float64]:
-    """The ratio under random Dirichlet weights [DRAWS], one entry of ratio `extra` added.
-
-    Equal entries share one gamma variate, so that neither their order nor their number costs anything.
-    """
-    rows, counts = np.unique(np.column_stack([sums, weights]), axis=0, return_counts=True)
+    """The ratio under random Dirichlet weights [DRAWS], one entry of ratio `extra` added."""
     mean_weight = math.fsum(weights) / weights.size
-    rows = np.vstack([rows, [extra * mean_weight, mean_weight]])
-    shape = np.append(counts, 1).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    ratios = []
-    step = max(1, 4_000_000 // shape.size)  # bounds the memory
-    for start in range(0, DRAWS, step):
-        gamma = rng.standard_gamma(shape, size=(min(step, DRAWS - start), shape.size))
-        ratios.append((gamma @ rows[:, 0]) / (gamma @ rows[:, 1]))
-    return np.concatenate(ratios)
+    total, weight = weighted_sums(np.column_stack([sums, weights]), (extra * mean_weight, mean_weight), seed)
+    ratios: NDArray[np.float64] = total / weight
+    return ratios
+
+
+def weighted_sums(rows: NDArray[np.float64], extra: tuple[float, float], seed: int = 0) -> NDArray[np.float64]:
+    """Sums of both columns of rows [n, 2] under random weights, `extra` being one row more: [2, DRAWS], read-only.
+
+    Equal rows share one gamma variate, so that neither their order nor their number costs anything. The last ones are
+    kept: bounds and p values of the same rows ask for the same.
+    """
+    found, counts = np.unique(np.asarray(rows, dtype=np.float64), axis=0, return_counts=True)
+    return _kept_sums(found.tobytes(), counts.astype(np.float64).tobytes(), extra, seed)
+
+
+@lru_cache(maxsize=4)
+def _kept_sums(rows: bytes, counts: bytes, extra: tuple[float, float], seed: int) -> NDArray[np.float64]:
+    values = np.vstack([np.frombuffer(rows).reshape(-1, 2), extra])
+    shape = np.append(np.frombuffer(counts), 1.0)
+    rng, step = np.random.default_rng(seed), max(1, 4_000_000 // shape.size)  # bounds the memory
+    drawn = [
+        rng.standard_gamma(shape, size=(min(step, DRAWS - start), shape.size)) @ values
+        for start in range(0, DRAWS, step)
+    ]
+    sums: NDArray[np.float64] = np.concatenate(drawn).T
+    sums.setflags(write=False)
+    return sums
 
 
 # -- what a result is worth --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from harness.contract.samples import PairKey, Sample
 from harness.judging.checks import decide, undecided
 from harness.judging.estimates import Context
 from harness.judging.results import CheckResult, Outcome
-from harness.judging.run_level import blocking_statements, run_outcome, targets_of, with_holm
+from harness.judging.run_level import blocking_statements, lacking, run_outcome, targets_of, with_holm
 
 EXIT_CODES: dict[Outcome, int] = {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 2}
 SCHEMA_VERSION = 2
@@ -70,7 +70,7 @@ def judge(
     results: list[CheckResult] = []
     tasks = list(dict.fromkeys(f"{suite}/{task}" for suite, task, *_ in planned))
     fail_level = (1 - policy.confidence) / blocking_statements(policy, tasks)
-    for check in policy.checks:
+    for check in (statement for given in policy.checks for statement in given.statements):
         confidence = check.confidence or policy.confidence
         targets = targets_of(check, tasks)
         if not targets:
@@ -82,6 +82,7 @@ def judge(
     results = with_holm(results, 1 - policy.confidence)
     same = _same_model(pairing)
     odd = [*doubts, *([SAME_MODEL] if same else [])]
+    odd += lacking(policy, dict.fromkeys(f"{suite}/{task}" for suite, task, *_ in pairing.pairs))
     if pairing.foreign:
         odd.append(f"{pairing.foreign} samples are not of this run")
     outcome, reason = run_outcome(results, odd)

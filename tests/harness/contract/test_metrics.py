@@ -58,7 +58,7 @@ def test_a_stored_rate_is_read_where_it_is_a_share(metric: str, name: str) -> No
 def test_every_difference_knows_which_direction_is_worse() -> None:
     for metric in DIFFERENCES:
         found = METRICS[metric]
-        assert isinstance(found, Difference) and found.margins == (found.margin,)
+        assert isinstance(found, Difference) and found.margins[0] == found.margin
         better_if_higher = metric in ("accuracy", "resolved", "end_of_thinking")
         assert (found.margin, found.guard) == (
             ("max_loss", "floor") if better_if_higher else ("max_increase", "ceiling")
