@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import sys
@@ -57,6 +59,9 @@ def _debug() -> None:
 
 def _fail(message: str, status: int) -> None:
     # A server's words may be in it: one line, and nothing that steers a terminal.
-    line = "".join(c if c.isprintable() else " " for c in message)
-    print(f"quantgate: {' '.join(line.split())}", file=sys.stderr)
+    line = " ".join("".join(c if c.isprintable() else " " for c in message).split())
+    print(f"quantgate: {line}", file=sys.stderr)
+    if "--json" in sys.argv[1:]:  # who reads standard output as JSON finds some, whatever happened
+        with contextlib.suppress(OSError):
+            print(json.dumps({"verdict": None, "exit_code": status, "error": line}), flush=True)
     sys.exit(status)

@@ -115,21 +115,46 @@ def judge_command(
 def compare_command(
     reference: Annotated[Path, typer.Argument(help="A folder of lm-eval, a report of swebench, or a run folder.")],
     candidate: Annotated[Path, typer.Argument(help="The same of the other model.")],
-    max_loss: Annotated[float, typer.Option(min=0, help="Largest allowed loss; 0.01 is one point.")],
-    metric: Annotated[str | None, typer.Option(help="A metric of lm-eval; default: exact_match or acc.")] = None,
+    max_loss: Annotated[
+        float | None, typer.Option(min=0, help="Largest allowed loss of each task and group; 0.01 is one point.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="In place of --max-loss: a YAML file of what must hold.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="A metric of lm-eval; default: as its leaderboards choose, for each task.")
+    ] = None,
+    per_task: Annotated[
+        bool, typer.Option("--per-task", help="Judge each task of a group (mmlu, leaderboard …) by itself.")
+    ] = False,
+    report: Annotated[Path | None, typer.Option(help="A new folder for the report of a gate run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
 ) -> None:
     """Judge results made elsewhere: of lm-eval (--log_samples), of swebench, or the candidates of two runs."""
-    from harness.offline.compare import compare_results, to_json
+    from harness.offline.compare import compare, to_json
+    from harness.offline.compare_policy import policy_of
+    from harness.offline.compare_report import require_free, write_report
 
-    if max_loss >= MOST_LOSS:
+    if (max_loss is None) == (policy is None):
+        raise typer.BadParameter("give --max-loss (0.01 is one point) or --policy FILE, one of them")
+    if max_loss is not None and not max_loss < MOST_LOSS:
         raise typer.BadParameter(f"--max-loss {max_loss:g} is {100 * max_loss:g} points; write 0.01 for one point")
-    verdict = compare_results(reference, candidate, max_loss, metric)
+    if report is not None:
+        require_free(report)
+    given = load_policy(policy) if policy is not None else policy_of(max_loss or 0.0)
+    found = compare(reference, candidate, given, metric=metric, per_task=per_task, texts=report is not None)
+    page = None
+    if report is not None:
+        named = {"--max-loss": max_loss, "--policy": policy, "--metric": metric}
+        options = [str(word) for name, value in named.items() if value is not None for word in (name, value)]
+        page = write_report(report, found, reference, candidate, [*options, *(["--per-task"] if per_task else [])])
     if as_json:
-        print(to_json(verdict))
+        print(to_json(found))
     else:
-        print_verdict(verdict)
-    raise typer.Exit(EXIT_CODES[verdict.verdict])
+        print_verdict(found.verdict)
+        for note in found.notes:
+            console().print(f"warning: {note}", markup=False)
+        if page is not None:
+            print(f"report: {page}")
+    raise typer.Exit(EXIT_CODES[found.verdict.verdict])
 
 
 @app.command()

@@ -29,6 +29,16 @@ def print_verdict(verdict: Verdict) -> None:
             str(check.n),
             "" if check.discordant is None else str(check.discordant),
         )
+        for task in check.tasks:
+            table.add_row(
+                escape(f"  {task.task}"),
+                f"[{COLOURS['FAIL']}]breaks it[/]" if task.after_holm else "",
+                _number(check, task.estimate),
+                f"{_number(check, task.lower)} … {_number(check, task.upper)}",
+                "",
+                str(task.n),
+                "" if task.b is None or task.c is None else str(task.b + task.c),
+            )
     output.print(table)
     for line in left_out(verdict):
         output.print(line, markup=False)

@@ -95,7 +95,8 @@ def notes(
         found.append("The verdict holds no checks.")
     if sources.forbidden:
         found.append(f"The servers differ in what the policy does not allow: {', '.join(sources.forbidden)}.")
-    for role in ("reference", "candidate"):
+    found += [f"{one_line(note, 1000)}." for note in manifest.notes]
+    for role in ROLES if manifest.command[1:2] != ["compare"] else ():  # results made elsewhere have no servers
         if role not in manifest.models:
             found.append(f"The manifest says nothing about the {role} model.")
         if role not in manifest.servers:

@@ -1,219 +1,264 @@
-"""Two folders that lm-eval wrote with --log_samples as samples: `samples_<task>_<timestamp>.jsonl`, a record a line.
-
-lm-eval logs one record for each document and filter. Records pair by task, filter and doc_hash.
-"""
+"""Two folders that lm-eval wrote with --log_samples as samples: a record for each document and filter."""
 
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.contract.errors import BadInput
-from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
-from harness.contract.whole_files import read_json
-from harness.offline.results import (
-    MAX_BYTES,
-    Results,
-    json_lines,
-    plain_name,
-    result_sample,
-    score_in_unit_interval,
-    shown,
+from harness.contract.samples import ROLES, PairKey, Sample
+from harness.offline.lm_eval_aggregates import disagreements
+from harness.offline.lm_eval_files import Folder
+from harness.offline.lm_eval_groups import NAME, Group, Mean, find_groups
+from harness.offline.lm_eval_metrics import (
+    OF_A_CORPUS,
+    PREFERRED,
+    Choice,
+    Listed,
+    choose,
+    direction,
+    is_length,
+    no_score,
 )
+from harness.offline.lm_eval_records import Record, Wanted, read_records
+from harness.offline.lm_eval_settings import LmEvalSettings, TaskSettings
+from harness.offline.results import Results, result_sample, score_in_unit_interval, shown
 
 SUITE = "lm_eval"
-PREFERRED = ("exact_match", "acc")
-"""Where a task has several metrics and none is asked for: the first of these that it has."""
-LOWER_IS_BETTER = frozenset(
-    ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "brier_score", "mse", "ter", "wer", "cer")
-)
-"""Metrics refused by name: where lm-eval's own results are not beside the samples, nothing else tells."""
-FILE_NAME = re.compile(r"samples_(?P<task>.+?)(?:_(?P<stamp>\d{4}-\d\d-\d\dT[0-9.-]+))?\.jsonl")
+"""Of tasks that are judged by themselves. A group is a suite of its own."""
+NOT_RUN = -1
+"""What RULER's records hold for lengths other than their own."""
 
 
-class Record(NamedTuple):
-    """What is kept of one record."""
+class Rows(NamedTuple):
+    """The records of one task and filter."""
 
-    path: Path
-    line: int
-    doc_id: str
-    doc_hash: str
-    asked: str
-    """sha256 of all that must be equal in a pair: prompt, target and generation settings."""
-    metrics: tuple[str, ...]
-    values: dict[str, Any]
-
-    @property
-    def where(self) -> str:
-        return f"{self.path}:{self.line}"
+    task: str
+    filter: str
+    sides: tuple[list[Record], list[Record]]
+    """Of reference and candidate; empty where a folder has none."""
+    settings: TaskSettings
 
 
-TaskFilter = tuple[str, str]
-"""Task and filter."""
-Side = dict[TaskFilter, list[Record]]
+class Judged(NamedTuple):
+    """One metric of a task."""
+
+    rows: Rows
+    choice: Choice
 
 
-def read_lm_eval(reference: Path, candidate: Path, metric: str | None = None) -> Results:
+def read_lm_eval(
+    reference: Path, candidate: Path, settings: LmEvalSettings | None = None, texts: bool = False
+) -> Results:
     """The records of two folders as samples; a task that only one folder has is missing on the other side.
 
-    The metric of a task is `metric`, or its only one, or the first of PREFERRED.
+    With `texts` samples hold what was written, for a report.
 
     Raises:
-        BadInput: no samples, ambiguous files, a record that cannot be used, no task in common, or no such metric.
+        BadInput: no samples, ambiguous files, a record that cannot be used, no task in common, or no metric to judge.
         OSError: a file cannot be read.
     """
-    sides = [_read_folder(path, metric) for path in (reference, candidate)]
-    tasks = [{task for task, _ in side} for side in sides]
-    if not tasks[0] & tasks[1]:
-        raise BadInput(f"no task in common: {reference} has {_listed(tasks[0])}; {candidate} has {_listed(tasks[1])}")
-    groups = sorted(sides[0].keys() | sides[1].keys())
-    filters = Counter(task for task, _ in groups)
+    settings = settings or LmEvalSettings()
+    folders = Folder(reference), Folder(candidate)
+    rows = list(_tasks(folders, settings, texts))
+    notes: list[str] = []
+    groups = find_groups([s for f in folders for s in f.summaries], {r.task for r in rows})
+    judged = list(_judged(rows, folders, groups, settings, notes))
+    if not judged:
+        raise BadInput(f"nothing can be judged: {'; '.join(notes)}")
+    labels = _labels(judged)
+    suites, pooled = _suites(judged, [] if settings.per_task else groups)
     samples: list[Sample] = []
-    for task, name in groups:
-        rows = [side.get((task, name), []) for side in sides]
-        chosen = _choose_metric(task, [r[0].metrics for r in rows if r], metric)
-        for path in {r[0].path for r in rows if r}:
-            _require_higher_is_better(task, chosen, path)
-        label = f"{task} ({name}, {chosen})" if filters[task] > 1 else f"{task} ({chosen})"
-        repeated = _repeated(rows)
-        for role, side_rows in zip(ROLES, rows, strict=True):
-            for row in side_rows:
-                item = f"{row.doc_hash}#{row.doc_id}" if row.doc_hash in repeated else row.doc_hash
-                samples.append(result_sample(role, SUITE, label, item, row.asked, _score(row, chosen)))
+    prompts: dict[PairKey, str] = {}
+    for one, label, suite in zip(judged, labels, suites, strict=True):
+        made = list(_samples(one, label, suite))
+        if not made:
+            notes.append(f"{one.rows.task}: length {one.choice.metric} was not run")
+        elif any(sample.cluster for sample in made):
+            shared = len({sample.cluster for sample in made})
+            notes.append(f"{one.rows.task}: its items share {shared:,} passages and are drawn with them: wider bounds")
+        samples += made
+        if texts:
+            for sample, row in zip(made, (r for side in one.rows.sides for r in _run(side, one)), strict=True):
+                prompts.setdefault(sample.key.pair, row.prompt)
+        for folder, side in zip(folders, one.rows.sides, strict=True):
+            notes += disagreements(folder, one.rows.task, one.rows.filter, one.choice.metric, _run(side, one))
     planned: dict[PairKey, str | None] = {sample.key.pair: None for sample in samples}
-    return Results(samples, planned)
+    pooled = {suite: mean for suite, mean in pooled.items() if any(key[0] == suite for key in planned)}
+    models = [folder.model or str(folder.path) for folder in folders]
+    of_groups = {group.name: group.tasks for group in groups}
+    return Results(samples, planned, pooled, of_groups, tuple(dict.fromkeys(notes)), prompts, (models[0], models[1]))
 
 
-def has_lm_eval_files(folder: Path) -> bool:
-    """Whether lm-eval seems to have written here: samples or results, in the folder or in one of its subfolders."""
-    return bool(_files(folder, "samples_*.jsonl") or _files(folder, "results_*.json"))
+def _tasks(folders: tuple[Folder, Folder], settings: LmEvalSettings, texts: bool) -> Iterator[Rows]:
+    """Every task and filter that a folder has, those that the settings leave out excepted."""
+    tasks = [folder.samples.keys() for folder in folders]
+    if not tasks[0] & tasks[1]:
+        raise BadInput(
+            f"no task in common: {folders[0].path} has {_listed(tasks[0])}; {folders[1].path} has {_listed(tasks[1])}"
+        )
+    for task in sorted(tasks[0] | tasks[1]):
+        of_task = next((s for name, s in settings.tasks.items() if fnmatch.fnmatchcase(task, name)), TaskSettings())
+        wanted = Wanted(of_task.cluster, texts)
+        read = [read_records(f.samples[task].path, wanted) if task in f.samples else {} for f in folders]
+        filters = sorted(read[0].keys() | read[1].keys())
+        if of_task.filter is not None and of_task.filter not in filters:
+            raise BadInput(f"task {task} has no filter {shown(of_task.filter)}; it has {_listed(filters)}")
+        for name in filters if of_task.filter is None else [of_task.filter]:
+            yield Rows(task, name, (read[0].get(name, []), read[1].get(name, [])), of_task)
 
 
-def _files(folder: Path, pattern: str) -> list[Path]:
-    """Files in the folder, or one below: lm-eval puts a folder with the model's name between.
+def _judged(
+    rows: Sequence[Rows],
+    folders: tuple[Folder, Folder],
+    groups: Sequence[Group],
+    settings: LmEvalSettings,
+    notes: list[str],
+) -> Iterator[Judged]:
+    """What is judged of each task; what is not goes into `notes`."""
+    _require_known(rows, settings)
+    for one in rows:
+        common = _common(one)
+        why = {metric: _no_score(one, metric) for metric in common}
+        scores = [metric for metric in common if why[metric] is None]
+        asked = one.settings.metric or (settings.metric if settings.metric in common else None)
+        if asked is not None and why.get(asked):
+            raise BadInput(f"task {one.task}: {why[asked]}; name another metric")
+        if one.settings.metric is None and settings.metric and settings.metric not in common and scores:
+            notes.append(f"{one.task} has no {shown(settings.metric)}: judged by a metric of its own")
+        if not scores:
+            notes.append(f"{one.task} is not judged: {_why_not(why)}")
+            continue
+        if lost := _of_one_side(one):
+            notes.append(f"{one.task}: only one side has {', '.join(lost)}: not judged by it")
+        of_group = next((group.metrics for group in groups if one.task in group.tasks), ())
+        for metric in choose(one.task, scores, asked, of_group):
+            said = [folder.results(one.task) for folder in folders]
+            yield Judged(one, Choice(metric, direction(one.task, metric, said, one.settings.better)))
 
-    Not by glob, which takes a folder that cannot be read for an empty one.
+
+def _why_not(why: Mapping[str, str | None]) -> str:
+    """The reasons of a task's metrics, those that share one together."""
+    of_a_corpus = [metric for metric in why if OF_A_CORPUS.fullmatch(metric)]
+    reasons = [f"of {', '.join(of_a_corpus)} a single document has no score from 0 to 1"] if of_a_corpus else []
+    reasons += [reason for metric, reason in why.items() if reason and metric not in of_a_corpus]
+    return "; ".join(reasons) or "it has no metric"
+
+
+def _require_known(rows: Sequence[Rows], settings: LmEvalSettings) -> None:
+    """Raises BadInput for a metric that is asked for and that no task has."""
+    for one in rows:
+        asked = one.settings.metric
+        if asked is not None and asked not in _common(one):
+            raise BadInput(f"task {one.task} has no metric {shown(asked)}; it has {_listed(_common(one))}")
+    if settings.metric is not None and not any(settings.metric in _common(one) for one in rows):
+        first = rows[0]
+        raise BadInput(f"task {first.task} has no metric {shown(settings.metric)}; it has {_listed(_common(first))}")
+
+
+def _common(rows: Rows) -> list[str]:
+    """Metrics that both sides have, in the reference's order; of RULER each length that a side has."""
+    sides = [dict.fromkeys(name for row in side for name in row.values) for side in rows.sides if side]
+    return [
+        name for name in dict.fromkeys(n for s in sides for n in s) if is_length(name) or all(name in s for s in sides)
+    ]
+
+
+def _of_one_side(rows: Rows) -> list[str]:
+    """Preferred metrics that one side lacks: the task is judged by another one, which must not go unsaid."""
+    sides = [{*side[0].values} for side in rows.sides if side]
+    lost = {name for names in sides for name in names if not all(name in others for others in sides)}
+    return sorted(name for name in lost if name in PREFERRED or name == "acc_norm")
+
+
+def _no_score(rows: Rows, metric: str) -> str | None:
+    """Decided by the reference alone: a candidate's odd value is refused, and leaves nothing out."""
+    side = rows.sides[0] or rows.sides[1]
+    first = next((row for row in side if metric in row.values), None)
+    return no_score(metric, first.values[metric], first.where) if first else None
+
+
+def _labels(judged: Sequence[Judged]) -> list[str]:
+    """A task with its metric, and with its filter where it has several."""
+    filters = Counter(task for task, _ in {(one.rows.task, one.rows.filter) for one in judged})
+    return [
+        f"{one.rows.task} ({one.rows.filter}, {one.choice.label})"
+        if filters[one.rows.task] > 1
+        else f"{one.rows.task} ({one.choice.label})"
+        for one in judged
+    ]
+
+
+def _suites(judged: Sequence[Judged], groups: Sequence[Group]) -> tuple[list[str], dict[str, Mean]]:
+    """The suite of each judged metric: its group, for each length and filter one, or SUITE; and which are pooled.
+
+    A group of one is none.
     """
-    folders = [folder, *(path for path in folder.iterdir() if path.is_dir())]
-    return sorted(path for each in folders for path in each.iterdir() if fnmatch.fnmatchcase(path.name, pattern))
+    names = [_pool(one, judged, groups) for one in judged]
+    sizes = Counter(names)
+    suites = [name if name and sizes[name] > 1 else SUITE for name in names]
+    means = {group.name: group.mean or "items" for group in groups}
+    return suites, {name: means[name.partition("@")[0]] for name in suites if name != SUITE}
 
 
-def _read_folder(folder: Path, metric: str | None) -> Side:
-    side: Side = {}
-    for task, path in _sample_files(folder).items():
-        count = 0
-        for row_filter, row in _rows(path, metric):
-            side.setdefault((task, row_filter), []).append(row)
-            count += 1
-        if count == 0:
-            raise BadInput(f"{path}: no record is in it")
-    return side
+def _pool(one: Judged, judged: Sequence[Judged], groups: Sequence[Group]) -> str | None:
+    group = next((group for group in groups if one.rows.task in group.tasks), None)
+    if group is None:
+        return None
+    filters = [{o.rows.filter for o in judged if o.rows.task == task} for task in group.tasks]
+    name = group.name
+    if is_length(one.choice.metric):
+        name += f"@{one.choice.metric}"
+    elif any(len(of_task) > 1 for of_task in filters):
+        name += f"@{one.rows.filter}"
+    return name if NAME.fullmatch(name.replace("@", "-")) and name != SUITE else None
 
 
-def _sample_files(folder: Path) -> dict[str, Path]:
-    """Task -> its one samples file. Two runs of a task, or two models, are a choice that is not ours to make."""
-    paths = _files(folder, "samples_*.jsonl")
-    if not paths:
-        raise BadInput(f"{folder}: no samples_<task>_<timestamp>.jsonl; run lm-eval with --log_samples")
-    other = next((path for path in paths if path.parent != paths[0].parent), None)
-    if other:
-        raise BadInput(f"{folder} holds samples of two models, {paths[0].parent} and {other.parent}: name one of them")
-    found: dict[str, Path] = {}
-    for path in paths:
-        match = FILE_NAME.fullmatch(path.name)
-        task = plain_name(match and match["task"], f"{shown(path.name)}: task")
-        if path.exists() and not path.is_file():
-            raise BadInput(f"{path} is not a file")
-        if task in found:
-            raise BadInput(f"{folder} holds two runs of {task}, {found[task].name} and {path.name}: keep one of them")
-        found[task] = path
-    return found
+def _run(side: Sequence[Record], one: Judged) -> list[Record]:
+    """The records that are of this metric: of RULER those of its length."""
+    if not is_length(one.choice.metric):
+        return list(side)
+    return [row for row in side if row.values.get(one.choice.metric, NOT_RUN) != NOT_RUN]
 
 
-def _rows(path: Path, metric: str | None) -> Iterator[tuple[str, Record]]:
-    """Yield (filter, row) of one file, each filter and document once."""
-    seen: dict[tuple[str, str, str], int] = {}
-    for line, record in json_lines(path):
-        where = f"{path}:{line}"
-        lacking = [key for key in ("doc_id", "doc_hash", "prompt_hash") if record.get(key) is None]
-        if lacking:
-            raise BadInput(f"{where}: no {', '.join(lacking)}; --log_samples of lm-eval 0.4.3 and newer writes them")
-        row_filter = plain_name(record.get("filter", "none"), f"{where}: filter")
-        doc_hash = plain_name(record["doc_hash"], f"{where}: doc_hash")
-        doc_id = plain_name(_text(record["doc_id"]), f"{where}: doc_id")
-        key_of_row = (row_filter, doc_hash, doc_id)
-        if key_of_row in seen:
-            raise BadInput(f"{where}: the same document and filter as line {seen[key_of_row]}")
-        seen[key_of_row] = line
-        metrics = _metrics(record, metric, where)
-        values = {name: record[name] for name in metrics if name in record}
-        yield row_filter, Record(path, line, doc_id, doc_hash, _asked(record, where), metrics, values)
+def _samples(one: Judged, label: str, suite: str) -> Iterator[Sample]:
+    sides = [_run(side, one) for side in one.rows.sides]
+    repeated = _repeated(sides)
+    passages = _shared(sides)
+    for role, side in zip(ROLES, sides, strict=True):
+        for row in side:
+            item = f"{row.doc_hash}#{row.doc_id}" if row.doc_hash in repeated else row.doc_hash
+            cluster = row.passage if passages else None
+            score = _score(row, one.choice)
+            yield result_sample(role, suite, label, item, row.asked, score, cluster=cluster, text=row.text)
 
 
-def _text(doc_id: object) -> object:
-    return str(doc_id) if isinstance(doc_id, int) else doc_id
-
-
-def _metrics(record: Mapping[str, Any], metric: str | None, where: str) -> tuple[str, ...]:
-    listed = record.get("metrics")
-    if listed is None:  # an older lm-eval does not list them
-        listed = [name for name in dict.fromkeys([*PREFERRED, metric]) if name in record]
-    if not isinstance(listed, list):
-        raise BadInput(f"{where}: metrics is {shown(listed)}, no list")
-    return tuple(plain_name(name, f"{where}: metric") for name in listed)
-
-
-def _asked(record: Mapping[str, Any], where: str) -> str:
-    """lm-eval's prompt_hash covers the prompt alone; another target or other settings make other scores as well."""
-    prompt = plain_name(record["prompt_hash"], f"{where}: prompt_hash")
-    arguments = record.get("arguments")
-    first = arguments.get("gen_args_0") if isinstance(arguments, dict) else None
-    settings = first.get("arg_1") if isinstance(first, dict) else None
-    target = record.get("target_hash")
-    return sha256_of([prompt, target, settings if isinstance(settings, dict) else None])
-
-
-def _choose_metric(task: str, listed: Sequence[tuple[str, ...]], metric: str | None) -> str:
-    common = [name for name in listed[0] if all(name in names for names in listed)]
-    if metric is None:
-        metric = common[0] if len(common) == 1 else next((name for name in PREFERRED if name in common), None)
-        if metric is None:
-            raise BadInput(f"task {task} has {_listed(common)}: choose with --metric")
-    elif metric not in common:
-        raise BadInput(f"task {task} has no metric {shown(metric)}; it has {_listed(common)}")
-    return metric
-
-
-def _require_higher_is_better(task: str, metric: str, samples: Path) -> None:
-    """Raises BadInput for a metric of which more is worse: a loss would count as a gain."""
-    lower = metric in LOWER_IS_BETTER
-    match = FILE_NAME.fullmatch(samples.name)
-    for path in samples.parent.glob(f"*_{match['stamp']}.json") if match and match["stamp"] else ():
-        tasks = read_json(path, MAX_BYTES).get("higher_is_better")
-        known = tasks.get(task) if isinstance(tasks, dict) else None
-        lower = lower or (isinstance(known, dict) and known.get(metric) is False)
-    if lower:
-        raise BadInput(f"task {task}: less {metric} is better; choose a score from 0 to 1 with --metric")
-
-
-def _repeated(rows: Sequence[Sequence[Record]]) -> set[str]:
+def _repeated(sides: Sequence[Sequence[Record]]) -> set[str]:
     """doc_hashes that a side has more than once: real sets hold the same text twice. These pair by doc_id too."""
-    counts = [Counter(row.doc_hash for row in side) for side in rows]
+    counts = [Counter(row.doc_hash for row in side) for side in sides]
     return {doc_hash for count in counts for doc_hash, times in count.items() if times > 1}
 
 
-def _score(row: Record, metric: str) -> float:
-    if metric not in row.values:
-        raise BadInput(f"{row.where}: no {metric}")
-    return score_in_unit_interval(row.values[metric], f"{row.where}: {metric}")
+def _shared(sides: Sequence[Sequence[Record]]) -> bool:
+    """Whether documents share passages."""
+    return any(len({row.passage for row in side}) < len(side) and side[0].passage is not None for side in sides if side)
 
 
-def _listed(names: Sequence[str] | set[str]) -> str:
+def _score(row: Record, choice: Choice) -> float:
+    if choice.metric not in row.values:
+        raise BadInput(f"{row.where}: no {choice.metric}")
+    value, what = row.values[choice.metric], f"{row.where}: {choice.metric}"
+    if isinstance(value, Listed):
+        raise BadInput(f"{what} is {value.shown}; a score is a number from 0 to 1")
+    score = score_in_unit_interval(value, what)
+    return score if choice.better == "higher" else 1.0 - score
+
+
+def _listed(names: Iterable[str]) -> str:
     """The first names, and how many more there are."""
-    first = sorted(names)[:8]
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (", ".join(first) or "none") + more
+    found = sorted(names)
+    more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+    return (", ".join(found[:8]) or "none") + more

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 from harness.contract.errors import BadInput
 from harness.contract.items import ItemRef
@@ -14,6 +15,8 @@ from harness.contract.whole_files import parse_object
 
 MAX_BYTES = 64 * 2**20
 """The longest line and the largest JSON file that is read: a prompt of a million tokens takes a tenth of it."""
+ROUNDING = 1e-9
+"""Scores this near to 0 or 1 are 0 or 1: means of thirds and sums of floats end there."""
 MAX_NAME = 200
 """The longest name (of a task, a metric, an item)."""
 
@@ -26,6 +29,16 @@ class Results(NamedTuple):
 
     samples: list[Sample]
     planned: dict[PairKey, str | None]
+    pooled: Mapping[str, Literal["items", "tasks"]] = MappingProxyType({})
+    """Suites whose tasks are judged together, and of what their number is a mean."""
+    groups: Mapping[str, frozenset[str]] = MappingProxyType({})
+    """Tasks of lm-eval's groups, also of those that are judged task by task."""
+    notes: tuple[str, ...] = ()
+    """What a reader must be told: what is not judged, and what does not fit together. One line each."""
+    prompts: Mapping[PairKey, str] = MappingProxyType({})
+    """For the report, where they were asked for."""
+    models: tuple[str, str] | None = None
+    """What the results call reference and candidate; None: nothing but their path."""
 
 
 def shown(value: object) -> str:
@@ -50,33 +63,31 @@ def plain_name(value: object, what: str) -> str:
 
 
 def score_in_unit_interval(value: object, what: str) -> float:
-    """A score as a number in [0, 1]; true and false are 1 and 0.
+    """A score as a number in [0, 1]; true and false are 1 and 0. What is out by a rounding error is at the end.
 
     Raises:
         BadInput: anything else (null, NaN, text, a list, a perplexity).
     """
-    if not isinstance(value, int | float) or not 0 <= value <= 1:  # NaN compares false
+    if not isinstance(value, int | float) or not -ROUNDING <= value <= 1 + ROUNDING:  # NaN compares false
         raise BadInput(f"{what} is {shown(value)}; a score is a number from 0 to 1")
-    return float(value)
+    return 0.0 if value <= ROUNDING else 1.0 if value >= 1 - ROUNDING else float(value)
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) of a JSONL file; empty lines are passed over.
+def numbered_lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of JSON lines; empty lines are passed over. `path` is what errors name.
 
     Raises:
         BadInput: a line that is too long or no JSON object, with file and line number.
-        OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_BYTES + 1):
-            number += 1
-            if line.strip():
-                yield number, parse_object(line, f"{path}:{number}", MAX_BYTES)
+    number = 0
+    while line := file.readline(MAX_BYTES + 1):
+        number += 1
+        if line.strip() or len(line) > MAX_BYTES:
+            yield number, parse_object(line, f"{path}:{number}", MAX_BYTES)
 
 
 def result_sample(
-    role: Role, suite: str, task: str, item: str, prompt_sha256: str, score: float | None, error: str | None = None
+    role: Role, suite: str, task: str, item: str, prompt_sha256: str, score: float | None, **more: Any
 ) -> Sample:
-    """A sample of a result made elsewhere."""
-    return sample_of(suite, ItemRef(task, item, 0, prompt_sha256, 0), role, score=score, error=error)
+    """A sample of a result made elsewhere. `more`: further fields of it (error, text, cluster)."""
+    return sample_of(suite, ItemRef(task, item, 0, prompt_sha256, 0), role, score=score, **more)

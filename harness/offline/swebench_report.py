@@ -12,6 +12,7 @@ from harness.contract.samples import ROLES, PairKey, Sample, sha256_of
 from harness.contract.whole_files import read_json
 from harness.offline.results import MAX_BYTES, Results, plain_name, result_sample, shown
 from harness.runs.instances import SUITE
+from suites.swebench.grading import NOT_APPLIED, TIMED_OUT
 
 TASK = "resolved"
 SCHEMA_VERSION = 2
@@ -26,6 +27,8 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
 
     resolved: 1. unresolved, empty patch: 0. error, infrastructure failure: an errored sample. incomplete: no sample, so
     the pair is missing. What swebench calls ambiguous stays what it is there: unresolved or an error.
+    Among its errors swebench counts patches that do not apply and tests that take too long: these are the model's.
+    Where its logs lie beside the report (logs/run_evaluation/<run>/<model>/<instance>), they tell.
 
     Raises:
         BadInput: no report that can be read, an older schema, or lists that contradict each other.
@@ -34,6 +37,7 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
     paths = (reference, candidate)
     reports = [read_json(path, MAX_BYTES) for path in paths]
     outcomes = [_outcomes(report, path) for report, path in zip(reports, paths, strict=True)]
+    notes = tuple(note for path, found in zip(paths, outcomes, strict=True) if (note := _blame(path, found)))
     _require_same_instances(paths, outcomes)
     samples: list[Sample] = []
     planned: dict[PairKey, str | None] = {}
@@ -43,8 +47,40 @@ def read_swebench(reference: Path, candidate: Path) -> Results:
             if outcome != "incomplete":
                 error = _error(report, instance, outcome)
                 score = None if error else float(outcome == "resolved")
-                samples.append(result_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error))
-    return Results(samples, planned)
+                samples.append(result_sample(role, SUITE, TASK, instance, sha256_of(instance), score, error=error))
+    return Results(samples, planned, notes=notes)
+
+
+def _blame(path: Path, outcomes: dict[str, str]) -> str | None:
+    """Make errors unresolved that were the model's by their logs; says how many were, and how many have no logs."""
+    errors = [instance for instance, outcome in outcomes.items() if outcome == "error"]
+    folder = _logs(path)
+    blamed = [instance for instance in errors if folder and _is_the_models(folder, instance)]
+    outcomes.update(dict.fromkeys(blamed, "unresolved"))
+    if blamed:
+        return f"{path}: by their logs {len(blamed):,} of {len(errors):,} errors are patches that fail: not resolved"
+    if errors and folder is None:
+        return f"{path}: {len(errors):,} errors, and no logs beside it that say whose they are"
+    return None
+
+
+def _logs(path: Path) -> Path | None:
+    """The folder of a run's logs beside its report; model and run may have dots in their names."""
+    parts = path.name.removesuffix(".json").split(".")
+    runs = path.parent / "logs" / "run_evaluation"
+    found = (runs / ".".join(parts[i:]) / ".".join(parts[:i]) for i in range(1, len(parts)))
+    return next((folder for folder in found if folder.is_dir()), None)
+
+
+def _is_the_models(folder: Path, instance: str) -> bool:
+    if "/" in instance or instance in (".", ".."):
+        return False
+    try:
+        with (folder / instance / "run_instance.log").open("rb") as file:
+            said = file.read(MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return False
+    return bool(NOT_APPLIED.search(said) or TIMED_OUT.search(said))
 
 
 def _require_same_instances(paths: tuple[Path, Path], outcomes: list[dict[str, str]]) -> None:

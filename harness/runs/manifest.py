@@ -81,3 +81,5 @@ class Manifest(BaseModel):
     speculative: dict[str, dict[Role, dict[str, float]]] = Field(default_factory=dict)
     """By suite and role what the draft head proposed and what was accepted (names: harness/endpoint/counters.py)."""
     stages: list[Stage] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+    """What a reader must be told of results made elsewhere: what was not judged, files that do not fit together."""

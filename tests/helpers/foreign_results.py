@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, Sample
 from harness.judging.results import CheckResult
@@ -46,8 +48,33 @@ def write(folder: Path, rows: Iterable[Record], task: str = "gsm8k", stamp: str 
     return folder
 
 
+def summary(folder: Path, *names: str, stamp: str = STAMP, **content: Any) -> Path:
+    """What lm-eval writes beside the samples of one call, in a folder below: `results_<time>.json`."""
+    path = folder.joinpath(*(names or ("org__model",))) / f"results_{stamp}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), "utf-8")
+    return path
+
+
+def older(rows: Iterable[Record]) -> list[Record]:
+    """Records as lm-eval 0.4.0 to 0.4.2 wrote them: no hashes, no names of filters and metrics, arguments as lists."""
+    made = []
+    for row in rows:
+        first = row["arguments"]["gen_args_0"]
+        kept = {
+            key: value for key, value in row.items() if not key.endswith("_hash") and key not in ("filter", "metrics")
+        }
+        made.append(kept | {"doc": {"question": first["arg_0"]}, "arguments": [[first["arg_0"], first["arg_1"]]]})
+    return made
+
+
 Both = Callable[..., tuple[Path, Path]]
 FINE = records([1] * 5)
+
+
+def near(value: float) -> Any:
+    """`pytest.approx`, as a part of something that is compared as a whole."""
+    return pytest.approx(value)
 
 
 def only(verdict: Verdict) -> CheckResult:

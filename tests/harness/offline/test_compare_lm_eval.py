@@ -11,7 +11,8 @@ from foreign_results import DATA, Both, Record, only, record, records, write
 from harness.contract.errors import BadInput
 from harness.judging.results import CheckResult
 from harness.judging.verdict import Verdict
-from harness.offline.compare import compare_results
+from harness.offline.compare import compare, compare_results
+from harness.offline.compare_policy import policy_of
 
 pytestmark = pytest.mark.slow  # lm-eval is imported
 
@@ -176,6 +177,107 @@ def test_what_lm_eval_itself_writes_is_read(tmp_path: Path) -> None:
     assert [(check.verdict, check.n, check.reference_value) for check in passed.checks] == [("PASS", 600, 0.5)] * 2
     failed = compare_results(tmp_path / "r", tmp_path / "c", 0.01)
     assert [(check.verdict, check.b, check.c) for check in failed.checks] == [("FAIL", 300, 0)] * 2
+
+
+RULER = """\
+task: niah_single_1
+dataset_path: json
+dataset_kwargs: {data_files: {test: %(data)s}, cache_dir: %(cache)s}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+process_results: !function own.process_results
+metric_list:
+  - {metric: "4096", aggregation: !function own.aggregate_metrics, higher_is_better: true}
+  - {metric: "8192", aggregation: !function own.aggregate_metrics, higher_is_better: true}
+"""
+
+
+def test_groups_lengths_and_perplexities_as_lm_eval_writes_them(tmp_path: Path) -> None:
+    """Groups of both kinds, RULER's own scoring and a rolling likelihood, run and written by lm-eval itself."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    import yaml
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+    from lm_eval.models.dummy import DummyLM
+    from lm_eval.tasks import TaskManager
+
+    class Wrong(DummyLM):  # type: ignore[misc]
+        """Answers "lol" but for the first questions of a call."""
+
+        tokenizer = None
+
+        def __init__(self, wrong: int) -> None:
+            super().__init__()
+            self.wrong = wrong
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            return ["" if i < self.wrong else "lol" for i, _ in enumerate(requests)]
+
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+
+    def data(name: str, n: int) -> dict[str, str]:
+        lines = [
+            {"question": f"{name} {i}", "answer": "lol", "max_length": 4096 * (1 + i % 2), "outputs": ["lol", "o"]}
+            for i in range(n)
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+        return {"data": str(tmp_path / f"{name}.jsonl"), "cache": str(tmp_path / "cache")}
+
+    def put(name: str, **content: Any) -> None:
+        (tasks / f"{name}.yaml").write_text(yaml.safe_dump(content), "utf-8")
+
+    for name, n in (("a_small", 40), ("a_large", 160), ("b_small", 40), ("b_large", 160), ("wikitext", 5)):
+        of = data(name, n)
+        rolling = {
+            "output_type": "loglikelihood_rolling",
+            "doc_to_text": "",
+            "metric_list": [{"metric": "word_perplexity"}],
+        }
+        exact = {
+            "output_type": "generate_until",
+            "doc_to_text": "{{question}}",
+            "metric_list": [{"metric": "exact_match"}],
+        }
+        files = {"data_files": {"test": of["data"]}, "cache_dir": of["cache"]}
+        common = {"task": name, "dataset_path": "json", "dataset_kwargs": files, "test_split": "test"}
+        put(name, **common, doc_to_target="{{answer}}", **(rolling if name == "wikitext" else exact))
+    for group, by_size in (("a", True), ("b", False)):
+        metrics = [{"metric": "exact_match", "weight_by_size": by_size}]
+        put(group, group=group, task=[f"{group}_small", f"{group}_large"], aggregate_metric_list=metrics)
+    (tasks / "own.py").write_text("from lm_eval.tasks.ruler.common_utils import aggregate_metrics, process_results\n")
+    (tasks / "niah.yaml").write_text(RULER % data("niah", 30))
+    for name, wrong in (("r", 30), ("c", 60)):
+        tracker = EvaluationTracker(output_path=str(tmp_path / name))
+        found = simple_evaluate(
+            model=Wrong(wrong),
+            model_args=f"pretrained=org/{name}",
+            tasks=["a", "b", "niah_single_1", "wikitext"],
+            log_samples=True,
+            evaluation_tracker=tracker,
+            bootstrap_iters=0,
+            task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+        )
+        samples = found.pop("samples")
+        tracker.save_results_aggregated(results=found, samples=samples)
+        for task, rows in samples.items():
+            tracker.save_results_samples(task, rows)
+    published = json.loads(next((tmp_path / "c" / "org__c").glob("results_*.json")).read_text("utf-8"))
+    compared = compare(tmp_path / "r", tmp_path / "c", policy_of(0.02))
+    checks = {check.on: check for check in compared.verdict.checks}
+    assert list(checks) == ["a", "b", "lm_eval/niah_single_1 (4096)", "lm_eval/niah_single_1 (8192)"]
+    for group in "ab":
+        assert [task.task for task in checks[group].tasks] == [
+            f"{group}_large (exact_match)",
+            f"{group}_small (exact_match)",
+        ]
+    assert checks["a"].candidate_value == published["groups"]["a"]["exact_match,none"] == 140 / 200
+    loss = {name: published["results"][name]["exact_match,none"] for name in ("b_small", "b_large")}
+    assert published["groups"]["b"]["exact_match,none"] == pytest.approx(sum(loss.values()) / 2)
+    assert compared.results.models == ("org/r", "org/c")
+    assert len(compared.notes) == 1 and compared.notes[0].startswith("wikitext is not judged: of word_perplexity")
 
 
 def test_a_real_quantized_model_fails_a_margin_of_one_point(tmp_path: Path) -> None:

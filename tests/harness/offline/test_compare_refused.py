@@ -15,21 +15,16 @@ from harness.offline.compare import compare_results
 @pytest.mark.parametrize(
     ("metric", "value", "says"),
     [
-        ("word_perplexity", [-12.5, 7], "less word_perplexity is better"),
-        ("wer", 0.1, "less wer is better"),
+        ("word_perplexity", [-12.5, 7], "nothing can be judged: gsm8k is not judged: of word_perplexity a single"),
         ("rouge1", 43.5, r"jsonl:1: rouge1 is 43\.5; a score is a number from 0 to 1"),
         ("inst_level", [True, False], r"jsonl:1: inst_level is \[True, False\]; a score"),
-        ("edits", 0.25, "less edits is better"),
+        ("edits", 0.25, "task gsm8k: nothing says whether more or less edits is better .* policy"),
     ],
 )
 def test_a_metric_that_is_no_score_is_refused(both: Both, metric: str, value: object, says: str) -> None:
     rows = records([None] * 3, metrics=[metric], **{metric: value})
-    sides = both(rows, rows)
-    for side in sides:
-        text = json.dumps({"higher_is_better": {"gsm8k": {"edits": False}}})
-        (side / "org__model" / f"results_{STAMP}.json").write_text(text, "utf-8")
     with pytest.raises(BadInput, match=says):
-        compare_results(*sides, 0.05)
+        compare_results(*both(rows, rows), 0.05)
 
 
 @pytest.mark.parametrize(

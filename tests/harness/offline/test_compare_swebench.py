@@ -8,7 +8,8 @@ import pytest
 from foreign_results import DATA, Record, ids, only, report
 
 from harness.contract.errors import BadInput, NotComparable
-from harness.offline.compare import compare_results
+from harness.offline.compare import compare, compare_results
+from harness.offline.compare_policy import policy_of
 
 
 def test_an_empty_patch_is_wrong_and_a_failure_of_the_grader_is_not(tmp_path: Path) -> None:
@@ -82,6 +83,29 @@ def test_a_report_that_cannot_be_believed_is_refused(tmp_path: Path, changes: Re
     fine = report(tmp_path / "r.json", resolved=ids(0, 10))
     with pytest.raises(BadInput, match=says):
         compare_results(fine, edited(report(tmp_path / "c.json", resolved=ids(0, 10)), **changes), 0.01)
+
+
+LOG = "2026-01-01 10:00:00,000 - {} - {}\n"
+APPLY = LOG.format("INFO", ">>>>> Patch Apply Failed:\nerror: patch failed: a.py:3")
+TIME = "Traceback:\nswebench.harness.utils.EvaluationError: x: Test timed out after 1800 seconds.\n"
+ENGINE = LOG.format("ERROR", "Error creating container for x: no such image")
+FORGED = "+>>>>> Patch Apply Failed\n"
+
+
+def test_errors_that_are_the_models_are_told_by_their_logs(tmp_path: Path) -> None:
+    """A patch that does not apply and tests that hang are no failure of the grader; a missing image is."""
+    reference = report(tmp_path / "r.json", resolved=ids(0, 400))
+    candidate = report(tmp_path / "org__model-2.5.run.7.json", resolved=ids(0, 396), error=ids(396, 400))
+    found = compare(reference, candidate, policy_of(0.05))
+    assert (found.verdict.checks[0].errored, found.verdict.checks[0].b) == (4, 0)
+    assert found.notes == (f"{candidate}: 4 errors, and no logs beside it that say whose they are",)
+    logs = tmp_path / "logs" / "run_evaluation" / "run.7" / "org__model-2.5"
+    for instance, said in zip(ids(396, 400), (APPLY, TIME, ENGINE, FORGED), strict=True):
+        (logs / instance).mkdir(parents=True)
+        (logs / instance / "run_instance.log").write_text(said)
+    found = compare(reference, candidate, policy_of(0.05))
+    assert (found.verdict.checks[0].errored, found.verdict.checks[0].b) == (2, 2)
+    assert found.notes == (f"{candidate}: by their logs 2 of 4 errors are patches that fail: not resolved",)
 
 
 def test_a_true_near_tie_is_decided_by_its_discordant_pairs(tmp_path: Path) -> None:
