@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from cuda_fibers import AVAILABLE, Kernel
@@ -28,10 +26,10 @@ PTX = {
 @pytest.mark.parametrize(
     ("state_bits", "bits", "recent", "plain"), [(10, 2, 1, 4), (10, 2, 0, 0), (10, 3, 1, 1), (9, 4, 1, 4)]
 )
-def test_the_search_finds_what_torch_finds(tmp_path: Path, state_bits: int, bits: int, recent: int, plain: int) -> None:
+def test_the_search_finds_what_torch_finds(state_bits: int, bits: int, recent: int, plain: int) -> None:
     tiles, threads = 12, viterbi_cuda.threads_of(state_bits)
     numbers = {"L": state_bits, "K": bits, "THREADS": threads, "RECENT": recent, "PLAIN_OF_8": plain, "JOINED": 64}
-    kernel = Kernel(viterbi_cuda.SOURCE, "search", numbers, tmp_path, PTX)
+    kernel = Kernel(viterbi_cuda.SOURCE, "search", numbers, PTX)
     table, generator = values(normal_table(state_bits)), torch.Generator().manual_seed(0)
     targets = (torch.randn(tiles, 256, generator=generator) * 128).round() / 128  # as the kernel rounds them
     choices = torch.empty(tiles * 288 * viterbi_cuda.words_of(state_bits, bits) * threads, dtype=torch.int32)
@@ -51,10 +49,10 @@ def test_the_search_finds_what_torch_finds(tmp_path: Path, state_bits: int, bits
 
 @pytest.mark.parametrize(("dimensions", "entries", "tile"), [(4, 64, 32), (8, 128, 128)])
 def test_the_nearest_entries_are_those_of_torch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimensions: int, entries: int, tile: int
+    monkeypatch: pytest.MonkeyPatch, dimensions: int, entries: int, tile: int
 ) -> None:
     numbers = {"D": dimensions, "K": entries, "POINTS": nearest_cuda.POINTS, "TILE": tile}
-    kernel = Kernel(nearest_cuda.SOURCE, "nearest", numbers, tmp_path, {})
+    kernel = Kernel(nearest_cuda.SOURCE, "nearest", numbers, {})
     generator, experts, rows, width = torch.Generator().manual_seed(0), 2, 1500, 32
 
     def launch(
