@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import quantizer_commands
+from harness import power_command, quantizer_commands
 from harness.contract.errors import BadInput
 from harness.contract.policy import load_policy
 from harness.contract.samples import ROLES
@@ -87,6 +87,7 @@ def gate(
     raise typer.Exit(EXIT_CODES[verdict.verdict])
 
 
+app.command()(power_command.power)
 app.command()(quantizer_commands.quantize)
 app.command()(quantizer_commands.measure_tiers)
 app.command()(quantizer_commands.choose_tiers)

@@ -2,6 +2,7 @@
 
 python -m benchmarks.validity --data ../shared/data     # everything; a run that is ended goes on where it was
 python -m benchmarks.validity --only divergences        # bounded divergences alone, which have results of their own
+python -m benchmarks.validity --only runs               # whole runs, gaps and lengths alone, beside the stored results
 python -m benchmarks.validity --write-docs              # docs/validity.md from the stored results
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 import numpy
 import scipy
 
-from benchmarks.validity import divergences, figure, page
+from benchmarks.validity import divergences, figure, page, runs
 from benchmarks.validity.cells import Cells
 from benchmarks.validity.parts import FULL, QUICK, Plan, evidence
 from harness import __version__
@@ -45,10 +46,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="small numbers, to see that it works")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results go")
     parser.add_argument("--cells", type=Path, help="where finished cells are kept (default: build/)")
-    parser.add_argument("--only", choices=["divergences"], help="measure this part alone")
+    parser.add_argument("--only", choices=["divergences", "runs"], help="measure this part alone")
     parser.add_argument("--write-docs", action="store_true", help="only write docs/validity.md from the results")
     asked = parser.parse_args(arguments)
-    if not asked.write_docs:
+    if asked.only == "runs":
+        stored = json.loads(RESULTS.read_text("utf-8"))
+        trials, few = (50, 20) if asked.quick else (asked.trials or 2_000, 400)
+        made = {"command": f"python -m benchmarks.validity {' '.join(arguments or sys.argv[1:])}"}
+        made |= {"date": datetime.now(UTC).isoformat(timespec="seconds")}
+        stored["whole_runs"] = made | runs.measure(trials, few)
+        asked.out.write_text(written(stored) + "\n", "utf-8")
+    elif not asked.write_docs:
         plan = QUICK if asked.quick else FULL
         if asked.trials:
             plan = Plan(**(asdict(plan) | {"trials": asked.trials}))
@@ -56,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
         if not asked.only:
             results = measure(plan, asked.data, asked.workers, asked.cells, " ".join(words))
+            results["whole_runs"] = json.loads(RESULTS.read_text("utf-8"))["whole_runs"]  # `--only runs` makes them
             asked.out.write_text(written(results) + "\n", "utf-8")
         beside = divergences.QUICK if asked.quick else divergences.FULL
         results = measure_divergences(beside, asked.workers, asked.cells, " ".join(words))

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from benchmarks.validity import page_divergences, page_outcomes, scores
+from benchmarks.validity import page_divergences, page_outcomes, runs, scores
 from benchmarks.validity.page_words import items, paragraph, percent, points, table
 from harness.judging.statistics import DRAWS
 
@@ -62,6 +62,7 @@ def render(results: dict[str, Any], divergences: dict[str, Any]) -> str:
         "judged": ", ".join(f"`{Path(name).name}` {found[:12]}" for name, found in results["judged"].items()),
     }
     words |= page_divergences.words(divergences)
+    words |= runs.render(results["whole_runs"])
     words |= results["versions"] | _simulation(results["pairs"])
     return Template(Path(__file__).with_name("page.md").read_text("utf-8")).substitute(words)
 

@@ -137,7 +137,7 @@ def _largest_b(c: NDArray[np.int_], n: int, delta: float, z: float) -> NDArray[n
     return low
 
 
-def _tango_z(b: Any, c: Any, n: int, delta: float) -> Any:
+def _tango_z(b: Any, c: Any, n: float, delta: float) -> Any:
     """Tango's z statistic of the hypothesis difference = delta; it falls as delta grows. Counts may be arrays."""
     # Nuisance parameter: the probability of c under the constraint, by maximum likelihood.
     first = -b - c + (2 * n - b + c) * delta

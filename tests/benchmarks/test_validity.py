@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import verdict_samples
 from scipy import stats
 
-from benchmarks.validity import figure, outcomes, page, pairs, scores, sequential, tables
+from benchmarks.validity import figure, outcomes, page, pairs, runs, scores, sequential, tables
 from benchmarks.validity.__main__ import DIVERGENCES, DOCS, RESULTS, main
 from benchmarks.validity.cells import Call, Cells, seeded
 from harness.judging.sequential import run_test
@@ -205,3 +206,30 @@ def test_stored_real_outcomes_say_what_the_page_says(stored: dict[str, Any]) -> 
     assert found["swebench"]["traps"]
     near = next(p for p in found["swebench"]["pairs"] if (p["reference_right"], p["candidate_right"]) == (372, 371))
     assert sorted([near["b"], near["c"]]) == [28, 29] and near["verdicts"]["0.01"] == "INCONCLUSIVE"
+
+
+# -- whole runs and gaps -----------------------------------------------------------------------------------------
+
+
+def test_whole_runs_gaps_and_lengths_keep_their_five_percent(stored: dict[str, Any]) -> None:
+    found = stored["whole_runs"]
+    assert {r["checks"] for r in found["runs"]} == {1, 13, 57} == {r["checks"] for r in found["broken"]}
+    for row in found["runs"]:
+        if row["loss"] <= runs.MARGIN:
+            assert at_most(row["fail"], row["trials"])
+        if row["loss"] >= runs.MARGIN:
+            assert at_most(row["pass"], row["trials"])
+    assert all(at_most(row["pass"], row["trials"]) for row in found["broken"])
+    assert all(at_most(row[name], row["trials"]) for row in found["gaps"] for name in ("PASS", "FAIL"))
+    assert all(at_most(row["betting"], row["trials"]) for row in found["lengths"])
+    # What it would be otherwise: the tables can tell.
+    assert max(row["uncorrected"] for row in found["runs"] if row["loss"] <= runs.MARGIN) > 0.5
+    assert max(row["left out, PASS"] for row in found["gaps"]) > 0.1
+
+
+@pytest.mark.parametrize(("b", "c"), [(0, 0), (3, 1), (12, 8), (30, 2), (21, 0), (5, 9)])
+def test_simulated_checks_are_judged_as_the_product_judges_them(b: int, c: int) -> None:
+    samples = verdict_samples.pairs(verdict_samples.counts(both=runs.ITEMS - b - c, lost=b, won=c))
+    check = {"metric": "accuracy", "on": "cot/gsm8k", "max_loss": runs.MARGIN}
+    whole, quick = verdict_samples.decided(check, samples), runs.judged(b, c, runs.ITEMS, runs.MARGIN)
+    assert (quick.verdict, quick.p_fail) == (whole.verdict, whole.p_fail)
