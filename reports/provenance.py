@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import ROLES
-from harness.parity.comparison import differences
+from harness.parity.comparison import Unread, differences, unread
 from harness.runs.manifest import Baseline, Manifest, ServerFacts
 from reports.rerun_commands import Command, repeat, started
 from reports.text import (
@@ -28,7 +28,7 @@ from reports.text import (
 )
 
 ABSENT = "–"
-FactState = Literal["same", "allowed", "forbidden", "differs"]
+FactState = Literal["same", "allowed", "forbidden", "differs", "unread"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class Fact:
     reference: str
     candidate: str
     state: FactState
-    """`forbidden`: it differs by parity's own rules, and the policy does not allow it to. `differs`: nobody asks."""
+    """`forbidden`: it differs by parity's own rules, and the policy does not allow it to. `differs`: nobody asks.
+    `unread`: a server does not tell, so whether it is equal is not known."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +105,12 @@ class Provenance:
     data: list[DataRow]
     reused: str
     """From which run the reference's samples come, in a sentence; empty when they are of this run."""
+    unread: Unread
+    """What could not be compared."""
 
     @property
     def differing(self) -> list[Fact]:
-        return [fact for fact in self.facts if fact.state != "same"]
+        return [fact for fact in self.facts if fact.state not in ("same", "unread")]
 
     @property
     def equal(self) -> list[Fact]:
@@ -171,6 +174,7 @@ def provenance(manifest: Manifest, allow_different: Iterable[str] = ()) -> Prove
         hardware=[(name, _plain(name, value)) for name, value in manifest.hardware.items()],
         data=_data(manifest),
         reused=reused(manifest.baseline) if manifest.baseline else "",
+        unread=unread_of(manifest),
     )
 
 
@@ -180,26 +184,34 @@ def reused(baseline: Baseline) -> str:
     return f"Reference reused from run {run} of {day}; same model hash, flags, versions, data and sampling."
 
 
+def unread_of(manifest: Manifest) -> Unread:
+    """What the two servers do not tell; nothing where one of them was not read back."""
+    sides = [manifest.servers[role].readback for role in ROLES if role in manifest.servers]
+    return unread(*sides) if len(sides) == len(ROLES) and all(sides) else Unread([], 0)
+
+
 def _facts(manifest: Manifest, allowed: Sequence[str]) -> list[Fact]:
     sides = [manifest.servers.get(role, ServerFacts(url="")) for role in ROLES]
     if not manifest.servers:
         return []
     facts = [_fact("url", [side.url or None for side in sides], "differs")]
     found = differences(sides[0].readback, sides[1].readback) if all(side.readback for side in sides) else {}
+    hidden = set(unread_of(manifest).names) - found.keys()
     for name in _names(*(side.readback for side in sides)):
         values = list(found.get(name, (side.readback.get(name) for side in sides)))
         may = any(fnmatch.fnmatchcase(name, pattern) for pattern in allowed)
         state: FactState = "differs" if name not in found else "allowed" if may else "forbidden"
-        facts.append(_fact(name, values, state))
+        facts.append(_fact(name, values, "unread" if name in hidden else state))
     for name in _names(*(side.environment for side in sides)):
         facts.append(_fact(f"environment {name}", [side.environment.get(name) for side in sides], "differs"))
-    rank: dict[FactState, int] = {"forbidden": 0, "allowed": 1, "differs": 2, "same": 3}
+    rank: dict[FactState, int] = {"forbidden": 0, "allowed": 1, "differs": 2, "unread": 3, "same": 4}
     return sorted(facts, key=lambda fact: rank[fact.state])
 
 
 def _fact(name: str, values: list[str | None], when_different: FactState) -> Fact:
     shown = [ABSENT if value is None else shorten(hide_secret(name, value), 600) for value in values]
-    return Fact(name, shown[0], shown[1], "same" if values[0] == values[1] else when_different)
+    equal = values[0] == values[1] and when_different != "unread"
+    return Fact(name, shown[0], shown[1], "same" if equal else when_different)
 
 
 def _names(*sides: Mapping[str, str]) -> list[str]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from harness.contract.policy import NOTHING_WEAKER, Policy
 from harness.contract.samples import ROLES
 from harness.judging.verdict import SAME_MODEL, Verdict
+from harness.parity.comparison import SHOW
 from harness.runs.manifest import Manifest
-from reports.provenance import Provenance, reused
+from reports.provenance import Provenance, reused, unread_of
 from reports.samples.pairs import StoredPairs
 from reports.suite_view import SuiteView
 from reports.text import one_line, plural
@@ -52,7 +53,11 @@ def banners(manifest: Manifest, verdict: Verdict | None, foreign: int, edited: S
         more = "Tables and samples here show them as they are now; the verdict is of what was there when it was made."
         found.append(Banner("Samples were changed after the run.", [*edited, more]))
     if verdict and verdict.doubts:
-        found.append(Banner("The run was not checked to its end.", verdict.doubts))
+        found.append(Banner("The servers were not checked as they must be: nothing passes.", verdict.doubts))
+    hidden = unread_of(manifest)
+    if hidden.names and hidden.shut:
+        title = f"{hidden.sentence}: whether the servers are equal in them is not known."
+        found.append(Banner(title, [f"Not read: {one_line(hidden.listed, 1000)}", f"The way out: {SHOW}."]))
     if verdict and verdict.same_model:
         said = SAME_MODEL[:1].upper() + SAME_MODEL[1:]
         found.append(Banner(f"{said}.", ["The candidate cannot be told from its reference, so nothing was tested."]))
@@ -95,6 +100,8 @@ def notes(
         found.append("The verdict holds no checks.")
     if sources.forbidden:
         found.append(f"The servers differ in what the policy does not allow: {', '.join(sources.forbidden)}.")
+    if sources.unread.names and not sources.unread.shut:
+        found.append(f"{sources.unread.sentence}: {one_line(sources.unread.listed, 1000)}.")
     found += [f"{one_line(note, 1000)}." for note in manifest.notes]
     for role in ROLES if manifest.command[1:2] != ["compare"] else ():  # results made elsewhere have no servers
         if role not in manifest.models:

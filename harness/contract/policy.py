@@ -233,6 +233,9 @@ class Policy(Config):
     serving: Serving = Serving()
     allow_different: tuple[str, ...] = ("model", "quantization")
     """Facts read back from the servers that may differ (glob patterns over their names)."""
+    allow_unreadable: tuple[str, ...] = ("*",)
+    """Facts that a server need not tell (glob patterns over their names). What is not told is counted in every report;
+    `[]`: all must be read, on both sides."""
     sampling: Sampling = Sampling()
     requests: Requests = Requests()
     suites: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -359,6 +362,8 @@ NOTHING_WEAKER = "no margin is weaker than the sealed one"
 def weakened(sealed: Policy, other: Policy) -> list[str]:
     """What `other` lets pass that `sealed` does not: one line for each margin or guard that is weaker."""
     found = [] if other.max_unusable <= sealed.max_unusable else [_change("max_unusable", sealed, other)]
+    if "*" not in sealed.allow_unreadable and set(other.allow_unreadable) - set(sealed.allow_unreadable):
+        found.append(_change("allow_unreadable", sealed, other))
     found += [f"{task}: no longer required" for task in sealed.required if task not in other.required]
     now = [statement for check in other.checks for statement in check.statements]
     for check in (statement for given in sealed.checks for statement in given.statements):
@@ -395,5 +400,6 @@ def _weaker(sealed: Policy, check: Check, other: Policy, now: Check) -> list[str
 
 
 def _change(key: str, before: Config, after: Config) -> str:
-    values = ["none" if getattr(c, key) is None else getattr(c, key) for c in (before, after)]
+    found = [getattr(c, key) for c in (before, after)]
+    values = [", ".join(v) or "none" if isinstance(v, tuple) else "none" if v is None else v for v in found]
     return f"{key} {values[0]} -> {values[1]}"

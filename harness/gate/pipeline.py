@@ -24,7 +24,7 @@ from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.errors import BadInput, NotComparable
 from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, load_policy
-from harness.contract.samples import Role
+from harness.contract.samples import ROLES, Role
 from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
@@ -33,6 +33,7 @@ from harness.gate.quantization import quantized
 from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
 from harness.judging.verdict import Verdict, judge
+from harness.parity.comparison import forbidden_unread
 from harness.parity.steadiness import require_steady, unchecked
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest
@@ -127,6 +128,10 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
     found = readbacks(run.manifest())
     require_steady(found)
     doubts = [f"the {role} server was not checked after it was asked (--resume does it)" for role in unchecked(found)]
+    if all(found.get(role) for role in ROLES):
+        hidden = forbidden_unread(found["reference"], found["candidate"], chosen.policy.allow_unreadable)
+        if hidden:
+            doubts.append(f"{hidden.sentence}, which policy {chosen.policy.name} does not allow: {hidden.listed}")
     samples = with_missing_sums(run.samples(), run.path / "divergence")
     verdict = judge(chosen.policy, samples, run.planned(), chosen.sha256, sealed, doubts)
     if verdict.after_the_fact:

@@ -9,7 +9,7 @@ from harness.contract.samples import ROLES, Role
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import measure_server, spec_counters, spec_metrics
 from harness.gate.job import Job
-from harness.parity.comparison import require_parity, require_same
+from harness.parity.comparison import SHOW, Unread, require_parity, require_same, unread
 from harness.parity.readback import read_back
 from harness.parity.steadiness import ServerCounts, begun, read_after, read_counters, require_steady
 from harness.runs.manifest import Manifest
@@ -48,8 +48,19 @@ async def check_parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         require_same(servers["reference"].readback, servers["noise"].readback, "the reference's two servers")
     elif all(role in servers and servers[role].readback for role in ROLES):
         readback = {role: servers[role].readback for role in ROLES}
-        job.manifest.allowed_differences = require_parity(readback, job.sealed.policy.allow_different)
+        policy = job.sealed.policy
+        job.manifest.allowed_differences = require_parity(readback, policy.allow_different, policy.allow_unreadable)
         job.save()
+        _say_unread(job, unread(readback["reference"], readback["candidate"]))
+
+
+def _say_unread(job: Job, hidden: Unread) -> None:
+    """Nobody may take what was not read for equal."""
+    if hidden.names:
+        job.reporter.say(
+            f"WARNING: {hidden.sentence}, so whether the servers are equal in them is not known: {hidden.listed}"
+            f"{f'; {SHOW}' if hidden.shut else ''}"
+        )
 
 
 def _doubt_untested_draft(job: Job) -> None:

@@ -12,6 +12,7 @@ from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import sha256_of
 from harness.contract.whole_files import read_json
 from harness.endpoint.client import Endpoint, EndpointError
+from harness.parity.asking import STANDS_FOR, asked_facts
 from harness.parity.server_config import UNKNOWN, config_facts, served_quantization, short
 
 PROBES: dict[str, Messages] = {
@@ -72,9 +73,9 @@ async def read_back(endpoint: Endpoint, facts: ModelFacts) -> dict[str, str]:
     """What a server says of itself, as name -> short value; "not readable" where it does not tell.
 
     Flags (`config.*`, `env.*`) come from /server_info, which vLLM opens with VLLM_SERVER_DEV_MODE=1: servers that we
-    start have it open. Servers that we attach to usually have it shut: then `config` is "not readable", and flags are
-    known by their effects alone (context, KV dtype, prompts, defaults). Shut on both sides is no difference; shut on
-    one side is one difference, `config`: open it on both, or allow it.
+    start have it open. Servers that we attach to usually have it shut: then `config` and every flag is "not readable",
+    but for those that asking tells (harness/parity/asking.py). Shut on both sides is no difference, and not equal
+    either: `comparison.unread` counts it. Shut on one side is one difference, `config`: open it on both, or allow it.
 
     Raises:
         EndpointError: the server does not answer as vLLM does.
@@ -98,14 +99,26 @@ async def read_back(endpoint: Endpoint, facts: ModelFacts) -> dict[str, str]:
             f"not comparable: {endpoint.url} drafts tokens and does not say how it accepts them (no /server_info); "
             "start it with VLLM_SERVER_DEV_MODE=1, on a closed network, or without drafts"
         )
-    longest = 0
+    longest, text = 0, list[int]()
     for name, messages in PROBES.items():
         ids = await endpoint.render(messages)
-        longest = max(longest, len(ids))
+        longest, text = max(longest, len(ids)), text + ids
         found[f"prompt_ids.{name}"] = _ids(ids)
     found["prompt_ids.tools"] = await _tools_ids(endpoint)
     found |= await _sampling(endpoint, None if context is None else context - longest)
-    return found | _checkpoint(facts) | config_facts(info)
+    asked = await asked_facts(endpoint, text if context is None else text[: context - 1])
+    return found | _checkpoint(facts) | _told(config_facts(info), asked)
+
+
+def _told(flags: dict[str, str], asked: dict[str, str]) -> dict[str, str]:
+    """Flags and what was found by asking: what only one of the two tells is no gap."""
+    flags, asked = dict(flags), dict(asked)
+    for name, flag in STANDS_FOR.items():
+        if asked[name] == UNKNOWN:
+            del asked[name]
+        elif flags["config"] == UNKNOWN:
+            del flags[flag]
+    return asked | flags
 
 
 async def max_model_len(endpoint: Endpoint) -> int | None:

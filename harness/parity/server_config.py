@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from harness.contract.samples import sha256_of
+from harness.parity.vllm_flags import FLAGS
 
 UNKNOWN = "not readable"
 READABLE = "readable"
@@ -57,20 +58,24 @@ ENVIRONMENT = (
 """Environment variables of vLLM that change numbers and are no flags."""
 
 
+_SHUT = {"config": UNKNOWN, **dict.fromkeys(FLAGS, UNKNOWN)}
+
+
 def config_facts(info: dict[str, Any] | None) -> dict[str, str]:
     """Facts `config` (readable or not), `config.SECTION.SETTING` and `env.NAME` of an answer of /server_info.
 
-    None, text in the place of JSON, and anything that cannot be a configuration is "not readable".
+    None, text in the place of JSON, and anything that cannot be a configuration is "not readable", and with it every
+    flag that a vLLM has.
     """
     config = (info or {}).get("vllm_config")
     if not isinstance(config, dict):
-        return {"config": UNKNOWN}
+        return _SHUT
     try:
         found = {f"config.{name}": text for name, value in _settings(config) if (text := _plain(value)) is not None}
     except RecursionError:
-        return {"config": UNKNOWN}
+        return _SHUT
     if not found or len(found) > MOST_SETTINGS:
-        return {"config": UNKNOWN}
+        return _SHUT
     environment = (info or {}).get("vllm_env")
     for name, value in environment.items() if isinstance(environment, dict) else ():
         counts = re.fullmatch(WORD, name) and any(fnmatch.fnmatchcase(name, pattern) for pattern in ENVIRONMENT)

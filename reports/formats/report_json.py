@@ -83,6 +83,7 @@ def report_json(report: Report, manifest: Manifest) -> ReportJson:
                 )
                 for fact in report.provenance.differing
             ],
+            unread=[one_line(name) for name in report.provenance.unread.names],
         ),
         versions={one_line(name): one_line(version) for name, version in manifest.versions.items()},
         hardware={one_line(name): _plain(name, value) for name, value in manifest.hardware.items()},

@@ -163,7 +163,8 @@ class DifferenceJson(PartJson):
     reference: str
     candidate: str
     state: FactState
-    """allowed: by the policy. forbidden: not allowed, so that nothing may be compared. differs: not compared."""
+    """allowed: by the policy. forbidden: not allowed, so that nothing may be compared. differs: not compared.
+    Facts that are equal (same) or could not be read (unread) are not listed here."""
 
 
 class Servers(PartJson):
@@ -172,6 +173,8 @@ class Servers(PartJson):
     facts: int
     """That were laid side by side."""
     differences: list[DifferenceJson]
+    unread: list[str]
+    """Facts that at least one server does not tell: whether they are equal is not known."""
 
 
 class DataFileJson(PartJson):

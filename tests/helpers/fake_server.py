@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -169,6 +170,9 @@ class FakeVllm:
         """Cap on every budget that arrives."""
         self.packed: bytes | None = None
         """What the route of harness/endpoint/score_route.py answers; None for a server without it."""
+        self.max_logprobs = 20
+        self.logit_bits = 8
+        """Bits of the significand of its logits: 8 in bfloat16, 11 in float16, 24 in float32."""
 
     def __call__(self, path: str, body: dict[str, Any]) -> Any:
         pages: dict[str, Callable[[], Any]] = {
@@ -213,8 +217,13 @@ class FakeVllm:
     def _answer(self, body: dict[str, Any]) -> Any:
         if "tools" in body and not self.takes_tools:
             return Reply({"error": {"message": "no tools"}}, 400)
+        if body.get("prompt_logprobs", 0) > self.max_logprobs:
+            found = f"Requested prompt logprobs of {body['prompt_logprobs']}, which is greater than max allowed: "
+            return Reply({"error": {"message": f"{found}{self.max_logprobs}"}}, 400)
         self.requests += 1
         self.budget += min(body["max_tokens"], self.most_tokens)
+        if "prompt_logprobs" in body:
+            return score_reply(logprobs_of(body["prompt"], body["prompt_logprobs"], self.logit_bits))
         asked = json.dumps([body.get("messages"), body.get("tools")]).encode()
         return chat_reply(prompt_ids=list(asked) if self.ids is None else self.ids) | {
             "system_fingerprint": self.fingerprint
@@ -268,6 +277,21 @@ def server_info(**sections: Any) -> dict[str, Any]:
     for name, section in sections.items():
         config[name] = {**(config.get(name) or {}), **section} if isinstance(section, dict) else section
     return {"vllm_config": config, "vllm_env": environment, "system_env": {"os": "linux"}}
+
+
+def logprobs_of(token_ids: list[int], top: int, bits: int) -> list[Any]:
+    """prompt_logprobs of a model whose logits have significands of so many bits."""
+    entries: list[Any] = [None]
+    for place, token in enumerate(token_ids[1:]):
+        logits = []
+        for rank in range(top + 1):
+            fraction, exponent = math.frexp(21.7 - 0.5371 * rank + 0.319 * math.sin(place + rank * rank))
+            logits.append(math.ldexp(round(fraction * 2**bits), exponent - bits))
+        norm = math.log(sum(map(math.exp, logits)))
+        ids = [token, *(other for other in range(top + 1) if other != token)][: top + 1]
+        ranked = enumerate(zip(ids, logits, strict=True))
+        entries.append({str(i): {"logprob": x - norm, "rank": r + 1} for r, (i, x) in ranked})
+    return entries
 
 
 def score_reply(entries: list[Any]) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from report_runs import SEALED, edited, judge_run, make_run, result, sample, ver
 
 from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES
+from harness.parity.server_config import UNKNOWN
+from harness.parity.vllm_flags import FLAGS
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Baseline, SampleFile, ServerFacts
 from reports.provenance import provenance
@@ -70,7 +72,7 @@ def test_a_run_whose_servers_were_not_checked_says_so_in_every_report(tmp_path: 
     verdict_of(folder, result(), verdict="INCONCLUSIVE", reason=said, doubts=[said])
     made = reports_of(folder)
     for name in ("index.html", "junit.xml", "summary.md", "model_card.md"):
-        assert "not checked to its end" in made[name] and said in made[name], name
+        assert "not checked as they must be" in made[name] and said in made[name], name
 
 
 def test_after_the_fact_with_nothing_weaker_says_so(tmp_path: Path) -> None:
@@ -250,3 +252,21 @@ def test_many_equal_facts_are_folded_and_differing_ones_are_not(tmp_path: Path) 
     assert folded.count("<code>value ") == page.count(">value ") == 80
     assert "run.budget" not in folded and "config.model.dtype" not in folded
     assert f"{len(report.provenance.equal)} facts equal on both servers" in page
+
+
+def test_what_could_not_be_read_is_said_in_every_report_and_is_not_equal(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", damage=0.0)
+    facts = folder.manifest()
+    for role in ROLES:
+        facts.servers[role].readback |= {"config": UNKNOWN, **dict.fromkeys(FLAGS, UNKNOWN)}
+    folder.write_manifest(facts)
+    made = reports_of(folder)
+    said = f"{len(FLAGS)} of {len(FLAGS) + 6} facts could not be read"
+    for name in ("index.html", "junit.xml", "summary.md", "model_card.md"):
+        assert said in made[name], name
+        assert "VLLM_SERVER_DEV_MODE=1" in plain(made[name]), name
+    found = json.loads((folder.path / "report" / "report.json").read_text("utf-8"))
+    assert found["servers"]["unread"] == sorted(FLAGS) and said in found["notices"][0]["title"]
+    report = read_report(folder)
+    assert not {fact.name for fact in report.provenance.equal} & set(FLAGS)
+    assert not {fact.name for fact in report.provenance.differing} & set(FLAGS)

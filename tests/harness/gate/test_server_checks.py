@@ -24,6 +24,7 @@ from jobs import (
 )
 
 from harness.contract.errors import NotComparable, RunFailed
+from harness.contract.policy import parse_policy
 from harness.contract.samples import ROLES, Role
 from harness.gate.job import Job
 from harness.gate.pipeline import judge_run
@@ -65,6 +66,22 @@ def test_servers_that_are_others_after_resume_are_refused(servers: Servers, tmp_
     with pytest.raises(NotComparable, match=r"version: 0\.32\.0, then 0\.33\.0"):
         ask_everything(make_job(tmp_path / "run"), urls(servers))
     assert len(stored(job.run)) == 6
+
+
+def test_flags_that_nobody_shows_are_said_and_a_strict_policy_refuses_them(
+    servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for role in ROLES:
+        model(servers, role).info = None
+    strict = POLICY + "allow_unreadable: [generation_config.*, chat_template, tokenizer]\n"
+    with pytest.raises(NotComparable, match=r"121 of 156 facts could not be read: config.*allow_unreadable"):
+        ask_everything(make_job(tmp_path / "strict", strict), urls(servers))
+    assert asked_nothing(servers)
+    run = finish(make_job(tmp_path / "run"), servers).run
+    assert "WARNING: 132 of 156 facts could not be read, so whether" in capsys.readouterr().err
+    assert judge_run(run).verdict == "PASS"  # its own policy allows it
+    after = judge_run(run, parse_policy(strict))
+    assert after.verdict == "INCONCLUSIVE" and "121 of 156 facts could not be read" in after.reason
 
 
 CHANGES: dict[str, Any] = {
@@ -159,8 +176,8 @@ def test_a_change_that_only_the_noise_floor_sees_is_seen(servers: Servers, tmp_p
 def test_every_budget_of_a_run_with_noise_floor_is_accounted_for(servers: Servers, tmp_path: Path) -> None:
     found = finish(make_job(tmp_path / "run", BY_SEED), servers).run.manifest().servers
     for role, requests in zip(ROLES, (8, 6), strict=True):
-        # Reading back asks six prompts for one token each.
-        said = f"arrives as asked ({32 * requests + 6} tokens in {requests + 6} requests)"
+        # Reading back asks seven prompts for one token each.
+        said = f"arrives as asked ({32 * requests + 7} tokens in {requests + 7} requests)"
         assert found[role].readback["run.budget"] == said
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from harness.contract.errors import NotComparable
+from harness.contract.samples import Role
 from harness.parity.comparison import differences, require_parity, require_same
 from harness.parity.server_config import OFF, READABLE, UNKNOWN
 
@@ -82,6 +83,27 @@ def test_flags_that_one_server_keeps_shut_are_one_difference_and_not_hundreds() 
 def test_flags_that_both_servers_keep_shut_are_no_difference() -> None:
     one, other = (less(facts, *FLAGS) | {"config": UNKNOWN} for facts in (FACTS, CANDIDATE))
     assert require_parity({"reference": one, "candidate": other}, ALLOWED) == ["model", "quantization"]
+
+
+def test_a_policy_may_ask_that_everything_is_read() -> None:
+    one, other = (less(facts, *FLAGS) | {"config": UNKNOWN} for facts in (FACTS, CANDIDATE))
+    readback: dict[Role, dict[str, str]] = {"reference": one, "candidate": other}
+    with pytest.raises(NotComparable, match=r"1 of 9 facts could not be read: config .*VLLM_SERVER_DEV_MODE=1"):
+        require_parity(readback, ALLOWED, [])
+    assert require_parity(readback, ALLOWED, ["conf*"]) == ["model", "quantization"]
+    assert require_parity({"reference": FACTS, "candidate": CANDIDATE}, ALLOWED, []) == ["model", "quantization"]
+    readback["candidate"] = less(CANDIDATE, *FLAGS) | {"config": UNKNOWN, "tokenizer": UNKNOWN}
+    readback["reference"] = {**one, "tokenizer": UNKNOWN}
+    with pytest.raises(NotComparable, match=r"1 of 10 facts could not be read: tokenizer"):
+        require_parity(readback, ALLOWED, ["config*"])
+
+
+def test_an_earlier_run_that_asked_less_is_no_other_server() -> None:
+    before = less(FACTS, *FLAGS) | {"config": UNKNOWN}
+    now = before | {"asked.dtype": "bfloat16", "config.cache.block_size": UNKNOWN}
+    require_same(before, now, "the reference, then and now,")
+    with pytest.raises(NotComparable, match=r"asked\.dtype: float32, then bfloat16"):
+        require_same({**before, "asked.dtype": "float32"}, now, "the reference, then and now,")
 
 
 def test_the_hint_is_given_only_where_it_helps() -> None:

@@ -10,9 +10,11 @@ from readbacks import changed, facts, read
 
 from harness.contract.model_facts import ModelFacts
 from harness.endpoint.client import EndpointError
-from harness.parity.comparison import differences
+from harness.parity.asking import STANDS_FOR
+from harness.parity.comparison import differences, unread
 from harness.parity.readback import DEFAULTS, PROBES, TOOLS, read_back
 from harness.parity.server_config import READABLE, UNKNOWN
+from harness.parity.vllm_flags import FLAGS
 
 
 def test_what_is_read_back_is_what_the_server_says(server: FakeServer, tmp_path: Path) -> None:
@@ -68,6 +70,41 @@ def test_two_servers_of_the_same_settings_do_not_differ(server: FakeServer) -> N
     assert set(differences(reference, candidate)) == {"quantization"}  # facts() says the same model
 
 
+SHUT: dict[str, Any] = {"info": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"logit_bits": 24}, {"asked.dtype": ("bfloat16", "float32")}),
+        ({"logit_bits": 11}, {"asked.dtype": ("bfloat16", "float16")}),
+        ({"max_logprobs": 64}, {"asked.max_logprobs": ("20", "64")}),
+        ({}, {}),
+    ],
+)
+def test_what_two_servers_keep_shut_is_found_by_asking(
+    server: FakeServer, change: dict[str, Any], found: dict[str, tuple[str, str]]
+) -> None:
+    reference, candidate = read(server, changed(**SHUT)), read(server, changed(**SHUT, **change))
+    assert differences(reference, candidate) == found
+
+
+def test_flags_that_nobody_shows_are_counted_and_never_equal(server: FakeServer, tmp_path: Path) -> None:
+    shut = read(server, changed(**SHUT), facts(tmp_path))
+    hidden = unread(shut, dict(shut))
+    assert set(hidden.names) == set(FLAGS) - {*STANDS_FOR.values()}
+    compared = [name for name in shut if name != "config"]
+    assert hidden.sentence == f"{len(FLAGS) - 2} of {len(compared)} facts could not be read"
+    assert "config.scheduler (12)" in hidden.listed and "env (9)" in hidden.listed
+    whole = read(server, FakeVllm(), facts(tmp_path))
+    assert not unread(whole, dict(whole)).names
+    assert "config.scheduler.max_num_seqs" in unread(whole, shut).names  # one that is shown helps nobody
+
+
+def test_a_server_that_shows_its_flags_is_not_judged_by_its_grid(server: FakeServer) -> None:
+    assert not differences(read(server, FakeVllm()), read(server, changed(logit_bits=24)))
+
+
 def test_tools_are_told_and_not_called(server: FakeServer) -> None:
     found = read(server, FakeVllm())
     (body,) = [body for path, body in server.posts if "tools" in body]
@@ -84,7 +121,11 @@ def test_a_server_that_says_little_is_read_all_the_same(server: FakeServer) -> N
         *("sampling", "chat_template", "tokenizer"),
     ):
         assert found[name] == UNKNOWN
-    assert not any(name.startswith(("config.", "env.")) for name in found)
+    flags = {name: value for name, value in found.items() if name.startswith(("config.", "env."))}
+    assert set(flags.values()) == {UNKNOWN}
+    # What is found by asking is not unread, though the flag itself is not shown.
+    assert {*flags, *STANDS_FOR.values()} == set(FLAGS) and not {*flags} & {*STANDS_FOR.values()}
+    assert found["asked.dtype"] == "bfloat16" and found["asked.max_logprobs"] == "20"
 
 
 def test_the_quantization_is_that_of_the_server_where_it_is_another(server: FakeServer) -> None:

@@ -79,7 +79,8 @@ def test_a_budget_that_only_the_context_limits_is_no_refusal(server: FakeServer)
     vllm = FakeVllm()
     longest = max(len(json.dumps([messages, None])) for messages in PROBES.values())
     assert read(server, vllm, max_tokens=100_000)["sampling"] == "arrives as asked"
-    assert server.posts[-1][1]["max_tokens"] == 4096 - longest
+    rendered = [body for path, body in server.posts if path.endswith("/render")]
+    assert rendered[-1]["max_tokens"] == 4096 - longest
     assert "max_tokens 2000 arrives as 500" in refusal(server, changed(most_tokens=500), max_tokens=2000)
 
 

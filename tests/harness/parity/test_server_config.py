@@ -8,6 +8,7 @@ import pytest
 from fake_server import server_info
 
 from harness.parity.server_config import MOST_SETTINGS, READABLE, UNKNOWN, config_facts, served_quantization, short
+from harness.parity.vllm_flags import FLAGS
 
 
 def deep(levels: int) -> Any:
@@ -137,7 +138,7 @@ def test_long_values_become_hashes() -> None:
     ],
 )
 def test_what_is_no_configuration_is_not_readable(info: Any) -> None:
-    assert config_facts(info) == {"config": UNKNOWN}
+    assert config_facts(info) == {"config": UNKNOWN, **dict.fromkeys(FLAGS, UNKNOWN)}
     assert served_quantization(info) is None
 
 

@@ -99,7 +99,7 @@ def test_what_is_missing_is_null_and_named(tmp_path: Path) -> None:
     raw = (folder.path / "manifest.json").read_text("utf-8")
     (folder.path / "manifest.json").write_text(raw.replace('"load": null', '"load": Infinity'), "utf-8")
     found = load(folder)
-    assert found["models"] == {} and found["servers"] == {"facts": 0, "differences": []}
+    assert found["models"] == {} and found["servers"] == {"facts": 0, "differences": [], "unread": []}
     assert found["hardware"] == {"load": None, "gpus": [{"name": "x⟨U+202E⟩", "w": None}]}
     assert found["reused_from"] == "may"
 
