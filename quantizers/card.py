@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import statistics
 from collections import Counter
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CardData, ModelCard
+from huggingface_hub import CardData, metadata_load
 from quantgate_kernels.formats.fp8_block import BLOCK
 
 from quantizers.checkpoint import BlockFp8, TensorInfo
@@ -24,6 +25,8 @@ FOLDED = (
     "| rotation | folded into all weights before they were quantized: the hidden states, and V with O (arXiv "
     "2404.00456); norms hand their weights to the linear layers after them |\n"
 )
+CACHES = ("QUANTGATE_CACHE", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME")
+"""Environment variables that name a cache."""
 _HUB_CACHE = re.compile(r"^models--([^/]+?)--([^/]+)$")
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 
@@ -203,16 +206,31 @@ def original_name(source: Path) -> str | None:
     if isinstance(base, list) and len(base) == 1:
         base = base[0]
     copied = front.get("base_model_relation") in (None, "quantized")
-    if copied and isinstance(base, str) and _HUB_NAME.match(base) and base.partition("/")[2] == source.resolve().name:
+    if copied and isinstance(base, str) and _HUB_NAME.match(base) and _bears(source.resolve().name, base):
         return base
     # A path from where somebody stood (owner/name) would be taken for a model of the Hub.
-    return None if ".cache" in source.resolve().parts else str(source.absolute())
+    return None if _in_a_cache(source.resolve()) else str(source.absolute())
+
+
+def _bears(folder: str, hub_id: str) -> bool:
+    """Whether a folder has the name of a model: alone or with its owner's, in whatever case and punctuation."""
+    owner, _, name = hub_id.partition("/")
+    return _letters(folder) in (_letters(name), _letters(owner + name))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _in_a_cache(source: Path) -> bool:
+    """Whether a path lies in a cache, where no reader of a card can look."""
+    named = [Path(folder).resolve() for name in CACHES if (folder := os.environ.get(name))]
+    return ".cache" in source.parts or any(source.is_relative_to(folder) for folder in named)
 
 
 def _front_matter(source: Path) -> dict[str, Any]:
     """What the original's card says of itself; nothing when there is no card or its front matter is broken."""
-    try:
-        card = ModelCard((source / "README.md").read_text(encoding="utf-8"))
-    except Exception:  # whatever YAML or the card's checks raise: the card is a courtesy, not an input
+    try:  # as it is written: one bad entry of its `model-index` must not hide its name
+        return dict(metadata_load(source / "README.md") or {})
+    except Exception:  # whatever reading and YAML raise: the card is a courtesy, not an input
         return {}
-    return dict(card.data.to_dict())  # type: ignore[no-untyped-call]

@@ -2,8 +2,8 @@
 
 A server gives log-probabilities in float32, of logits that were made in the model's dtype. In a log-softmax all logits
 of a position lose the same number, so their grid stays: of a model in bfloat16 every position can be moved back by one
-number so that each value is a float of 8 bits again. In float16 that takes 11 bits, and in float32 neither will do. Seen of
-SmolLM2-135M on vLLM 0.32 in all three dtypes.
+number so that each value is a float of 8 bits again. In float16 that takes 11 bits, and in float32 neither will do.
+Seen of SmolLM2-135M on vLLM 0.32 in all three dtypes.
 """
 
 from __future__ import annotations

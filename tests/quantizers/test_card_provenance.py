@@ -29,6 +29,9 @@ def model(folder: Path, card: str = "") -> Path:
         ("copies/name", "base_model: [owner/name]", "owner/name"),
         (".cache/quantgate/models/name", "base_model: owner/name", "owner/name"),
         (".cache/quantgate/models/name", "", None),
+        (".cache/owner--name", "base_model: owner/name", "owner/name"),
+        ("copies/Na-Me", "base_model: Owner/na.me", "Owner/na.me"),
+        ("copies/name", "base_model: owner/name\nmodel-index: [{name: x}]", "owner/name"),
         # A fine-tune, by its relation or by its name: gated against what it was made of, it would fail or mislead.
         ("copies/name", "base_model: owner/name\nbase_model_relation: finetune", "FOLDER"),
         ("copies/mine", "base_model: owner/name", "FOLDER"),
@@ -42,6 +45,18 @@ def test_the_original_is_what_its_place_or_its_card_says(
 ) -> None:
     folder = model(tmp_path / path, card)
     assert original_name(folder) == (str(folder) if name == "FOLDER" else name)
+
+
+@pytest.mark.parametrize("variable", ["QUANTGATE_CACHE", "HF_HOME"])
+def test_a_path_in_a_cache_is_nobodys_base_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    folder = model(tmp_path / "kept" / "models" / "name")
+    assert original_name(folder) == str(folder)
+    monkeypatch.setenv(variable, str(tmp_path / "kept"))
+    assert original_name(folder) is None
+    (folder / "README.md").write_text("---\nbase_model: owner/name\n---\n")
+    assert original_name(folder) == "owner/name"
 
 
 def test_a_folder_is_no_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
