@@ -172,6 +172,7 @@ def card_command(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     into: Annotated[Path | None, typer.Option(help="A README.md to lay it into; default: print a whole card.")] = None,
     source_url: Annotated[str | None, typer.Option(help="Where the report is published: the results' source.")] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also into a file that is not named .md.")] = False,
 ) -> None:
     """Write what RUN found into a model card. Nothing is uploaded; done twice, nothing changes the second time."""
     from reports.cards.card_file import merge_into
@@ -182,8 +183,11 @@ def card_command(
     if into is None:
         print(render_model_card(found, source_url), end="")
         return
-    for line in merge_into(found, into, source_url):
+    merged = merge_into(found, into, source_url, anyway)
+    for line in merged.stayed:
         print(line)
+    if merged.backup:
+        print(f"as it was: {merged.backup}")
     print(into)
 
 

@@ -11,6 +11,7 @@ from harness.contract.errors import BadInput
 from reports.cards.licence import Origin, public_name
 from reports.check_rows import CheckRow
 from reports.known_suites import known_suite
+from reports.provenance import ModelView
 from reports.scores import TaskScores
 from reports.text import one_line
 from reports.view import Report
@@ -31,7 +32,7 @@ def front_matter(report: Report, origin: Origin, source_url: str | None = None) 
         raise BadInput(f"--source-url is {one_line(source_url, 80)}; give the http(s) address of the published report")
     candidate = report.model("candidate")
     known: dict[str, Any] = {"base_model": origin.base, "tags": ["quantized", "quantgate"]}
-    if origin.is_reference:
+    if origin.base and _is_quantized_of(origin, candidate):
         known["base_model_relation"] = "quantized"
     if not origin.disagree:
         known |= origin.licence
@@ -39,6 +40,15 @@ def front_matter(report: Report, origin: Origin, source_url: str | None = None) 
     if candidate and found:
         known |= {"eval_results": found, "model_name": public_name(candidate.name)}
     return dict(ModelCardData(**known).to_dict())  # type: ignore[no-untyped-call]
+
+
+def _is_quantized_of(origin: Origin, candidate: ModelView | None) -> bool:
+    """Whether the candidate is a quantized form of its base model, and not of something made of that one."""
+    if origin.is_reference:
+        return True
+    own_words = candidate is not None and origin.said_by == "the candidate's card" and candidate.quantization != "none"
+    relation = dict(candidate.claimed).get("card: base_model_relation") if candidate else None
+    return own_words and relation in (None, "quantized")
 
 
 def to_yaml(front: dict[str, Any]) -> str:

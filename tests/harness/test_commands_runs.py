@@ -102,11 +102,13 @@ def test_a_card_is_printed_or_laid_into_a_file(
     printed = quantgate("card", run.path)
     assert printed.status == 0 and printed.out.startswith("---\n") and "## Evaluation" in printed.out
     (tmp_path / "README.md").write_text("# Mine\n", "utf-8")
-    for _ in range(2):
+    for said in (f"as it was: {tmp_path / 'README.md.bak'}\n", ""):
         ended = quantgate("card", run.path, "--into", "README.md")
-        assert (ended.status, ended.out) == (0, "README.md\n")
+        assert (ended.status, ended.out) == (0, f"{said}README.md\n")
         text = (tmp_path / "README.md").read_text("utf-8")
         assert text.count("## Evaluation") == 1 and "\n# Mine\n" in text
+    assert quantgate("card", run.path, "--into", "card.txt").status == 3
+    assert quantgate("card", run.path, "--into", "card.txt", "--anyway").status == 0
     refused = quantgate("card", run.path, "--source-url", "file:///etc")
     assert refused.status == 3 and "give the http(s) address" in last_line(refused)
 

@@ -205,7 +205,7 @@ def test_the_base_model_is_one_that_a_hub_can_know(
 def merged(run: RunFolder, path: Path, text: str | None) -> tuple[str, list[str]]:
     if text is not None:
         path.write_bytes(text.encode())
-    stayed = merge_into(read_report(run), path)
+    stayed = merge_into(read_report(run), path).stayed
     return path.read_bytes().decode(), stayed
 
 
@@ -243,6 +243,87 @@ def test_the_owner_of_a_card_has_the_last_word(run: RunFolder, tmp_path: Path) -
     assert data.base_model == "other/base" and data.get("base_model_relation") is None
 
 
+STYLED = """---
+license: 'mit' # chosen
+base_model: # what it was made of
+  - "Qwen/Qwen2.5-0.5B-Instruct"   # first
+  - other/part
+tags:
+  # found by these
+  - "llama"   # family
+  - 'ours'
+model-index:
+  - name: "ours" # by hand
+    results:
+      # the first one
+      - task: {type: "text-generation"}
+        dataset: {type: 'x/y', name: Y} # kept
+        metrics: [{type: acc, value: 1.0e-05}]
+datasets: [a, "b"]
+---
+# Ours
+"""
+
+
+def test_comments_quotes_style_and_a_list_of_base_models_survive(run: RunFolder, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    text, stayed = merged(run, path, STYLED)
+    assert stayed == []  # the list names the report's base model
+    lines = text.splitlines()
+    for line in STYLED.splitlines():
+        assert line in lines, line
+    assert lines.index("  - 'ours'") + 1 == lines.index("  - quantized")
+    data = data_of(text)
+    assert data.base_model_relation == "quantized" and len(data.eval_results) > 1
+    assert [type(result.metric_value) for result in data.eval_results[:1]] == [float]
+    assert merged(run, path, None)[0] == text
+    flow, _ = merged(run, tmp_path / "flow.md", "---\ntags: [llama, 'ours']  # flow\n---\n")
+    assert "tags: [llama, 'ours', quantized, quantgate]" in flow and "# flow" in flow
+
+
+def test_a_card_that_is_changed_is_kept_as_it_was(run: RunFolder, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    assert merge_into(read_report(run), path).backup is None  # there was none
+    path.write_text(OWN, "utf-8")
+    backup = merge_into(read_report(run), path).backup
+    assert backup == tmp_path / "README.md.bak" and backup.read_text("utf-8") == OWN
+    assert merge_into(read_report(run), path).backup is None  # nothing changed
+    path.write_text("# Another", "utf-8")
+    second = merge_into(read_report(run), path).backup
+    assert second and second != backup and backup.read_text("utf-8") == OWN and second.read_text() == "# Another"
+
+
+def test_only_markdown_is_written_into_unless_it_is_wanted(run: RunFolder, tmp_path: Path) -> None:
+    path = tmp_path / "train.py"
+    path.write_text("x = 1\n", "utf-8")
+    with pytest.raises(BadInput, match=r"no Markdown file.*--anyway"):
+        merge_into(read_report(run), path)
+    assert path.read_text("utf-8") == "x = 1\n" and not list(tmp_path.glob("*.bak"))
+    assert merge_into(read_report(run), path, anyway=True).backup == tmp_path / "train.py.bak"
+    assert "x = 1" in path.read_text("utf-8") and BEGIN in path.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("claimed", "quantization", "relation"),
+    [
+        ({"card: base_model": "owner/base"}, "gptq", "quantized"),
+        ({"card: base_model": "owner/base", "card: base_model_relation": "quantized"}, "gptq", "quantized"),
+        ({"card: base_model": "owner/base", "card: base_model_relation": "finetune"}, "gptq", None),
+        ({"card: base_model": "owner/base"}, None, None),
+    ],
+)
+def test_the_relation_is_written_where_the_candidates_own_card_names_its_base(
+    run: RunFolder, claimed: dict[str, str], quantization: str | None, relation: str | None
+) -> None:
+    facts = run.manifest()
+    facts.models["reference"].name = "/home/me/base"
+    facts.models["candidate"].claimed, facts.models["candidate"].quantization = claimed, quantization
+    run.write_manifest(facts)
+    report = read_report(run)
+    made = front_matter(report, origin(report.models))
+    assert (made["base_model"], made.get("base_model_relation")) == ("owner/base", relation)
+
+
 @pytest.mark.parametrize(
     "text", [None, "", "# Only words\n", "---\n---\n# Body", "---\n# nothing\n---\n", "---\nx: 1\n---"]
 )
@@ -275,6 +356,7 @@ def test_windows_line_ends_and_links_stay(run: RunFolder, tmp_path: Path) -> Non
         (f"{BEGIN}\n", "not one begin and one end"),
         (f"{END}\n{BEGIN}\n", "not one begin and one end"),
         (f"{BEGIN}\n{END}\n{BEGIN}\n{END}\n", "not one begin and one end"),
+        ("---\nx: &x [a]\ntags: *x\n---\n", "tags is written in a way that cannot be changed in part"),
         ("---\n{tags: [a], b: 1}\n---\n", "cannot be changed in part|not YAML"),
     ],
 )
