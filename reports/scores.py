@@ -1,8 +1,11 @@
-"""Scores of both roles, on the pairs in which both have one."""
+"""Scores of both roles, on the pairs in which both have one.
+
+Means are over items, as estimates of checks are: of an item that is asked eight times each answer counts an eighth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.contract.pairs import Pair
@@ -11,7 +14,7 @@ from harness.contract.samples import Sample
 
 @dataclass(frozen=True)
 class RoleScores:
-    """How one role did. A mean is None when there is nothing to average."""
+    """How one role did, in means over items. A mean is None when there is nothing to average."""
 
     n: int
     score: float | None
@@ -80,14 +83,22 @@ def _role(samples: Sequence[Sample]) -> RoleScores:
     completed = [s for s in finished if s.finish_reason == "stop"]
     return RoleScores(
         n=len(samples),
-        score=mean(s.score for s in samples),
+        score=mean_over_items(samples, lambda s: s.score),
         completed=len(completed),
-        score_completed=mean(s.score for s in completed),
-        cap_hit_rate=mean(float(s.finish_reason == "length") for s in finished),
-        limit_rate=mean(float(s.finish_reason == "limit") for s in finished),
+        score_completed=mean_over_items(completed, lambda s: s.score),
+        cap_hit_rate=mean_over_items(finished, lambda s: float(s.finish_reason == "length")),
+        limit_rate=mean_over_items(finished, lambda s: float(s.finish_reason == "limit")),
         finish_known=len(finished),
-        tokens=mean(s.completion_tokens for s in samples),
+        tokens=mean_over_items(samples, lambda s: s.completion_tokens),
     )
+
+
+def mean_over_items(samples: Iterable[Sample], value: Callable[[Sample], float | None]) -> float | None:
+    """Mean over items of the mean over an item's answers; answers without a value, and items of such, do not count."""
+    by_item: dict[tuple[str, ...], list[float | None]] = {}
+    for sample in samples:
+        by_item.setdefault(sample.key[:3], []).append(value(sample))
+    return mean(mean(values) for values in by_item.values())
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from harness.contract.metrics import METRICS, BoundedMean, Difference, Ratio, RatioPart
 from harness.contract.pairs import Pair, Pairing, sealed_order
 from harness.contract.policy import Check, Policy
-from harness.contract.samples import PairKey
+from harness.contract.samples import PairKey, Sample
 from harness.judging import bounded_means
 from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value
 from harness.judging.bounded_ratio import ratio_units
@@ -128,8 +128,8 @@ def measure(check: Check, pairing: Pairing, context: Context) -> Estimate:
         p_fail=lambda margin: paired_p_value(b, c, n, margin, confidence),
         b=b,
         c=c,
-        reference=math.fsum(r for r, _ in values) / len(values),
-        candidate=math.fsum(k for _, k in values) / len(values),
+        reference=_mean(metric, [(key, pair.reference) for key, pair in pairing.pairs.items()], check.mean),
+        candidate=_mean(metric, [(key, pair.candidate) for key, pair in pairing.pairs.items()], check.mean),
         alone=tuple(values.alone for values in items.values()),
     )
     units, of = ratio_units(check, metric, pairing.pairs, losses)
@@ -172,6 +172,18 @@ def values_by_item(metric: Difference, pairs: Mapping[PairKey, Pair]) -> dict[tu
         item: ItemValues(math.fsum(loss for loss, _ in both) / len(both), math.fsum(own for _, own in both) / len(both))
         for item, both in found.items()
     }
+
+
+def _mean(metric: Difference, samples: Iterable[tuple[PairKey, Sample]], over: Literal["items", "tasks"]) -> float:
+    """A role's own value, as the estimate weighs items: of eight answers to one item each counts an eighth."""
+    repeats: dict[tuple[str, str, str], list[float]] = {}
+    for key, sample in samples:
+        repeats.setdefault(key[:3], []).append(metric.value(sample) or 0.0)
+    by_item = {item: math.fsum(values) / len(values) for item, values in repeats.items()}
+    if over == "items":
+        return math.fsum(by_item.values()) / len(by_item)
+    sizes = Counter(item[:2] for item in by_item)
+    return math.fsum(value / sizes[item[:2]] for item, value in by_item.items()) / len(sizes)
 
 
 def _macro(measured: Estimate, losses: Mapping[tuple[str, str, str], float], confidence: float) -> Estimate:

@@ -102,9 +102,9 @@ def _place(report: Report, suite: str, tasks: list[TaskScores]) -> tuple[dict[st
 
 
 def _scores(kind: str, tasks: list[TaskScores]) -> list[dict[str, Any]]:
-    """The mean score of the candidate, and of its reference."""
-    n = sum(task.n for task in tasks)
-    args = {"n": n, "items": sum(task.items for task in tasks)}
+    """The mean score of the candidate, and of its reference, over items."""
+    items = sum(task.items for task in tasks)
+    args = {"n": sum(task.n for task in tasks), "items": items}
     if len(tasks) > 1:
         args["tasks"] = len(tasks)
     both = {
@@ -115,7 +115,7 @@ def _scores(kind: str, tasks: list[TaskScores]) -> list[dict[str, Any]]:
         {
             "metric_type": metric,
             "metric_name": name,
-            "metric_value": _rounded(sum((role.score or 0) * role.n for role in roles) / n),
+            "metric_value": _rounded(sum((r.score or 0) * t.items for r, t in zip(roles, tasks, strict=True)) / items),
             "metric_args": args,
         }
         for metric, (name, roles) in both.items()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.contract.pairs import Pair
 from harness.contract.samples import Sample
-from reports.scores import by_task, mean, task_scores
+from reports.scores import by_task, task_scores
 from reports.suite_tables.effective_length import THRESHOLD, effective_length
 from reports.suite_tables.scores import endings_tables, score_table, substring_tables
 from reports.suite_tables.table import Groups, SuiteRun, Table, both, difference, of_roles, with_total
@@ -23,7 +23,7 @@ def tables(run: SuiteRun) -> list[Table]:
     """Scores by length with the effective length, the grid of task × length, and every task@length whole."""
     groups = by_task(run.pairs, run.tasks)
     found = {key: pairs for name, pairs in groups.items() if pairs and (key := split(name))}
-    if not any(_scored(pairs) for pairs in found.values()):
+    if not any(task_scores("", pairs).n for pairs in found.values()):
         return [score_table(groups), *substring_tables(groups), *endings_tables(groups)]
     lengths = sorted({length for _, length in found})
     by_length = {number(n): [p for (_, m), pairs in found.items() if m == n for p in pairs] for n in lengths}
@@ -78,17 +78,11 @@ def _length(pair: Pair) -> int:
 
 
 def _cells(pairs: Sequence[Pair]) -> tuple[str, str, str]:
-    reference, candidate = (
-        mean(p.reference.score for p in _scored(pairs)),
-        mean(p.candidate.score for p in _scored(pairs)),
-    )
+    found = task_scores("", pairs)
+    reference, candidate = found.reference.score, found.candidate.score
     lost = difference(reference, candidate)
     mark = "▼ " if lost is not None and round(lost, 9) <= -LARGE_DROP else ""
     return percent(reference), percent(candidate), f"{mark}{points(lost)}"
-
-
-def _scored(pairs: Sequence[Pair]) -> list[Pair]:
-    return [p for p in pairs if p.reference.score is not None and p.candidate.score is not None]
 
 
 def _empty(samples: Sequence[Sample]) -> str:

@@ -44,7 +44,11 @@ def score_table(groups: Groups, first: str = "Task", title: str = "Scores", toge
         *both("Mean tokens"),
     )
     repeated = any(row.n > row.items for row in found)
-    notes = ["n: items × answers to each; the score is the mean over all of them (avg@k)."] if repeated else []
+    notes = (
+        ["n: items × answers to each; scores are means over items, each the mean over its answers (avg@k)."]
+        if repeated
+        else []
+    )
     note = " ".join([*notes, FLIPS])
     return Table(title, columns, [_row(row) for row in found], note, total=len(found) > 1)
 

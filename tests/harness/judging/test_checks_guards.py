@@ -134,3 +134,34 @@ def test_a_document_without_the_metric_is_an_error() -> None:
     assert (result.verdict, result.errored, result.n) == ("INCONCLUSIVE", 2, 98)
     nothing = decided(KL, pairs(counts(both=9), "divergence/chat-en"))
     assert (nothing.verdict, nothing.errored, nothing.reason) == ("INCONCLUSIVE", 9, "zero usable pairs")
+
+
+# -- one unit ------------------------------------------------------------------------------------------------
+
+
+def of_two_tasks(reference: tuple[float, float], candidate: tuple[float, float]) -> list[Sample]:
+    """40 items of gsm8k asked once, and 10 of aime24 asked eight times: values by task, equal over items."""
+    found = []
+    for role, values in zip(ROLES, (reference, candidate), strict=True):
+        for task, value, n, repeats in (("gsm8k", values[0], 40, 1), ("aime24", values[1], 10, 8)):
+            for item in range(n):
+                right = float(item < round(value * n))
+                found += [sample(item, role, right, on=f"cot/{task}", repeat=repeat) for repeat in range(repeats)]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("over", "reference", "candidate"), [("items", 0.8 * 0.3 + 0.2 * 0.5, 0.8 * 0.2 + 0.2 * 0.6), ("tasks", 0.4, 0.4)]
+)
+def test_means_of_both_roles_have_the_unit_of_the_estimate(over: str, reference: float, candidate: float) -> None:
+    result = decided(ACCURACY | {"on": "cot", "mean": over}, of_two_tasks((0.3, 0.5), (0.2, 0.6)))
+    assert result.reference_value == pytest.approx(reference) and result.candidate_value == pytest.approx(candidate)
+    assert result.estimate == pytest.approx(reference - candidate)
+
+
+def test_a_floor_is_on_items_and_not_on_answers() -> None:
+    # A third of the answers is right, and a tenth of the items: 80 of 120 answers are to ten items.
+    samples = of_two_tasks((0.0, 0.5), (0.0, 0.5))
+    result = decided(ACCURACY | {"on": "cot", "max_loss": 0.5, "floor": 0.2}, samples)
+    assert result.verdict == "INCONCLUSIVE" and "the reference scores 10.0%, below the floor" in result.reason
+    assert decided(ACCURACY | {"on": "cot", "max_loss": 0.5, "floor": 0.1}, samples).verdict == "PASS"

@@ -48,6 +48,17 @@ def test_repeats_are_said_as_items_times_k() -> None:
     assert row(table, "a")["Score: candidate"] == "50.0 %" and "avg@k" in table.note
 
 
+def test_all_tasks_together_are_a_mean_over_items_as_estimates_are() -> None:
+    often = [
+        pair("cot", "often", str(n % 2), scores=(1.0, n % 2), repeat=n // 2, finish_reason="length") for n in range(16)
+    ]
+    once = [pair("cot", "once", str(n), scores=(0.0, 1.0)) for n in range(6)]
+    (table,) = score_tables.tables(SuiteRun(often + once))
+    found = row(table, "all tasks")
+    assert (found["Score: reference"], found["Score: candidate"]) == ("25.0 %", "87.5 %")
+    assert found["Difference, points"] == "+62.5" and found["Hit the token cap: candidate"] == "25.0 %"
+
+
 def test_how_answers_ended_is_counted_when_one_ended_badly() -> None:
     looped = {"looped": 1.0, "unterminated": 0.0}
     pairs = [pair("cot", "a", "0", scores=(1.0, 1.0), metrics=({}, looped)), pair("cot", "b", "0", scores=(1.0, 1.0))]
