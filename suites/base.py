@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -85,6 +85,11 @@ class Suite(ABC):
     def begin(self) -> None:
         """End what a killed run of this suite left behind, before the first item is asked."""
         return
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        """Names of its tasks, where its configuration says them; empty where only its items do."""
+        return ()
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ length are asked first: they leave the longest prefix in the cache of a server t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Literal, NamedTuple
@@ -69,6 +69,10 @@ class Needle(LengthsSuite):
     keeps_order = True
 
     _config: NeedleConfig
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        return list(map(str, self._config.lengths))
 
     def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
         """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -106,6 +106,10 @@ class Speed(Suite):
     def __init__(self, config: SpeedConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config
         self._folder = folder
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        return [f"c{concurrency}" for concurrency in self._config.concurrency]
 
     @property
     def context_needed(self) -> int:

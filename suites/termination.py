@@ -12,7 +12,7 @@ Metrics of a sample: those of suites/readings/endings.py and suites/readings/thi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -62,6 +62,10 @@ class Termination(ChatSuite):
         self._config = config
         self._greedy = sampling.temperature == 0
         self.max_tokens = config.max_tokens or sampling.max_tokens
+
+    @property
+    def tasks(self) -> Sequence[str]:
+        return [f"{level}-{language}" for level in self._config.levels for language in self._config.languages]
 
     @property
     def context_needed(self) -> int:

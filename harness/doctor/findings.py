@@ -29,7 +29,7 @@ from harness.contract.extras import MODAL_EXTRA
 from harness.contract.policy import Policy
 from harness.contract.whole_files import cache_folder
 from harness.doctor.data_files import DataSource, data_files, data_name, data_source
-from harness.serving.flags import SERVER_OVERHEAD_GIB
+from harness.serving.flags import SERVER_OVERHEAD_GIB, one_process
 from harness.serving.hardware import GIB, Hardware, detect
 
 FindingState = Literal["ok", "warning", "missing"]
@@ -129,6 +129,9 @@ def vllm(needs: Needs) -> Iterator[Finding]:
 
 def devices(needs: Needs) -> Iterator[Finding]:
     gpus, serving = needs.hardware.gpus, needs.policy.serving if needs.policy else None
+    if not gpus and serving and serving.tensor_parallel_size > 1:
+        yield Finding("devices", "missing", one_process(serving), "a machine with GPUs, or lower it")
+        return
     if not gpus:
         cores = f"{len(needs.hardware.cpus)} cores of {needs.hardware.processor}"
         yield Finding("devices", "ok", f"no GPU is seen, so vLLM runs on CPU: {cores}")

@@ -29,6 +29,7 @@ from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.job import Job, order_items
 from harness.gate.mixing import NO_SIZE, Size
+from harness.gate.preflight import preflight, require_shape, require_targets, server_root
 from harness.gate.quantization import quantized
 from harness.gate.questions import ask_everything
 from harness.gate.server_checks import readbacks
@@ -79,6 +80,10 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
     suites = make_suites(sealed.policy, run.path)  # a policy that cannot run is refused before any work
     for suite in suites:
         suite.require()
+    urls = _urls(options)
+    if not options.resume:
+        with reporter.stage("preflight"):
+            preflight(sealed.policy, suites, run.path, urls)
     reporter.say(f"policy {sealed.policy.name} (sha256 {sealed.sha256[:12]}), run folder {run.path}")
     models = _models(options, run, sealed, reporter)
     with run.lock():
@@ -91,10 +96,12 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
         if options.resume and (again := forget_passing_errors(run, job.manifest, in_turn)):
             reporter.say(f"{again} samples are asked again: their server or container had failed")
         _make_items(job)
+        if not options.resume:
+            require_targets(sealed.policy, job.manifest.planned)
         if options.baseline:
             _use_baseline(job, RunFolder(options.baseline))
         try:
-            ask_everything(job, _urls(options))
+            ask_everything(job, urls)
             job.manifest.samples = run.sample_files()
             job.save()
             verdict = judge_run(run)
@@ -111,7 +118,8 @@ def _check(options: GateOptions) -> None:
         raise BadInput("--candidate-url and --reference-url go together: give both or none")
     if options.resume and options.out is None:
         raise BadInput("--resume needs --out RUN, the run folder to go on with")
-    if options.candidate_url and options.candidate_url.rstrip("/") == (options.reference_url or "").rstrip("/"):
+    urls = _urls(options)
+    if urls and len(set(urls.values())) == 1:
         raise NotComparable("both URLs are the same server: there is nothing to compare")
 
 
@@ -192,6 +200,8 @@ def _models(options: GateOptions, run: RunFolder, sealed: SealedPolicy, reporter
             raise BadInput(f"the reference of {options.model} is unknown (no base_model in its card): give --reference")
         meter.update(text=name)
         reference = Path(before.path) if before and Path(before.path).is_dir() else resolve_model(name, reporter.say)
+    if options.candidate_url is None:
+        require_shape(sealed.policy.serving, {options.model: given, name: reference})
     recipe = options.recipe or sealed.policy.recipe
     candidate = given if is_candidate else quantized(given, recipe, reporter, sealed.policy, options.size)
     label = options.model if is_candidate else " ".join([options.model, recipe, *options.size.words()])
@@ -284,4 +294,7 @@ def _use_baseline(job: Job, earlier: RunFolder) -> None:
 def _urls(options: GateOptions) -> dict[Role, str] | None:
     if not options.candidate_url or not options.reference_url:
         return None
-    return {"reference": options.reference_url, "candidate": options.candidate_url}
+    return {
+        "reference": server_root(options.reference_url, "--reference-url"),
+        "candidate": server_root(options.candidate_url, "--candidate-url"),
+    }

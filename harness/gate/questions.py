@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from harness.contract.errors import RunFailed
-from harness.contract.policy import Requests, Sampling
 from harness.contract.samples import ROLES, Key, Role
-from harness.endpoint.client import Endpoint, EndpointError
+from harness.endpoint.client import Endpoint
 from harness.gate.job import Job
 from harness.gate.server_checks import (
     check_parity,
@@ -25,6 +24,7 @@ from harness.gate.server_checks import (
 )
 from harness.gate.suite_runner import run_suite
 from harness.judging.early_stop import EarlyStop
+from harness.parity.readback import served_name
 from harness.parity.steadiness import require_steady, unchecked
 from harness.runs.manifest import ServerFacts
 from harness.serving.flags import SERVED_NAME, ServerPlan, plan_servers
@@ -142,7 +142,7 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
         endpoints: dict[Role, Endpoint] = {}
         for role in roles:
             facts = job.manifest.servers[role]
-            name = SERVED_NAME if facts.command else await _served_name(facts.url)
+            name = SERVED_NAME if facts.command else await served_name(facts.url)
             endpoint = Endpoint(
                 facts.url,
                 name,
@@ -179,18 +179,6 @@ async def _ask_suite(job: Job, suite: Suite, endpoints: Mapping[Role, Endpoint])
         load = partial(job.run.load, suite.name)
         await run_suite(suite, items, load, endpoints, log, stop, policy.requests.concurrency, meter)
     job.manifest.stopped = list(dict.fromkeys([*job.manifest.stopped, *stop.decided()]))
-
-
-async def _served_name(url: str) -> str:
-    """The one model that an attached server serves."""
-    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:
-        try:
-            models = (await endpoint.get_json("/v1/models")).get("data")
-        except EndpointError as error:
-            raise RunFailed(f"no usable server at {url}: {error}") from None
-    if not isinstance(models, list) or not models or not isinstance(models[0], dict):
-        raise RunFailed(f"the server at {url} lists no model at /v1/models")
-    return str(models[0].get("id"))
 
 
 def _unanswered(job: Job, role: Role) -> bool:

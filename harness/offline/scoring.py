@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.contract.errors import BadInput
-from harness.contract.items import index_items, load_item
+from harness.contract.items import ItemRef, index_items, load_item
 from harness.contract.policy import Policy, SealedPolicy, load_policy
 from harness.contract.samples import Item, Role, Sample, sample_of
 from harness.contract.text import quoted
@@ -99,6 +99,7 @@ def score_answers(
     suite = _chat_suite(sealed.policy, suite_name, items.parent / suite_name)
     thinking = Thinking(thinking_opened, sealed.policy.requests.thinking_tags)
     offsets = match_answers(answers, by_name(items, refs))
+    _require_items_of(suite, refs, items, sealed.policy.name)
     kept: dict[str, list[Sample]] = {ref.task: [] for ref in refs}
     with reporter.stage("score", len(offsets)) as meter, answers.open("rb") as file, _whole(out) as write:
         for ref, offset in meter.each(offsets.items()):
@@ -126,6 +127,17 @@ def _chat_suite(policy: Policy, name: str, folder: Path) -> ChatSuite:
     if not isinstance(suite, ChatSuite):
         raise BadInput(f"suite {name} cannot be scored offline: it measures a server")
     return suite
+
+
+def _require_items_of(suite: ChatSuite, refs: Sequence[ItemRef], items: Path, policy: str) -> None:
+    """Raises BadInput: an item is of no task that the suite has under this policy: of another suite, or policy."""
+    for ref in refs:
+        if suite.tasks and ref.task not in suite.tasks:
+            listed = ", ".join(suite.tasks[:8]) + (", …" if len(suite.tasks) > 8 else "")
+            raise BadInput(
+                f"{items}: item {name_of(ref)} is none of suite {suite.name} under policy {policy}, whose tasks are "
+                f"{listed}; name the suite that made the items, and their policy (--policy)"
+            )
 
 
 class Thinking(NamedTuple):

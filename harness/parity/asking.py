@@ -40,7 +40,7 @@ async def asked_facts(endpoint: Endpoint, token_ids: list[int]) -> dict[str, str
     """
     return {
         "asked.dtype": await _dtype(endpoint, token_ids[: MOST_POSITIONS + 1]),
-        "asked.max_logprobs": await _max_logprobs(endpoint, token_ids[:2]),
+        "asked.max_logprobs": await max_logprobs(endpoint, token_ids[:2]),
     }
 
 
@@ -53,8 +53,11 @@ async def _dtype(endpoint: Endpoint, token_ids: list[int]) -> str:
         return UNKNOWN
 
 
-async def _max_logprobs(endpoint: Endpoint, token_ids: list[int]) -> str:
-    """vLLM refuses more than its --max-logprobs and says how many that is; -1 is the size of the vocabulary."""
+async def max_logprobs(endpoint: Endpoint, token_ids: list[int]) -> str:
+    """The server's --max-logprobs, by asking for far too many; "not readable" where it does not say.
+
+    vLLM refuses and says how many are allowed; of -1, the size of the vocabulary. Raises EndpointError: no answer.
+    """
     try:
         await endpoint.score(token_ids, 1, FAR_TOO_MANY)
     except EndpointError as error:

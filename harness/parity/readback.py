@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.chat import Messages
-from harness.contract.errors import NotComparable
+from harness.contract.errors import NotComparable, RunFailed
 from harness.contract.model_facts import ModelFacts
+from harness.contract.policy import Requests, Sampling
 from harness.contract.samples import sha256_of
 from harness.contract.whole_files import read_json
 from harness.endpoint.client import Endpoint, EndpointError
@@ -127,6 +128,18 @@ async def max_model_len(endpoint: Endpoint) -> int | None:
     listed = models if isinstance(models, list) else []
     served = [m.get("max_model_len") for m in listed if isinstance(m, dict) and m.get("id") == endpoint.model]
     return served[0] if served and isinstance(served[0], int) and 0 < served[0] < 2**40 else None
+
+
+async def served_name(url: str) -> str:
+    """The one model that an attached server serves. Raises RunFailed: there is none."""
+    async with Endpoint(url, "", Requests(retries=0), Sampling()) as endpoint:
+        try:
+            models = (await endpoint.get_json("/v1/models")).get("data")
+        except EndpointError as error:
+            raise RunFailed(f"no usable server at {url}: {error}") from None
+    if not isinstance(models, list) or not models or not isinstance(models[0], dict):
+        raise RunFailed(f"the server at {url} lists no model at /v1/models")
+    return str(models[0].get("id"))
 
 
 def _require_lossless(endpoint: Endpoint, info: dict[str, Any] | None) -> None:

@@ -51,6 +51,8 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
         BadInput: no vLLM, no container engine, or too few GPUs.
         RunFailed: a port that is taken, or too little memory.
     """
+    if not hardware.gpus and serving.tensor_parallel_size > 1:
+        raise BadInput(one_process(serving))
     ports = _ports(serving, models)
     plans = []
     for share, (role, model) in enumerate(models.items()):
@@ -84,6 +86,11 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
             raise BadInput("serving.kv_cache_memory_gib must be a whole number on CPU: vLLM reads no other there")
         _require_memory(serving, plans, hardware)
     return plans
+
+
+def one_process(serving: Serving) -> str:
+    """Why a machine without GPUs cannot serve in parallel, in a sentence."""
+    return f"serving.tensor_parallel_size is {serving.tensor_parallel_size}, and no GPU is seen: on CPU it must be 1"
 
 
 def _arguments(serving: Serving, port: int) -> list[str]:

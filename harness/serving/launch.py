@@ -101,7 +101,7 @@ def ranks_for(model: Path, text: dict[str, Any], gpus: int) -> int:
     except FormatError as error:
         raise BadInput(f"model {model}: {error}") from None
     ranks = 1
-    while ranks * 2 <= gpus and _splits(heads, ranks * 2) and _splits(keys, ranks * 2, either=True):
+    while ranks * 2 <= gpus and splits(heads, ranks * 2) and splits(keys, ranks * 2, either=True):
         try:
             if ours:
                 validate(model, ranks * 2)
@@ -111,7 +111,7 @@ def ranks_for(model: Path, text: dict[str, Any], gpus: int) -> int:
     return ranks
 
 
-def _splits(heads: object, ranks: int, either: bool = False) -> bool:
+def splits(heads: object, ranks: int, either: bool = False) -> bool:
     """Do heads divide over ranks, or, of keys, ranks over heads? Of what is not said, yes."""
     if not isinstance(heads, int) or heads < 1:
         return True

@@ -129,6 +129,10 @@ class Cot(ChatSuite):
                 )
 
     @property
+    def tasks(self) -> Sequence[str]:
+        return tuple(self._config.tasks)
+
+    @property
     def context_needed(self) -> int:
         return self.max_tokens + 1
 

@@ -72,6 +72,10 @@ class Ruler(LengthsSuite):
 
     _config: RulerConfig
 
+    @property
+    def tasks(self) -> Sequence[str]:
+        return [f"{task}@{length}" for task in self._config.tasks for length in self._config.lengths]
+
     def items(self, tokenizer: Tokenizer) -> Iterator[Item]:
         """Prompts of at most the asked number of tokens and at least 99 % of it, from the seed alone, one by one.
 

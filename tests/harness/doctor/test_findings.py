@@ -175,6 +175,11 @@ def test_gpus_that_a_policy_asks_for(look: Look) -> None:
     assert look(policy(serving="{kv_cache_memory_gib: 40}"), GPUS)["memory"].state == "ok"  # it is not in this memory
 
 
+def test_there_is_no_tensor_parallel_on_cpu(look: Look) -> None:
+    found = look(policy(serving="{tensor_parallel_size: 8}"))["devices"]
+    assert found.state == "missing" and "8, and no GPU is seen: on CPU it must be 1" in found.detail and found.way_out
+
+
 def test_disk_is_looked_at_and_nothing_is_made(look: Look, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     cache = tmp_path / "cache" / "of" / "models"
     found = look()

@@ -75,17 +75,20 @@ def test_items_of_another_suite_are_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="item niah_single_1@2048/0000"):
         score_answers("cot", made / "ruler.jsonl", answers, Reporter(), sealed=SEALED, out=tmp_path / "s.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+    answers = write_lines(tmp_path / "a.jsonl", [right(items_of(made, "cot")[0])])
+    with pytest.raises(BadInput, match=r"item word_problems/00000 is none of suite ruler.*niah_single_1@2048, vt@2048"):
+        score_answers("ruler", made / "cot.jsonl", answers, Reporter(), sealed=SEALED)
 
 
 @pytest.mark.parametrize(
     ("target", "why"), [(5, "TypeError"), ([], "ZeroDivisionError"), ([5], "AttributeError"), (None, "TypeError")]
 )
 def test_an_item_that_the_scorer_cannot_use_is_named(tmp_path: Path, target: Any, why: str) -> None:
-    item = Item(task="\x1b[2Jt", item="1", prompt=[], prompt_sha256="a", target=target)
+    item = Item(task="vt@2048", item="1\x1b[2J", prompt=[], prompt_sha256="a", target=target)
     write_lines(tmp_path / "ruler.jsonl", [item.model_dump_json()])
-    says = rf"item \[2Jt/1 cannot be scored by suite ruler \({why}: .*\); is it of this suite and policy\?"
+    says = rf"item vt@2048/1 \[2J cannot be scored by suite ruler \({why}: .*\); is it of this suite and policy\?"
     with pytest.raises(BadInput, match=says):
-        score(tmp_path, "ruler", [{"item": "1", "text": "x"}], tmp_path)
+        score(tmp_path, "ruler", [{"item": item.item, "text": "x"}], tmp_path)
     assert not (tmp_path / "samples.jsonl").exists()
 
 

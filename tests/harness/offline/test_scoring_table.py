@@ -5,10 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from offline_cases import items_of, right, score, write_lines
 
 from harness.contract.samples import Item, sha256_of
 from harness.offline.scoring import offline_score_table, score_notes, to_json
+from suites.ruler.suite import Ruler
 
 
 def printed(table: Any) -> str:
@@ -19,7 +21,8 @@ def printed(table: Any) -> str:
     return console.export_text()
 
 
-def test_hostile_names_and_texts_do_not_reach_the_terminal(tmp_path: Path) -> None:
+def test_hostile_names_and_texts_do_not_reach_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ruler, "tasks", ())  # as of a suite whose tasks are not known before its items
     evil = "[red]\x1b]0;owned\x07\u202etask\n"
     prompt = [{"role": "user", "content": "a"}]
     fields: dict[str, Any] = {"prompt": prompt, "prompt_sha256": sha256_of(prompt), "target": ["7"]}
@@ -48,7 +51,7 @@ def test_the_table_shows_score_completed_and_cap_hits_together(made: Path, tmp_p
 def test_many_missing_answers_are_listed_in_part_and_counted_in_full(tmp_path: Path) -> None:
     prompt = [{"role": "user", "content": "a"}]
     fields: dict[str, Any] = {"prompt": prompt, "prompt_sha256": sha256_of(prompt), "target": ["7"]}
-    items = [Item(task="t", item=str(i), **fields) for i in range(50)]
+    items = [Item(task="vt@2048", item=str(i), **fields) for i in range(50)]
     write_lines(tmp_path / "ruler.jsonl", [item.model_dump_json() for item in items])
     scores, _ = score(tmp_path, "ruler", [right(items[0])], tmp_path)
     notes = score_notes(scores)

@@ -267,3 +267,8 @@ def test_an_image_needs_docker_or_podman(
     podman.write_text("#!/bin/sh\n", "utf-8")
     podman.chmod(0o755)
     assert plan(config(image="i"), models, CPU)[0].command[0] == str(podman)
+
+
+def test_there_is_no_tensor_parallel_on_cpu(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"serving\.tensor_parallel_size is 8, and no GPU is seen: on CPU it must be 1"):
+        plan_servers(Serving(tensor_parallel_size=8), {"reference": tmp_path}, CPU, "run")
