@@ -97,6 +97,7 @@ def environment() -> Environment:
         "plural": text.plural,
         "short_hash": text.short_hash,
         "lines": _lines,
+        "worded": text.worded,
     }
     return made
 

@@ -85,7 +85,9 @@ def number(value: float | None, digits: int = 0) -> str:
     """A number with thousands separators, or a dash where there is none."""
     if value is None or not math.isfinite(value):
         return ABSENT
-    return f"{value:,.{digits}f}" if abs(value) < 1e15 else f"{value:.3g}"
+    if abs(value) >= 1e15:
+        return f"{value:.3g}"
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−")  # + 0.0: there is no -0.0
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -104,6 +106,14 @@ def signed(value: float, digits: int) -> str:
     if float(text) == 0:
         return text
     return f"−{text}" if value < 0 else f"+{text}"
+
+
+_MINUS = re.compile(r"(?<![\w.\-])-(?=[\d.])")
+
+
+def worded(text: str) -> str:
+    """A sentence of the verdict with real minus signs, as all numbers of a report have: "-5.7 points" -> "−5.7"."""
+    return _MINUS.sub("−", text)
 
 
 def quantity(unit: Unit, value: float | None) -> str:

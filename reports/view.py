@@ -21,7 +21,7 @@ from reports.samples.index import PairsView, show_pairs
 from reports.samples.pairs import collect, planned_pairs
 from reports.suite_tables.footprint import fits_on
 from reports.suite_view import SuiteExtras, SuiteView, suite_views
-from reports.text import date, duration, plural
+from reports.text import date, duration, plural, worded
 
 NOT_JUDGED = "NOT JUDGED"
 MEANING = {
@@ -191,11 +191,11 @@ def _sentence(verdict: Verdict | None, checks: list[CheckRow], sources: Provenan
         return f"All {plural(len(checks), 'check')} hold." if len(checks) > 1 else "The one check holds."
     worst = [row for row in checks if row.result.verdict == verdict.verdict]
     if not worst:
-        return f"{verdict.reason[:1].upper()}{verdict.reason[1:]}."
+        return worded(f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.")
     does = {"FAIL": "fails" if len(worst) == 1 else "fail", "INCONCLUSIVE": "cannot be decided"}[verdict.verdict]
     which = ":" if len(worst) == 1 else "; closest to failing:" if verdict.verdict == "INCONCLUSIVE" else "; worst:"
     first = worst[0].result
-    return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.name}” ({first.reason})."
+    return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.name}” ({worded(first.reason)})."
 
 
 def _stages(manifest: Manifest) -> list[StageView]:

@@ -12,7 +12,10 @@ from harness.contract.samples import Role
 from harness.parity.server_config import OFF, UNKNOWN
 from harness.parity.steadiness import OF_A_RUN
 
-SHOW = "serve both with VLLM_SERVER_DEV_MODE=1 (on loopback) and the flags of both can be read"
+SHOW = (
+    "serve both with VLLM_SERVER_DEV_MODE=1 and, from vLLM 0.31 on, --enable-scale-out (on loopback), and the flags of "
+    "both can be read"
+)
 MOST_NAMED = 20
 
 

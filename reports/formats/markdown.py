@@ -11,7 +11,7 @@ from reports.remarks import Banner
 from reports.samples.index import PairRow
 from reports.samples.pairs import KINDS
 from reports.suite_view import SuiteView
-from reports.text import one_line, plural, short_hash
+from reports.text import one_line, plural, short_hash, worded
 from reports.view import Report
 
 SIGNS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
@@ -162,7 +162,7 @@ def check_table(report: Report) -> list[str]:
             row.counts,
             row.power,
             ", ".join(row.unusable) or "0",
-            "<br>".join([escape(row.result.reason, 400), *(f"**{escape(remark)}**" for remark in row.remarks)]),
+            "<br>".join([escape(worded(row.result.reason), 400), *(f"**{escape(remark)}**" for remark in row.remarks)]),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     if len(report.checks) > MAX_CHECKS:

@@ -30,6 +30,8 @@ class Mark:
     high: float
     """Ends of the bounds, from the upper edge."""
     verdict: str
+    after: bool
+    """Judged after the fact: another policy than the sealed one gave the verdict."""
     said: str
 
 
@@ -50,6 +52,8 @@ class Chart:
     on: str
     verdict: str
     """Of the latest run."""
+    after: bool
+    """Whether that one was judged after the fact."""
     latest: str
     label: str
     """What a screen reader says."""
@@ -92,6 +96,7 @@ def chart(line: CheckHistory) -> Chart:
             low=y(low if check.lower is None else check.lower),
             high=y(high if check.upper is None else check.upper),
             verdict=check.verdict,
+            after=run.verdict.after_the_fact,
             said=_said(run, check),
         )
         for x, (run, check) in zip(xs, points, strict=True)
@@ -101,6 +106,7 @@ def chart(line: CheckHistory) -> Chart:
         metric=last.metric,
         on=last.on,
         verdict=last.verdict,
+        after=points[-1][0].verdict.after_the_fact,
         latest=_estimate(last),
         label=_label(line, last),
         marks=marks,
@@ -139,9 +145,9 @@ def _estimate(check: CheckResult) -> str:
 def _said(run: Run, check: CheckResult) -> str:
     bounds = f"{bare(check.unit, check.lower)} to {bare(check.unit, check.upper)} {unit_word(check.unit)}".strip()
     margin = f"{'at least' if check.margin_kind == 'min' else 'at most'} {quantity(check.unit, check.margin)}"
-    return (
-        f"{run.when}, {run.name}: {check.verdict}, {_estimate(check)}, bounds {bounds}, margin {margin}, n {check.n:,}"
-    )
+    after = " (judged after the fact)" if run.verdict.after_the_fact else ""
+    verdict = f"{check.verdict}{after}, {_estimate(check)}"
+    return f"{run.when}, {run.name}: {verdict}, bounds {bounds}, margin {margin}, n {check.n:,}"
 
 
 def _label(line: CheckHistory, last: CheckResult) -> str:

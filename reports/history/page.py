@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from harness.contract.policy import NOTHING_WEAKER
 from harness.contract.whole_files import write_whole
 from harness.judging.results import CheckResult
 from reports.history.chart import Chart, chart
@@ -27,6 +28,8 @@ class RunRow:
     """To its report, relative to the page; None where there is none."""
     tally: str
     time: str
+    after: str
+    """By how much the policy that judged it is weaker than the sealed one; empty where that one judged it."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,16 @@ def _row(run: Run, beside: Path) -> RunRow:
         run=run,
         link=link,
         tally=", ".join(f"{count} {word.lower()}" for word, count in counts.items() if count) or "no checks",
+        after=_after(run),
         time=duration(sum(stage.seconds for stage in run.manifest.stages)) if run.manifest.stages else "–",
     )
+
+
+def _after(run: Run) -> str:
+    if not run.verdict.after_the_fact:
+        return ""
+    weaker = "; ".join(one_line(line, 200) for line in run.verdict.weakened)
+    return f"judged after the fact: {weaker or NOTHING_WEAKER}"
 
 
 def _first_choice(runs: Sequence[Run]) -> tuple[int, int] | None:
@@ -111,7 +122,7 @@ def _compared(runs: Sequence[Run]) -> list[dict[str, object]]:
     same = {part: len({name for each in facts for name in each[part]}) - len(moving[part]) for part in parts}
     return [
         {
-            "checks": {"\n".join(map(one_line, key_of(check))): _words(check) for check in run.verdict.checks},
+            "checks": {"\n".join(map(one_line, key_of(check))): _words(run, check) for check in run.verdict.checks},
             "facts": {part: {name: each[part].get(name) for name in moving[part]} for part in parts},
             "same": same,
         }
@@ -119,12 +130,12 @@ def _compared(runs: Sequence[Run]) -> list[dict[str, object]]:
     ]
 
 
-def _words(check: CheckResult) -> dict[str, object]:
+def _words(run: Run, check: CheckResult) -> dict[str, object]:
     there = check.estimate is not None
     digits = len(bare(check.unit, 0.0).partition(".")[2])
     return {
         "name": one_line(f"{check.metric} on {check.on}"),
-        "verdict": check.verdict,
+        "verdict": f"{check.verdict} after the fact" if run.verdict.after_the_fact else check.verdict,
         "estimate": bare(check.unit, check.estimate) if there else "–",
         "bounds": f"{bare(check.unit, check.lower)} to {bare(check.unit, check.upper)}" if there else "–",
         "margin": f"{'≥' if check.margin_kind == 'min' else '≤'} {bare(check.unit, check.margin)}",

@@ -133,7 +133,7 @@ def _perplexity(role: ComparedRole) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return percent(value, 2).replace("-", "−")
+    return percent(value, 2)
 
 
 FIGURES: dict[str, Callable[[ComparedRole], str]] = {

@@ -15,6 +15,7 @@ from report_runs import judge_run, make_run, sample, small_run
 from harness.contract.samples import ROLES
 from reports.html import embed_json
 from reports.render import read_report, render
+from reports.text import worded
 
 HOSTILE = (
     "<script>owned()</script></script><img src=x onerror=owned()> <!-- ]]> --> \u202egnp.exe\u202c \ufffd "
@@ -57,7 +58,7 @@ def test_a_finished_run_shows_verdict_models_policy_checks_and_suites(tmp_path: 
         assert said in page.words, said
     for check in verdict.checks:
         assert check.name in page.words
-        assert check.reason in page.words
+        assert worded(check.reason) in page.words
     assert page.text.count("differs, allowed") == 2
     assert "after the fact" not in page.words
     assert "hf_verysecret" not in index.read_text("utf-8")

@@ -12,7 +12,21 @@ from report_runs import make_run, result, verdict_of
 
 from reports.check_rows import check_rows
 from reports.drawing.forest import drawn, forest
-from reports.text import date, duration, hide_secret, hide_secrets, one_line, points, shorten, signed, size, visible
+from reports.text import (
+    date,
+    duration,
+    hide_secret,
+    hide_secrets,
+    number,
+    one_line,
+    percent,
+    points,
+    shorten,
+    signed,
+    size,
+    visible,
+    worded,
+)
 
 
 def test_sizes_times_and_differences_are_worded() -> None:
@@ -31,6 +45,12 @@ def test_sizes_times_and_differences_are_worded() -> None:
     ]
     assert (points(-0.0001), points(0.05), points(None), signed(-2, 0)) == ("0.0", "+5.0", "–", "−2")
     assert date("2025-11-21T23:04:11+01:00") == "21 November 2025, 22:04 UTC" and date("yesterday") == "yesterday"
+
+
+def test_every_number_has_the_same_minus() -> None:
+    assert (number(-1234.5, 1), number(-0.04, 1), number(7), percent(-0.012)) == ("−1,234.5", "0.0", "7", "−1.2 %")
+    said = "-5.7 points to 21.9 points straddles the margin (-0.3 nats): w4a16-fast, cot-7, 2025-11-21, 1e-05, 3 - 4"
+    assert worded(said) == said.replace("-5.7", "−5.7").replace("-0.3", "−0.3")
 
 
 def test_hidden_characters_become_visible_and_ordinary_ones_stay() -> None:

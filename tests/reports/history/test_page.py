@@ -233,10 +233,20 @@ def test_reports_are_linked_relative_to_the_page(tmp_path: Path) -> None:
 
 def test_a_verdict_after_the_fact_is_marked_wherever_it_stands(tmp_path: Path) -> None:
     folder = judged(tmp_path / "runs" / "a", 1)
-    verdict_of(folder, result(), policy_sha256=edited(folder, "max_loss: 0.10", "max_loss: 0.50").sha256)
+    weaker = "accuracy on cot/*: max_loss 0.1 -> 0.5"
+    lax = edited(folder, "max_loss: 0.10", "max_loss: 0.50")
+    verdict_of(folder, result(), policy_sha256=lax.sha256, weakened=[weaker])
     judged(tmp_path / "runs" / "b", 2)
     shown, _ = page(tmp_path)
-    assert shown.words.count("judged after the fact") == 3  # in the table, and in both choices
+    # In the table, in both choices, in the words of the mark, and in the legend of hollow marks.
+    assert shown.words.count("judged after the fact") == 5
+    assert f"judged after the fact: {weaker}" in shown.words
+    # A policy of the same name is one line through time: the mark itself says that another one judged.
+    marks = [attributes for tag, attributes in shown.elements if tag == "circle" and "cx" in attributes]
+    assert [mark["class"] for mark in marks if mark["cy"] != "7"] == ["f-pass after", "f-pass"]
+    before, after = json.loads(shown.raw["script"][-1])
+    (check,) = before["checks"].values()
+    assert check["verdict"] == "PASS after the fact" and next(iter(after["checks"].values()))["verdict"] == "PASS"
 
 
 def test_the_page_is_inert_and_asks_nobody(tmp_path: Path) -> None:
