@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import power_command, quantizer_commands
+from harness import __version__, power_command, quantizer_commands
 from harness.contract.errors import BadInput
 from harness.contract.policy import load_policy
 from harness.contract.samples import ROLES
@@ -19,11 +19,11 @@ from harness.judging.verdict import EXIT_CODES
 from harness.quantizer_commands import Bits, Bytes, Model
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
-from harness.terminal import console, print_verdict
+from harness.terminal import closing_line, console, print_verdict
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help="Decide whether a quantized model may be published. Exit codes: 0 PASS, 1 FAIL, 2 INCONCLUSIVE, "
     "3 not comparable or bad input, 4 the run itself failed.",
@@ -36,8 +36,19 @@ SingleFile = Annotated[
 ]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"quantgate {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """quantgate."""
     if debug:
         os.environ["QUANTGATE_DEBUG"] = "1"
@@ -81,8 +92,9 @@ def gate(
         size=Size(bits, size),
     )
     run, verdict = run_gate(options, reporter)
-    reporter.print_times()
     print_verdict(verdict)
+    print(closing_line(verdict, sum(stage.seconds for stage in reporter.stages)))
+    reporter.print_times()
     print(f"report: {run.report_path / 'index.html'}")
     raise typer.Exit(EXIT_CODES[verdict.verdict])
 

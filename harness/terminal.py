@@ -11,6 +11,7 @@ from rich.table import Table
 from harness.contract.policy import NOTHING_WEAKER
 from harness.judging.results import CheckResult, show
 from harness.judging.verdict import Verdict
+from harness.runs.progress import clock
 
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
@@ -48,6 +49,14 @@ def print_verdict(verdict: Verdict) -> None:
             output.print(f"  {line}", markup=False)
     output.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
     output.print(verdict.reason, markup=False)
+
+
+def closing_line(verdict: Verdict, seconds: float) -> str:
+    """How many checks ended how, the worst first, and in what time: "2 failed, 4 inconclusive, 7 passed in 6:55"."""
+    ended = [check.verdict for check in verdict.checks]
+    words = {"FAIL": "failed", "INCONCLUSIVE": "inconclusive", "PASS": "passed"}
+    said = [f"{ended.count(outcome)} {word}" for outcome, word in words.items() if outcome in ended]
+    return f"{', '.join(said) or 'no checks'} in {clock(seconds)}"
 
 
 def left_out(verdict: Verdict) -> list[str]:

@@ -60,8 +60,8 @@ def main() -> int:
         history = Path(name) / "history.html"
         write_history(runs, history)
         sizes = dict(of_pages(browser, pages, history, asked.out))
-    for old in asked.out.glob("*-*.webp"):
-        if old not in sizes and old.stem.split("-")[-1] in ("light", "dark"):
+    for old in asked.out.glob("*-*.*"):
+        if old not in sizes and old.suffix in (".png", ".webp") and old.stem.split("-")[-1] in ("light", "dark"):
             old.unlink()
     total = sum(sizes.values())
     print(f"{len(sizes)} pictures, {total / 1e6:.1f} MB")

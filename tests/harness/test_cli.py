@@ -4,16 +4,19 @@ import json
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import POLICY, Quantgate, last_line
+from report_runs import result
 
-from harness import commands, terminal
+from harness import __version__, commands, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.gate import pipeline as gate
 from harness.gate.mixing import Size
+from harness.judging.results import Outcome
 from harness.judging.verdict import Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
@@ -87,7 +90,14 @@ def test_a_wrong_policy_is_refused_before_any_work(
 def test_help_is_no_failure(quantgate: Quantgate) -> None:
     ended = quantgate("--help")
     assert ended.status == 0 and "INCONCLUSIVE" in ended.out and ended.err == ""
-    assert "--candidate-url" in quantgate("gate", "--help").out
+    assert "--candidate-url" in quantgate("gate", "--help").out == quantgate("gate", "-h").out
+    assert "--install-completion" in ended.out and quantgate("-h").out == ended.out
+
+
+def test_the_version_is_that_of_the_package(quantgate: Quantgate) -> None:
+    ended = quantgate("--version")
+    assert (ended.status, ended.out, ended.err) == (0, f"quantgate {__version__}\n", "")
+    assert __version__ == metadata.version("quantgate")
 
 
 # -- how a run ends ------------------------------------------------------------------------------------------
@@ -144,7 +154,7 @@ def test_a_gate_ends_with_its_verdict(
     monkeypatch.setattr(gate, "run_gate", run_gate)
     ended = quantgate("gate")
     assert ended.status == status
-    assert f"{outcome}: because\nreport: runs/r1/report/index.html\n" in ended.out
+    assert f"{outcome}: because\nno checks in 0:00\nreport: runs/r1/report/index.html\n" in ended.out
     assert "Where the time went" in ended.err and "Where the time went" not in ended.out
 
 
@@ -166,6 +176,20 @@ def test_what_the_command_line_says_reaches_the_gate(quantgate: Quantgate, monke
             "M", "R", "P", Path("O"), True, "http://c", "http://r", Path("B"), True, "mixed", Size(None, "167GiB")
         ),
     ]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        (("PASS", "FAIL", "PASS", "INCONCLUSIVE", "FAIL"), "2 failed, 1 inconclusive, 2 passed in 6:55"),
+        (("PASS",), "1 passed in 6:55"),
+        ((), "no checks in 6:55"),
+    ],
+)
+def test_the_closing_line_counts_checks(outcomes: tuple[Outcome, ...], said: str) -> None:
+    fields: dict[str, Any] = dict.fromkeys(("reason", "policy_name", "policy_sha256", "sealed_policy_sha256"), "")
+    verdict = Verdict(verdict="FAIL", checks=[result(verdict=outcome) for outcome in outcomes], **fields)
+    assert terminal.closing_line(verdict, 415) == said
 
 
 # -- hostile names -------------------------------------------------------------------------------------------
