@@ -242,7 +242,7 @@ def test_a_verdict_after_the_fact_is_marked_wherever_it_stands(tmp_path: Path) -
     assert shown.words.count("judged after the fact") == 5
     assert f"judged after the fact: {weaker}" in shown.words
     # A policy of the same name is one line through time: the mark itself says that another one judged.
-    marks = [attributes for tag, attributes in shown.elements if tag == "circle" and "cx" in attributes]
+    marks = [attributes for tag, attributes in shown.elements if tag == "circle" and "class" in attributes]
     assert [mark["class"] for mark in marks if mark["cy"] != "7"] == ["f-pass after", "f-pass"]
     before, after = json.loads(shown.raw["script"][-1])
     (check,) = before["checks"].values()
