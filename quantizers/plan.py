@@ -78,7 +78,7 @@ def make_plan(checkpoint: Checkpoint, architecture: Architecture, recipe: Recipe
     if recipe.mix:
         raise QuantizeError(f"recipe {recipe.name} leaves the tiers open: give --bits or --bytes")
     count = len(architecture.layers)
-    require_drafts(checkpoint, architecture.prefix, count)
+    require_drafts(checkpoint, architecture)
     targets = [[n for n in linear_names(architecture, i) if not recipe.ignores(n)] for i in range(count)]
     names = [name for layer in targets for name in layer]
     linears = [name for i in range(count) for name in linear_names(architecture, i)]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from quantizers.checkpoint import CONFIG_FILE, one_line, quantization_settings, read_json_object
+from quantizers.drafts import DRAFT_KEYS, claimed_layers
 from quantizers.errors import QuantizeError
 from quantizers.modeling import DEPTH_KEYS, EXPERT_KEYS
 
@@ -19,7 +20,6 @@ EXPERTS, SHARED, DENSE, ATTENTION = "routed experts", "shared experts", "dense M
 ROUTER, EMBEDDINGS, HEAD, DRAFT = "router and norms", "embeddings", "lm_head", "draft layers"
 WRAPPER, OTHERS = "outside the text model", "others"
 PARTS = (EXPERTS, SHARED, DENSE, ATTENTION, ROUTER, EMBEDDINGS, HEAD, DRAFT, WRAPPER, OTHERS)
-DRAFT_KEYS = ("num_nextn_predict_layers", "mtp_num_hidden_layers", "num_mtp_layers")
 MOST = dict.fromkeys((*DEPTH_KEYS, *DRAFT_KEYS), 1000) | dict.fromkeys(EXPERT_KEYS, 16384)
 """A config may claim anything: what would take long to build is refused. No model has as many."""
 MIXERS = ("attn", "attention", "mixer", "mamba", "conv", "recurrent", "rg_lru", "temporal", "delta")
@@ -108,7 +108,7 @@ def model_parts(path: Path) -> ModelParts:
             if wrapped and id(module) not in tops and not name.startswith(text):
                 part = WRAPPER
             weights.append(Weight(f"{name}.{key}", part, tuple(tensor.shape)))
-    drafts = next((n for place in places for key in DRAFT_KEYS if isinstance(n := place.get(key), int) and n > 0), 0)
+    drafts = claimed_layers(raw)[1]
     if drafts:
         last = sum(weight.parameters for weight in weights if weight.layer == len(layers) - 1)
         width = int(getattr(config, "hidden_size", 0))

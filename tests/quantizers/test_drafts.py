@@ -1,6 +1,8 @@
 """The draft (MTP) head: carried byte for byte in its own dtype, in the index and in `ignore`, or missed by name."""
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
+from tiny_moe import DRAFT, edit, save_tiny_glm, save_tiny_moe
 
 from quantizers.checkpoint import INDEX_FILE, open_checkpoint
 from quantizers.drafts import require_drafts
@@ -17,6 +20,7 @@ from quantizers.modeling import build
 from quantizers.pipeline import quantize
 from quantizers.plan import make_plan
 from quantizers.recipe import Recipe
+from quantizers.sizing.parts import model_parts
 
 ROUNDING = Recipe.model_validate({"name": "fp8-block", "tier": "fp8"})
 """Needs no calibration, so it is quick."""
@@ -134,7 +138,7 @@ def test_a_claim_in_text_config_counts_too(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(with_draft(save_tiny_llama(tmp_path / "m"), {}))
     config = {"num_nextn_predict_layers": 0, "text_config": {"num_nextn_predict_layers": 1}}
     with pytest.raises(QuantizeError, match=r"says num_nextn_predict_layers 1, an MTP layer in no shard"):
-        require_drafts(replace(checkpoint, config=config), "model.layers", 2)
+        require_drafts(replace(checkpoint, config=config), build(checkpoint))
 
 
 def test_the_second_of_two_layers_is_missed(tmp_path: Path) -> None:
@@ -161,7 +165,34 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
         plan_of(model)
 
 
-@pytest.mark.parametrize("claim", [0, None, -1, "1", [1]])
+@pytest.mark.parametrize(
+    ("name", "shape", "asked"), [("eh_proj", (64, 64), r"\[64, 128\]"), ("enorm", (32,), r"\[64\]")]
+)
+def test_what_joins_the_layer_to_the_model_has_the_shape_of_its_states(
+    tmp_path: Path, name: str, shape: tuple[int, ...], asked: str
+) -> None:
+    draft = draft_layer("model.layers.2.") | {f"model.layers.2.{name}.weight": torch.ones(shape)}
+    model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
+    with pytest.raises(QuantizeError, match=rf"2.{name}.weight of an MTP layer is .*, and config.json asks for {asked}"):
+        plan_of(model)
+
+
+def test_a_stray_tensor_of_a_head_is_no_layer(tmp_path: Path) -> None:
+    model = with_draft(save_tiny_llama(tmp_path / "m"), {"mtp.x.weight": torch.ones(2, 2)}, num_nextn_predict_layers=1)
+    with pytest.raises(QuantizeError, match=r"says num_nextn_predict_layers 1, an MTP layer in no shard"):
+        plan_of(model)
+
+
+@pytest.mark.parametrize("claim", ["1", [1], 1.0, True])
+def test_a_claim_that_is_no_number_is_refused(tmp_path: Path, claim: object) -> None:
+    model = with_draft(save_tiny_llama(tmp_path / "m"), {}, num_mtp_layers=claim)
+    with pytest.raises(QuantizeError, match=r"config.json says num_mtp_layers .*, which is no number of layers"):
+        plan_of(model)
+    with pytest.raises(QuantizeError, match=r"which is no number of layers"):
+        model_parts(model)
+
+
+@pytest.mark.parametrize("claim", [0, None, -1])
 def test_what_claims_no_layer_needs_none(tmp_path: Path, claim: object) -> None:
     plan_of(with_draft(save_tiny_llama(tmp_path / "m"), {}, num_nextn_predict_layers=claim))
 
@@ -174,3 +205,87 @@ def test_what_is_not_finite_in_it_is_named(tmp_path: Path, prefix: str) -> None:
     with pytest.raises(QuantizeError, match=rf"tensor {prefix}mlp.up_proj.weight in .*draft.safetensors holds NaN"):
         quantize(model, ROUNDING, tmp_path / "out", device="cpu")
     assert not (tmp_path / "out.partial").exists()
+
+
+# -- a layer with experts ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def glm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_glm(tmp_path_factory.mktemp("glm") / "glm-5")
+
+
+def fuse(weights: Tensors) -> None:
+    """The draft layer's experts in two tensors."""
+    parts = {
+        own: [weights.pop(f"{DRAFT}mlp.experts.{n}.{own}_proj.weight") for n in range(4)]
+        for own in ("gate", "up", "down")
+    }
+    weights[f"{DRAFT}mlp.experts.gate_up_proj"] = torch.cat(
+        [torch.stack(parts[own]) for own in ("gate", "up")], dim=1
+    ).contiguous()
+    weights[f"{DRAFT}mlp.experts.down_proj"] = torch.stack(parts["down"])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_whole_layer_with_experts_is_taken(glm: Path, tmp_path: Path, fused: bool) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(glm, model)
+    plan_of(edit(model, lambda weights, _: fuse(weights) if fused else None))
+
+
+@pytest.mark.parametrize(
+    ("gone", "named", "fused"),
+    [
+        (r"mlp\.experts\.", "mlp.experts.0.down_proj.weight", False),
+        (r"mlp\.experts\.3\.", "mlp.experts.3.down_proj.weight", False),
+        (r"mlp\.experts\.\d+\.up_proj", "mlp.experts.0.up_proj.weight", False),
+        (r"mlp\.(?!gate\.)", "mlp.experts.0.down_proj.weight", False),
+        (r"mlp\.", "mlp.down_proj.weight", False),
+        (r"mlp\.gate\.weight", "mlp.gate.weight", False),
+        (r"mlp\.gate\.e_score_correction_bias", "mlp.gate.e_score_correction_bias", False),
+        (r"self_attn\.indexer\.k_norm\.bias", "self_attn.indexer.k_norm.bias", False),
+        (r"mlp\.experts\.down_proj", "mlp.experts.0.down_proj.weight", True),
+        (r"mlp\.experts\.gate_up_proj", "mlp.experts.0.gate_proj.weight", True),
+    ],
+)
+def test_whatever_a_layer_with_experts_lacks_is_named(
+    glm: Path, tmp_path: Path, gone: str, named: str, fused: bool
+) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(glm, model)
+
+    def change(weights: Tensors, _: object) -> None:
+        if fused:
+            fuse(weights)
+        for name in [name for name in weights if re.match(re.escape(DRAFT) + gone, name)]:
+            del weights[name]
+
+    with pytest.raises(QuantizeError, match=rf"tensor {re.escape(DRAFT + named)} of an MTP layer is missing"):
+        plan_of(edit(model, change))
+
+
+def test_a_dense_draft_of_a_mixture_is_taken(tmp_path: Path) -> None:
+    """It is held against the dense layer."""
+
+    def add(weights: Tensors, config: dict[str, Any]) -> None:
+        for name in [name for name in weights if name.startswith("model.layers.0.")]:
+            weights[name.replace("layers.0.", "layers.2.")] = weights[name].clone()
+        for name, shape in (("eh_proj", (64, 128)), ("enorm", (64,)), ("hnorm", (64,))):
+            weights[f"{DRAFT}{name}.weight"] = torch.ones(shape, dtype=torch.bfloat16)
+        config["num_nextn_predict_layers"] = 1
+
+    plan_of(edit(save_tiny_moe("deepseek_v3", tmp_path / "m"), add))
+
+
+@pytest.mark.parametrize("kept", ["gate", "gate and up"])
+def test_experts_of_a_head_with_a_name_of_its_own_are_those_of_the_layers(tmp_path: Path, kept: str) -> None:
+    def add(weights: Tensors, config: dict[str, Any]) -> None:
+        for name in [name for name in weights if name.startswith("model.layers.1.")]:
+            if ".experts." not in name or (kept != "gate" and ".down_proj." not in name):
+                weights[name.replace("model.layers.1.", "mtp.layers.0.")] = weights[name].clone()
+        config["mtp_num_hidden_layers"] = 1
+
+    model = edit(save_tiny_moe("qwen3_moe", tmp_path / "m"), add)
+    with pytest.raises(QuantizeError, match=r"tensor mtp.layers.0.mlp.experts.0.down_proj.weight of an MTP layer is"):
+        plan_of(model)
