@@ -118,15 +118,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     config = read_json_object(folder / CONFIG_FILE)
     index = folder / INDEX_FILE
     if index.is_file():
-        weight_map = read_json_object(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise QuantizeError(f"{index} has no usable weight_map: download the model again")
-        foreign = next((shard for shard in weight_map.values() if not _plain_name(shard)), None)
-        if foreign is not None:
-            raise QuantizeError(
-                f"{index} has no usable weight_map: it names {_shown(foreign)}, which is no file of its folder: get a "
-                "sound copy of the model"
-            )
+        weight_map = _weight_map(index)
         shards = sorted(set(weight_map.values()))
     elif (folder / WEIGHTS_FILE).is_file():
         weight_map, shards = {}, [WEIGHTS_FILE]
@@ -147,6 +139,21 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         if name not in tensors or tensors[name].file.name != shard:
             raise QuantizeError(f"{INDEX_FILE} says tensor {name} is in {shard}, but it is not: download it again")
     return Checkpoint(folder, config, split_fused(tensors))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file of each tensor, by an index. Raises QuantizeError where one is no name of a file in its folder."""
+    weight_map = read_json_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise QuantizeError(f"{index} has no usable weight_map: download the model again")
+    for name, shard in weight_map.items():
+        if not _plain_name(shard):
+            named = shard if isinstance(shard, str) else json.dumps(shard)
+            raise QuantizeError(
+                f"{index} has no usable weight_map: it names {_shown(named)} for {_shown(name)}, which is no file of "
+                "its folder: get a sound copy of the model"
+            )
+    return weight_map
 
 
 def split_fused(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
@@ -229,15 +236,16 @@ def read_json_object(path: Path, way_out: str = "download it again") -> dict[str
     return content
 
 
-def read_header(file: Path) -> list[TensorInfo]:
+def read_header(file: Path, way_out: str = "download it again") -> list[TensorInfo]:
     """The tensors of one safetensors file, in the order of their data.
 
     Raises:
-        QuantizeError: the header does not parse, or does not describe exactly the bytes that follow it.
+        QuantizeError: the header does not parse, or does not describe exactly the bytes that follow it; with the way
+            out.
     """
 
     def bad(reason: str) -> QuantizeError:
-        return QuantizeError(f"{file} is damaged ({reason}): download it again")
+        return QuantizeError(f"{file} is damaged ({reason}): {way_out}")
 
     try:
         size = file.stat().st_size
@@ -259,7 +267,7 @@ def read_header(file: Path) -> list[TensorInfo]:
                 raise bad(f"tensor {name} has {end - start} bytes for shape {list(shape)} of {dtype}")
             found.append(TensorInfo(name, file, dtype, shape, 8 + length + start, 8 + length + end))
     except OSError as error:
-        raise QuantizeError(f"cannot read {file}: {one_line(error)}") from None
+        raise QuantizeError(f"cannot read {file} ({one_line(error)}): {way_out}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise bad(f"bad header, {one_line(error)}") from None
     found.sort(key=lambda info: (info.start, info.end))
@@ -271,6 +279,11 @@ def read_header(file: Path) -> list[TensorInfo]:
     if position != size:
         raise bad(f"{size} bytes instead of {position}: it is cut off or has extra data")
     return found
+
+
+def anew(folder: Path) -> str:
+    """The way out where a file of a work folder is lost or damaged."""
+    return f"remove {folder} to start anew"
 
 
 def read_tensor(info: TensorInfo) -> torch.Tensor:
@@ -333,4 +346,6 @@ def _shown(name: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    return " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+    """What an error says, on one line; at most 200 characters of it, and no half word."""
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return said if len(said) <= 200 else f"{said[:199].rpartition(' ')[0] or said[:199]} …"

@@ -115,8 +115,8 @@ def _named_layers(checkpoint: Checkpoint, layers: list[set[str]]) -> int:
 
 
 def _require_whole_experts(checkpoint: Checkpoint, layers: list[set[str]], drafts: list[str]) -> None:
-    """No class of transformers asks for a draft layer's experts: they are held against those of the decoder layers, each
-    other and their router. `drafts` is how the names of draft layers begin."""
+    """No class of transformers asks for a draft layer's experts: they are held against those of the decoder layers,
+    each other and their router. `drafts` is how the names of draft layers begin."""
     parts = {(match[1], match[2]) for layer in layers for name in layer if (match := _ANY.match(name))}
     begins = tuple(drafts)
     found: dict[str, dict[int, set[str]]] = {}
@@ -134,7 +134,6 @@ def _require_whole_experts(checkpoint: Checkpoint, layers: list[set[str]], draft
         for number, part in product(range(count), sorted(like.union(*numbers.values()))):
             if part not in numbers.get(number, ()):
                 raise _missing(checkpoint, f"{experts}.{number}.{part}")
-
 
 
 def _require_like_the_others(

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, read_header, read_tensor
+from quantizers.checkpoint import Checkpoint, anew, read_header, read_tensor
 from quantizers.head import filled_head, logits_of
 from quantizers.modeling import Architecture, LayerCall, empty, fill, run_layer
 from quantizers.writing import named, write_shard
@@ -187,4 +187,4 @@ def _write(path: Path, tensor: torch.Tensor) -> None:
 
 
 def _read(path: Path) -> torch.Tensor:
-    return read_tensor(read_header(path)[0]).to(torch.float32)
+    return read_tensor(read_header(path, anew(path.parent))[0]).to(torch.float32)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from quantizers.checkpoint import DTYPES, Checkpoint, read_header, read_tensor
+from quantizers.checkpoint import DTYPES, Checkpoint, anew, read_header, read_tensor
 from quantizers.head import filled_head, logits_of
 from quantizers.modeling import Architecture, LayerCall, empty, fill, run_layer
 from quantizers.plan import Plan
@@ -93,7 +93,9 @@ def tune_model(
     small: list[dict[str, torch.Tensor]] = []
     for index in range(len(calls)):
         _fill(architecture, original, index, device)
-        stored = {info.name: read_tensor(info) for info in read_header(folder / plan.shard_name(index))}
+        stored = {
+            info.name: read_tensor(info) for info in read_header(folder / plan.shard_name(index), anew(folder.parent))
+        }
         prefix = f"{architecture.prefix}.{index}."
         inside = {name.removeprefix(prefix): tensor.to(device) for name, tensor in stored.items()}
         targets_here = [name.removeprefix(prefix) for name in plan.targets[index]]
@@ -205,7 +207,7 @@ def _write(
 
 def apply_tuned(plan: Plan, folder: Path) -> None:
     """Put the tensors of TUNED_FILE into the shards, as often as it takes: they are values, not changes."""
-    tuned = {info.name: info for info in read_header(folder.parent / TUNED_FILE)}
+    tuned = {info.name: info for info in read_header(folder.parent / TUNED_FILE, anew(folder.parent))}
     for index in range(len(plan.layer_tensors)):
         shard = folder / plan.shard_name(index)
-        write_shard(shard, [copy_entry(tuned.get(info.name, info)) for info in read_header(shard)])
+        write_shard(shard, [copy_entry(tuned.get(info.name, info)) for info in read_header(shard, anew(folder.parent))])

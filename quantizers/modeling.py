@@ -10,20 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, one_line, quantization_settings
+from quantizers.checkpoint import CONFIG_FILE, Checkpoint, one_line, quantization_settings
+from quantizers.config_faults import not_a_number, refuse_claims, unknown_model
 from quantizers.errors import QuantizeError
 from quantizers.experts import unfold
 from quantizers.filling import compute_buffers, load, require, stored
 from quantizers.mixtures import CHOSEN_KEY, require_mixtures
 from quantizers.names import move_to_stored_names, note_names, note_of, stored_module, stored_prefix
 
-DEPTH_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-EXPERT_KEYS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 RETURNED_BESIDE = (0, 1, 2)
 """Things that layers return beside their states: none; one in GLM-5 and Falcon; a state and attention in RWKV."""
 READ = "in 16 bits or in 8-bit floats with a weight_block_size of [128, 128]"
-_EXPERT = re.compile(r"\.experts\.(\d{1,9})\.")
-_NUMBER = re.compile(r"(?<![^.])(\d{1,9})(?![^.])")
+_POSITIONS = re.compile(r"(?:^|[._])(?:pos|wpe)")
+"""In names of embeddings of positions: embed_positions, position_embeddings, wpe."""
 
 
 @dataclass(frozen=True)
@@ -81,18 +80,21 @@ def build(checkpoint: Checkpoint) -> Architecture:
     if settings is not None:
         method = " ".join(str(settings.get("quant_method", "its config says so")).split())[:40]
         raise QuantizeError(f"{folder} is already quantized ({method}): give the original model, {READ}")
+    if key := not_a_number(checkpoint.config):
+        raise QuantizeError(f"{CONFIG_FILE} says {key} NaN, which is no number: correct it")
     # A config may claim anything: what would take long to build is held against the files first.
     for place in (checkpoint.config, checkpoint.config.get("text_config")):
-        _refuse_claims(checkpoint, place if isinstance(place, dict) else {})
+        refuse_claims(checkpoint, place if isinstance(place, dict) else {})
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        _refuse_claims(checkpoint, {"num_hidden_layers": getattr(config, "num_hidden_layers", None)})
+        refuse_claims(checkpoint, {"num_hidden_layers": getattr(config, "num_hidden_layers", None)})
         with torch.device("meta"):
             model: Any = _class_of(config).from_config(config, trust_remote_code=False).eval()
     except QuantizeError:
         raise
     except Exception as error:  # whatever a config can do wrong
-        raise QuantizeError(f"transformers cannot build the model in {folder}: {one_line(error)}") from None
+        reason = unknown_model(checkpoint.config) or one_line(error)
+        raise QuantizeError(f"transformers cannot build the model in {folder}: {reason}") from None
     note_names(model, checkpoint)
     if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
         model.base_model_prefix = "model"  # Llama 4 for texts alone has the prefix of the wrapper
@@ -215,13 +217,27 @@ def empty(module: nn.Module) -> None:
 
 
 def require_embeddings(architecture: Architecture, tokens: torch.Tensor) -> None:
-    """Raises QuantizeError where calibration has tokens that the model has no embeddings for."""
-    embeddings, highest = architecture.model.get_input_embeddings().weight.shape[0], int(tokens.max())
+    """Raises QuantizeError where calibration has tokens or positions that the model has no embeddings for."""
+    given = architecture.model.get_input_embeddings()
+    embeddings, highest = given.weight.shape[0], int(tokens.max())
     if highest >= embeddings:
         raise QuantizeError(
             f"calibration has token {highest}, but the model has {embeddings} embeddings: the tokenizer, or the ids of "
             "a calibration file, are of another model"
         )
+    apart = {part for top in architecture.apart for part in top.modules()} | {given}
+    text = architecture.model.config.get_text_config(decoder=True)
+    for name, module in architecture.model.base_model.named_modules():
+        if isinstance(module, nn.Embedding) and module not in apart and _POSITIONS.search(name):
+            rows = module.num_embeddings - int(getattr(module, "offset", 0))
+            if type(module) is nn.Embedding and module.padding_idx is not None:  # RoBERTa counts from behind it
+                rows -= module.padding_idx + 1
+            most = min(rows, getattr(text, "max_position_embeddings", None) or rows)
+            if tokens.shape[1] > most:
+                raise QuantizeError(
+                    f"calibration has texts of {tokens.shape[1]} tokens, but the model has {most} positions: give the "
+                    f"calibration a length of {most} at most"
+                )
 
 
 def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[torch.Tensor, list[LayerCall]]:
@@ -302,6 +318,14 @@ def _with_all_tokens(architecture: Architecture, call: LayerCall, index: int, to
     return replace(call, kwargs={**call.kwargs, "prev_topk_indices": every})
 
 
+def holds_nan(value: Any) -> bool:
+    """Whether a captured argument holds NaN; masks hold infinities."""
+    if isinstance(value, torch.Tensor):
+        return value.is_floating_point() and bool(value.isnan().any())
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return any(map(holds_nan, inside))
+
+
 def same(a: Any, b: Any) -> bool:
     """Whether two captured arguments are equal, tensors by value."""
     if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
@@ -327,25 +351,3 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
     if not isinstance(output, torch.Tensor) or output.shape != hidden.shape:
         raise QuantizeError(f"{call.layer} does not return hidden states like those that enter it: not supported")
     return output
-
-
-def _refuse_claims(checkpoint: Checkpoint, config: dict[str, Any]) -> None:
-    """Refuse more layers or experts than the files hold, by a config.json or its text_config alone."""
-    numbers = {int(m[1]) for name in checkpoint.tensors if (m := _EXPERT.search(name))}
-    together = {info.shape[0] for info in checkpoint.tensors.values() if len(info.shape) == 3}
-    for key in EXPERT_KEYS if config.get("is_moe") is not False else ():  # Doge says how many it would have
-        if isinstance(count := config.get(key), int) and count > max(1, len(numbers)) and count not in together:
-            missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
-            raise QuantizeError(
-                f"config.json says {key} {count}, but {checkpoint.folder} holds tensors of {len(numbers)} experts: "
-                f"experts.{missing}.* is missing"
-            )
-    heads = {int(m[0]): name[: m.start()] for name in checkpoint.tensors for m in _NUMBER.finditer(name)}
-    for key in DEPTH_KEYS:
-        if isinstance(depth := config.get(key), int) and depth > len(heads):
-            missing = next(n for n in range(len(heads) + 1) if n not in heads)
-            head = heads[max(heads)] if heads else "layer "
-            raise QuantizeError(
-                f"config.json says {key} {depth}, but {checkpoint.folder} holds tensors of {len(heads)} layers: "
-                f"{head}{missing}.* is missing"
-            )

@@ -42,6 +42,7 @@ from quantizers.modeling import (
     capture_calls,
     empty,
     fill,
+    holds_nan,
     require_embeddings,
     run_layer,
     same,
@@ -139,6 +140,7 @@ def _quantize(model: Path, recipe: Recipe, out: Path, report: Progress, device: 
     batch = batch_size(*tokens.shape) if plan.calibrated else 1
     job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch, folding, workers)
     with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
+        work.require_shards([plan.shard_name(index) for index in range(len(plan.layer_tensors))])
         if plan.calibrated:
             _quantize_layers(job, tokens, work)
             _tune_model(job, tokens, work)
@@ -241,6 +243,11 @@ def enter(job: Conversion, tokens: torch.Tensor, *, all_batches: bool) -> tuple[
     first, calls = capture_calls(job.architecture, batches[0])
     # The calls are captured once and used for every batch: they must not depend on the text.
     _, others = capture_calls(job.architecture, batches[0].flip(1))
+    if name := next((call.layer for call in calls if holds_nan([call.args, call.kwargs])), None):
+        raise QuantizeError(
+            f"what the model hands to {name} holds NaN: {CONFIG_FILE} has a setting that cannot be, of its position "
+            "embeddings (rope_theta, rope_parameters) in most cases: correct it"
+        )
     if any(not same(a.args, b.args) or not same(a.kwargs, b.kwargs) for a, b in zip(calls, others, strict=True)):
         raise QuantizeError("the model hands its decoder layers more than hidden states of the text: not supported")
     hidden = None

@@ -14,14 +14,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from quantizers.checkpoint import one_line, read_header, read_json_object, read_tensor
+from quantizers.checkpoint import anew, one_line, read_header, read_json_object, read_tensor
 from quantizers.errors import QuantizeError
 from quantizers.gradients import BackwardPass
 from quantizers.writing import named, write_shard, write_text
@@ -55,9 +55,21 @@ class WorkFolder:
         return self.folder / "model"
 
     def load_states(self) -> States:
-        """What enters layer `layers_done`. Raises QuantizeError if it is not there."""
-        found = {info.name: read_tensor(info) for info in read_header(self._hidden(self.layers_done))}
+        """What enters layer `layers_done`. Raises QuantizeError if it is not there, or damaged."""
+        found = {
+            info.name: read_tensor(info) for info in read_header(self._hidden(self.layers_done), anew(self.folder))
+        }
         return States(found["quantized"], found.get("original"))
+
+    def require_shards(self, names: Sequence[str]) -> None:
+        """Raises QuantizeError, naming it, where a shard of a finished layer is missing or damaged."""
+        if not 0 <= self.layers_done <= len(names):
+            raise QuantizeError(
+                f"{self.folder / 'state.json'} says that {self.layers_done} of {len(names)} layers are done: "
+                f"{anew(self.folder)}"
+            )
+        for name in names[: self.layers_done]:
+            read_header(self.model / name, anew(self.folder))
 
     def finish_layer(self, states: States | None) -> None:
         """Record that the next layer's shard is written; `states` enter the layer after it."""
@@ -79,7 +91,7 @@ class WorkFolder:
         """What was kept of all layers."""
         found: dict[str, list[int]] = {}
         for file in sorted(self.folder.glob("experts-*.json")):
-            found |= read_json_object(file)
+            found |= read_json_object(file, anew(self.folder))
         return found
 
     def publish(self, out: Path) -> None:
@@ -131,13 +143,18 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
                 f"{folder} needs {needed_bytes / 1e9:.3g} GB but {free / 1e9:.3g} GB are free: free"
                 " space or choose another disk"
             )
-        yield work
+        try:
+            yield work
+        except Exception:
+            if {entry.name for entry in folder.rglob("*")} <= {"lock", "state.json", "model"}:
+                shutil.rmtree(folder, ignore_errors=True)  # nothing was done that could be gone on from
+            raise
 
 
 def _resume(folder: Path, identity: dict[str, str]) -> WorkFolder:
     work = WorkFolder(folder, identity, 0)
     if (folder / "state.json").exists():
-        state = read_json_object(folder / "state.json", f"remove {folder} to start anew")
+        state = read_json_object(folder / "state.json", anew(folder))
         done = state.get("layers_done")
         if state.get("version") != STATE_VERSION or not isinstance(done, int):
             raise QuantizeError(f"{folder} was made by another version of quantgate: remove it to start anew")

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import torch
 
-from quantizers.checkpoint import DTYPES, INDEX_FILE, BlockFp8, TensorInfo, one_line, read_header, reading
+from quantizers.checkpoint import DTYPES, INDEX_FILE, BlockFp8, TensorInfo, anew, one_line, read_header, reading
 from quantizers.errors import QuantizeError
 
 CHUNK_BYTES = 16 << 20
@@ -92,7 +92,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_index(folder: Path, shards: Iterable[Path]) -> None:
     """Write `model.safetensors.index.json` for `shards`, from their own headers, sorted by tensor name."""
-    infos = sorted((info for shard in shards for info in read_header(shard)), key=lambda info: info.name)
+    infos = sorted(
+        (info for shard in shards for info in read_header(shard, anew(folder.parent))), key=lambda info: info.name
+    )
     index = {
         "metadata": {"total_size": sum(info.nbytes for info in infos)},
         "weight_map": {info.name: info.file.name for info in infos},

@@ -58,6 +58,8 @@ def card_table(plan: SizePlan) -> Table:
 
 def plan_lines(plan: SizePlan) -> Iterator[str]:
     """What stands above the tables: the whole, and what making it takes; rich markup is escaped."""
+    if plan.model.quantized_by is not None:
+        yield escape(f"quantized already ({plan.model.quantized_by}): what follows is of its original in 16 bits")
     original, whole = plan.original_bytes, plan.sizes.nbytes()
     draft = f" + {in_bytes(plan.draft_bytes)} of draft layers" if plan.draft_bytes else ""
     yield escape(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from quantizers.checkpoint import Checkpoint, read_header, read_json_object, read_tensor
+from quantizers.checkpoint import Checkpoint, anew, read_header, read_json_object, read_tensor
 from quantizers.mixed.bench import Bench
 from quantizers.mixed.walk import Found, Stream, Wave
 from quantizers.writing import named, write_shard, write_text
@@ -42,7 +42,7 @@ def in_waves(
         width = hidden.shape[-1]
         stream = Stream(hidden, torch.zeros(len(bench.looked_at), hidden.shape[1], width, device=bench.job.device))
     else:
-        held = {info.name: read_tensor(info) for info in read_header(_states(folder, start))}
+        held = {info.name: read_tensor(info) for info in read_header(_states(folder, start), anew(folder))}
         stream = Stream(held["original"], held["added"].to(bench.job.device))
     while start < total:
         stop = _stop(bench, variants, start, waves)
@@ -62,7 +62,7 @@ def in_waves(
 
 def _read(file: Path, found: Found) -> int:
     """Add a wave's findings to `found`; returns the layer at which the next wave starts."""
-    content = read_json_object(file)
+    content = read_json_object(file, anew(file.parent))
     found.base = content["base"]
     found.variants |= {(group, tier): kl for group, tier, kl in content["variants"]}
     return int(content["stop"])

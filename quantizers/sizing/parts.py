@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from quantizers.checkpoint import CONFIG_FILE, one_line, quantization_settings, read_json_object
+from quantizers.config_faults import DEPTH_KEYS, EXPERT_KEYS, unknown_model
 from quantizers.drafts import DRAFT_KEYS, claimed_layers
 from quantizers.errors import QuantizeError
-from quantizers.modeling import DEPTH_KEYS, EXPERT_KEYS
 
 EXPERTS, SHARED, DENSE, ATTENTION = "routed experts", "shared experts", "dense MLP", "attention"
 ROUTER, EMBEDDINGS, HEAD, DRAFT = "router and norms", "embeddings", "lm_head", "draft layers"
@@ -135,7 +135,7 @@ def _built(file: Path, raw: dict[str, Any]) -> tuple[Any, Any]:
     except QuantizeError:
         raise
     except Exception as error:  # whatever a config can do wrong
-        reason = "it needs its own code (auto_map), which is never run" if "auto_map" in raw else one_line(error)
+        reason = unknown_model(raw) or one_line(error)
         raise QuantizeError(f"transformers cannot build {_named(raw)} from {file}: {reason}") from None
 
 

@@ -9,9 +9,9 @@ from quantizers.errors import QuantizeError
 from quantizers.mixed.choice import make_target
 from quantizers.recipe import load_recipe
 from quantizers.sizing.cards import RESERVED, SHARE, CardFit, cache_bytes, card_fits, default_context, longest_context
-from quantizers.sizing.effort import Effort, effort
+from quantizers.sizing.effort import EXPERT_SECONDS, Effort, effort
 from quantizers.sizing.parts import DRAFT, EXPERTS, ModelParts, model_parts
-from quantizers.sizing.tiers import KEPT_BYTES, Sizes, sizes_by_mean, sizes_by_recipe
+from quantizers.sizing.tiers import KEPT_BYTES, OPEN, Sizes, sizes_by_mean, sizes_by_recipe
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,15 @@ def plan_model(
     weights, whole = sizes.nbytes(draft=False), sizes.nbytes()
     fits = card_fits(model.config, weights, whole - weights, model.draft_layers, tokens)
     cache = cache_bytes(model.config, tokens)
-    return SizePlan(model, sizes, needed, tokens, cache, fits, _notes(model, recipe_name, rest))
+    return SizePlan(model, sizes, needed, tokens, cache, fits, _notes(model, sizes, recipe_name, rest))
 
 
-def _notes(model: ModelParts, recipe_name: str | None, rest: int | None) -> list[str]:
+def _notes(model: ModelParts, sizes: Sizes, recipe_name: str | None, rest: int | None) -> list[str]:
     notes = []
     if model.quantized_by is not None:
         notes.append(
-            f"config.json calls the checkpoint quantized ({model.quantized_by}): bf16 is what it would be without"
+            f"config.json calls the checkpoint quantized ({model.quantized_by}): this plan is for its original in 16 "
+            "bits, and quantize takes that, or 8-bit floats in blocks of 128 x 128"
         )
     if recipe_name is None and model.parameters(EXPERTS):
         notes.append(
@@ -90,12 +91,21 @@ def _notes(model: ModelParts, recipe_name: str | None, rest: int | None) -> list
         notes.append(
             f"{model.draft_layers} draft layer(s) are estimated, stay in bf16, and are on a card only where it says so"
         )
+    measured = "weights from measurements on one H200"
+    if sizes.expert_tiers:
+        times = (
+            f"times are extrapolated by {measured}: routed experts of {', '.join(EXPERT_SECONDS)} tiers from a layer "
+            "of GLM-5 with vq2's, trellis2's or int4's encoding, all else from a model of 0.36 billion, which uses a "
+            "GPU worse"
+        )
+    else:
+        times = f"times are extrapolated by {measured} of 0.36 billion, which uses a GPU worse"
+    mix = ["a mix takes longer: its tiers are measured before, and its choice is corrected by two quantizations more"]
     return [
         *notes,
         f"a card holds its even share of the weights and the bf16 cache of one sequence, {SHARE:.0%} of both more and "
         f"{RESERVED / 1e9:g} GB; of an MLA cache each card holds all; an fp8 cache takes half",
-        "times are extrapolated by weights from measurements on one H200: routed experts of vq and trellis tiers from "
-        "a layer of GLM-5, all else from a model of 0.36 billion, which uses a GPU worse",
-        "a mix takes longer: its tiers are measured before, and its choice is corrected by two quantizations more",
+        times,
+        *(mix if OPEN in sizes.tiers else []),
         "memory is the least: block tuning holds activations too (4.6 GiB in all for that small model)",
     ]

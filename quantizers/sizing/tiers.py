@@ -102,7 +102,8 @@ def sizes_by_recipe(model: ModelParts, recipe: Recipe, target: Target | None) ->
     """The size that a recipe makes; `target` is for what it leaves open, and its bits are the mean of that.
 
     Raises:
-        QuantizeError: nothing to quantize, a target that is missing or that no tiers have, a shape that no tier takes.
+        QuantizeError: nothing to quantize, a target that is missing or that no tiers have, a shape that no tier takes,
+            a line of `tiers` that fits no Linear, a mix of nothing.
     """
     if (target is None) == bool(recipe.mix):
         if target is None:
@@ -110,12 +111,21 @@ def sizes_by_recipe(model: ModelParts, recipe: Recipe, target: Target | None) ->
         raise QuantizeError(
             f"recipe {recipe.name} leaves no tier open: --bits and --bytes are for recipes such as mixed"
         )
+    linears = [name for weight in model.weights if weight.linear for name in weight.names]
+    # Of names to ignore, those that are no Linear's cannot be looked up without the files.
+    if slip := recipe.fits_nothing(linears, recipe.ignore):
+        raise QuantizeError(f"recipe {recipe.name}: {slip} of {model.architecture}: correct that name")
     counts: Counts = {}
     for weight in model.weights:
         if weight.linear:
             open_tier = OPEN if recipe.mix else recipe.tier
             named = (KEPT if recipe.ignores(n) else recipe.tier_named(n) or open_tier for n in weight.names)
             counts[weight.name] = Counter(named)
+    if recipe.mix and any(counts.values()) and not any(own[OPEN] for own in counts.values()):
+        raise QuantizeError(
+            f"recipe {recipe.name} has a mix, but its tiers and ignore settle every Linear of {model.architecture}: "
+            "leave out the mix, and --bits and --bytes with it"
+        )
     return _sizes(model, counts, Options(recipe.mix, recipe.group_size), target, whole=not recipe.mix)
 
 

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_llama import save_tokenizer
 
+from harness.contract.whole_files import cache_folder
 from quantizers.calibration import calibration_tokens, own_tokenizer, shares
 from quantizers.errors import QuantizeError
-from quantizers.recipe import Calibration, Source
+from quantizers.recipe import Calibration, Source, load_recipe
+from quantizers.recipes import RECIPES
 
 
 class Letters:
@@ -188,15 +191,33 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes | None, message: st
     assert "\n" not in str(caught.value)
 
 
+class Dense(Letters):
+    """As few tokens as a large vocabulary makes: 4.2 characters in each, or 1.5 of Chinese and Japanese."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        ascii_letters = sum(c.isascii() for c in text)
+        return [7] * int(ascii_letters / 4.2 + (len(text) - ascii_letters) / 1.5)
+
+
+@pytest.mark.parametrize("tokenizer", ["bytes", "dense", "SmolLM2"])
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_shipped_texts_are_enough_for_every_recipe(tmp_path: Path, name: str, tokenizer: str) -> None:
+    if tokenizer == "dense":
+        own: Any = Dense()
+    elif tokenizer == "bytes":
+        save_tokenizer(tmp_path)
+        own = own_tokenizer(tmp_path)
+    else:
+        folder = cache_folder() / "models" / "SmolLM2-135M-Instruct"
+        if not (folder / "tokenizer.json").is_file():
+            pytest.skip(f"the demo model is not in {folder}")
+        own = own_tokenizer(folder)
+    settings = load_recipe(name).calibration
+    assert calibration_tokens(own, settings).shape == (settings.samples, settings.length)
+
+
 @pytest.mark.parametrize("sources", [(), ("en", "ja", "zh", "code", "chat", "reasoning")])
 def test_the_default_fits_any_tokenizer(sources: tuple[str, ...]) -> None:
-    """Default samples must be there even for a tokenizer of 4.2 characters per token (1.5 for CJK)."""
-
-    class Dense(Letters):
-        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
-            ascii_letters = sum(c.isascii() for c in text)
-            return [7] * int(ascii_letters / 4.2 + (len(text) - ascii_letters) / 1.5)
-
     settings = Calibration.model_validate({"sources": sources})
     assert calibration_tokens(Dense(), settings).shape == (settings.samples, settings.length)
 

@@ -173,7 +173,9 @@ def test_what_joins_the_layer_to_the_model_has_the_shape_of_its_states(
 ) -> None:
     draft = draft_layer("model.layers.2.") | {f"model.layers.2.{name}.weight": torch.ones(shape)}
     model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
-    with pytest.raises(QuantizeError, match=rf"2.{name}.weight of an MTP layer is .*, and config.json asks for {asked}"):
+    with pytest.raises(
+        QuantizeError, match=rf"2.{name}.weight of an MTP layer is .*, and config.json asks for {asked}"
+    ):
         plan_of(model)
 
 

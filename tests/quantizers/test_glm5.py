@@ -9,6 +9,9 @@ import pytest
 import torch
 from tiny_moe import DRAFT, save_tiny_glm
 
+from harness.gate.mixing import NO_SIZE, Size
+from harness.gate.quantization import quantize_model
+from harness.runs.progress import Reporter
 from quantizers.checkpoint import open_checkpoint, read_tensor
 from quantizers.dequantize import dequantize
 from quantizers.mixed.choice import choose_tiers, make_target, recipe_text
@@ -16,6 +19,8 @@ from quantizers.mixed.measure import measure_tiers
 from quantizers.pipeline import quantize
 from quantizers.recipe import Recipe, load_recipe
 from quantizers.recipes import RECIPES
+
+GLM_RECIPES = [name for name in RECIPES if name.startswith("glm-")]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,44 @@ def test_a_mix_is_chosen_and_the_draft_head_is_carried_byte_for_byte(
     assert set(drafts) <= set(index)
     plain = open_checkpoint(dequantize(made, tmp_path / "plain")).tensors
     assert plain.keys() == before.keys()
+
+
+class Reached(Exception):
+    """As far as a test goes."""
+
+
+@pytest.mark.parametrize("name", GLM_RECIPES)
+def test_the_recipes_of_the_releases_begin_as_they_ship(glm: Path, tmp_path: Path, name: str) -> None:
+    """With the whole of their calibration: up to where the weights are looked through, or the first layer runs."""
+    recipe = load_recipe(name)
+    seen: list[str] = []
+
+    def stop(stage: str, done: int, total: int) -> None:
+        seen.append(stage)
+        if stage == ("load" if recipe.mix else "inputs") and total > 1:  # the codebooks of a mix take a minute here
+            raise Reached
+
+    with pytest.raises(Reached):
+        if recipe.mix:
+            measure_tiers(glm, recipe, tmp_path / "damage.json", progress=stop, device="cpu")
+        else:
+            quantize(glm, recipe, tmp_path / "out", progress=stop, device="cpu")
+    assert seen[0] == "load"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GLM_RECIPES)
+def test_the_recipes_of_the_releases_go_through_with_less_text(
+    glm: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    less = RECIPES[name]["calibration"] | {"samples": 8, "length": 16}
+    mix = {"mix": ["vq1", "vq2"]} if "mix" in RECIPES[name] else {}  # codebooks of 4,096 entries take long
+    monkeypatch.setitem(RECIPES, name, RECIPES[name] | {"calibration": less} | mix)
+    size = Size(bits=1.8) if RECIPES[name].get("mix") else NO_SIZE
+    made = quantize_model(glm, name, tmp_path / "out", Reporter(), size=size, device="cpu")
+    settings = json.loads((made / "config.json").read_text())["quantization_config"]
+    assert settings["quant_method"] == ("quantgate" if "mix" in RECIPES[name] else "compressed-tensors")
+    assert (made / "quantgate_experts.json").is_file()
 
 
 def test_the_recipes_of_the_releases_are_sound() -> None:
