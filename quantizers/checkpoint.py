@@ -150,8 +150,8 @@ def _weight_map(index: Path) -> dict[str, str]:
         if not _plain_name(shard):
             named = shard if isinstance(shard, str) else json.dumps(shard)
             raise QuantizeError(
-                f"{index} has no usable weight_map: it names {_shown(named)} for {_shown(name)}, which is no file of "
-                "its folder: get a sound copy of the model"
+                f"{index} has no usable weight_map: it names {_shown(named)}, which is no file of its folder, for "
+                f"{_shown(name)}: get a sound copy of the model"
             )
     return weight_map
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -14,9 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
-from quantizers.checkpoint import TensorInfo, open_checkpoint, read_header
+from quantizers.checkpoint import INDEX_FILE, TensorInfo, one_line, open_checkpoint, read_header
 from quantizers.errors import QuantizeError
-from quantizers.modeling import build
+from quantizers.modeling import build, require_embeddings
 from quantizers.pipeline import quantize
 from quantizers.plan import make_plan
 from quantizers.recipe import Recipe
@@ -173,6 +174,115 @@ def test_what_else_ignore_may_name(model: Path, tiny_recipe: Recipe) -> None:
     change(model, {"visual.proj.weight": torch.ones(8, 8)})
     names = ("lm_head", "visual", "model.norm", "model.layers.0.mlp.down_proj", r"re:.*nothing")
     assert "model.layers.0.mlp.down_proj" in ignored(model, tiny_recipe.model_copy(update={"ignore": names}))
+
+
+@pytest.mark.parametrize("value", [None, 5, ["a.safetensors"], {}])
+@pytest.mark.parametrize("every", [False, True])
+def test_an_index_that_names_no_file_for_a_tensor_is_refused(
+    tmp_path: Path, tiny_recipe: Recipe, value: object, every: bool
+) -> None:
+    model = save_tiny_llama(tmp_path / "model", shards=True)
+    index = json.loads((model / INDEX_FILE).read_text())
+    names = [*index["weight_map"]] if every else ["model.norm.weight"]
+    (model / INDEX_FILE).write_text(json.dumps({"weight_map": index["weight_map"] | dict.fromkeys(names, value)}))
+    refused(model, tiny_recipe, rf"it names {re.escape(json.dumps(value))}, which is no file of .*, for {names[0]}: ")
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"rope_theta": float("nan")}, "rope_theta"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": float("nan")}}, "rope_parameters.rope_theta"),
+        ({"text_config": {"a": [1.0, float("nan")]}}, "text_config.a.1"),
+    ],
+)
+def test_what_is_no_number_in_the_config_is_named(
+    model: Path, tiny_recipe: Recipe, settings: dict[str, Any], key: str
+) -> None:
+    refused(change(model, **settings), tiny_recipe, f"config.json says {key} NaN, which is no number: correct it")
+
+
+def test_a_setting_that_makes_what_is_no_number_is_the_cause(model: Path, tiny_recipe: Recipe) -> None:
+    settings = json.loads((model / "config.json").read_text())["rope_parameters"] | {"rope_theta": 0}
+    refused(change(model, rope_parameters=settings), tiny_recipe, r"hands to model.layers.0 holds NaN: .*rope_theta")
+
+
+@pytest.mark.parametrize("positions", [63, 64])
+def test_texts_longer_than_the_positions_are_named(model: Path, tiny_recipe: Recipe, positions: int) -> None:
+    from transformers import OPTConfig, OPTForCausalLM
+
+    config = OPTConfig(
+        vocab_size=257, hidden_size=64, word_embed_proj_dim=64, ffn_dim=96, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=positions,
+    )  # fmt: skip
+    opt: Any = OPTForCausalLM(config)
+    opt.to(torch.bfloat16).save_pretrained(model)
+    if positions == 64:  # as many as the texts have
+        checkpoint = open_checkpoint(model)
+        require_embeddings(build(checkpoint), torch.zeros(1, 64, dtype=torch.long))
+        return
+    refused(model, tiny_recipe, "has texts of 64 tokens, but the model has 63 positions: give the calibration a length")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"model_type": "nosuch"}, r"does not know its model_type, .* docs/architectures.md says what else it takes$"),
+        ({"model_type": "nosuch", "auto_map": {"AutoConfig": "own.Config"}}, r"needs its own code \(auto_map\)"),
+        ({"model_type": None}, "names no model_type: get the complete model$"),
+    ],
+)
+def test_a_model_that_transformers_does_not_know(
+    model: Path, tiny_recipe: Recipe, settings: dict[str, Any], says: str
+) -> None:
+    refused(change(model, **settings), tiny_recipe, says)
+
+
+def test_a_long_reason_ends_with_a_whole_word() -> None:
+    said = one_line(ValueError("a reason\n" + "word " * 100))
+    assert said.startswith("a reason word") and said.endswith("word …") and len(said) <= 201
+    assert one_line(ValueError("x" * 300)) == "x" * 199 + " …"
+
+
+# -- what was done is damaged ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("file", ["model/model-00001-of-00003.safetensors", "hidden-00001.safetensors"])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_work_folder_is_to_be_started_anew(model: Path, tiny_recipe: Recipe, file: str, lost: bool) -> None:
+    out = model.parent / "out"
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if (stage, done) == ("layer", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(model, tiny_recipe, out, progress=stop, device="cpu")
+    damaged = out.with_name("out.partial") / file
+    if lost:
+        damaged.unlink()
+    else:
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+    expected = rf"{re.escape(str(damaged))} .*: remove {re.escape(str(out))}.partial to start anew$"
+    with pytest.raises(QuantizeError, match=expected):
+        quantize(model, tiny_recipe, out, device="cpu")
+
+
+@pytest.mark.parametrize("done", [-1, 3])
+def test_more_layers_done_than_there_are(model: Path, tiny_recipe: Recipe, done: int) -> None:
+    out = model.parent / "out"
+    with pytest.raises(KeyboardInterrupt):
+        quantize(model, tiny_recipe, out, progress=interrupt, device="cpu")
+    state = out.with_name("out.partial") / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"layers_done": done}))
+    with pytest.raises(QuantizeError, match=rf"says that {done} of 2 layers are done: remove .* to start anew"):
+        quantize(model, tiny_recipe, out, device="cpu")
+
+
+def interrupt(stage: str, done: int, total: int) -> None:
+    """At the first layer."""
+    if stage == "layer":
+        raise KeyboardInterrupt
 
 
 # -- weights -------------------------------------------------------------------------------------------------

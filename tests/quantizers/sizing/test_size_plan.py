@@ -149,3 +149,24 @@ def test_the_experts_time_is_that_of_a_layer_of_glm_5(glm_5: Path) -> None:
     assert int4.floor_seconds is not None and int4.floor_seconds > 75 * 187.9
     mixed = plan_model(glm_5, None, "167GiB", "glm-5.2-mixed", None, None).effort
     assert mixed.seconds is not None and mixed.seconds > 75 * (176.8 + 42.5 * 40 * 512 / 32768)
+
+
+def test_notes_say_what_is_so_of_this_plan(glm_5: Path, tmp_path: Path) -> None:
+    def notes(folder: Path, bits: float | None, recipe: str | None) -> str:
+        return " ".join(plan_model(folder, bits, None, recipe, None, None).notes)
+
+    dense = small_config(tmp_path / "dense", "llama")
+    for recipe in ("w4a16", "vq-2bit"):
+        assert "a mix takes longer" not in notes(dense, None, recipe)
+    assert "a mix takes longer" in notes(dense, 2, "mixed") and "a mix takes longer" in notes(dense, 2, None)
+    assert "routed experts" not in notes(dense, 2, None)
+    assert "routed experts of vq, trellis, int tiers from a layer" in notes(glm_5, None, "glm-5.2-w4a16-mtp")
+
+
+def test_a_checkpoint_that_calls_itself_quantized_is_told_first(tmp_path: Path) -> None:
+    from harness.gate.sizing import plan_lines
+
+    awq = small_config(tmp_path / "awq", "llama", quantization_config={"quant_method": "awq", "bits": 4})
+    plan = plan_model(awq, 2, None, None, None, None)
+    assert next(plan_lines(plan)) == "quantized already (awq): what follows is of its original in 16 bits"
+    assert "quantize takes that, or 8-bit floats in blocks" in plan.notes[0]

@@ -134,5 +134,12 @@ def test_what_contradicts_the_model_is_one_line(moe: ModelParts, tmp_path: Path)
         sizes_by_recipe(dense, Recipe(name="r", ignore=("re:.*",)), None)
     with pytest.raises(QuantizeError, match="leaves the tiers open"):
         sizes_by_recipe(dense, load_recipe("mixed"), None)
+    settled = Recipe(name="r", mix=("vq1", "vq2"), tiers={"re:.*": "int8"})
+    for target in (make_target(2, None), make_target(None, "1MB")):
+        with pytest.raises(QuantizeError, match=r"has a mix, but its tiers and ignore settle every Linear of Llama"):
+            sizes_by_recipe(dense, settled, target)
+    for tiers in ({"re:.*\\.shared_experts\\.": "int8"}, {"model.layers.7.mlp.up_proj": "int8"}):
+        with pytest.raises(QuantizeError, match=r"recipe r: tiers names .*, which fits no Linear of the"):
+            sizes_by_recipe(dense, Recipe(name="r", tiers=tiers), None)
     with pytest.raises(QuantizeError, match="leaves no tier open"):
         sizes_by_recipe(dense, load_recipe("w4a16"), make_target(2, None))
