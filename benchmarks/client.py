@@ -29,7 +29,7 @@ import aiohttp
 from benchmarks.suite_run import Figures, Workload, ask_suite, figures, make_workload, rounded, versions
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.items import load_item
-from harness.contract.policy import Requests, Sampling
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.serving.hardware import detect
 

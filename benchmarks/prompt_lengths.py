@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.checkpoint.models import DEMO_NAME
-from harness.contract.policy import Sampling
+from harness.contract.settings import Sampling
 from harness.contract.whole_files import cache_folder
 from harness.serving.hardware import detect
 from suites.ruler.suite import TASKS, Ruler, RulerConfig

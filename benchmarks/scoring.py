@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from harness import __version__
-from harness.contract.policy import Requests, Sampling
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.answers import Scores
 from harness.endpoint.client import Endpoint
 from harness.serving.hardware import detect

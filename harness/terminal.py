@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.contract.policy import NOTHING_WEAKER
+from harness.contract.weakened import NOTHING_WEAKER
 from harness.judging.results import CheckResult, show
 from harness.judging.verdict import Verdict
 from harness.runs.progress import clock

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.contract.policy import NOTHING_WEAKER, Policy
+from harness.contract.policy import Policy
 from harness.contract.samples import ROLES
+from harness.contract.weakened import NOTHING_WEAKER
 from harness.judging.verdict import SAME_MODEL, Verdict
 from harness.parity.comparison import SHOW
 from harness.runs.manifest import Manifest

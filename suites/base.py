@@ -13,8 +13,8 @@ from pydantic import AfterValidator, Field
 
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import Config, Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
+from harness.contract.settings import Config, Sampling, Serving
 from harness.contract.text import quoted
 from harness.endpoint.client import Completion, Endpoint
 from harness.endpoint.thinking_tags import TAGS

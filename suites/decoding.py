@@ -22,8 +22,8 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput, NotComparable
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sha256_of
+from harness.contract.settings import Sampling
 from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint, EndpointError
 from suites.base import Suite, make_sample

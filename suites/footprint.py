@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.contract.chat import Tokenizer
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sample_of
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.serving.hardware import GIB
 from suites.base import Suite, SuiteConfig, make_item

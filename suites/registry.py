@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Policy, validate
+from harness.contract.policy import Policy
+from harness.contract.validation import validate
 from suites.base import Suite, SuiteConfig
 from suites.cot.suite import Cot, CotConfig
 from suites.decoding import Decoding, DecodingConfig

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.contract.chat import Tokenizer
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import Metrics, counter, spec_counters, spec_metrics
 from suites.base import Suite, make_sample

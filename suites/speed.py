@@ -24,8 +24,8 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
 from harness.serving.guarded_command import run_guarded
@@ -72,7 +72,7 @@ class SpeedConfig(SuiteConfig):
     """Requests in flight; above serving.max_num_seqs they queue in the server."""
     rounds: int = Field(15, ge=1, le=MOST_ROUNDS)
     """Measurements of each concurrency and role. Of n pairs the bound of speed_ratio lies at 0.05^(1/n) of the ratio or
-    below (`statistics.ratio_interval`): n = 8 can show `min: 0.68` of a candidate as fast as its reference, 15
+    below (`resampling.ratio_interval`): n = 8 can show `min: 0.68` of a candidate as fast as its reference, 15
     `min: 0.8`, 30 `min: 0.9`; `on: speed` pools all concurrencies, `on: speed/*` does not."""
     waves: int = Field(4, ge=1)
     """Requests of a measurement for each one in flight."""

@@ -18,8 +18,8 @@ from pathlib import Path
 from pydantic import Field
 
 from harness.contract.chat import Tokenizer
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Completion
 from suites.base import AnswerConfig, ChatSuite, Distinct, make_item, make_sample
 from suites.materials.multistep import LEVELS, Level, make_problem

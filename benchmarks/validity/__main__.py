@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks/results/validity.json"
 DIVERGENCES = ROOT / "benchmarks/results/validity_divergences.json"
 DOCS = ROOT / "docs/validity.md"
-JUDGED = ("harness/judging/statistics.py", "harness/judging/sequential.py")
+JUDGED = tuple(f"harness/judging/{name}.py" for name in ("paired_rates", "resampling", "statistics", "sequential"))
 JUDGED_DIVERGENCES = (*JUDGED, "harness/judging/bounded_means.py")
 
 

@@ -18,9 +18,9 @@ from scipy.special import logsumexp
 
 from benchmarks.validity.cells import Call, Cells, seeded
 from benchmarks.validity.scores import fast_ratio_bounds
-from harness.judging.bounded_means import STAKES, _bets, bounded_mean_interval, bounded_mean_p_value
-from harness.judging.sequential import _log_growth
-from harness.judging.statistics import DRAWS, mean_interval
+from harness.judging.betting import STAKES, bets_for, log_factors
+from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value
+from harness.judging.resampling import DRAWS, mean_interval
 
 Floats = NDArray[np.float64]
 GOAL = -math.log(0.05)
@@ -104,12 +104,12 @@ SHAPES: dict[str, tuple[str, Callable[[np.random.Generator, float, tuple[int, in
 
 
 def log_fortunes(x: Floats, mean: float) -> Floats:
-    """[trials] `_log_fortune` of values [trials, n]."""
+    """[trials] logarithm of the fortune (`betting.log_fortune`) of values [trials, n]."""
     found = np.empty(len(x))
     for start in range(0, len(x), 500):
         part = x[start : start + 500]
-        with np.errstate(divide="ignore"):
-            growth = _log_growth(part.ravel(), mean, _bets(x.shape[1], mean)).reshape(*part.shape, -1).sum(axis=1)
+        gains = (mean - part.ravel()) / (1 - mean)
+        growth = log_factors(gains, bets_for(x.shape[1], mean)).reshape(*part.shape, -1).sum(axis=1)
         found[start : start + 500] = logsumexp(growth, b=STAKES, axis=1)
     return found
 

@@ -13,9 +13,10 @@ from scipy import stats
 
 from benchmarks.validity.cells import seeded
 from benchmarks.validity.sequential import stops
-from harness.contract.policy import Check, Policy
+from harness.contract.check import Check
+from harness.contract.policy import Policy
 from harness.contract.samples import PairKey, Sample
-from harness.judging.statistics import paired_interval
+from harness.judging.paired_rates import paired_interval
 from harness.judging.verdict import Verdict, judge
 
 MARGINS = (0.01, 0.02, 0.03, 0.05)

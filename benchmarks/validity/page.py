@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.validity import page_divergences, page_outcomes, runs, scores
 from benchmarks.validity.page_words import items, paragraph, percent, points, table
-from harness.judging.statistics import DRAWS
+from harness.judging.resampling import DRAWS
 
 METHOD_NAMES = {"exact": "quantgate", "tango": "Tango", "newcombe": "Newcombe", "wald": "Wald", "mcnemar": "p > 0.05"}
 AT_LOSSES = ("PASS, loss = margin", "PASS, loss = 2 × margin", "FAIL, loss = margin", "FAIL, loss = 0")

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.validity.page_words import percent, points, table
+from harness.judging.paired_rates import paired_p_value
 from harness.judging.ratios import Range, bounded_ratio_p_value
+from harness.judging.resampling import ratio_interval
 from harness.judging.results import CheckResult
 from harness.judging.run_level import run_outcome, with_holm
-from harness.judging.statistics import paired_p_value, ratio_interval
 
 CHECKS = (1, 13, 57)
 MARGIN, ITEMS = 0.05, 200

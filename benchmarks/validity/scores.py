@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from benchmarks.validity.cells import seeded
-from harness.judging.statistics import DRAWS, mean_interval, ratio_interval
+from harness.judging.resampling import DRAWS, mean_interval, ratio_interval
 
 MEAN = 0.03
 """True mean loss of every shape of graded scores: a margin of 3 points."""

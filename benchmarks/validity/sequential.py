@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.validity.cells import seeded
 from benchmarks.validity.pairs import shares
-from harness.judging.sequential import BETS, _log_growth
+from harness.judging.sequential import BETS, log_growth
 from harness.judging.statistics import items_to_decide
 
 CHUNK = 64
@@ -31,8 +31,8 @@ def stops(draw: Draw, streams: int, horizon: int, margin: float) -> tuple[NDArra
     running = np.arange(streams)
     # Log fortunes depend on how many losses and wins there were, and in which item we are, alone.
     with np.errstate(divide="ignore"):
-        below = np.maximum(_log_growth(np.array([1.0, -1.0, 0.0]), margin), -1e30)
-        above = np.maximum(_log_growth(np.array([-1.0, 1.0, 0.0]), -margin), -1e30)
+        below = np.maximum(log_growth(np.array([1.0, -1.0, 0.0]), margin), -1e30)
+        above = np.maximum(log_growth(np.array([-1.0, 1.0, 0.0]), -margin), -1e30)
     lost, won = np.zeros(streams), np.zeros(streams)
     for start in range(0, horizon, CHUNK):
         size = min(CHUNK, horizon - start)

@@ -2,7 +2,7 @@
 
 Both bounds grow with b and fall with c: that is what makes a table so small. A bound keeps a threshold when the p value
 of the product's exact test at the threshold says so: one evaluation in place of the dozens that find the bound. Both
-facts are checked against `paired_interval` (harness/judging/statistics.py): up to n = 100 on all (b, c), for larger n
+facts are checked against `paired_interval` (harness/judging/paired_rates.py): up to n = 100 on all (b, c), for larger n
 along the edges of the tables and on random counts.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.validity.cells import seeded
-from harness.judging.statistics import Interval, paired_interval, paired_p_value
+from harness.judging.paired_rates import paired_interval, paired_p_value
+from harness.judging.statistics import Interval
 
 Side = Literal["upper", "lower"]
 ALPHA = 1 - 0.95

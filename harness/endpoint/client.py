@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness.contract.chat import Messages
 from harness.contract.error_kinds import RequestErrorKind
-from harness.contract.policy import Requests, Sampling
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.answers import (
     FINGERPRINT_HEADER,
     SCORE_PATH,

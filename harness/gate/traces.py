@@ -18,8 +18,9 @@ from harness import __version__
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.chat import Messages
 from harness.contract.errors import RunFailed
-from harness.contract.policy import Policy, Sampling
+from harness.contract.policy import Policy
 from harness.contract.samples import sha256_of
+from harness.contract.settings import Sampling
 from harness.contract.whole_files import cache_folder, write_whole
 from harness.endpoint.client import Completion, Endpoint, EndpointError
 from harness.runs.progress import Meter, Reporter

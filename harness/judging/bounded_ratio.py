@@ -2,7 +2,7 @@
 
 A loss relative to the reference is such a ratio, E[reference - candidate] / E[reference], and so is the loss of an item
 where clusters are drawn and not items, E[losses of a cluster] / E[its items]. "The ratio is at most m" says that the
-mean of z = sum - m * weight is at most 0, and z is bounded: Gaffke's bound of `statistics.mean_interval` holds for it.
+mean of z = sum - m * weight is at most 0, and z is bounded: Gaffke's bound of `resampling.mean_interval` holds for it.
 All m are tried at once: the weighted means of all units and of the worst that is possible, divided.
 
 Source: as of `mean_interval`; the inversion is Fieller's (J. R. Statist. Soc. B 16 (1954) 175-185).
@@ -18,11 +18,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.contract.check import Check
 from harness.contract.metrics import Difference
 from harness.contract.pairs import Pair
-from harness.contract.policy import Check
 from harness.contract.samples import PairKey
-from harness.judging.statistics import Interval, weighted_sums
+from harness.judging.resampling import weighted_sums
+from harness.judging.statistics import Interval
 
 ItemKey = tuple[str, str, str]
 

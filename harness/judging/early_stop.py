@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from harness.contract.check import Check
 from harness.contract.metrics import METRICS, Difference
 from harness.contract.pairs import Pairing, pair_samples, sealed_order
-from harness.contract.policy import Check, Policy
+from harness.contract.policy import Policy
 from harness.contract.samples import PairKey, Sample
 from harness.judging.estimates import StopRule, values_by_item
 from harness.judging.gaps import filled

@@ -9,26 +9,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
+from harness.contract.check import Check
 from harness.contract.metrics import METRICS, BoundedMean, Difference, Ratio, RatioPart
 from harness.contract.pairs import Pair, Pairing, sealed_order
-from harness.contract.policy import Check, Policy
+from harness.contract.policy import Policy
 from harness.contract.samples import PairKey, Sample
-from harness.judging import bounded_means
-from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value
+from harness.judging.betting import documents_to_decide
+from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value, chance_to_keep_mean
 from harness.judging.bounded_ratio import ratio_units
-from harness.judging.ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep, documents_to_decide
+from harness.judging.paired_rates import paired_interval, paired_p_value
+from harness.judging.ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep_ratio
+from harness.judging.resampling import mean_interval, mean_p_value, ratio_interval, ratio_p_value
 from harness.judging.sequential import SequentialTest, sequence_p_value
-from harness.judging.statistics import (
-    Interval,
-    mean_interval,
-    mean_p_value,
-    paired_interval,
-    paired_p_value,
-    proportion_interval,
-    proportion_p_value,
-    ratio_interval,
-    ratio_p_value,
-)
+from harness.judging.statistics import Interval, proportion_interval, proportion_p_value
 
 
 @dataclass(frozen=True)
@@ -274,7 +267,7 @@ def _bounded(check: Check, metric: Ratio, parts: Sequence[RatioPart], of: Range,
     def needed(margin: float) -> int | None:
         keeps = middle >= margin if least else middle <= margin
         counts, side = (keeping, least) if keeps else (breaking, not least)
-        chance = partial(chance_to_keep, counts, weights, of, margin, confidence=confidence, least=side)
+        chance = partial(chance_to_keep_ratio, counts, weights, of, margin, confidence=confidence, least=side)
         return documents_to_decide(chance)
 
     return Estimate(
@@ -282,7 +275,7 @@ def _bounded(check: Check, metric: Ratio, parts: Sequence[RatioPart], of: Range,
         len(parts),
         "betting bound over documents",
         lambda margin: bounded_ratio_p_value(breaking, weights, of, margin, least=least),
-        power=lambda margin: chance_to_keep(equal, weights, of, margin, len(parts), confidence, least=least),
+        power=lambda margin: chance_to_keep_ratio(equal, weights, of, margin, len(parts), confidence, least=least),
         needed=needed,
     )
 
@@ -292,11 +285,17 @@ def _mean_of_documents(metric: BoundedMean, parts: Sequence[RatioPart], confiden
     low, high = [p.low / p.weight for p in parts], [p.high / p.weight for p in parts]
     lower, upper = bounded_mean_interval(low, *ends, confidence), bounded_mean_interval(high, *ends, confidence)
     equal = [min(max(value - upper.estimate, ends[0]), ends[1]) if signed else 0.0 for value in high]
+
+    def needed(margin: float) -> int | None:
+        fails = upper.estimate > margin
+        values = low if fails else high
+        return documents_to_decide(lambda n: chance_to_keep_mean(values, *ends, margin, n, confidence, least=fails))
+
     return Estimate(
         Interval(upper.estimate, lower.lower, upper.upper),
         len(parts),
         "betting bound over documents",
         partial(bounded_mean_p_value, low, *ends),
-        power=lambda margin: bounded_means.chance_to_keep(equal, *ends, margin, len(high), confidence),
-        needed=lambda margin: bounded_means.documents_to_decide(high, *ends, margin, confidence),
+        power=lambda margin: chance_to_keep_mean(equal, *ends, margin, len(high), confidence),
+        needed=needed,
     )

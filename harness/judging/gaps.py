@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 
+from harness.contract.check import Check
 from harness.contract.metrics import METRICS, Difference, Ratio
 from harness.contract.pairs import Gap, Pair, Pairing
-from harness.contract.policy import Check, Policy
+from harness.contract.policy import Policy
 from harness.contract.samples import PairKey, Role, Sample
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
-from harness.judging.statistics import _tango_z, paired_p_value
+from harness.judging.paired_rates import _tango_z, paired_p_value
 
 GOAL = 0.8
 """Chance that a policy should have of either verdict."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judging.sequential import BETS, _log_growth
+from harness.judging.sequential import BETS, log_growth
 
 STREAMS = 200
 """Simulated runs: the standard error of the power is 3.5 points at most."""
@@ -29,7 +29,7 @@ def sequential_power(losses: Sequence[float], margin: float, n: int, confidence:
     rng, goal = np.random.default_rng(0), BETS.size / (1 - confidence)
     values, at = np.unique(np.concatenate([losses, np.negative(losses)]), return_inverse=True)
     with np.errstate(divide="ignore"):  # the boldest bet may lose everything
-        below, above = _log_growth(values, margin), _log_growth(-values, -margin)
+        below, above = log_growth(values, margin), log_growth(-values, -margin)
     passed, left = 0, STREAMS
     while left:
         streams = min(left, max(1, AT_ONCE // n))

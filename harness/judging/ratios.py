@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
-from scipy.special import logsumexp
+from scipy import optimize
 
-from harness.judging.bounded_means import MOST, POWER, STAKES, _bets
+from harness.judging.betting import bets_for, chance_to_win, fortune_p_value, log_fortune
 from harness.judging.statistics import Interval
 
 NEAR = 1e-9
@@ -33,7 +32,7 @@ def bounded_ratio(
     """sum(high) / sum(weights) and its bounds; counts [n] that are known by bounds alone give each its own side.
 
     A ratio r is tested by the mean of (count - r * weight) / most, which is zero where r is true and lies in a known
-    range: by betting, as in `bounded_means`, where it is said why documents need not be alike. The bets do not depend
+    range: by betting, as `harness/judging/betting.py` says, and why documents need not be alike. The bets do not depend
     on r, so that a fortune only grows with it, or only falls.
 
     Raises:
@@ -53,11 +52,10 @@ def bounded_ratio_p_value(
 ) -> float:
     """p value of "the ratio is at most `margin`", with `least` of "at least", by the bounds of `bounded_ratio`."""
     c, w = np.asarray(counts, np.float64), np.asarray(weights, np.float64)
-    gains = _gains_below(c, w, of, margin) if least else _gains_above(c, w, of, margin)
-    return 1.0 if gains is None else min(1.0, math.exp(-_log_fortune(gains)))
+    return fortune_p_value((_gains_below if least else _gains_above)(c, w, of, margin))
 
 
-def chance_to_keep(
+def chance_to_keep_ratio(
     counts: Sequence[float],
     weights: Sequence[float],
     of: Range,
@@ -67,32 +65,9 @@ def chance_to_keep(
     *,
     least: bool = False,
 ) -> float:
-    """Chance that n documents like these keep `margin`, the largest ratio that is allowed (`least`: the smallest).
-
-    The logarithm of a fortune is a sum of n terms: taken as normal, for the bet that does best.
-    """
+    """Chance that n documents like these keep `margin`, the largest ratio that is allowed (`least`: the smallest)."""
     c, w = np.asarray(counts, np.float64), np.asarray(weights, np.float64)
-    gains = _gains_above(c, w, of, margin) if least else _gains_below(c, w, of, margin)
-    if gains is None:
-        return 0.0
-    with np.errstate(divide="ignore", invalid="ignore"):  # the boldest bet may lose everything
-        growth = np.log1p(_bets(n, 0.5) * np.maximum(gains, -1)[:, None])
-        drift = n * growth.mean(axis=0) + np.log(STAKES) + math.log(1 - confidence)
-        z = drift / np.maximum(math.sqrt(n) * growth.std(axis=0), 1e-12)
-    return float(stats.norm.cdf(np.nan_to_num(z, nan=-np.inf)).max())
-
-
-def documents_to_decide(chance: Callable[[int], float]) -> int | None:
-    """The least number of documents with which `chance` reaches POWER; None where none has."""
-    first, last = 0, 1
-    while chance(last) < POWER:
-        first, last = last, 2 * last
-        if last > MOST:
-            return None
-    while last - first > 1:
-        middle = (first + last) // 2
-        first, last = (first, middle) if chance(middle) >= POWER else (middle, last)
-    return last
+    return chance_to_win((_gains_above if least else _gains_below)(c, w, of, margin), n, confidence)
 
 
 def _gains_below(
@@ -110,17 +85,10 @@ def _gains_above(
     return (counts - ratio * weights) / (of.most * worst) if worst > 0 else None
 
 
-def _log_fortune(gains: NDArray[np.float64]) -> float:
-    with np.errstate(divide="ignore"):  # the boldest bet may lose everything
-        # Sorted: their order changes no digit. Rounding may take a gain below -1.
-        growth = np.log1p(_bets(gains.size, 0.5) * np.maximum(np.sort(gains), -1)[:, None])
-    return float(logsumexp(growth.sum(axis=0), b=STAKES))
-
-
 def _upper(counts: NDArray[np.float64], weights: NDArray[np.float64], of: Range, goal: float) -> float:
     def room(ratio: float) -> float:
         gains = _gains_below(counts, weights, of, ratio)
-        return math.inf if gains is None else _log_fortune(gains) - goal
+        return math.inf if gains is None else log_fortune(gains, bets_for(gains.size)) - goal
 
     start = math.fsum(counts) / math.fsum(weights)
     top = of.high - NEAR if math.isfinite(of.high) else max(2 * start, of.most / float(weights.min()) + 1)
@@ -132,7 +100,7 @@ def _upper(counts: NDArray[np.float64], weights: NDArray[np.float64], of: Range,
 def _lower(counts: NDArray[np.float64], weights: NDArray[np.float64], of: Range, goal: float) -> float:
     def room(ratio: float) -> float:
         gains = _gains_above(counts, weights, of, ratio)
-        return math.inf if gains is None else _log_fortune(gains) - goal
+        return math.inf if gains is None else log_fortune(gains, bets_for(gains.size)) - goal
 
     start, bottom = math.fsum(counts) / math.fsum(weights), of.low + NEAR
     if start <= bottom or room(bottom) < 0:

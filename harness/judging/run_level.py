@@ -11,7 +11,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from harness.contract.policy import Check, Policy
+from harness.contract.check import Check
+from harness.contract.policy import Policy
 from harness.judging.results import CheckResult, Outcome
 from harness.judging.statistics import holm
 

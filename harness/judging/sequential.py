@@ -57,8 +57,8 @@ class SequentialTest:
             return self.outcome
         self.losses.append(loss)
         with np.errstate(divide="ignore"):  # the boldest bet may lose everything
-            self._below += _log_growth(np.array([loss]), self.margin)[0]
-            self._above += _log_growth(np.array([-least]), -self.margin)[0]
+            self._below += log_growth(np.array([loss]), self.margin)[0]
+            self._above += log_growth(np.array([-least]), -self.margin)[0]
         if _log_mean(self._below) >= self.goal:
             self.outcome = "PASS"
         elif _log_mean(self._above) >= self.fail_goal:
@@ -85,7 +85,7 @@ def sequence_p_value(losses: Iterable[float], margin: float) -> float:
     """
     x = np.fromiter(losses, dtype=np.float64)
     with np.errstate(divide="ignore"):
-        wealth = np.cumsum(_log_growth(-x, -margin), axis=0)
+        wealth = np.cumsum(log_growth(-x, -margin), axis=0)
     most = float(np.max(logsumexp(wealth, axis=1), initial=math.log(BETS.size))) - math.log(BETS.size)
     return min(1.0, math.exp(-most))
 
@@ -108,7 +108,7 @@ def run_test(
 
 def items_without_loss(margin: float, confidence: float) -> int:
     """Items after which a margin above zero passes when none of them has a loss."""
-    growth, goal = _log_growth(np.zeros(1), margin)[0], -math.log(1 - confidence)
+    growth, goal = log_growth(np.zeros(1), margin)[0], -math.log(1 - confidence)
     low, high = 0, 1
     while _log_mean(high * growth) < goal:
         low, high = high, 2 * high
@@ -118,12 +118,12 @@ def items_without_loss(margin: float, confidence: float) -> int:
     return high
 
 
-def _log_growth(losses: NDArray[np.float64], mean: float, bets: NDArray[np.float64] = BETS) -> NDArray[np.float64]:
+def log_growth(losses: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
     """[n, bets] log factors of a gambler who bets that the mean of losses <= 1 is below `mean`, which they grow with.
 
-    `bets` are shares of the largest one allowed, 1 / (1 - mean).
+    BETS are shares of the largest one allowed, 1 / (1 - mean).
     """
-    return np.log1p(bets * ((mean - losses) / (1 - mean))[:, None])
+    return np.log1p(BETS * ((mean - losses) / (1 - mean))[:, None])
 
 
 def _log_mean(log_wealth: NDArray[np.float64]) -> float:
@@ -135,7 +135,7 @@ def _upper(losses: NDArray[np.float64], goal: float) -> float:
 
     def richest(mean: float) -> float:
         with np.errstate(divide="ignore"):
-            wealth = np.cumsum(_log_growth(losses, mean), axis=0)
+            wealth = np.cumsum(log_growth(losses, mean), axis=0)
         return float(np.max(logsumexp(wealth, axis=1))) - math.log(BETS.size) - goal
 
     top = 1 - 1e-9

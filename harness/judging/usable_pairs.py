@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from harness.contract.check import Check
 from harness.contract.metrics import METRICS, Difference
 from harness.contract.pairs import Gap, Pair, Pairing, sealed_order
-from harness.contract.policy import Check
 from harness.contract.samples import PairKey
 from harness.judging.estimates import Context, StopRule, values_by_item
 from harness.judging.gaps import filled

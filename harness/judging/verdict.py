@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.contract.check import Check
 from harness.contract.pairs import Pairing, noise_keys, pair_samples
-from harness.contract.policy import Check, Policy, SealedPolicy, weakened
+from harness.contract.policy import Policy, SealedPolicy
 from harness.contract.samples import PairKey, Sample
+from harness.contract.weakened import weakened
 from harness.judging.checks import decide, undecided
 from harness.judging.estimates import Context
 from harness.judging.results import CheckResult, Outcome

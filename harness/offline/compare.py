@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import SealedPolicy, validate
+from harness.contract.policy import SealedPolicy
+from harness.contract.validation import validate
 from harness.judging.verdict import EXIT_CODES, Verdict, judge
 from harness.offline.compare_policy import laid_onto, not_spoken_of, policy_of
 from harness.offline.lm_eval_files import has_lm_eval_files

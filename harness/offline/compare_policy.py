@@ -13,9 +13,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from harness.contract.check import Check
 from harness.contract.errors import BadInput
 from harness.contract.metrics import METRICS, Difference
-from harness.contract.policy import Check, Policy, SealedPolicy, parse_policy
+from harness.contract.policy import Policy, SealedPolicy, parse_policy
 from harness.offline.lm_eval_samples import SUITE
 from harness.offline.results import Results
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from harness.contract.policy import Config
+from harness.contract.settings import Config
 from harness.offline.lm_eval_metrics import Better
 
 

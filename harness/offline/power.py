@@ -9,9 +9,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from harness.contract.check import Check
 from harness.contract.errors import BadInput
 from harness.contract.metrics import METRICS, Difference
-from harness.contract.policy import Check, Policy, validate
+from harness.contract.policy import Policy
+from harness.contract.validation import validate
 from harness.contract.whole_files import read_json
 from harness.judging.policy_power import GOAL, Chances, Planned, chances, run_chances, scaled
 from harness.judging.results import CheckResult

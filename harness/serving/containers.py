@@ -23,7 +23,7 @@ from typing import Any
 from pydantic import Field
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Config
+from harness.contract.settings import Config
 from harness.contract.text import quoted
 from harness.serving.hardware import GIB
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from packaging.version import Version
 
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.policy import Serving
 from harness.contract.samples import Role
+from harness.contract.settings import Serving
 from harness.serving.hardware import GIB, Hardware
 from harness.serving.plugin import MOUNTED, needs_plugin, plugin_folder
 

@@ -27,8 +27,8 @@ from pydantic import Field
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.error_kinds import error_text
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.settings import Sampling
 from harness.contract.text import quoted
 from harness.endpoint.client import Completion, Endpoint
 from suites.base import AnswerConfig, ChatSuite, SuiteConfig, make_item, make_sample

@@ -22,8 +22,8 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling, Serving
 from harness.contract.samples import Item, Role, Sample, sha256_of
+from harness.contract.settings import Sampling, Serving
 from harness.endpoint.answers import Scores
 from harness.endpoint.client import Completion, Endpoint, EndpointError
 from suites.base import AnswerConfig, Suite, make_sample

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.contract.chat import Tokenizer
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Completion
 from suites.base import AnswerConfig, ChatSuite, Distinct, make_sample
 from suites.language.questions import (

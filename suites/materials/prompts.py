@@ -17,8 +17,8 @@ from pydantic import Field
 
 from harness.contract.chat import Messages, Tokenizer
 from harness.contract.errors import BadInput
-from harness.contract.policy import SHORT_ANSWER
 from harness.contract.samples import Item
+from harness.contract.settings import SHORT_ANSWER
 from suites.base import SuiteConfig, make_item
 
 LONGEST_PROMPT = 640

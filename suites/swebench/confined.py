@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.policy import validate
+from harness.contract.validation import validate
 from harness.serving.containers import LABEL, ContainerLimits, create_options
 
 KNOWN = {"name", "user", "detach", "cap_add"}

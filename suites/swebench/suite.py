@@ -20,8 +20,8 @@ from pydantic import Field
 from harness.contract.chat import Tokenizer
 from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
-from harness.contract.policy import STEP_LIMIT, Sampling, Serving
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.settings import STEP_LIMIT, Sampling, Serving
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
 from harness.runs.instances import BROKEN, InstanceResult, read_result, sample_of_result, write_result

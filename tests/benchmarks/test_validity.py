@@ -14,8 +14,9 @@ from scipy import stats
 from benchmarks.validity import figure, outcomes, page, pairs, runs, scores, sequential, tables
 from benchmarks.validity.__main__ import DIVERGENCES, DOCS, RESULTS, main
 from benchmarks.validity.cells import Call, Cells, seeded
+from harness.judging.paired_rates import paired_interval, tango_interval
+from harness.judging.resampling import ratio_interval
 from harness.judging.sequential import run_test
-from harness.judging.statistics import paired_interval, ratio_interval, tango_interval
 
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 

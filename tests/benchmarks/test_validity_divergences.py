@@ -11,7 +11,7 @@ from benchmarks.validity import divergences
 from benchmarks.validity.__main__ import DIVERGENCES
 from benchmarks.validity.cells import seeded
 from harness.judging.bounded_means import bounded_mean_p_value
-from harness.judging.statistics import mean_interval
+from harness.judging.resampling import mean_interval
 
 
 @pytest.fixture(scope="module")

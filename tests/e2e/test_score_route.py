@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from harness.checkpoint.models import resolve_model
-from harness.contract.policy import Requests, Sampling, load_policy
+from harness.contract.policy import load_policy
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.parity.steadiness import SETTLE_SECONDS, read_after, read_counters
 from harness.runs.progress import Meter

@@ -5,8 +5,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item
+from harness.contract.settings import Sampling
 from suites.materials.needle_phrases import english
 from suites.ruler.suite import TASKS, Ruler, RulerConfig
 from suites.ruler.task import Made, Place

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from harness.contract.check import Check
 from harness.contract.pairs import Pairing, pair_samples
-from harness.contract.policy import Check, NoiseFloor, Policy, Sampling
+from harness.contract.policy import NoiseFloor, Policy
 from harness.contract.samples import ROLES, PairKey, Role, Sample
+from harness.contract.settings import Sampling
 from harness.judging.checks import decide
 from harness.judging.estimates import Context
 from harness.judging.results import CheckResult

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.contract.errors import BadInput, NotComparable
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item
+from harness.contract.settings import Sampling
 from harness.endpoint.client import EndpointError
 from suites.base import make_item
 from suites.decoding import Decoding, DecodingConfig, parting, read_ids, write_ids

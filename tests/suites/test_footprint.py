@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verdict_samples import decided
 
-from harness.contract.policy import Sampling
 from harness.contract.samples import Role, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.serving.hardware import GIB
 from suites.footprint import GPU_SIZES, MOST_GPUS, OVERHEAD_GIB, USABLE, Footprint, FootprintConfig, gpus_needed

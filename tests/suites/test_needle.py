@@ -11,8 +11,9 @@ import pytest
 from ruler_tasks import body_of, length_of, text_of
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling, validate
 from harness.contract.samples import Item
+from harness.contract.settings import Sampling
+from harness.contract.validation import validate
 from harness.endpoint.client import Completion
 from suites.base import count_tokens
 from suites.materials import fitting

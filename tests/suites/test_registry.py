@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from harness.contract.check import Check
 from harness.contract.errors import BadInput
-from harness.contract.policy import Check, Policy, Serving
+from harness.contract.policy import Policy
+from harness.contract.settings import Serving
 from suites.cot.suite import Cot
 from suites.divergence.suite import Divergence
 from suites.registry import SUITES, make_suites

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply
 
-from harness.contract.policy import Sampling
 from harness.contract.samples import Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import EndpointError
 from suites import speculative
 from suites.base import make_item

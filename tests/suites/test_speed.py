@@ -14,10 +14,10 @@ from fake_server import FakeServer, FakeVllm, Reply, ask
 from verdict_samples import decided, measured
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Requests, Sampling
 from harness.contract.samples import Item, Sample
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Asked, Endpoint, EndpointError
-from harness.judging.statistics import ratio_interval
+from harness.judging.resampling import ratio_interval
 from harness.parity.steadiness import read_after, read_counters
 from suites import speed
 from suites.speed import METRICS, Load, Speed, SpeedConfig, bench_command, read_figures

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from language_cases import completion
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling, validate
 from harness.contract.samples import Item, Sample
+from harness.contract.settings import Sampling
+from harness.contract.validation import validate
 from suites.readings.endings import endings
 from suites.readings.markers import count_markers
 from suites.readings.scripts import LANGUAGES, fits

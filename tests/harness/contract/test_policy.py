@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 import pytest
 
+from harness.contract.check import Check
 from harness.contract.errors import BadInput
 from harness.contract.metrics import METRICS, Difference, Margin
-from harness.contract.policy import Check, load_policy, parse_policy, shipped_policies
+from harness.contract.policy import load_policy, parse_policy, shipped_policies
 from suites.registry import make_suites
 
 GOOD = """\

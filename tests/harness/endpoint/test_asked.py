@@ -4,7 +4,7 @@ import asyncio
 
 from fake_server import FakeServer, chat_reply
 
-from harness.contract.policy import Requests, Sampling
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.asked import Asked
 from harness.endpoint.client import Endpoint
 

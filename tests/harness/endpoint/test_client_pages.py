@@ -6,7 +6,7 @@ import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply
 from scripted_chats import HELLO
 
-from harness.contract.policy import Sampling
+from harness.contract.settings import Sampling
 from harness.endpoint.client import EndpointError
 
 # -- reading back --------------------------------------------------------------------------------------------

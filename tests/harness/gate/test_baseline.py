@@ -9,7 +9,8 @@ import pytest
 from jobs import HARDWARE, POLICY, finished, forget, make_items, make_job, stored
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling, Serving, parse_policy
+from harness.contract.policy import parse_policy
+from harness.contract.settings import Sampling, Serving
 from harness.gate.baseline import mismatches
 from harness.gate.job import Job
 from harness.gate.pipeline import _use_baseline

@@ -8,8 +8,8 @@ import pytest
 from fake_server import FakeServer, Reply, chat_reply
 from stub_runs import NeverStop, StubEndpoint, StubSuite, make_items, run, same, stored
 
-from harness.contract.policy import Requests, Sampling
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Endpoint
 from harness.gate.suite_runner import run_suite
 from harness.runs.progress import Meter

@@ -14,7 +14,8 @@ from fake_server import FAST_RETRY, FakeServer, Reply, chat_reply
 from tiny_llama import CALIBRATION, save_tiny_llama
 
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.policy import Requests, Sampling, load_policy
+from harness.contract.policy import load_policy
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Completion, Endpoint
 from harness.gate import quantization, traces
 from harness.gate.traces import Traces, collect, own_sampling, traces_key, why_dropped, write_traces

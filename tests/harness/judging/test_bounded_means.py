@@ -9,14 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.judging.betting import STAKES, documents_to_decide
 from harness.judging.bounded_means import (
-    STAKES,
     bounded_mean_interval,
     bounded_mean_p_value,
-    chance_to_keep,
-    documents_to_decide,
+    chance_to_keep_mean,
 )
-from harness.judging.statistics import mean_interval
+from harness.judging.resampling import mean_interval
 
 VALUES = st.lists(st.sampled_from([0.0, 0.01, 0.5, 1.0]) | st.floats(0, 1), min_size=1, max_size=40)
 
@@ -112,16 +111,20 @@ def test_what_mean_two_hundredths_needs() -> None:
         n: np.mean([bounded_mean_p_value(row[:n], 0, 1, 0.04, least=True) < 0.05 for row in drawn]) for n in (160, 256)
     }
     assert passed[160] < 0.5 and passed[256] > 0.95
-    needed = documents_to_decide(drawn.ravel(), 0, 1, 0.04)
+
+    def documents(margin: float, high: float = 1.0, *, least: bool = False) -> int | None:
+        return documents_to_decide(lambda n: chance_to_keep_mean(drawn.ravel(), 0, high, margin, n, least=least))
+
+    needed = documents(0.04)
     assert needed is not None and 180 <= needed <= 230
-    assert (
-        chance_to_keep(drawn.ravel(), 0, 1, 0.04, needed) >= 0.8 > chance_to_keep(drawn.ravel(), 0, 1, 0.04, needed - 1)
-    )
-    doubled = documents_to_decide(drawn.ravel(), 0, 2, 0.04)  # what was not seen may be twice as bad
+    chances = [chance_to_keep_mean(drawn.ravel(), 0, 1, 0.04, n) for n in (needed - 1, needed)]
+    assert chances[0] < 0.8 <= chances[1]
+    doubled = documents(0.04, 2.0)  # what was not seen may be twice as bad
     assert doubled is not None and doubled > 1.8 * needed
-    above = documents_to_decide(drawn.ravel(), 0, 1, 0.01)
+    above = documents(0.01, least=True)
     assert above is not None and above < 40
-    assert documents_to_decide([0.3, 0.3], 0, 1, 0.3) is None
+    assert documents_to_decide(lambda n: chance_to_keep_mean([0.3, 0.3], 0, 1, 0.3, n)) is None
+    assert chance_to_keep_mean([0.3], 0, 1, 0.0, 9) == 0.0  # nothing lies below
 
 
 @pytest.mark.parametrize("values", [[], [0.5, 1.2], [-0.1], [math.nan]])

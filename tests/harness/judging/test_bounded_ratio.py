@@ -15,7 +15,7 @@ from harness.judging.bounded_ratio import (
     Units,
     clustered,
 )
-from harness.judging.statistics import mean_interval
+from harness.judging.resampling import mean_interval
 
 
 def of_losses(losses: list[float]) -> Units:

@@ -4,7 +4,8 @@ import pytest
 from check_cases import ACCURACY, parted
 from verdict_samples import changed, counts, decided, documents, noise, pairs, spread
 
-from harness.judging.statistics import paired_interval, ratio_interval
+from harness.judging.paired_rates import paired_interval
+from harness.judging.resampling import ratio_interval
 
 
 def test_the_reference_against_itself_is_reported_beside_the_check() -> None:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from verdict_samples import changed, counts, decided, documents, pairs, spread
 
 from harness.contract.metrics import METRICS
-from harness.judging.statistics import mean_interval, paired_interval
+from harness.judging.paired_rates import paired_interval
+from harness.judging.resampling import mean_interval
 
 
 @pytest.mark.parametrize("metric", sorted(WORSE))

@@ -5,7 +5,7 @@ from check_cases import KL, RATIOS, WORSE, accepted, drafts, ratios
 from verdict_samples import decided, documents
 
 from harness.contract.metrics import METRICS, Difference, Ratio
-from harness.judging.statistics import ratio_interval
+from harness.judging.resampling import ratio_interval
 
 MARGINS = {
     "kl_mean max": 0.05,

@@ -7,8 +7,8 @@ import pytest
 from check_cases import ACCURACY, TRUNCATED, answered
 from verdict_samples import changed, counts, decided, pairs, plan
 
+from harness.contract.check import Check
 from harness.contract.pairs import sealed_order
-from harness.contract.policy import Check
 from harness.contract.samples import Sample
 from harness.judging.estimates import ItemValues, StopRule
 from harness.judging.sequential import items_without_loss

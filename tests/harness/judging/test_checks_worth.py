@@ -8,15 +8,10 @@ from scipy import stats
 from verdict_samples import counts, decided, documents, noise, pairs, policy, spread
 
 from harness.judging.checks import undecided
+from harness.judging.paired_rates import paired_interval, paired_p_value
+from harness.judging.resampling import mean_p_value
 from harness.judging.results import CheckResult, show
-from harness.judging.statistics import (
-    items_to_decide,
-    mean_p_value,
-    paired_interval,
-    paired_p_value,
-    power_at_equality,
-    standard_error,
-)
+from harness.judging.statistics import items_to_decide, power_at_equality, standard_error
 
 
 def test_without_a_flip_the_items_needed_are_those_of_an_exact_bound() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.judging.paired_rates import paired_p_value
 from harness.judging.policy_power import (
     GOAL,
     Planned,
@@ -15,7 +16,6 @@ from harness.judging.policy_power import (
     scaled,
 )
 from harness.judging.power import sequential_power
-from harness.judging.statistics import paired_p_value
 
 ONE = Planned("accuracy on cot", "cot", distance=0.05, items=300, variance=0.1)
 

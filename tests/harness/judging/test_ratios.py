@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.judging.betting import documents_to_decide
 from harness.judging.ratios import (
     Range,
     bounded_ratio,
     bounded_ratio_p_value,
-    chance_to_keep,
-    documents_to_decide,
+    chance_to_keep_ratio,
 )
 
 LENGTHS = Range(100.0)
@@ -91,12 +91,12 @@ def test_power_is_the_share_of_samples_that_pass() -> None:
     weights = rng.uniform(20, 80, 2000)
     counts = np.clip(weights * rng.uniform(0.7, 1.3, 2000), 0, 100)
     for n in (100, 150, 200):
-        said = chance_to_keep(counts.tolist(), weights.tolist(), LENGTHS, 1.12, n)
+        said = chance_to_keep_ratio(counts.tolist(), weights.tolist(), LENGTHS, 1.12, n)
         p_values = []
         for drawn in rng.integers(0, 2000, (200, n)):
             c, w = counts[drawn].tolist(), weights[drawn].tolist()
             p_values.append(bounded_ratio_p_value(c, w, LENGTHS, 1.12, least=True))
         assert said == pytest.approx(np.mean(np.array(p_values) <= 0.05), abs=0.12)
-    needed = documents_to_decide(lambda n: chance_to_keep(counts.tolist(), weights.tolist(), LENGTHS, 1.12, n))
+    needed = documents_to_decide(lambda n: chance_to_keep_ratio(counts.tolist(), weights.tolist(), LENGTHS, 1.12, n))
     assert needed is not None and 80 < needed < 220
     assert documents_to_decide(lambda n: 0.1) is None

@@ -7,8 +7,9 @@ from verdict_cases import ACCURACY, GOOD, run
 from verdict_samples import counts, pairs, plan, policy
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import parse_policy, weakened
+from harness.contract.policy import parse_policy
 from harness.contract.samples import Sample
+from harness.contract.weakened import weakened
 from harness.judging.results import CheckResult
 from harness.judging.run_level import blocking_statements
 

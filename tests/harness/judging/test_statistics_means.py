@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.judging.statistics import mean_interval, proportion_interval
+from harness.judging.resampling import mean_interval
+from harness.judging.statistics import proportion_interval
 
 # -- a single proportion -------------------------------------------------------------------------------------
 

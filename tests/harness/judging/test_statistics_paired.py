@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from harness.judging.statistics import paired_interval, paired_p_value, tango_interval
+from harness.judging.paired_rates import paired_interval, paired_p_value, tango_interval
 
 # -- brute force over all tables of n pairs ------------------------------------------------------------------
 

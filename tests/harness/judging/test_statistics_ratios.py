@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.judging.statistics import MIN_DOCUMENTS, ratio_interval
+from harness.judging.resampling import MIN_DOCUMENTS, ratio_interval
 
 SKEWED = np.random.default_rng(3).gamma(0.7, 0.02, size=30)
 """A mean per document, as KL has: most small, some large."""

@@ -7,23 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from brute_force import brute_force_p, tables
+from brute_force import brute_force_p, chances, nuisances, tables
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from harness.judging.paired_rates import paired_interval, paired_p_value
+from harness.judging.resampling import mean_interval, mean_p_value, ratio_interval, ratio_p_value
 from harness.judging.statistics import (
     Interval,
     holm,
     items_to_decide,
-    mean_interval,
-    mean_p_value,
-    paired_interval,
-    paired_p_value,
     power_at_equality,
     proportion_p_value,
-    ratio_interval,
-    ratio_p_value,
     standard_error,
 )
 
@@ -99,21 +95,42 @@ def test_the_p_value_of_a_proportion_is_the_binomial_tail(hits: int, n: int, cei
     assert proportion_p_value(hits, n, ceiling) == pytest.approx(tail, abs=1e-9)
 
 
-@pytest.mark.parametrize(("b", "c"), [(4, 0), (6, 1), (9, 0)])
-def test_the_p_value_of_an_exact_interval_is_that_of_brute_force(b: int, c: int) -> None:
+@pytest.mark.parametrize(("b", "c"), [(4, 0), (6, 1), (9, 0), (12, 0)])
+def test_the_p_value_of_a_pair_count_is_that_of_brute_force(b: int, c: int) -> None:
     n = 12
     mirrored = np.flatnonzero((tables(n)[0] == c) & (tables(n)[1] == b))[0]
     true = brute_force_p(n, 0.0)[mirrored]
-    assert paired_p_value(b, c, n, 0.0) == pytest.approx(true, abs=5e-4)
+    assert paired_p_value(b, c, n, 0.0) == pytest.approx(true, abs=2e-5 + 0.01 * true)
+
+
+@pytest.mark.parametrize(("n", "margin"), [(6, 0.1), (15, 0.0), (15, 0.2), (30, 0.05)])
+def test_the_p_value_of_a_pair_count_keeps_every_level_by_enumeration(n: int, margin: float) -> None:
+    b, c = tables(n)
+    p = np.array([paired_p_value(int(x), int(y), n, margin) for x, y in zip(b, c, strict=True)])
+    at_margin = chances(n, margin, nuisances(margin, 201))
+    for level in (0.05, 0.05 / 2, 0.05 / 13, 0.05 / 57, 0.05 / 500):
+        missed = at_margin[:, p <= level].sum(axis=1).max()
+        assert missed <= level, level
+        assert n < 30 or missed > 0.6 * level  # and it gives little away
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(12, 1, 60), (30, 10, 200)])
-def test_the_p_value_of_a_pair_count_is_the_level_at_which_its_bound_meets_the_margin(b: int, c: int, n: int) -> None:
+def test_the_p_value_of_a_pair_count_is_below_the_level_exactly_where_its_bound_is_above_the_margin(
+    b: int, c: int, n: int
+) -> None:
     for level in (0.9, 0.95, 0.99):
-        margin = paired_interval(b, c, n, level).lower
-        assert paired_p_value(b, c, n, margin, level) == pytest.approx(1 - level, abs=5e-4)
+        bound = paired_interval(b, c, n, level).lower
+        assert paired_p_value(b, c, n, bound - 1e-5, level) <= 1 - level < paired_p_value(b, c, n, bound + 1e-5, level)
     assert paired_p_value(b, c, n, 0.0) < paired_p_value(b, c, n, 0.05) < paired_p_value(b, c, n, 0.1) <= 1
     assert paired_p_value(0, 0, n, 0.0) == 1.0
+
+
+def test_small_levels_are_reached_where_the_loss_is_twice_the_margin() -> None:
+    # None is won: with that known for sure the test would be the binomial one.
+    for b in (21, 24, 30):
+        least = float(stats.binom.sf(b - 1, 200, 0.05))
+        assert least < paired_p_value(b, 0, 200, 0.05) < 3 * least + 2e-5
+    assert paired_p_value(40, 0, 200, 0.05) < 0.05 / 1000
 
 
 def test_what_keeps_the_margin_never_speaks_against_it() -> None:

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from verdict_cases import ACCURACY, BAD, GOOD, KL, one, run
 from verdict_samples import changed, counts, documents, items, measured, noise, pairs, plan, spread
 
-from harness.contract.policy import Check
+from harness.contract.check import Check
 from harness.contract.samples import Sample
+from harness.judging.paired_rates import paired_interval
 from harness.judging.run_level import targets_of
-from harness.judging.statistics import paired_interval
 from harness.judging.verdict import EXIT_CODES, SAME_MODEL, Verdict
 
 # -- the whole -----------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import pytest
 from verdict_cases import ACCURACY, GOOD, KL
 from verdict_samples import counts, pairs, plan, policy
 
-from harness.contract.policy import NoiseFloor, Policy, SealedPolicy, weakened
+from harness.contract.policy import NoiseFloor, Policy, SealedPolicy
+from harness.contract.weakened import weakened
 from harness.judging.verdict import judge
 
 

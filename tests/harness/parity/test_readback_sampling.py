@@ -8,7 +8,7 @@ from fake_server import FakeServer, FakeVllm, Reply, ask, server_info
 from readbacks import changed, facts, read, refusal
 
 from harness.contract.errors import NotComparable
-from harness.contract.policy import Sampling
+from harness.contract.settings import Sampling
 from harness.endpoint.client import EndpointError
 from harness.parity.readback import PROBES, UNSET, read_back
 

@@ -11,8 +11,8 @@ from fake_server import FakeServer, Reply
 from jobs import Model, StubSuite, asked, finish, make_items, make_job, prompt_of, stored
 
 from harness.contract.error_kinds import PASSING
-from harness.contract.policy import Sampling
 from harness.contract.samples import Role, Sample
+from harness.contract.settings import Sampling
 from harness.gate import pipeline as gate
 from harness.gate.job import Job
 from harness.runs.folder import RunFolder

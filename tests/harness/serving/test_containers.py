@@ -11,7 +11,7 @@ from fake_engine import FakeEngine
 from tiny_image import no_engine, tiny_image
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import validate
+from harness.contract.validation import validate
 from harness.serving.containers import (
     LABEL,
     ContainerLimits,

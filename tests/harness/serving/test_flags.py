@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.contract.errors import BadInput, RunFailed
-from harness.contract.policy import Serving
 from harness.contract.samples import Role
+from harness.contract.settings import Serving
 from harness.endpoint.score_route import ScoreRoute
 from harness.serving.flags import SERVED_NAME, SERVER_OVERHEAD_GIB, ServerPlan, plan_servers
 from harness.serving.hardware import Gpu, Hardware

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Serving
+from harness.contract.settings import Serving
 from harness.serving import flags, plugin
 from harness.serving.hardware import Hardware
 from harness.serving.plugin import MOUNTED, needs_plugin, plugin_folder

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from answer_tables import cases_of
 
-from harness.contract.policy import Sampling
+from harness.contract.settings import Sampling
 from harness.endpoint.answers import Completion, message_fields
 from suites.base import make_item
 from suites.cot.suite import Cot, CotConfig, score_text

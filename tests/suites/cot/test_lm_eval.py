@@ -11,8 +11,8 @@ from fake_server import FakeServer, Reply, ask, chat_reply
 from lm_eval.evaluator import evaluate
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Completion, Endpoint
 from suites.cot import suite as cot_module
 from suites.cot.suite import FEWSHOT_SEED, Cot, CotConfig, EndpointLM, load_task

@@ -11,8 +11,8 @@ from lm_eval.tasks import TaskManager
 
 from harness.contract.datasets import PUBLIC_DATASETS
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Completion, Endpoint, EndpointError
 from suites.cot.suite import TASK_FILES, Cot, CotConfig, EndpointLM, scored_text
 from suites.materials.word_problems import word_problems

@@ -12,8 +12,8 @@ import pytest
 from fake_server import FakeServer, ask, chat_reply
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Completion, Endpoint
 from suites.cot.suite import Cot, CotConfig
 from suites.cot.tasks import datasets_of

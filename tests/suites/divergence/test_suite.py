@@ -10,8 +10,8 @@ from fake_server import FakeServer, Reply, ask, chat_reply, score_reply
 from next_tokens import Array, draw, exact_kl, top
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Sampling
 from harness.contract.samples import Item, Role, Sample
+from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.runs.positions import position_summary
 from suites.base import make_item

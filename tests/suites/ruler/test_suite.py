@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from ruler_tasks import length_of, made, ruler, text_of, write_data
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import validate
 from harness.contract.samples import Item, sha256_of
+from harness.contract.validation import validate
 from harness.endpoint.client import Completion
 from suites.base import make_item
 from suites.materials.fitting import TooShort

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from minisweagent.environments import get_environment_class
 
-from harness.contract.policy import Requests, Sampling
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Endpoint
 from suites.swebench.agent import (
     WATCHED,

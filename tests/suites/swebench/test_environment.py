@@ -12,7 +12,7 @@ import pytest
 from fake_server import FakeServer, chat_reply
 from tiny_image import no_engine, tiny_image
 
-from harness.contract.policy import Requests, Sampling
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Endpoint
 from harness.serving.containers import ContainerLimits, cleanup_command, cli, remove_leftovers, run_arguments
 from suites.swebench.agent import AgentSettings, solve

@@ -13,8 +13,8 @@ from fake_engine import FakeEngine
 from swebench_rows import row, written
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import Requests, Sampling
 from harness.contract.samples import Sample
+from harness.contract.settings import Requests, Sampling
 from harness.endpoint.answers import EndpointError
 from harness.endpoint.client import Endpoint
 from harness.runs.instances import read_result, write_result
