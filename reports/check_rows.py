@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from harness.contract.metrics import METRICS
 from harness.judging.results import CheckResult, TaskResult
+from harness.judging.run_level import fails_alone
 from reports.text import bare, number, percent, plural, quantity, unit_word
 
 BAR_LOW, BAR_HIGH = -1.0, 2.0
@@ -136,14 +137,13 @@ def _remarks(result: CheckResult, checks: int) -> list[str]:
         said.append(f"with {plural(gaps, 'gap')} filled for and against it: {low} to {high}")
     broken = [task.task for task in result.tasks if task.after_holm]
     if broken:
-        said.append(f"breaks the margin after Holm's correction for {len(result.tasks)} tasks: {', '.join(broken)}")
+        among = f"among {plural(len(result.tasks), 'task')}"
+        said.append(f"by more than chance {among} breaks the margin (Holm's correction): {', '.join(broken)}")
     if result.stop and result.planned:
         decided = "not decided" if result.verdict == "INCONCLUSIVE" else "decided"
         said.append(f"{decided} after {result.n:,} of {plural(result.planned, 'item')}")
     if result.verdict == "FAIL" and result.after_holm is False:
-        holm = f"Holm's correction for {plural(checks, 'check')}"
-        p = "no p value" if result.p_fail is None else f"p {result.p_fail:.2g}"
-        said.append(f"fails alone, but not after {holm} ({p}): INCONCLUSIVE")
+        said.append(fails_alone(result, checks))
     return said
 
 

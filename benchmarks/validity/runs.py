@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.validity.page_words import percent, points, table
+from harness.judging.bounded_ratios import Range, bounded_ratio_p_value
 from harness.judging.paired_rates import paired_p_value
-from harness.judging.ratios import Range, bounded_ratio_p_value
 from harness.judging.resampling import ratio_interval
 from harness.judging.results import CheckResult
 from harness.judging.run_level import run_outcome, with_holm

@@ -41,7 +41,9 @@ def bets_for(n: int, mean: float = 0.5) -> NDArray[np.float64]:
 def log_factors(gains: NDArray[np.float64], bets: NDArray[np.float64]) -> NDArray[np.float64]:
     """[n, bets] logarithms of what each gain multiplies a fortune by."""
     with np.errstate(divide="ignore"):  # the boldest bet may lose everything
-        return np.log1p(bets * np.maximum(gains, -1)[:, None])  # rounding may take a gain below -1
+        # Rounding may take a gain below -1.
+        factors: NDArray[np.float64] = np.log1p(bets * np.maximum(gains, -1)[:, None])
+    return factors
 
 
 def log_fortune(gains: NDArray[np.float64], bets: NDArray[np.float64]) -> float:

@@ -16,9 +16,9 @@ from harness.contract.policy import Policy
 from harness.contract.samples import PairKey, Sample
 from harness.judging.betting import documents_to_decide
 from harness.judging.bounded_means import bounded_mean_interval, bounded_mean_p_value, chance_to_keep_mean
-from harness.judging.bounded_ratio import ratio_units
+from harness.judging.bounded_ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep_ratio
+from harness.judging.clusters import ratio_units
 from harness.judging.paired_rates import paired_interval, paired_p_value
-from harness.judging.ratios import Range, bounded_ratio, bounded_ratio_p_value, chance_to_keep_ratio
 from harness.judging.resampling import mean_interval, mean_p_value, ratio_interval, ratio_p_value
 from harness.judging.sequential import SequentialTest, sequence_p_value
 from harness.judging.statistics import Interval, proportion_interval, proportion_p_value

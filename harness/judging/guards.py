@@ -77,7 +77,7 @@ def beside_its_tasks(check: Check, on: str, result: CheckResult, pairing: Pairin
     result = result.model_copy(update={"tasks": tasks})
     broken = [task.task for task in tasks if task.after_holm]
     if check.guard_tasks and broken and result.verdict == "PASS":
-        damage = f"{', '.join(broken)} breaks it also after Holm's correction for {len(tasks)} tasks"
-        reason = f"{result.reason}, but {damage}"
+        more = f"by more than chance among {len(tasks):,} tasks explains (Holm's correction)"
+        reason = f"{result.reason}, but by itself {' and '.join(broken)} breaks it, {more}"
         return result.model_copy(update={"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": None})
     return result

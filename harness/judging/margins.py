@@ -119,6 +119,8 @@ def judged(
             needed = items_without_a_case(check, margin, result.confidence, usable.stretch)
         if gaps and check.stop is None and _keeps(usable, margin, least=least):
             needed, reason = None, _by_gaps(interval, worst, result, gaps, lower=least)
+        elif _breaks(usable, margin, least=least):
+            needed, reason = None, _not_quite(interval, best, result, gaps, p_fail, lower=not least)
         else:
             reason = _undecided(usable, result, needed)
         update |= {"verdict": "INCONCLUSIVE", "reason": reason, "items_needed": sensible(needed)}
@@ -129,6 +131,12 @@ def _keeps(measured: Estimate | None, margin: float, *, least: bool) -> bool:
     if measured is None:
         return False
     return measured.interval.lower >= margin if least else measured.interval.upper <= margin
+
+
+def _breaks(measured: Estimate | None, margin: float, *, least: bool) -> bool:
+    if measured is None:
+        return False
+    return measured.interval.upper < margin if least else measured.interval.lower > margin
 
 
 def _bound(interval: Interval, extreme: Estimate, *, lower: bool, unit: Unit, gaps: int) -> str:
@@ -148,6 +156,20 @@ def _by_gaps(interval: Interval, worst: Estimate | None, result: CheckResult, ga
     said = f"{'lower' if lower else 'upper'} bound {show(unit, interval[at])} keeps the margin"
     bad = "beyond all bounds" if worst is None else show(unit, worst.interval[at])
     return f"{said} of {show(unit, result.margin)}, but with {_gaps(gaps)} at their worst it is {bad}"
+
+
+def _not_quite(
+    interval: Interval, best: Estimate | None, result: CheckResult, gaps: int, p_fail: float, *, lower: bool
+) -> str:
+    """What is said where a bound lies beyond the margin and the check does not fail: gaps, or the ceiling beside it."""
+    at, unit = 1 if lower else 2, result.unit
+    side = "above" if lower else "below"
+    said = f"{'lower' if lower else 'upper'} bound {show(unit, interval[at])} is {side} the margin"
+    said = f"{said} of {show(unit, result.margin)}, but"
+    if gaps and not _breaks(best, result.margin, least=not lower):
+        good = "within all bounds" if best is None else show(unit, best.interval[at])
+        return f"{said} with {_gaps(gaps)} at their best it is {good}"
+    return f"{said} its p value, doubled since a ceiling is a second way to fail, is {p_fail:.2g}"
 
 
 def alpha_of(result: CheckResult) -> float:

@@ -80,4 +80,5 @@ def run_outcome(results: Sequence[CheckResult], doubts: Sequence[str] = ()) -> t
 def fails_alone(result: CheckResult, blocking: int) -> str:
     """What is said of a check that fails by itself and not after the correction."""
     p = "no p value" if result.p_fail is None else f"p {result.p_fail:.2g}"
-    return f"fails alone, but not after Holm's correction for {blocking} checks ({p}): INCONCLUSIVE"
+    checks = f"{blocking:,} check{'' if blocking == 1 else 's'}"
+    return f"fails by itself, which may be chance among {checks} ({p}; Holm's correction): INCONCLUSIVE"

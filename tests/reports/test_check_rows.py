@@ -145,12 +145,12 @@ def test_a_sequential_check_says_after_how_many_items() -> None:
 def test_a_fail_that_does_not_stand_after_holm_is_marked() -> None:
     fails = {"verdict": "FAIL", "p_fail": 0.031}
     rows = check_rows([result(**fails, after_holm=False), result(**fails, after_holm=True), result()])
-    said = "fails alone, but not after Holm's correction for 3 checks (p 0.031): INCONCLUSIVE"
+    said = "fails by itself, which may be chance among 3 checks (p 0.031; Holm's correction): INCONCLUSIVE"
     assert [row.remarks for row in rows] == [[said], [], []]
     (remark,) = row(verdict="FAIL", after_holm=False).remarks
-    assert remark == "fails alone, but not after Holm's correction for 1 check (no p value): INCONCLUSIVE"
+    assert remark == "fails by itself, which may be chance among 1 check (no p value; Holm's correction): INCONCLUSIVE"
     rows = check_rows([result(**fails, after_holm=False), result(advisory=True)])  # what has no say is not counted
-    assert "for 1 check " in rows[0].remarks[0] and rows[1].remarks == ["advisory: no say in the run's verdict"]
+    assert "among 1 check " in rows[0].remarks[0] and rows[1].remarks == ["advisory: no say in the run's verdict"]
 
 
 def test_gaps_are_shown_with_both_bounds() -> None:
@@ -170,7 +170,7 @@ def test_tasks_of_a_pooled_check_stand_under_it() -> None:
     ]
     found = row(tasks=tasks)
     assert found.tasks[1] == "fine: 0.0 (−1.0 to 2.0), n 1,000, PASS alone" and found.tasks[0].startswith("bad: ")
-    assert found.remarks == ["breaks the margin after Holm's correction for 2 tasks: bad"]
+    assert found.remarks == ["by more than chance among 2 tasks breaks the margin (Holm's correction): bad"]
 
 
 def test_foreign_samples_are_among_those_left_out() -> None:

@@ -69,6 +69,15 @@ def test_a_ceiling_is_on_answers_and_not_on_items_with_one_bad_answer() -> None:
     assert result.verdict == "PASS"
 
 
+def test_a_bound_above_the_margin_that_does_not_fail_beside_a_ceiling_says_why() -> None:
+    samples = answered("truncated_rate", fine=289, worse=11, better=0)
+    alone, result = decided(TRUNCATED, samples), decided(TRUNCATED | {"ceiling": 0.9}, samples)
+    assert (alone.verdict, result.verdict) == ("FAIL", "INCONCLUSIVE")  # p lies between 0.025 and 0.05
+    assert (
+        alone.lower == result.lower and "is above the margin of 2.0 points, but its p value, doubled" in result.reason
+    )
+
+
 def test_a_failure_by_its_ceiling_asks_for_no_more_items() -> None:
     result = decided(TRUNCATED | {"ceiling": 0.02, "max_increase": 0.001}, truncated(60, 1000))
     assert (result.verdict, result.items_needed) == ("FAIL", None)

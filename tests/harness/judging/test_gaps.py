@@ -35,6 +35,18 @@ def without(samples: list[Sample], holes: list[tuple[str, str]]) -> list[Sample]
     return [s for s in samples if (s.item, s.role) not in holes]
 
 
+def test_a_failure_that_gaps_prevent_is_not_said_to_straddle_the_margin() -> None:
+    samples = answered("accuracy", fine=184, worse=16, better=0)
+    left = without(samples, [(str(i), "candidate") for i in range(6)])  # which the reference got right
+    check = {"metric": "accuracy", "on": "cot/gsm8k"}
+    lower = decided(check | {"max_loss": 0.02}, left, plan(samples), **LAX).lower
+    assert lower is not None
+    result = decided(check | {"max_loss": round(lower - 5e-5, 5)}, left, plan(samples), **LAX)
+    assert (result.verdict, result.items_needed) == ("INCONCLUSIVE", None)
+    assert "is above the margin of " in result.reason
+    assert "points, but with 6 pairs that cannot be used at their best it is " in result.reason
+
+
 HOLES = [
     [("3", "candidate")],
     [("3", "reference")],

@@ -186,5 +186,5 @@ def test_every_report_says_what_a_result_is_worth(tmp_path: Path) -> None:
         said = text.replace("&#39;", "'")
         for words in ("31 %", "≈\u00a02,120 would decide", "noise floor 0.2 points", "D 12 of 400, −1.0 to 2.0"):
             assert words in said, words
-        assert "fails alone, but not after Holm's correction for 3 checks" in said
+        assert "fails by itself, which may be chance among 3 checks" in said
         assert "3 foreign" in said and "≥ 0.900" in said and "≤ 1.0" in said

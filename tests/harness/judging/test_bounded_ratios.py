@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.judging.betting import documents_to_decide
-from harness.judging.ratios import (
+from harness.judging.bounded_ratios import (
     Range,
     bounded_ratio,
     bounded_ratio_p_value,

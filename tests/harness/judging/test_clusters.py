@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.judging.bounded_ratio import (
+from harness.judging.clusters import (
     BEST_LOSS,
     BEST_RELATIVE,
     WORST_LOSS,
