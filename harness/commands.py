@@ -99,7 +99,7 @@ def gate(
     raise typer.Exit(EXIT_CODES[verdict.verdict])
 
 
-app.command()(power_command.power)
+app.command("power")(power_command.power_command)
 app.command()(quantizer_commands.quantize)
 app.command()(quantizer_commands.measure_tiers)
 app.command()(quantizer_commands.choose_tiers)

@@ -62,7 +62,8 @@ def paired_p_value(b: int, c: int, n: int, margin: float, confidence: float = 0.
     by_bound = _AsLow.by_bound(c, b, n, confidence).chance(-margin)
     if by_bound > 1 - confidence:
         return min(1.0, by_bound)
-    return min(1 - confidence, _AsLow.by_score(c, b, n, -margin).chance(-margin))
+    below = (1 - confidence) * (1 - 1e-9)  # 1 - 0.95 is more than 0.05
+    return min(below, _AsLow.by_score(c, b, n, -margin).chance(-margin))
 
 
 def _exact_upper(b: int, c: int, n: int, confidence: float) -> float:
@@ -104,7 +105,7 @@ class _AsLow(NamedTuple):
         counts = np.arange(int(stats.binom.ppf(LEFT_OUT, n, low)), int(stats.binom.isf(LEFT_OUT, n, high)) + 1)
         largest = (n - counts).astype(np.float64)
         if delta < 1:
-            largest = _largest_b(counts, n, delta, float(_tango_z(b, c, n, delta)))
+            largest = _largest_b(counts, n, delta, float(tango_z(b, c, n, delta)))
         return cls(n, (low, high), spent, counts, largest)
 
     def chance(self, delta: float) -> float:
@@ -135,13 +136,13 @@ def _largest_b(c: NDArray[np.int_], n: int, delta: float, z: float) -> NDArray[n
     low, high = np.full(c.shape, -1.0), (n - c + 1).astype(np.float64)
     while np.any(high - low > 1):
         middle = np.floor((low + high) / 2)
-        fits = _tango_z(middle, c, n, delta) <= z + 1e-9
+        fits = tango_z(middle, c, n, delta) <= z + 1e-9
         open_ = high - low > 1
         low, high = np.where(open_ & fits, middle, low), np.where(open_ & ~fits, middle, high)
     return low
 
 
-def _tango_z(b: Any, c: Any, n: float, delta: float) -> Any:
+def tango_z(b: Any, c: Any, n: float, delta: float) -> Any:
     """Tango's z statistic of the hypothesis difference = delta; it falls as delta grows. Counts may be arrays."""
     # Nuisance parameter: the probability of c under the constraint, by maximum likelihood.
     first = -b - c + (2 * n - b + c) * delta
@@ -160,8 +161,8 @@ def tango_interval(b: int, c: int, n: int, confidence: float = 0.95) -> Interval
     """
     _check_counts(b, c, n)
     z, estimate = float(stats.norm.ppf(confidence)), (b - c) / n
-    lower = -1.0 if b - c == -n else optimize.brentq(lambda d: _tango_z(b, c, n, d) - z, -1 + 1e-12, estimate)
-    upper = 1.0 if b - c == n else optimize.brentq(lambda d: _tango_z(b, c, n, d) + z, estimate, 1 - 1e-12)
+    lower = -1.0 if b - c == -n else optimize.brentq(lambda d: tango_z(b, c, n, d) - z, -1 + 1e-12, estimate)
+    upper = 1.0 if b - c == n else optimize.brentq(lambda d: tango_z(b, c, n, d) + z, estimate, 1 - 1e-12)
     return Interval(estimate, float(lower), float(upper))
 
 

@@ -1,9 +1,9 @@
 """What a policy can decide: chances of each check and of the run, for an equal candidate and for a damaged one.
 
-Right or wrong: PASS by Tango's statistic at the expected counts, whose spread is that of the loss over n items,
-variance (D - loss^2) / n, with D the share of items that only one of the two gets right; FAIL from the p value, by the
-test that judges, of the counts that are expected. Of other checks the spread is that of the interval of an earlier run.
-The chances of the run take its checks as independent.
+Right or wrong: summed over all counts that can be seen, by the tests that judge (`paired_power.py`); of very many
+items PASS is taken as normal, and FAIL from the p value of the counts that are expected. D is the share of items that
+only one of the two gets right. Of other checks the spread is that of the interval of an earlier run, taken as normal.
+The chances of the run take its checks as independent, and so those of a margin and of a ceiling.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
-from harness.judging.paired_rates import _tango_z, paired_p_value
+from harness.judging.paired_power import EXACT_ITEMS, paired_chance
+from harness.judging.paired_rates import paired_p_value, tango_z
 
 GOAL = 0.8
 """Chance that a policy should have of either verdict."""
@@ -29,7 +30,8 @@ class Planned:
     """One blocking statement of a policy, and what is known of it."""
 
     name: str
-    suite: str
+    on: str
+    """`suite`, or `suite/task`."""
     distance: float
     """From a candidate like its reference to the margin, in the metric's unit."""
     items: int | None
@@ -42,6 +44,11 @@ class Planned:
     """Right or wrong: a loss of twice the margin then brings a D of at least that."""
     confidence: float = 0.95
     sequential: bool = False
+    ceiling: float | None = None
+    rate: float | None = None
+    """The reference's own value, which a candidate like it has too; a ceiling is left out where it is not known."""
+    most: int | None = None
+    """Items that the data have, where that is known and no more can be made."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Chances:
     fails: float
     """Chance that a candidate at twice the margin fails it, after the correction for all checks of the run."""
     needed: int | None
-    """Items with which both reach `GOAL` in the run; None where that is not known or no number helps."""
+    """About how many items have the chance of a PASS that the run needs of each check to reach `GOAL`; None where that
+    is not known or no number helps. For a FAIL of the run one check that stands is enough."""
     repeats: int | None
     """Of the items that there are, where more of them are needed; None where repeats do not help."""
 
@@ -68,17 +76,46 @@ def chance_of_pass(planned: Planned, items: float) -> float:
     """For a candidate as good as its reference."""
     if planned.variance is None or planned.distance <= 0:
         return 0.0
+    n = max(1, int(_worth(planned, items)))
+    if not planned.paired or n > EXACT_ITEMS:
+        return _rough_pass(planned, items)
+    by_margin = paired_chance("PASS", n, planned.variance, 0.0, planned.distance, planned.confidence)
+    return by_margin * _below_ceiling(planned, n)
+
+
+def _rough_pass(planned: Planned, items: float) -> float:
+    """The same as a normal approximation, which takes no time."""
+    assert planned.variance is not None
     items = _worth(planned, items)
+    below = _below_ceiling(planned, max(1, int(items)))
     if planned.variance <= 0:  # no discordant item at all: the bound of zero cases
         least = math.log(1 - planned.confidence) / math.log1p(-min(planned.distance, 1 - 1e-9))
-        return float(items >= least)
+        return below * (items >= least)
     margin, z = planned.distance, float(stats.norm.ppf(planned.confidence))
     spread = math.sqrt(planned.variance / items)
     taken = spread  # the error that the test takes the loss to have
     if planned.paired:
         each = items * planned.variance / 2
-        taken = margin / abs(float(_tango_z(each, each, items, margin)))
-    return float(stats.norm.cdf((margin - z * taken) / spread))
+        taken = margin / abs(float(tango_z(each, each, items, margin)))
+    return below * float(stats.norm.cdf((margin - z * taken) / spread))
+
+
+def _below_ceiling(planned: Planned, n: int) -> float:
+    """Chance that n answers of a candidate like its reference are shown to lie below the ceiling (exact binomial)."""
+    if planned.ceiling is None or planned.rate is None:
+        return 1.0
+    most = int(stats.binom.ppf(1 - planned.confidence, n, planned.ceiling))
+    if stats.binom.cdf(most, n, planned.ceiling) > 1 - planned.confidence:
+        most -= 1
+    return float(stats.binom.cdf(most, n, planned.rate)) if most >= 0 else 0.0
+
+
+def _above_ceiling(planned: Planned, n: int, level: float) -> float:
+    """Chance that n answers of a candidate at twice the margin are shown to lie above the ceiling at `level`."""
+    if planned.ceiling is None or planned.rate is None:
+        return 0.0
+    most = int(stats.binom.isf(level, n, planned.ceiling))
+    return float(stats.binom.sf(most, n, min(1.0, planned.rate + 2 * planned.distance)))
 
 
 def chance_of_fail(planned: Planned, items: float, level: float) -> float:
@@ -88,15 +125,25 @@ def chance_of_fail(planned: Planned, items: float, level: float) -> float:
     n, margin = max(1, int(_worth(planned, items))), planned.distance
     if not planned.paired:
         return float(stats.norm.cdf(margin / math.sqrt(planned.variance / n) - stats.norm.ppf(1 - level)))
+    if planned.ceiling is not None:  # two ways to fail: each at half the level
+        level /= 2
     loss = min(1.0, 2 * margin)
     d = max(planned.variance, loss)
+    if n <= EXACT_ITEMS:
+        by_margin = paired_chance("FAIL", n, d, loss, margin, planned.confidence, level)
+    else:
+        by_margin = _rough_fail(n, d, loss, margin, level)
+    return max(by_margin, _above_ceiling(planned, n, level))
+
+
+def _rough_fail(n: int, d: float, loss: float, margin: float, level: float) -> float:
     shares = (d + loss) / 2, (d - loss) / 2
-    b, c = (round(n * share) for share in shares[:2])
+    b, c = (round(n * share) for share in shares)
     p_value = paired_p_value(b, c, n, margin)  # of what is seen on average
     if not 0 < p_value < 1:
         return float(p_value == 0)
     # The test's statistic moves with the loss by one for each error that it takes the loss to have.
-    taken = (loss - margin) / abs(float(_tango_z(n * shares[0], n * shares[1], n, margin)))
+    taken = (loss - margin) / abs(float(tango_z(n * shares[0], n * shares[1], n, margin)))
     spread = math.sqrt(max(d - loss * loss, 1e-12) / n)
     room = float(stats.norm.isf(p_value) - stats.norm.isf(level))
     return float(stats.norm.cdf(room * taken / spread))
@@ -117,8 +164,13 @@ def run_chances(found: Sequence[Chances]) -> tuple[float, float]:
 
 
 def scaled(statements: Sequence[Planned], factor: float) -> list[Planned]:
-    """The statements with `factor` times as many items."""
-    return [s if s.items is None else replace(s, items=max(1, int(s.items * factor))) for s in statements]
+    """The statements with `factor` times as many items, as far as there are so many."""
+    return [s if s.items is None else replace(s, items=_scaled(s.items, factor, s.most)) for s in statements]
+
+
+def _scaled(items: int, factor: float, most: int | None) -> int:
+    wanted = max(1, int(items * factor))
+    return wanted if most is None else min(wanted, max(items, most))
 
 
 def _chances(planned: Planned, level: float, goal: float) -> Chances:
@@ -142,12 +194,21 @@ def _repeated(planned: Planned, repeats: int) -> Planned:
 def _needed(planned: Planned, goal: float) -> int | None:
     if planned.variance is None or planned.distance <= 0:
         return None
+    rough = _least(planned, goal)
+    if rough is None or not planned.paired or not planned.variance or _worth(planned, rough) > EXACT_ITEMS:
+        return rough
+    # The approximation is corrected once by what the tests give.
+    found, said = (min(max(of(planned, rough), 1e-9), 1 - 1e-9) for of in (chance_of_pass, _rough_pass))
+    return _least(planned, float(stats.norm.cdf(stats.norm.ppf(goal) + stats.norm.ppf(said) - stats.norm.ppf(found))))
+
+
+def _least(planned: Planned, goal: float) -> int | None:
     first, last = 0, 1
-    while chance_of_pass(planned, last) < goal:
+    while _rough_pass(planned, last) < goal:
         first, last = last, 2 * last
         if last > 10**9:
             return None
     while last - first > 1:
         middle = (first + last) // 2
-        first, last = (first, middle) if chance_of_pass(planned, middle) >= goal else (middle, last)
+        first, last = (first, middle) if _rough_pass(planned, middle) >= goal else (middle, last)
     return last

@@ -50,8 +50,7 @@ def shipped_prompts(suite: str, count: int, limit: int | None, tokenizer: Tokeni
     Raises:
         BadInput: fewer prompts than asked for.
     """
-    text = (resources.files("suites") / "data" / "prompts.jsonl").read_text("utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
+    rows = _rows()
     if len(rows) < count:
         raise BadInput(f"{suite}: {count} prompts asked, {len(rows)} are shipped")
     items, of_task = [], Counter[str]()
@@ -61,6 +60,16 @@ def shipped_prompts(suite: str, count: int, limit: int | None, tokenizer: Tokeni
         if limit is None or of_task[task] <= limit:
             items.append(_item(row, task, tokenizer))
     return items
+
+
+def prompts_there_are() -> int:
+    """How many prompts ship."""
+    return len(_rows())
+
+
+def _rows() -> list[dict[str, Any]]:
+    text = (resources.files("suites") / "data" / "prompts.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _item(row: dict[str, Any], task: str, tokenizer: Tokenizer) -> Item:

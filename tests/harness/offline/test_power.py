@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+from offline_cases import POLICY
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import load_policy
-from harness.offline.power import policy_power, power_words, read_earlier, to_json
+from harness.contract.policy import load_policy, parse_policy
+from harness.offline.item_counts import count_items, without_limits
+from harness.offline.power import policy_power
+from harness.offline.power_statements import blocking, limited, read_earlier, statements_of, to_count
+from harness.offline.power_words import power_words, to_json
 
 DOCS = Path(__file__).parents[3] / "docs"
 EXAMPLE = DOCS / "example-report"
@@ -21,19 +25,50 @@ def test_the_example_names_what_keeps_it_from_deciding() -> None:
     gsm8k = by_name["accuracy on cot/gsm8k"].planned
     assert gsm8k.items == 1319 and gsm8k.variance == pytest.approx(285 / 1319)
     assert "bytes_ratio on footprint" not in by_name  # nothing is uncertain there
-    assert power.run_pass < 0.01 and by_name["accuracy on needle"].needed == 59
+    needed = by_name["accuracy on needle"].needed
+    assert power.run_pass < 0.01 and needed == 59
     assert any("accuracy on needle (0%: needs 59 items instead of 40" in line for line in power_words(power))
-    assert power.hours is not None and power.tokens["cot"] > 1e5
-    more = policy_power(policy, read_earlier(EXAMPLE), gpu_hours=0.5)
-    assert more.factor > 5 and more.run_pass > power.run_pass
-    assert json.loads(to_json(more))["hours"] == 0.5
+    # A damaged candidate at needle loses 4 of 40, and 4 of 40 are no FAIL among 12 checks.
+    assert by_name["accuracy on needle"].fails < 0.05
+    truncated = by_name["truncated_rate on cot/math500"].planned
+    assert truncated.ceiling == 0.1 and truncated.rate is not None and 0 < truncated.rate < 0.1
+    assert json.loads(to_json(power))["checks"][0]["cost"]["tokens"] > 1e5
+
+
+def test_the_cost_of_a_check_is_that_of_its_tasks() -> None:
+    earlier, policy = read_earlier(EXAMPLE), load_policy(EXAMPLE / "policy.yaml").policy
+    power = policy_power(policy, earlier)
+    costs = {c.planned.name: cost for c, cost in zip(power.found, power.costs, strict=True)}
+    gsm8k, math500 = (costs[f"accuracy on cot/{task}"] for task in ("gsm8k", "math500"))
+    assert gsm8k.tokens == pytest.approx(1319 * (309.3176648976497 + 293.2016679302502)) and not gsm8k.at_most
+    assert gsm8k.hours is not None and math500.hours is not None and power.hours is not None
+    assert gsm8k.hours + math500.hours == pytest.approx(earlier.seconds["cot"] / 3600)
+    kl = costs["kl_mean on divergence"]  # the run does not say how long its trajectories are
+    assert kl.at_most and kl.tokens == 2 * 96 * 1024
+
+
+def test_more_hours_ask_no_more_items_than_there_are() -> None:
+    policy = load_policy(EXAMPLE / "policy.yaml").policy
+    power = policy_power(policy, read_earlier(EXAMPLE), gpu_hours=0.5)
+    items = {c.planned.name: c.planned.items for c in power.found}
+    assert power.factor > 5 and items["accuracy on cot/gsm8k"] == 1319  # the data set has no more
+    assert items["accuracy on ruler"] == int(312 * power.factor)  # RULER makes as many as one asks for
+    assert items["kl_mean on divergence"] == 512  # so many prompts ship
+    assert power.hours is not None and power.hours < 0.5
+    assert any(line.startswith("no more items than these: cot/gsm8k, cot/math500") for line in power_words(power))
+    fewer = parse_policy(POLICY.replace("limit: 6", "limit: 2")).policy
+    assert limited(fewer) == ["cot"] and limited(policy) == []
+    whole, _ = count_items(without_limits(fewer, "cot"), ["cot"])
+    part, _ = count_items(fewer, ["cot"])
+    assert part == {"cot/word_problems": 2} and whole["cot/word_problems"] > 20
+    (cot,) = policy_power(fewer, None, counted=part, sizes=whole).found
+    assert (cot.planned.items, cot.planned.most) == (2, whole["cot/word_problems"])
 
 
 def test_a_pooled_check_takes_the_sum_of_what_an_earlier_run_judged_one_by_one() -> None:
-    release = load_policy("release").policy
-    (pooled,) = [
-        c.planned for c in policy_power(release, read_earlier(EXAMPLE)).found if c.planned.name == "accuracy on cot"
-    ]
+    release, earlier = load_policy("release").policy, read_earlier(EXAMPLE)
+    planned = [s for check in blocking(release) for s in statements_of(release, check, earlier, None, None, None)]
+    (pooled,) = [s for s in planned if s.name == "accuracy on cot"]
     assert pooled.items == 1819 and pooled.variance == pytest.approx((285 + 104) / 1819)
 
 
@@ -43,12 +78,32 @@ def test_a_kept_run_in_one_file_is_read_and_sequential_checks_cost_more() -> Non
     assert accuracy.planned.sequential and accuracy.planned.items == 1319
 
 
-def test_without_a_run_it_says_what_is_missing() -> None:
-    power = policy_power(load_policy("ci").policy, None, discordance=0.05)
-    assert power.run_pass == 0.0 and "items not known: give --from RUN" in " ".join(power_words(power))
-    assert power.found[0].planned.variance == 0.05 and power.found[0].needed is not None
+def test_without_a_run_items_are_counted_and_what_is_missing_is_said() -> None:
+    ci = load_policy("ci").policy
+    assert to_count(ci, None) == ["cot", "ruler", "divergence"] and to_count(ci, read_earlier(CI_RUN)) == ["divergence"]
+    counted = {"cot/gsm8k": 1319, "ruler/vt@4096": 50, "ruler/vt@8192": 50}
+    power = policy_power(ci, None, discordance=0.05, counted=counted)
+    by_name = {c.planned.name: c for c in power.found}
+    assert by_name["accuracy on cot/gsm8k"].planned.items == 1319 and by_name["accuracy on ruler"].planned.items == 100
+    assert by_name["accuracy on ruler"].passes > 0.5 and power.costs[0].tokens == 2 * 1319 * 4096
+    said = " ".join(power_words(power))
+    assert power.run_pass == 0.0 and "tv_mean on divergence (items not known: give --from RUN)" in said
+    assert "ceilings are left out: no run says how often the reference does it" in said
     with pytest.raises(BadInput, match="--gpu-hours needs --from RUN"):
-        policy_power(load_policy("ci").policy, None, gpu_hours=1.0)
+        policy_power(ci, None, gpu_hours=1.0)
+
+
+@pytest.mark.slow
+def test_items_are_counted_without_a_model_and_data_that_are_missing_are_one_line() -> None:
+    small = parse_policy(POLICY).policy
+    assert count_items(small, ["cot", "ruler", "divergence"])[0] == {
+        "cot/word_problems": 6,
+        "ruler/niah_single_1@2048": 3,
+        "ruler/vt@2048": 3,
+    } | dict.fromkeys(count_items(small, ["divergence"])[0], 1)
+    unknown = parse_policy(POLICY.replace("word_problems", "no_such_task")).policy
+    found, (remark,) = count_items(unknown, ["cot"])
+    assert found == {} and remark.startswith("items of cot are not known: ") and "no_such_task" in remark
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
