@@ -23,7 +23,7 @@ GAPS = (0.0, 0.005, 0.01)
 
 @lru_cache(None)
 def judged(b: int, c: int, n: int, margin: float) -> CheckResult:
-    """A check on these counts, by the rule of harness/judging/checks.py (a test compares it with the whole judge)."""
+    """A check on these counts, by the rule of harness/judging/margins.py (a test compares it with the whole judge)."""
     p_pass, p_fail = paired_p_value(c, b, n, -margin), paired_p_value(b, c, n, margin)  # cheaper than the bounds
     verdict = "PASS" if p_pass <= 0.05 else "FAIL" if p_fail <= 0.05 else "INCONCLUSIVE"
     return CheckResult(
