@@ -17,8 +17,9 @@ from typing import Any
 import httpx
 
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
-from harness.contract.policy import Policy, Requests, Sampling, Serving
+from harness.contract.policy import Policy
 from harness.contract.samples import Role
+from harness.contract.settings import Requests, Sampling, Serving
 from harness.contract.whole_files import read_json
 from harness.doctor.findings import examine
 from harness.endpoint.client import Endpoint, EndpointError

@@ -9,8 +9,8 @@ from typing import Any
 from harness.contract.chat import Messages
 from harness.contract.errors import NotComparable, RunFailed
 from harness.contract.model_facts import ModelFacts
-from harness.contract.policy import Requests, Sampling
 from harness.contract.samples import sha256_of
+from harness.contract.settings import Requests, Sampling
 from harness.contract.whole_files import read_json
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.parity.asking import STANDS_FOR, asked_facts

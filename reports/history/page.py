@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from harness.contract.policy import NOTHING_WEAKER
+from harness.contract.weakened import NOTHING_WEAKER
 from harness.contract.whole_files import write_whole
 from harness.judging.results import CheckResult
 from reports.history.chart import Chart, chart

@@ -9,7 +9,7 @@ import pytest
 from fake_server import ask
 
 from harness.checkpoint.models import describe, resolve_model
-from harness.contract.policy import Serving
+from harness.contract.settings import Serving
 from harness.parity.comparison import differences, unread
 from harness.parity.readback import read_back
 from harness.parity.server_config import UNKNOWN

@@ -10,8 +10,9 @@ from fake_server import FakeServer
 from jobs import Model, Servers
 
 from harness.contract.errors import BadInput, NotComparable, RunFailed
-from harness.contract.policy import Policy, Serving, load_policy, parse_policy, shipped_policies
+from harness.contract.policy import Policy, load_policy, parse_policy, shipped_policies
 from harness.contract.samples import ROLES, Role
+from harness.contract.settings import Serving
 from harness.doctor.findings import Finding
 from harness.gate import pipeline, preflight
 from harness.gate.preflight import require_shape, require_targets, server_root, target_faults
