@@ -198,7 +198,7 @@ def test_the_order_of_answers_and_of_tasks_decides_nothing(seed: int) -> None:
 
 
 def test_holm_says_which_failures_stand_when_all_checks_are_tested_together() -> None:
-    samples, strong, weak = list[Sample](), counts(both=300, lost=100), counts(both=390, lost=10)
+    samples, strong, weak = list[Sample](), counts(both=300, lost=100), counts(both=391, lost=9)
     for task, scores in {"a": strong, "b": weak, "c": counts(both=400), "d": counts(both=400)}.items():
         samples += pairs(scores, f"cot/{task}")
     verdict = run(samples)
@@ -224,7 +224,7 @@ def test_a_failure_that_has_no_p_value_is_not_called_chance() -> None:
 def test_a_check_that_could_not_be_used_lends_holm_no_rejection() -> None:
     # One check fails clearly, but on too few of its items; the other has p = 0.03: above 0.05 / 2, below 0.05.
     half = pairs(counts(lost=98), "cot/a")
-    weak = pairs(counts(both=390, lost=10), "cot/b")
+    weak = pairs(counts(both=391, lost=9), "cot/b")
     verdict = run(half + weak, planned=items(100, "cot/a") | items(400, "cot/b"))
     first, second = verdict.checks
     assert (first.verdict, first.after_holm, second.verdict) == ("INCONCLUSIVE", None, "FAIL")
