@@ -30,11 +30,13 @@ def _not_all(value: float) -> float:
     return value
 
 
-Points = Annotated[float, BeforeValidator(_points), Field(ge=0, le=1)]
+Points = Annotated[float, BeforeValidator(_points, json_schema_input_type=float | str), Field(ge=0, le=1)]
 """A share of one: 0.01, or `1 point`."""
 
 
-Limit = Annotated[float, BeforeValidator(_points), Field(ge=0), AfterValidator(_not_all)]
+Limit = Annotated[
+    float, BeforeValidator(_points, json_schema_input_type=float | str), Field(ge=0), AfterValidator(_not_all)
+]
 """A share of one that something may not exceed."""
 
 

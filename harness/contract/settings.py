@@ -20,7 +20,7 @@ STEP_LIMIT = 250
 class Config(BaseModel):
     """Base of everything a policy holds: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Serving(Config):
