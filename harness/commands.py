@@ -216,6 +216,26 @@ def history_command(
     print(out)
 
 
+@app.command("prove")
+def prove_command(
+    policy: Annotated[str, typer.Option(help="A shipped policy's name or a YAML file.")] = "prove",
+    model: Annotated[str, typer.Option(help="The good model: 'demo', a checkpoint folder, or a hub id.")] = "demo",
+    only: Annotated[list[str] | None, typer.Option(help="An entry of the catalogue, or 'quick' for six.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the proof and of its runs.")] = Path("runs/prove"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the proof in --out.")] = False,
+) -> None:
+    """Damage MODEL in known ways and gate each: would POLICY catch it? Ends with 0 where all was as it must be."""
+    reporter = Reporter()
+    with reporter.stage("start"):
+        from harness.prove.document import summary
+        from harness.prove.run import ProveOptions, prove
+    proof = prove(ProveOptions(model, policy, out, tuple(only or ()), resume), reporter)
+    for finding in proof.findings:
+        print(f"{finding.status:17}{finding.name:20}stated {finding.expected}; {finding.reason[:160]}")
+    print(f"{summary(proof)}\nproof: {out / 'index.html'}")
+    raise typer.Exit(0 if proof.holds else 1)
+
+
 @app.command()
 def serve(
     model: Model,

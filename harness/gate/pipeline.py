@@ -27,6 +27,7 @@ from harness.contract.policy import SealedPolicy, load_policy
 from harness.contract.samples import ROLES, Role
 from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
+from harness.gate.graders import require_graders
 from harness.gate.job import Job, order_items
 from harness.gate.mixing import NO_SIZE, Size
 from harness.gate.preflight import preflight, require_shape, require_targets, server_root
@@ -98,6 +99,7 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
         _make_items(job)
         if not options.resume:
             require_targets(sealed.policy, job.manifest.planned)
+        require_graders(job)
         if options.baseline:
             _use_baseline(job, RunFolder(options.baseline))
         try:

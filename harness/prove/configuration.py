@@ -1,0 +1,91 @@
+"""Defects of config.json and generation_config.json: the weights are good, and what runs is another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from harness.prove.editing import edit_json, link_files
+from harness.prove.entries import Entry, NotApplicable, fails, refused
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+
+
+def edited(source: Path, out: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """The good checkpoint with one changed JSON file."""
+    link_files(source, out)
+    edit_json(out, name, change)
+
+
+def lower_theta(config: dict[str, Any]) -> None:
+    """Positions turn ten times as fast, as where a converter leaves rope_theta at its default."""
+    inside = config.get("rope_parameters") or config
+    if not isinstance(inside.get("rope_theta"), int | float):
+        raise NotApplicable("config.json has no rope_theta")
+    inside["rope_theta"] = inside["rope_theta"] / 10
+
+
+def stretch_far(config: dict[str, Any]) -> None:
+    """The slow rotations, which tell far positions apart, are slowed down further; near ones stay what they were."""
+    inside = config.get("rope_parameters") or config
+    if not isinstance(inside.get("rope_theta"), int | float) or inside.get("rope_type", "default") != "default":
+        raise NotApplicable("config.json has no plain rope_theta")
+    changed = {
+        "rope_theta": inside["rope_theta"],
+        "rope_type": "llama3",
+        "factor": 32.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 1024,
+    }
+    config["rope_parameters"] = changed
+
+
+def unused_end(generation: dict[str, Any]) -> None:
+    """The id that ends an answer is another token's."""
+    generation["eos_token_id"] = 0 if generation.get("eos_token_id") != 0 else 1
+
+
+def _set(**values: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda data: data.update(values)
+
+
+ENTRIES = (
+    Entry(
+        "rope-theta",
+        "configuration",
+        "rope_theta a tenth of what it was",
+        fails("kl_mean"),
+        partial(edited, name=CONFIG, change=lower_theta),
+    ),
+    Entry(
+        "far-positions",
+        "configuration",
+        "rotary scaling that changes far positions most",
+        fails("accuracy"),
+        partial(edited, name=CONFIG, change=stretch_far),
+    ),
+    Entry(
+        "max-new-tokens",
+        "configuration",
+        "generation_config caps every answer at 32 tokens",
+        refused("generation_config.max_new_tokens"),
+        partial(edited, name=GENERATION, change=_set(max_new_tokens=32)),
+    ),
+    Entry(
+        "sampling-defaults",
+        "configuration",
+        "generation_config sets another temperature",
+        refused("generation_config.temperature"),
+        partial(edited, name=GENERATION, change=_set(temperature=0.31)),
+    ),
+    Entry(
+        "eos-id",
+        "configuration",
+        "generation_config ends answers at another token",
+        refused("generation_config.eos_token_id"),
+        partial(edited, name=GENERATION, change=unused_end),
+    ),
+)

@@ -1,0 +1,159 @@
+"""A proof for people: Markdown for a repository, and one page of HTML that opens from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from harness.prove.findings import Finding, Proof, Status, cell
+from reports.html import environment, source_hash, style_sheet
+from reports.text import visible
+
+MEANING: dict[Status, str] = {
+    "caught": "ended as stated, and named what was stated",
+    "caught otherwise": "FAIL or exit 3, for another reason than the one stated",
+    "undecided": "INCONCLUSIVE, without naming what was stated: not published, and not discovered",
+    "missed": "PASS of a harmful candidate",
+    "harmless": "PASS of a harmless candidate",
+    "false alarm": "FAIL or exit 3 of a harmless candidate",
+    "not run": "nothing is known",
+}
+TONES: dict[Status, str] = {
+    "caught": "is-pass",
+    "caught otherwise": "is-pass",
+    "harmless": "is-pass",
+    "undecided": "is-inconclusive",
+    "missed": "is-fail",
+    "false alarm": "is-fail",
+    "not run": "is-not-judged",
+}
+"""Classes of the reports' style sheet."""
+LONGEST_REASON = 300
+STYLE = """
+.proof table { border-collapse: collapse; width: 100%; margin-top: 1rem; }
+.proof :is(th, td) { padding: .4rem .8rem .4rem 0; border-top: 1px solid var(--rule); text-align: left; }
+.proof td { vertical-align: top; }
+.proof thead th { color: var(--muted); font-weight: 400; font-size: .85rem; }
+.proof .status { color: var(--tone); font-weight: 650; white-space: nowrap; }
+.proof .wide { overflow-x: auto; }
+"""
+
+
+def summary(proof: Proof) -> str:
+    """One sentence: how many of each kind."""
+    ran = [finding for finding in proof.findings if finding.status != "not run"]
+    harmless = [finding for finding in ran if finding.expected == "no FAIL"]
+    harmful = [finding for finding in ran if finding.expected != "no FAIL"]
+    caught = sum(finding.status in ("caught", "caught otherwise") for finding in harmful)
+    alarms = sum(finding.status == "false alarm" for finding in harmless)
+    passed = sum(finding.status == "harmless" for finding in harmless)
+    return (
+        f"{caught} of {len(harmful)} harmful candidates are caught; of {len(harmless)} harmless ones {alarms} "
+        f"{'is' if alarms == 1 else 'are'} stopped and {passed} PASS; {proof.count('not run')} entries were not run."
+    )
+
+
+def reason(finding: Finding) -> str:
+    """Why, in one line of bounded length."""
+    text = " ".join(finding.reason.split())
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
+
+
+def markdown(proof: Proof) -> str:
+    """The document: summary, what was stated and what came of it, defect × check, what was not run."""
+    ran = [finding for finding in proof.findings if finding.status != "not run"]
+    left = [finding for finding in proof.findings if finding.status == "not run"]
+    lines = [
+        "# What the gate catches",
+        "",
+        f"{summary(proof)}",
+        "",
+        f"Model {_code(proof.model)} (sha256 `{proof.model_sha256[:12]}`), policy {_code(proof.policy)} (sha256 "
+        f"`{proof.policy_sha256[:12]}`), quantgate {proof.quantgate_version}, {_text(proof.machine)}.",
+        f"Written by {_code(proof.command)}. What each entry must lead to was stated in the catalogue "
+        "(`harness/prove/`) before it was run; no margin was chosen by a result.",
+        "",
+        "## What was stated, and what came of it",
+        "",
+        *_table(
+            ("Entry", "What was done", "Stated", "Found", "Exit code", "Seconds", "The gate's words"),
+            [
+                (
+                    _code(f.name),
+                    _text(f.damage),
+                    f.expected,
+                    f.status,
+                    str(f.exit_code),
+                    f"{f.seconds:.0f}",
+                    _text(reason(f)),
+                )
+                for f in ran
+            ],
+        ),
+        "",
+        *(
+            f"- **{status}**: {MEANING[status]}"
+            for status in MEANING
+            if any(f.status == status for f in proof.findings)
+        ),
+        "",
+        "## Which check says what",
+        "",
+        "FAIL with the bound that breaks the margin, and the margin; `pass`; `open` where a check is INCONCLUSIVE; an "
+        "entry at which the gate ended before it judged is not here. FAIL *alone* does not stand when all checks are "
+        "tested together (Holm).",
+        "",
+        *_table(
+            ("Entry", *map(_text, proof.columns)),
+            [(_code(f.name), *(_text(cell(f, column)) for column in proof.columns)) for f in ran if f.checks],
+        ),
+        "",
+        "## Not run",
+        "",
+        *_table(
+            ("Entry", "What would be done", "Stated", "Why not"),
+            [(_code(f.name), _text(f.damage), f.expected, _text(reason(f))) for f in left],
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def page(proof: Proof) -> str:
+    """The same as one file of HTML without script, under a content policy that loads nothing."""
+    style = style_sheet() + STYLE
+    template = environment().from_string((Path(__file__).parent / "page.html.j2").read_text("utf-8"))
+    return template.render(
+        proof=proof,
+        summary=summary(proof),
+        style=Markup(style),
+        content_policy=f"default-src 'none'; style-src '{source_hash(style)}'; base-uri 'none'; form-action 'none'",
+        ran=[finding for finding in proof.findings if finding.status != "not run"],
+        left=[finding for finding in proof.findings if finding.status == "not run"],
+        meaning=MEANING,
+        tones=TONES,
+        cell=cell,
+        reason=reason,
+    )
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return ["None."]
+    return [_row(head), _row(("---",) * len(head)), *map(_row, rows)]
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _code(text: str) -> str:
+    return f"`{visible(text).replace('`', '').replace('|', '')}`"
+
+
+def _text(text: str) -> str:
+    """Text of others inside a table: nothing in it is markup."""
+    found = visible(text)
+    for mark in "\\`*_<>[]|":
+        found = found.replace(mark, f"\\{mark}")
+    return found
