@@ -3,6 +3,7 @@
 # make ready                   installs only
 # make check | fix             what CI checks before the tests | what of it can be put right without asking
 # make unit | test             the fast tests | all: browser, containers and real servers too
+# make prove | prove-quick     does the gate catch known damage? the whole catalogue | six of it; goes on where it was
 # make report [RUN=...]        renders a run again, the newest unless told otherwise
 # make lock | clean            pins what the environment has | removes the environment and what was built
 #
@@ -18,7 +19,7 @@ RUN ?= $(lastword $(sort $(wildcard runs/*)))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(FLAVOR)
 
-.PHONY: ready gate check fix unit test report lock clean
+.PHONY: ready gate check fix unit test prove prove-quick report lock clean
 
 ready: $(READY)
 
@@ -49,6 +50,13 @@ check: $(READY)
 fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Known damage, gated for real. What an earlier call has finished is not done again: remove the folder to begin anew.
+prove: $(READY)
+	@$(BIN)/quantgate prove --out runs/prove --resume
+
+prove-quick: $(READY)
+	@$(BIN)/quantgate prove --out runs/prove --resume --only quick
 
 report: $(READY)
 	@$(BIN)/quantgate report $(or $(RUN),$(error no run under runs/ yet: make gate first))

@@ -59,6 +59,7 @@ ENTRIES = (
         "rope_theta a tenth of what it was",
         fails("kl_mean"),
         partial(edited, name=CONFIG, change=lower_theta),
+        of_control=True,
     ),
     Entry(
         "far-positions",
@@ -66,6 +67,7 @@ ENTRIES = (
         "rotary scaling that changes far positions most",
         fails("accuracy"),
         partial(edited, name=CONFIG, change=stretch_far),
+        of_control=True,
     ),
     Entry(
         "max-new-tokens",
@@ -73,6 +75,7 @@ ENTRIES = (
         "generation_config caps every answer at 32 tokens",
         refused("generation_config.max_new_tokens"),
         partial(edited, name=GENERATION, change=_set(max_new_tokens=32)),
+        of_control=True,
     ),
     Entry(
         "sampling-defaults",
@@ -80,6 +83,7 @@ ENTRIES = (
         "generation_config sets another temperature",
         refused("generation_config.temperature"),
         partial(edited, name=GENERATION, change=_set(temperature=0.31)),
+        of_control=True,
     ),
     Entry(
         "eos-id",
@@ -87,5 +91,6 @@ ENTRIES = (
         "generation_config ends answers at another token",
         refused("generation_config.eos_token_id"),
         partial(edited, name=GENERATION, change=unused_end),
+        of_control=True,
     ),
 )

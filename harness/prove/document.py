@@ -6,6 +6,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from harness.prove.entries import HARMLESS
 from harness.prove.findings import Finding, Proof, Status, cell
 from reports.html import environment, source_hash, style_sheet
 from reports.text import visible
@@ -41,16 +42,16 @@ STYLE = """
 
 
 def summary(proof: Proof) -> str:
-    """One sentence: how many of each kind."""
+    """How many of each kind, in one line. What was not run counts nowhere else."""
     ran = [finding for finding in proof.findings if finding.status != "not run"]
-    harmless = [finding for finding in ran if finding.expected == "no FAIL"]
-    harmful = [finding for finding in ran if finding.expected != "no FAIL"]
-    caught = sum(finding.status in ("caught", "caught otherwise") for finding in harmful)
-    alarms = sum(finding.status == "false alarm" for finding in harmless)
-    passed = sum(finding.status == "harmless" for finding in harmless)
+    harmful = [finding.status for finding in ran if finding.expected != str(HARMLESS)]
+    harmless = [finding.status for finding in ran if finding.expected == str(HARMLESS)]
     return (
-        f"{caught} of {len(harmful)} harmful candidates are caught; of {len(harmless)} harmless ones {alarms} "
-        f"{'is' if alarms == 1 else 'are'} stopped and {passed} PASS; {proof.count('not run')} entries were not run."
+        f"Harmful candidates: {harmful.count('caught')} of {len(harmful)} caught as stated, "
+        f"{harmful.count('caught otherwise')} caught otherwise, {harmful.count('undecided')} undecided, "
+        f"{harmful.count('missed')} missed. Harmless ones: {harmless.count('harmless')} of {len(harmless)} pass, "
+        f"{harmless.count('undecided')} undecided, {harmless.count('false alarm')} stopped. "
+        f"Not run: {len(proof.findings) - len(ran)}."
     )
 
 
@@ -67,7 +68,7 @@ def markdown(proof: Proof) -> str:
     lines = [
         "# What the gate catches",
         "",
-        f"{summary(proof)}",
+        summary(proof),
         "",
         f"Model {_code(proof.model)} (sha256 `{proof.model_sha256[:12]}`), policy {_code(proof.policy)} (sha256 "
         f"`{proof.policy_sha256[:12]}`), quantgate {proof.quantgate_version}, {_text(proof.machine)}.",

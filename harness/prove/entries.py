@@ -52,7 +52,7 @@ def doubted(words: str) -> Expected:
 HARMLESS = Expected("harmless")
 
 Make = Callable[[Path, Path], None]
-"""Writes a candidate's checkpoint: (the good model's folder, the new folder). Raises NotApplicable."""
+"""Writes a candidate's checkpoint: (folder that it is made of, new folder). Raises NotApplicable."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Entry:
     expected: Expected
     make: Make | None = None
     """How the candidate's checkpoint is made; None: it is that of the control."""
+    of_control: bool = False
+    """Made of the control's checkpoint: with the reference's own weights a gate would take it for the reference."""
     flags: tuple[str, ...] = ()
     """Flags that only the candidate's server gets, which the gate then attaches to."""
     serves_reference: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -147,7 +146,7 @@ def _judged(bench: Bench, entry: Entry, started: float) -> Finding:
     model = bench.folder(CONTROL) / "model"
     if entry.make:
         model = _afresh(bench.folder(entry) / "model")
-        entry.make(bench.good, model)
+        entry.make(bench.folder(CONTROL) / "model" if entry.of_control else bench.good, model)
     with entry.during() if entry.during else nullcontext():
         run, verdict = _gate(bench, entry, model)
     doubts = run.manifest().models["candidate"].doubts
@@ -201,10 +200,13 @@ def _afresh(folder: Path) -> Path:
 def _proof(bench: Bench, findings: Sequence[Finding]) -> Proof:
     machine = detect()
     devices = ", ".join(gpu.name for gpu in machine.gpus) or f"{len(machine.cpus)} cores of {machine.processor}"
+    only = [word for name in bench.options.only for word in ("--only", name)]
     order = {entry.name: place for place, entry in enumerate(CATALOGUE)}
     return Proof(
         quantgate_version=__version__,
-        command=shlex.join(["quantgate", *sys.argv[1:]]),
+        command=shlex.join(
+            ["quantgate", "prove", "--policy", bench.options.policy, "--model", bench.options.model, *only]
+        ),
         model=bench.options.model,
         model_sha256=bench.facts.sha256,
         policy=bench.sealed.policy.name,

@@ -58,6 +58,7 @@ ENTRIES = (
         "another model's chat template",
         refused("chat_template"),
         partial(with_template, change=lambda template, first: FOREIGN_TEMPLATE),
+        of_control=True,
     ),
     Entry(
         "bos-missing",
@@ -65,6 +66,14 @@ ENTRIES = (
         "chat template without its first token",
         refused("prompt_ids.english"),
         partial(with_template, change=without_first),
+        of_control=True,
     ),
-    Entry("merge-off", "tokenizer", "tokenizer with one merge missing", refused("tokenizer"), without_a_merge),
+    Entry(
+        "merge-off",
+        "tokenizer",
+        "tokenizer with one merge missing",
+        refused("tokenizer"),
+        without_a_merge,
+        of_control=True,
+    ),
 )

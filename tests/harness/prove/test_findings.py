@@ -118,7 +118,8 @@ def test_what_was_not_run_is_never_counted_as_caught() -> None:
         not_run(entry(fails("kl_mean"), "c"), "needs two GPUs"),
     )
     assert summary(found) == (
-        "1 of 1 harmful candidates are caught; of 1 harmless ones 0 are stopped and 0 PASS; 1 entries were not run."
+        "Harmful candidates: 1 of 1 caught as stated, 0 caught otherwise, 0 undecided, 0 missed. "
+        "Harmless ones: 0 of 1 pass, 1 undecided, 0 stopped. Not run: 1."
     )
     text = markdown(found)
     assert "needs two GPUs" in text.split("## Not run")[1] and "`c`" not in text.split("## Not run")[0]
