@@ -15,7 +15,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 FLAVOR ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
 
-RUN ?= $(lastword $(sort $(wildcard runs/*)))
+RUN ?= $(patsubst %/manifest.json,%,$(lastword $(sort $(wildcard runs/*/manifest.json))))
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(FLAVOR)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from harness.prove.entries import HARMLESS
 from harness.prove.findings import Finding, Proof, Status, cell
 from reports.html import environment, source_hash, style_sheet
 from reports.text import visible
@@ -14,7 +13,7 @@ from reports.text import visible
 MEANING: dict[Status, str] = {
     "caught": "ended as stated, and named what was stated",
     "caught otherwise": "FAIL or exit 3, for another reason than the one stated",
-    "undecided": "INCONCLUSIVE, without naming what was stated: not published, and not discovered",
+    "undecided": "INCONCLUSIVE, and no doubt is named that was stated: not published, and not discovered",
     "missed": "PASS of a harmful candidate",
     "harmless": "PASS of a harmless candidate",
     "false alarm": "FAIL or exit 3 of a harmless candidate",
@@ -44,8 +43,8 @@ STYLE = """
 def summary(proof: Proof) -> str:
     """How many of each kind, in one line. What was not run counts nowhere else."""
     ran = [finding for finding in proof.findings if finding.status != "not run"]
-    harmful = [finding.status for finding in ran if finding.expected != str(HARMLESS)]
-    harmless = [finding.status for finding in ran if finding.expected == str(HARMLESS)]
+    harmful = [finding.status for finding in ran if not finding.harmless]
+    harmless = [finding.status for finding in ran if finding.harmless]
     return (
         f"Harmful candidates: {harmful.count('caught')} of {len(harmful)} caught as stated, "
         f"{harmful.count('caught otherwise')} caught otherwise, {harmful.count('undecided')} undecided, "

@@ -8,11 +8,9 @@ from pydantic import BaseModel, ConfigDict
 
 from harness.judging.results import CheckResult, Outcome, show
 from harness.judging.verdict import EXIT_CODES, Verdict
-from harness.prove.entries import Entry, Family
+from harness.prove.entries import HARMLESS, Entry, Family
 
 Status = Literal["caught", "caught otherwise", "undecided", "missed", "harmless", "false alarm", "not run"]
-WELL: tuple[Status, ...] = ("caught", "caught otherwise", "harmless")
-"""A harmful candidate that is stopped, a harmless one that is not."""
 SCHEMA_VERSION = 1
 
 
@@ -36,6 +34,15 @@ class Finding(BaseModel):
     """About the candidate's checkpoint, which decide nothing."""
     seconds: float = 0.0
 
+    @property
+    def harmless(self) -> bool:
+        return self.expected == str(HARMLESS)
+
+    @property
+    def well(self) -> bool:
+        """Whether it is as it must be: stopped where it is harmful, not stopped where it is not."""
+        return self.status != "false alarm" if self.harmless else self.status in ("caught", "caught otherwise")
+
 
 class Proof(BaseModel):
     """Everything that one `quantgate prove` found."""
@@ -52,13 +59,10 @@ class Proof(BaseModel):
     machine: str
     findings: list[Finding]
 
-    def count(self, *statuses: Status) -> int:
-        return sum(finding.status in statuses for finding in self.findings)
-
     @property
     def holds(self) -> bool:
-        """Whether all that were run are well."""
-        return all(finding.status in (*WELL, "not run") for finding in self.findings)
+        """Whether of all that were run every harmful candidate is stopped and no harmless one is."""
+        return all(finding.well for finding in self.findings if finding.status != "not run")
 
     @property
     def columns(self) -> list[str]:

@@ -123,7 +123,7 @@ def test_what_was_not_run_is_never_counted_as_caught() -> None:
     )
     text = markdown(found)
     assert "needs two GPUs" in text.split("## Not run")[1] and "`c`" not in text.split("## Not run")[0]
-    assert not found.holds  # nobody knows yet whether the harmless one would pass
+    assert found.holds
 
 
 def test_a_proof_holds_when_all_that_ran_is_as_it_must_be() -> None:
@@ -132,6 +132,10 @@ def test_a_proof_holds_when_all_that_ran_is_as_it_must_be() -> None:
     missed = of_verdict(entry(refused("x"), "c"), judged("PASS", check("PASS")), [], 1.0)
     assert proof(caught, harmless, not_run(entry(HARMLESS, "d"), "later")).holds
     assert not proof(caught, harmless, missed).holds
+    undecided = judged("INCONCLUSIVE", check("INCONCLUSIVE"))
+    assert proof(of_verdict(entry(HARMLESS), undecided, [], 1.0)).holds  # it was not stopped
+    assert not proof(of_verdict(entry(refused("x")), undecided, [], 1.0)).holds  # it was not found
+    assert not proof(of_verdict(entry(HARMLESS), judged("FAIL", check("FAIL")), [], 1.0)).holds
 
 
 def test_words_of_others_are_no_markup() -> None:

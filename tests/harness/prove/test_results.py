@@ -94,9 +94,7 @@ def finished(tmp_path: Path, scores: list[float]) -> RunFolder:
     log = run.log("cot")
     for number, score in enumerate(scores):
         for role in ("reference", "candidate"):
-            log.append(
-                Sample(suite="cot", task="t", item=f"{number:04d}", role=role, prompt_sha256="0", score=score)
-            )
+            log.append(Sample(suite="cot", task="t", item=f"{number:04d}", role=role, prompt_sha256="0", score=score))
     log.close()
     manifest = run.manifest()
     manifest.samples = run.sample_files()
