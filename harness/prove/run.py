@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.contract.samples import Role, sha256_of
 from harness.contract.whole_files import read_json, write_whole
 from harness.gate.pipeline import GateOptions, judge_run, run_gate
 from harness.judging.verdict import Verdict
-from harness.prove.catalogue import CATALOGUE, chosen
+from harness.prove.catalogue import chosen
 from harness.prove.document import markdown, page
 from harness.prove.entries import Entry, NotApplicable
 from harness.prove.findings import Finding, Proof, not_run, of_refusal, of_verdict
@@ -78,18 +78,17 @@ def prove(options: ProveOptions, reporter: Reporter) -> Proof:
     good = resolve_model(options.model, reporter.say)
     bench = Bench(options, sealed, good, describe(options.model, good), reporter)
     _seal(bench)
-    findings: list[Finding] = []
-    for number, entry in enumerate(entries, start=1):
-        reporter.say(f"-- {number} of {len(entries)}: {entry.name}: {entry.damage}; stated: {entry.expected}")
-        finding = _stored(bench, entry) or _gated(bench, entry)
+    found = {entry.name: finding for entry in entries if (finding := _known(bench, entry))}
+    proof = _write(bench, entries, found)
+    waiting = [entry for entry in entries if entry.name not in found]
+    for number, entry in enumerate(waiting, start=1):
+        reporter.say(f"-- {number} of {len(waiting)}: {entry.name}: {entry.damage}; stated: {entry.expected}")
+        finding = _gated(bench, entry)
         if entry is CONTROL and finding.verdict is None:
             raise RunFailed(f"the control could not be gated, so nothing can be proved: {finding.reason}")
         reporter.say(f"-- {entry.name}: {finding.status}; {finding.reason}")
-        findings.append(finding)
-        left = [not_run(other, "not reached yet: --resume goes on") for other in entries[number:] if not other.needs]
-        listed = [not_run(other, f"needs {other.needs}") for other in entries[number:] if other.needs]
-        proof = _proof(bench, [*findings, *left, *listed])
-        _write(options.out, proof)
+        found[entry.name] = finding
+        proof = _write(bench, entries, found)
     return proof
 
 
@@ -105,8 +104,13 @@ def _seal(bench: Bench) -> None:
         raise BadInput(f"{bench.options.out} was begun with another model, policy or version; choose another --out")
 
 
-def _stored(bench: Bench, entry: Entry) -> Finding | None:
-    """What an earlier part of this proof found of an entry, unless it says nothing, or was stated otherwise."""
+def _known(bench: Bench, entry: Entry) -> Finding | None:
+    """What is known of an entry without a gate: what it needs, or what an earlier part of this proof found.
+
+    Not that of a run that failed, nor of an entry that was stated otherwise then.
+    """
+    if entry.needs:
+        return not_run(entry, f"needs {entry.needs}")
     path = bench.folder(entry) / RESULT
     if not path.exists():
         return None
@@ -120,8 +124,6 @@ def _stored(bench: Bench, entry: Entry) -> Finding | None:
 
 def _gated(bench: Bench, entry: Entry) -> Finding:
     """Make a candidate, gate it, and keep what came of it; the checkpoint is removed again."""
-    if entry.needs:
-        return not_run(entry, f"needs {entry.needs}")
     started, folder = time.monotonic(), bench.folder(entry)
     try:
         finding = _judged(bench, entry, started)
@@ -197,12 +199,11 @@ def _afresh(folder: Path) -> Path:
     return folder
 
 
-def _proof(bench: Bench, findings: Sequence[Finding]) -> Proof:
-    machine = detect()
-    devices = ", ".join(gpu.name for gpu in machine.gpus) or f"{len(machine.cpus)} cores of {machine.processor}"
+def _write(bench: Bench, entries: Sequence[Entry], found: Mapping[str, Finding]) -> Proof:
+    """Write the proof as far as it goes: what was not reached is listed as not run."""
+    machine, out = detect(), bench.options.out
     only = [word for name in bench.options.only for word in ("--only", name)]
-    order = {entry.name: place for place, entry in enumerate(CATALOGUE)}
-    return Proof(
+    proof = Proof(
         quantgate_version=__version__,
         command=shlex.join(
             ["quantgate", "prove", "--policy", bench.options.policy, "--model", bench.options.model, *only]
@@ -211,12 +212,10 @@ def _proof(bench: Bench, findings: Sequence[Finding]) -> Proof:
         model_sha256=bench.facts.sha256,
         policy=bench.sealed.policy.name,
         policy_sha256=bench.sealed.sha256,
-        machine=devices,
-        findings=sorted(findings, key=lambda finding: order[finding.name]),
+        machine=", ".join(gpu.name for gpu in machine.gpus) or f"{len(machine.cpus)} cores of {machine.processor}",
+        findings=[found.get(entry.name) or not_run(entry, "not reached yet: --resume goes on") for entry in entries],
     )
-
-
-def _write(out: Path, proof: Proof) -> None:
     write_whole(out / "proof.json", proof.model_dump_json(indent=2) + "\n")
     write_whole(out / "sensitivity.md", markdown(proof))
     write_whole(out / "index.html", page(proof))
+    return proof
