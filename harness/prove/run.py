@@ -71,22 +71,28 @@ def prove(options: ProveOptions, reporter: Reporter) -> Proof:
 
     Raises:
         BadInput: an entry that is not in the catalogue, a model or a policy that cannot be used, or a folder of other
-            ones. RunFailed: the control could not be gated.
+            ones. RunFailed: the control could not be gated, or another process is at work in the folder.
     """
     entries = chosen(options.only)
     sealed = load_policy(options.policy)
     good = resolve_model(options.model, reporter.say)
     bench = Bench(options, sealed, good, describe(options.model, good), reporter)
-    _seal(bench)
+    with RunFolder(options.out).lock():
+        _seal(bench)
+        return _go_on(bench, entries)
+
+
+def _go_on(bench: Bench, entries: Sequence[Entry]) -> Proof:
+    """Gate what is not known yet."""
     found = {entry.name: finding for entry in entries if (finding := _known(bench, entry))}
     proof = _write(bench, entries, found)
     waiting = [entry for entry in entries if entry.name not in found]
     for number, entry in enumerate(waiting, start=1):
-        reporter.say(f"-- {number} of {len(waiting)}: {entry.name}: {entry.damage}; stated: {entry.expected}")
+        bench.reporter.say(f"-- {number} of {len(waiting)}: {entry.name}: {entry.damage}; stated: {entry.expected}")
         finding = _gated(bench, entry)
         if entry is CONTROL and finding.verdict is None:
             raise RunFailed(f"the control could not be gated, so nothing can be proved: {finding.reason}")
-        reporter.say(f"-- {entry.name}: {finding.status}; {finding.reason}")
+        bench.reporter.say(f"-- {entry.name}: {finding.status}; {finding.reason}")
         found[entry.name] = finding
         proof = _write(bench, entries, found)
     return proof

@@ -153,6 +153,12 @@ def test_without_a_control_nothing_is_proved(gates: Gates, again: Again) -> None
     assert gates.names == ["int8"]
 
 
+def test_only_one_process_works_in_a_folder(gates: Gates, again: Again, tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "out").lock(), pytest.raises(RunFailed, match="is being worked on by another quantgate"):
+        again()
+    assert not gates.names
+
+
 def test_a_folder_belongs_to_one_policy(gates: Gates, again: Again, tmp_path: Path) -> None:
     again()
     (tmp_path / "other.yaml").write_text(POLICY.replace("0.1}", "0.2}"))
