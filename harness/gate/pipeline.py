@@ -116,12 +116,15 @@ def run_gate(options: GateOptions, reporter: Reporter) -> tuple[RunFolder, Verdi
 
 
 def _check(options: GateOptions) -> None:
-    if (options.candidate_url is None) != (options.reference_url is None):
-        raise BadInput("--candidate-url and --reference-url go together: give both or none")
+    spared = options.candidate_url is not None and options.baseline is not None
+    if (options.candidate_url is None) != (options.reference_url is None) and not spared:
+        raise BadInput(
+            "--candidate-url and --reference-url go together: give both or none (with --baseline RUN the candidate's alone)"
+        )
     if options.resume and options.out is None:
         raise BadInput("--resume needs --out RUN, the run folder to go on with")
     urls = _urls(options)
-    if urls and len(set(urls.values())) == 1:
+    if urls and len(set(urls.values())) < len(urls):
         raise NotComparable("both URLs are the same server: there is nothing to compare")
 
 
@@ -294,9 +297,7 @@ def _use_baseline(job: Job, earlier: RunFolder) -> None:
 
 
 def _urls(options: GateOptions) -> dict[Role, str] | None:
-    if not options.candidate_url or not options.reference_url:
+    given: dict[Role, str | None] = {"reference": options.reference_url, "candidate": options.candidate_url}
+    if not options.candidate_url:
         return None
-    return {
-        "reference": server_root(options.reference_url, "--reference-url"),
-        "candidate": server_root(options.candidate_url, "--candidate-url"),
-    }
+    return {role: server_root(url, f"--{role}-url") for role, url in given.items() if url}

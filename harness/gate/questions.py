@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-from harness.contract.errors import RunFailed
+from harness.contract.errors import BadInput, RunFailed
 from harness.contract.samples import ROLES, Key, Role
 from harness.endpoint.client import Endpoint
 from harness.gate.job import Job
@@ -38,7 +38,7 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
 
     Raises:
         NotComparable: the servers differ in what the policy does not allow to differ, or did not stay what they were.
-        RunFailed: a server failed; what was answered is stored.
+        BadInput: a role has to be asked that has no URL. RunFailed: a server failed; what was answered is stored.
     """
     open_end = unchecked(readbacks(job.manifest))  # a killed run's servers: checked now, if nothing else is left to do
     waiting = [role for role in (*ROLES, "noise") if role in open_end or _unanswered(job, role)]
@@ -53,6 +53,8 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
             job.reporter.say("noise floor: no fresh server to attach to, so the reference is asked with another seed")
     if urls:
         models = _models(job, waiting)
+        if not urls.keys() >= set(models):  # a baseline was to spare it
+            raise BadInput("the reference has to be asked after all: give --reference-url, or a baseline that fits")
         for role in models:
             job.manifest.servers[role] = _served(job, role, ServerFacts(url=urls[role]))
         _finish(job, models, "noise" in waiting, servers=())

@@ -173,12 +173,9 @@ def _gate(bench: Bench, entry: Entry, model: Path) -> tuple[RunFolder, Verdict]:
     )
     if not entry.attached:
         return run_gate(options, bench.reporter)
-    # A server with flags of its own is one that somebody else has started. The reference's is not asked any more: its
-    # answers are the control's.
-    reference_url = control.manifest().servers["reference"].url
+    # A server with flags of its own is one that somebody else has started.
     with _served(bench, entry, bench.good if entry.serves_reference else model) as url:
-        attached = replace(options, candidate_url=url, reference_url=reference_url)
-        return run_gate(attached, bench.reporter)
+        return run_gate(replace(options, candidate_url=url), bench.reporter)
 
 
 @contextmanager

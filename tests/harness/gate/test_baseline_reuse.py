@@ -19,12 +19,13 @@ from jobs import (
     stored,
 )
 
-from harness.contract.errors import NotComparable
+from harness.contract.errors import BadInput, NotComparable
 from harness.contract.samples import Key, Role, Sample
 from harness.gate.baseline import reuse
 from harness.gate.job import Job
-from harness.gate.pipeline import _use_baseline, judge_run
+from harness.gate.pipeline import GateOptions, _use_baseline, judge_run, run_gate
 from harness.runs.folder import RunFolder
+from harness.runs.progress import Reporter
 
 
 @pytest.fixture
@@ -121,6 +122,23 @@ def test_with_a_baseline_only_the_candidate_is_asked(
     assert judge_run(job.run).model_dump(exclude={"policy_sha256"}) == judge_run(earlier).model_dump(
         exclude={"policy_sha256"}
     )
+
+
+def test_with_a_baseline_the_reference_needs_no_server(servers: dict[Role, FakeServer], tmp_path: Path) -> None:
+    earlier = finish(make_job(tmp_path / "earlier"), servers).run
+    alone: dict[Role, FakeServer] = {"candidate": servers["candidate"]}
+    job = make_job(tmp_path / "new")
+    with pytest.raises(BadInput, match="the reference has to be asked after all: give --reference-url"):
+        finish(job, alone)
+    _use_baseline(job, earlier)
+    finish(job, alone)
+    assert len(stored(job.run)) == 12
+
+
+def test_a_candidates_url_alone_needs_a_baseline(tmp_path: Path) -> None:
+    for given in ({"candidate_url": "http://c"}, {"reference_url": "http://r"}):
+        with pytest.raises(BadInput, match=r"give both or none \(with --baseline RUN the candidate's alone\)"):
+            run_gate(GateOptions("m", out=tmp_path / "run", **given), Reporter())  # type: ignore[arg-type]
 
 
 def test_a_candidate_is_compared_with_what_the_baseline_read_back(
