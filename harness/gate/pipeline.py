@@ -119,7 +119,7 @@ def _check(options: GateOptions) -> None:
     spared = options.candidate_url is not None and options.baseline is not None
     if (options.candidate_url is None) != (options.reference_url is None) and not spared:
         raise BadInput(
-            "--candidate-url and --reference-url go together: give both or none (with --baseline RUN the candidate's alone)"
+            "--candidate-url and --reference-url go together: give both or none (with --baseline the candidate's alone)"
         )
     if options.resume and options.out is None:
         raise BadInput("--resume needs --out RUN, the run folder to go on with")

@@ -137,7 +137,7 @@ def test_with_a_baseline_the_reference_needs_no_server(servers: dict[Role, FakeS
 
 def test_a_candidates_url_alone_needs_a_baseline(tmp_path: Path) -> None:
     for given in ({"candidate_url": "http://c"}, {"reference_url": "http://r"}):
-        with pytest.raises(BadInput, match=r"give both or none \(with --baseline RUN the candidate's alone\)"):
+        with pytest.raises(BadInput, match=r"give both or none \(with --baseline the candidate's alone\)"):
             run_gate(GateOptions("m", out=tmp_path / "run", **given), Reporter())  # type: ignore[arg-type]
 
 
