@@ -136,12 +136,17 @@ def _gated(bench: Bench, entry: Entry) -> Finding:
     except NotApplicable as why:
         finding = not_run(entry, f"not of this model: {why}")
     except GateError as error:
-        finding = of_refusal(entry, error.exit_code, str(error), time.monotonic() - started)
+        finding = of_refusal(entry, error.exit_code, _without_paths(bench, str(error)), time.monotonic() - started)
     finally:
         if entry is not CONTROL and (folder / "model").exists():
             shutil.rmtree(folder / "model")
     write_whole(folder / RESULT, finding.model_dump_json(indent=2) + "\n")
     return finding
+
+
+def _without_paths(bench: Bench, text: str) -> str:
+    """What the gate said, for a document that leaves this machine."""
+    return text.replace(f"{bench.options.out}/", "").replace(str(bench.good), bench.options.model)
 
 
 def _judged(bench: Bench, entry: Entry, started: float) -> Finding:

@@ -153,6 +153,13 @@ def test_without_a_control_nothing_is_proved(gates: Gates, again: Again) -> None
     assert gates.names == ["int8"]
 
 
+def test_no_path_of_this_machine_is_in_what_is_published(gates: Gates, again: Again, tmp_path: Path) -> None:
+    where = f"{tmp_path / 'out' / 'max-new-tokens' / 'run'}/policy.yaml"
+    gates.answers["max-new-tokens"] = NotComparable(f"{where}: generation_config.max_new_tokens")
+    finding = next(finding for finding in again().findings if finding.name == "max-new-tokens")
+    assert finding.reason == "max-new-tokens/run/policy.yaml: generation_config.max_new_tokens"
+
+
 def test_only_one_process_works_in_a_folder(gates: Gates, again: Again, tmp_path: Path) -> None:
     with RunFolder(tmp_path / "out").lock(), pytest.raises(RunFailed, match="is being worked on by another quantgate"):
         again()
