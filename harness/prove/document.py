@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 
 from markupsafe import Markup
 
@@ -56,8 +57,7 @@ def summary(proof: Proof) -> str:
 
 def reason(finding: Finding) -> str:
     """Why, in one line of bounded length."""
-    text = " ".join(finding.reason.split())
-    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} …"
+    return shorten(finding.reason, LONGEST_REASON, placeholder=" …")
 
 
 def markdown(proof: Proof) -> str:
