@@ -72,14 +72,15 @@ def test_every_tier_is_what_the_oracle_says(name: str) -> None:
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("inputs", [192, 160, 64])
-@pytest.mark.parametrize("name", ["vq1", "vq2", "vq3"])
+@pytest.mark.parametrize(
+    ("inputs", "name"), [(192, "vq1"), (192, "vq2"), (192, "vq3"), (160, "vq2"), (64, "vq1"), (64, "vq3")]
+)
 def test_groups_of_64_and_32_and_rows_that_fill_no_tile(inputs: int, name: str) -> None:
     found, expected = run(name, inputs_of(3, inputs, torch.float16), 53)
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("tokens", [2, 4, 5, 9, 17, 33, 64])
+@pytest.mark.parametrize("tokens", [2, 5, 9, 33, 64])
 def test_more_tokens_fill_more_n_tiles(tokens: int) -> None:
     found, expected = run("vq2", inputs_of(tokens, 256), 48)
     assert relative_error(found, expected) < 1e-4
@@ -100,8 +101,9 @@ def test_copies_of_the_table_change_nothing(copies: int) -> None:
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("name", TRELLISES)
-@pytest.mark.parametrize(("tokens", "inputs"), [(2, 192), (6, 160)])
+@pytest.mark.parametrize(
+    ("name", "tokens", "inputs"), [(name, *((2, 192), (6, 160))[n % 2]) for n, name in enumerate(TRELLISES)]
+)
 def test_trellises_of_odd_shapes(name: str, tokens: int, inputs: int) -> None:
     found, expected = run(name, inputs_of(tokens, inputs), 16 * 5)
     assert relative_error(found, expected) < 1e-4
