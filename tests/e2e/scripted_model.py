@@ -20,6 +20,7 @@ class ScriptedModel(FakeVllm):
     def __init__(self, scripts: Mapping[str, Sequence[str]]) -> None:
         """`scripts` are the commands by the problem's text."""
         super().__init__()
+        self.models = [{"id": "quantgate", "max_model_len": 16384}]
         self.scripts = scripts
         self.asked: list[dict[str, Any]] = []
         self._lock = threading.Lock()
