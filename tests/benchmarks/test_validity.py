@@ -18,6 +18,8 @@ from harness.judging.paired_rates import paired_interval, tango_interval
 from harness.judging.resampling import ratio_interval
 from harness.judging.sequential import run_test
 
+pytestmark = pytest.mark.long
+
 DATA = Path(os.environ.get("QUANTGATE_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 

@@ -13,6 +13,8 @@ from benchmarks.validity.cells import seeded
 from harness.judging.bounded_means import bounded_mean_p_value
 from harness.judging.resampling import mean_interval
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def stored() -> dict[str, Any]:
