@@ -184,13 +184,14 @@ def batch() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at batch 1: warps, tiles side by side, pieces on their way; copies of tables of 4,096."""
-    of_blocks = [(16, 8, 4), (16, 12, 4), (16, 16, 4), (16, 8, 2), (16, 12, 2), (16, 8, 1), (8, 16, 4), (24, 8, 2)]
-    several = ((8192, 8192), (28672, 8192), (6144, 2048), (4096, 4096))
-    tunings = [
-        (shape, "vq2", vq_gemv.Tuning(warps, depth, tiles))
-        for shape, (warps, depth, tiles) in product(several, of_blocks)
+    """What may be turned, at batch 1: warps, tiles side by side, pieces ahead, blocks beside each other, copies."""
+    of_blocks = [
+        *(vq_gemv.Tuning(*each) for each in ((16, 8), (16, 12), (16, 8, 2), (16, 8, 1), (24, 8, 2))),
+        *(vq_gemv.Tuning(8, 8, tiles, 0, 2, blocks) for tiles, blocks in product((4, 2), (1, 2))),
+        *(vq_gemv.Tuning(16, 4, tiles) for tiles in (2, 1)),
     ]
+    several = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
+    tunings = [(shape, "vq2", tuning) for shape, tuning in product(several, of_blocks)]
     tunings += [
         ((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for tier, count in product(("vq3", "vq1.5"), (1, 2, 4))
     ]

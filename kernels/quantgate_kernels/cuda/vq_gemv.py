@@ -56,12 +56,17 @@ def definitions(inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tunin
     of_tier = tier_definitions(tier, tuning.copies)
     most = tuning.tiles or (1 if tier.dimensions == 1 else TILES[n_tiles])  # a trellis' codes fill the registers
     tiles = min(most, steps)
-    room = MOST_SHARED // tuning.blocks - table_bytes(of_tier) - tiles * tuning.warps * n_tiles * 64 * 4
+    resident = tuning.resident if n_tiles == 1 and tier.code_bits == 8 else 1  # others need the registers
     batch = tuning.warps * tiles * piece_bytes(tier, inputs)
+    sums = tiles * tuning.warps * n_tiles * 64 * 4
+    room = MOST_SHARED // max(tuning.blocks, resident) - table_bytes(of_tier) - sums
+    buffers = 2 if n_tiles <= 2 and steps > tiles and room - sums >= 2 * batch else 1
+    room -= (buffers - 1) * sums
     return of_tier | {
+        "BUFFERS": buffers,
         "DEPTH": max(2, min(-(-tuning.depth // tiles), room // batch)),
         "GROUP": block_of(inputs),
-        "MIN_BLOCKS": tuning.resident if n_tiles == 1 and tier.code_bits == 8 else 1,  # others need the registers
+        "MIN_BLOCKS": resident,
         "N_TILES": n_tiles,
         "TILES": tiles,
         "WARPS": tuning.warps,
@@ -75,7 +80,7 @@ def piece_bytes(tier: Tier, inputs: int) -> int:
 
 def shared_bytes(numbers: Mapping[str, int], inputs: int) -> int:
     """Shared memory of a block: the table, the sums of each warp's tiles, its ring."""
-    sums = numbers["TILES"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
+    sums = numbers["BUFFERS"] * numbers["TILES"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
     rings = numbers["WARPS"] * numbers["DEPTH"] * numbers["TILES"] * piece_bytes(tier, inputs)
     return table_bytes(numbers) + sums + rings
@@ -97,7 +102,8 @@ def _plan(
     blocks = min(most, -(-tiles_of(rows) // in_flight))
     numbers = definitions(inputs, tier, n_tiles, -(-tiles_of(rows) // (blocks * in_flight)), tuning)
     source, ordered = source_of(*files_of(numbers)), tuple(numbers.items())
-    kernel = load(device, source, "vq_gemv", ordered, tuning.warps * 32, MOST_SHARED, tuning.blocks > 1)
+    several = max(tuning.blocks, numbers["MIN_BLOCKS"]) > 1
+    kernel = load(device, source, "vq_gemv", ordered, tuning.warps * 32, MOST_SHARED, several)
     return kernel, blocks, splits, shared_bytes(numbers, inputs)
 
 

@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(128) activations(
     const long long token = work / pieces, piece = work % pieces;
     if (token >= tokens) return;
     float v[4];
-    read_floats(v, x, token, inputs, piece * 128 + lane * 4);
-    if (signs) turn(v, signs, inputs, piece * 128 + lane * 4, lane);  // null: no rotation
+    read_floats<4>(v, x, token, inputs, piece * 128 + lane * 4);
+    if (signs) turn<4>(v, signs, inputs, piece * 128 + lane * 4, lane);  // null: no rotation
     store_operands(v, operands, factors, token, pieces, piece, lane);
 }

@@ -27,6 +27,19 @@ __device__ __forceinline__ uint2 scaled(unsigned four, unsigned scale)
                       times(steps_of(__byte_perm(shifted, 0x64646464u, 0x4342)), scale));
 }
 
+// A piece's codes and scales, of a lane.
+struct Piece {
+    Codes codes;
+    unsigned scales[GROUPS];
+};
+
+__device__ __forceinline__ void load_piece(Piece& piece, const unsigned* codes, const unsigned* scales, long long at, unsigned lane)
+{
+    piece.codes = load_codes(codes, at, lane);
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) piece.scales[g] = stream1(scales + (at * GROUPS + g) * 8 + (lane >> 2));
+}
+
 // Rows first ... first + rows - 1 of a matrix (`first` a multiple of 16) into out [rows, inputs]. Blocks of 512 threads.
 extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
     const unsigned* codes, const unsigned* scales, const unsigned* table, unsigned short* out, long long first,
@@ -39,15 +52,20 @@ extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
     wait_for_inputs();  // kernels before this one may still read what it writes
     __syncthreads();
     const unsigned lane = threadIdx.x & 31, part = lane_part(lane);
-    const long long pieces = (inputs + 127) / 128, count = (rows + 15) / 16 * pieces;
-    for (long long work = (long long)blockIdx.x * 16 + (threadIdx.x >> 5); work < count; work += gridDim.x * 16LL) {
-        const long long at = first / 16 * pieces + work, row = work / pieces * 16 + (lane >> 2), piece = work % pieces;
-        const Codes own = load_codes(codes, at, lane);
+    const unsigned pieces = (unsigned)((inputs + 127) / 128), count = (unsigned)((rows + 15) / 16) * pieces, step = gridDim.x * 16;
+    unsigned work = blockIdx.x * 16 + (threadIdx.x >> 5);
+    Piece now, next;
+    if (work < count) load_piece(next, codes, scales, first / 16 * pieces + work, lane);
+    for (; work < count; work += step) {
+        now = next;
+        if (work + step < count) load_piece(next, codes, scales, first / 16 * pieces + work + step, lane);
+        const long long row = work / pieces * 16 + (lane >> 2);
+        const unsigned piece = work % pieces;
         unsigned a[16];
-        decode(own, lookup, part, a);
+        decode(now.codes, lookup, part, a);
 #pragma unroll
         for (int q = 0; q < 4; q++) {
-            const unsigned pair = stream1(scales + (at * GROUPS + q * GROUPS / 4) * 8 + (lane >> 2));
+            const unsigned pair = now.scales[q * GROUPS / 4];
             const long long column = piece * 128 + q * 32 + (lane & 3) * 8;
 #pragma unroll
             for (int e = 0; e < 2; e++) {
@@ -69,12 +87,13 @@ extern "C" __global__ void __launch_bounds__(256) rotate(
     let_next_begin();
     wait_for_inputs();
     const unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const long long token = blockIdx.x, pieces = (inputs + 127) / 128;
-    float v[4], most = 0;
-    for (long long first = warp * 128 + lane * 4; first < pieces * 128; first += 8 * 128) {
-        read_floats(v, x, token, inputs, first);
+    const long long token = blockIdx.x;
+    float v[16], most = 0;
+#pragma unroll 2
+    for (long long first = warp * 512 + lane * 16; first < inputs; first += 8 * 512) {
+        read_floats<16>(v, x, token, inputs, first);
 #pragma unroll
-        for (int i = 0; i < 4; i++) most = fmaxf(most, fabsf(v[i]));
+        for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(v[i]));
     }
 #pragma unroll
     for (unsigned bit = 1; bit < 32; bit *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
@@ -86,14 +105,20 @@ extern "C" __global__ void __launch_bounds__(256) rotate(
     exponent = exponent == 255 ? 127 : min(max(exponent, 4u), 253u);  // infinite values stay so
     const float by = __uint_as_float((257 - exponent) << 23);         // 8 / 2 ^ (exponent - 127)
     if (threadIdx.x == 0) factors[token] = __uint_as_float((exponent - 3) << 23);
-    for (long long first = warp * 128 + lane * 4; first < pieces * 128; first += 8 * 128) {
-        read_floats(v, x, token, inputs, first);
+    for (long long base = warp * 512; base < inputs; base += 8 * 512) {
+        const long long first = base + lane * 16;
+        read_floats<16>(v, x, token, inputs, first);
 #pragma unroll
-        for (int i = 0; i < 4; i++) v[i] *= by;
-        if (signs) turn(v, signs, inputs, first, lane);
-        if (first < inputs)
-            *(uint2*)(out + token * inputs + first) = make_uint2(to_half(v[0]) | (unsigned)to_half(v[1]) << 16,
-                                                                 to_half(v[2]) | (unsigned)to_half(v[3]) << 16);
+        for (int i = 0; i < 16; i++) v[i] *= by;
+        if (signs) turn<16>(v, signs, inputs, first, lane);
+        unsigned pairs[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) pairs[i] = to_half(v[i * 2]) | (unsigned)to_half(v[i * 2 + 1]) << 16;
+        if (first < inputs) {
+            uint4* to = (uint4*)(out + token * inputs + first);
+            to[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+            to[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+        }
     }
 }
 
@@ -119,9 +144,16 @@ extern "C" __global__ void __launch_bounds__(256) rescale(
     unsigned short* to = out + token * stride;
     const float factor = fresh1(factors + token);
     if (((unsigned long long)to | rows * 2 | stride * 2) % 16 == 0) {
-        for (long long i = threadIdx.x; i < rows / 8; i += 256) {
-            const uint4 v = fresh4(from + i * 8);
-            ((uint4*)to)[i] = make_uint4(result(v.x, factor), result(v.y, factor), result(v.z, factor), result(v.w, factor));
+        for (long long i = threadIdx.x; i < rows / 8; i += 4 * 256) {
+            uint4 v[4];
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (i + k * 256 < rows / 8) v[k] = fresh4(from + (i + k * 256) * 8);
+#pragma unroll
+            for (int k = 0; k < 4; k++)
+                if (i + k * 256 < rows / 8)
+                    ((uint4*)to)[i + k * 256] = make_uint4(result(v[k].x, factor), result(v[k].y, factor),
+                                                           result(v[k].z, factor), result(v[k].w, factor));
         }
     } else {
         for (long long i = threadIdx.x; i < rows; i += 256) to[i] = (unsigned short)result(from[i], factor);

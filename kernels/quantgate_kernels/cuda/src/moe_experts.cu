@@ -164,7 +164,7 @@ __device__ __forceinline__ void activate(int slot, int piece, int count, const c
             v[2] = silu(g.z) * u.z;
             v[3] = silu(g.w) * u.w;
         }
-        if (signs) of_middle::turn(v, signs, l.middle, row, lane);
+        if (signs) of_middle::turn<4>(v, signs, l.middle, row, lane);
         of_middle::store_operands(v, (unsigned*)m.mid, m.mid_factors, slot * SLOT_TOKENS + c, l.pieces_mid, piece, lane);
     }
     arrive(m.ready + slot, 1, lane);

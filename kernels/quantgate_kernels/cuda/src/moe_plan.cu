@@ -107,7 +107,7 @@ extern "C" __global__ void __launch_bounds__(PLAN_THREADS) moe_plan(
     const long long token = work / pieces, piece = work % pieces;
     if (token >= tokens) return;
     float v[4];
-    of_inputs::read_floats(v, x, token, inputs, piece * 128 + lane * 4);
-    if (signs) of_inputs::turn(v, signs, inputs, piece * 128 + lane * 4, lane);
+    of_inputs::read_floats<4>(v, x, token, inputs, piece * 128 + lane * 4);
+    if (signs) of_inputs::turn<4>(v, signs, inputs, piece * 128 + lane * 4, lane);
     of_inputs::store_operands(v, operands, factors, token, pieces, piece, lane);
 }

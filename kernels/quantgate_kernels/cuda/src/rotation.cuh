@@ -1,59 +1,79 @@
 // Inputs as floats, turned by signs and a Hadamard matrix within each group of GROUP (128, 64, 32) inputs.
 //
-// X_BFLOAT (1: bfloat16, 0: float16) is what they are stored as. A warp holds 128 inputs, four neighbours a lane.
+// X_BFLOAT (1: bfloat16, 0: float16) is what they are stored as. A lane holds N neighbours, 4 or 16, a warp 32 * N.
 
 __device__ __forceinline__ float bfloat(unsigned bits)
 {
     return __uint_as_float(bits << 16);
 }
 
-// Inputs 4 * lane ... + 3 of a group, by a Sylvester matrix over sqrt(GROUP); lanes of a group are neighbours.
-__device__ __forceinline__ void hadamard(float* v, unsigned lane)
+// Inputs N * lane ... of a group, by a Sylvester matrix over sqrt(GROUP); lanes of a group are neighbours.
+template <int N> __device__ __forceinline__ void hadamard(float* v, unsigned lane)
 {
-    float a = v[0] + v[1], b = v[0] - v[1], c = v[2] + v[3], d = v[2] - v[3];
-    v[0] = a + c;
-    v[1] = b + d;
-    v[2] = a - c;
-    v[3] = b - d;
 #pragma unroll
-    for (unsigned bit = 1; bit < GROUP / 4; bit *= 2) {
+    for (int bit = 1; bit < N; bit *= 2) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const float other = __shfl_xor_sync(0xffffffffu, v[i], bit);
-            v[i] = lane & bit ? other - v[i] : v[i] + other;
+        for (int i = 0; i < N; i++) {
+            if (i & bit) continue;
+            const float a = v[i], b = v[i | bit];
+            v[i] = a + b;
+            v[i | bit] = a - b;
         }
+    }
+#pragma unroll
+    for (unsigned bit = 1; bit < GROUP / N; bit *= 2) {
+        const float sign = lane & bit ? -1.0f : 1.0f;
+#pragma unroll
+        for (int i = 0; i < N; i++) v[i] = fmaf(v[i], sign, __shfl_xor_sync(0xffffffffu, v[i], bit));
     }
     const float norm = GROUP == 128 ? 0.08838834764831845f : GROUP == 64 ? 0.125f : 0.17677669529663687f;
 #pragma unroll
-    for (int i = 0; i < 4; i++) v[i] *= norm;
+    for (int i = 0; i < N; i++) v[i] *= norm;
 }
 
-// Four neighbouring inputs of a row, from `first` on; zeros beyond the inputs.
-__device__ __forceinline__ void read_floats(float* v, const unsigned short* x, long long row, long long inputs,
-                                            long long first)
+// N neighbouring inputs of a row, from `first` on; zeros beyond the inputs.
+template <int N> __device__ __forceinline__ void read_floats(float* v, const unsigned short* x, long long row,
+                                                             long long inputs, long long first)
 {
-    uint2 bits = make_uint2(0, 0);
-    if (first < inputs) bits = fresh2(x + row * inputs + first);
+    unsigned pairs[N / 2] = {};
+    if (first < inputs) {
+        const unsigned short* from = x + row * inputs + first;
+        if (N == 4) {
+            const uint2 bits = fresh2(from);
+            pairs[0] = bits.x;
+            pairs[1] = bits.y;
+        }
+#pragma unroll
+        for (int i = 0; i < N / 8; i++) {
+            const uint4 bits = fresh4(from + i * 8);
+            pairs[i * 4] = bits.x;
+            pairs[i * 4 + 1] = bits.y;
+            pairs[i * 4 + 2] = bits.z;
+            pairs[i * 4 + 3] = bits.w;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < N / 2; i++) {
 #if X_BFLOAT
-    v[0] = bfloat(bits.x & 0xffff);
-    v[1] = bfloat(bits.x >> 16);
-    v[2] = bfloat(bits.y & 0xffff);
-    v[3] = bfloat(bits.y >> 16);
+        v[i * 2] = bfloat(pairs[i] & 0xffff);
+        v[i * 2 + 1] = bfloat(pairs[i] >> 16);
 #else
-    v[0] = low_half(bits.x);
-    v[1] = high_half(bits.x);
-    v[2] = low_half(bits.y);
-    v[3] = high_half(bits.y);
+        v[i * 2] = low_half(pairs[i]);
+        v[i * 2 + 1] = high_half(pairs[i]);
 #endif
+    }
 }
 
 // Signs (int8 [inputs]), then the matrix. All lanes of a warp come here.
-__device__ __forceinline__ void turn(float* v, const char* signs, long long inputs, long long first, unsigned lane)
+template <int N> __device__ __forceinline__ void turn(float* v, const char* signs, long long inputs, long long first,
+                                                      unsigned lane)
 {
-    unsigned four = 0x01010101u;
-    if (first < inputs) four = *(const unsigned*)(signs + first);
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (four >> (8 * i + 7) & 1) v[i] = -v[i];
-    hadamard(v, lane);
+    for (int w = 0; w < N / 4; w++) {
+        const unsigned four = first < inputs ? *(const unsigned*)(signs + first + w * 4) : 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            v[w * 4 + i] = __uint_as_float(__float_as_uint(v[w * 4 + i]) ^ (four << (24 - 8 * i) & 0x80000000u));
+    }
+    hadamard<N>(v, lane);
 }

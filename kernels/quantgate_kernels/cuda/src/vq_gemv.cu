@@ -7,8 +7,8 @@
 // once a group into float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps:
 // the same bits every time.
 //
-// GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, TILES and MIN_BLOCKS (that a multiprocessor has registers for)
-// are given, and what fragments.cuh asks for.
+// GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, TILES, BUFFERS (of the sums: with two of them a round needs one
+// barrier) and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for.
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
@@ -17,6 +17,7 @@
 #define SCALE_BYTES (GROUPS * 32)
 #define SLOT_BYTES (TILES * (PIECE_BYTES + SCALE_BYTES))  // of the ring: codes of a batch, then its scales
 #define RING_BYTES (DEPTH * SLOT_BYTES)
+#define PARTIALS (TILES * WARPS * N_TILES * 64)  // floats of a buffer of sums
 
 // A warp's copies of a batch, of whose TILES pieces the first `count` are there. They are a group, an empty one too.
 // `to`, `codes` and `scales` are this lane's places, `apart` the bytes from a tile's codes to the next one's.
@@ -98,8 +99,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 {
     extern __shared__ float4 shared[];
     char* lookup = (char*)shared;
-    float* partial = (float*)(lookup + TABLE_BYTES);                // [TILES, WARPS, N_TILES, 2, 32]
-    char* rings = (char*)(partial + TILES * WARPS * N_TILES * 64);  // [WARPS, DEPTH, SLOT_BYTES]
+    float* partial = (float*)(lookup + TABLE_BYTES);      // [BUFFERS, TILES, WARPS, N_TILES, 2, 32]
+    char* rings = (char*)(partial + BUFFERS * PARTIALS);  // [WARPS, DEPTH, SLOT_BYTES]
     // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
     const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
     const int warp = __shfl_sync(0xffffffffu, thread >> 5, 0), pieces = (int)((inputs + 127) / 128), splits = (int)row_splits;
@@ -207,6 +208,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
             if (row < rows && token < tokens) store(out, token * rows + row, sum, (int)kind);
         }
         if (step + TILES >= steps) return;
-        __syncthreads();
+        // With two buffers nobody writes to this one before all have come to the next barrier, with their sums taken.
+        if (BUFFERS == 1)
+            __syncthreads();
+        else
+            partial += step / TILES % 2 ? -PARTIALS : PARTIALS;
     }
 }
