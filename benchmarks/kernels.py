@@ -148,9 +148,9 @@ def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuni
         return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, tuning)
 
     row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
-    for name, make, overlap in (
-        ("us", both, True), ("us_without_overlap", both, False), ("product_us", alone, True)
-    ):  # fmt: skip
+    fused = vq_gemv.fuses(tokens, inputs, TIERS[tier], tuning)
+    measured = [("us", both, True), ("us_without_overlap", both, False), ("product_us", alone, True)]
+    for name, make, overlap in measured[: 2 if fused else 3]:
         found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
         row[name] = found["median"]
         row[f"{name}_range"] = [found["least"], found["most"]]
@@ -184,14 +184,15 @@ def batch() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at batch 1: warps, tiles side by side, pieces ahead, blocks beside each other, copies."""
+    """What may be turned, at batch 1: warps, tiles side by side, pieces ahead, blocks beside each other, one launch or two; copies."""
     of_blocks = [
-        *(vq_gemv.Tuning(*each) for each in ((16, 8), (16, 12), (16, 8, 2), (16, 8, 1), (24, 8, 2))),
-        *(vq_gemv.Tuning(8, 8, tiles, 0, 2, blocks) for tiles, blocks in product((4, 2), (1, 2))),
-        *(vq_gemv.Tuning(16, 4, tiles) for tiles in (2, 1)),
+        *(vq_gemv.Tuning(16, 8, fused=fused) for fused in (False, True)),
+        *(vq_gemv.Tuning(8, 8, 4, 0, 2, blocks, fused) for blocks, fused in product((1, 2), (False, True))),
+        vq_gemv.Tuning(16, 12, fused=False),
+        vq_gemv.Tuning(16, 8, 2, fused=False),
     ]
     several = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
-    tunings = [(shape, "vq2", tuning) for shape, tuning in product(several, of_blocks)]
+    tunings = [(shape, tier, tuning) for shape, tuning, tier in product(several, of_blocks, ("vq2", "vq1"))]
     tunings += [
         ((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for tier, count in product(("vq3", "vq1.5"), (1, 2, 4))
     ]

@@ -14,6 +14,7 @@ from quantgate_kernels.formats.rotation import block_of
 TOKENS = 4
 """Tokens of an n tile: two of the eight columns each."""
 DTYPES = {torch.bfloat16: 1, torch.float16: 0}
+FILES = ("fragments.cuh", "rotation.cuh", "operands.cuh", "activations.cu")
 _THREADS = 128
 
 
@@ -26,7 +27,7 @@ def n_tiles_of(tokens: int) -> int:
 def kernel(device: int, inputs: int, dtype: torch.dtype) -> Kernel:
     """The kernel for inputs of a dtype: to be asked for once before a graph is captured."""
     numbers = definitions(inputs, dtype)
-    return load(device, source_of("fragments.cuh", "rotation.cuh", "activations.cu"), "activations", numbers, _THREADS)
+    return load(device, source_of(*FILES), "activations", numbers, _THREADS)
 
 
 def definitions(inputs: int, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:

@@ -101,7 +101,7 @@ def plan_program(group_in: int) -> str:
 
 def _turning(name: str, group: int) -> str:
     """What makes operands, for groups of so many inputs, in a namespace."""
-    body = source_of("rotation.cuh") + _split("activations.cu", 'extern "C"')[0]
+    body = source_of("rotation.cuh", "operands.cuh") + _split("activations.cu", 'extern "C"')[0]
     return f"{_defined(GROUP=group)}namespace {name} {{\n{body}}}\n"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from quantgate_kernels.cuda.activations import DTYPES
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
 from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of, tiles_of
@@ -26,6 +27,12 @@ TILES = {1: 4, 2: 4, 4: 2, 6: 2, 8: 2, 12: 1, 16: 1}
 """By n tiles: how many tiles a warp works on side by side at most, as its registers allow."""
 
 
+MOST_OWN = 128
+"""Pieces of a token that the table leaves room for."""
+FUSED_INPUTS = 8192
+"""Up to which a launch saved is worth more than a token turned in every block."""
+
+
 @dataclass(frozen=True)
 class Tuning:
     """What may be turned without another result: measured by benchmarks/kernels.py."""
@@ -41,6 +48,8 @@ class Tuning:
     """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
+    fused: bool | None = None
+    """Whether each block turns a single token itself; None: as `fuses` says."""
 
 
 DEFAULT = Tuning()
@@ -51,8 +60,13 @@ def n_tiles_of(tokens: int) -> int:
     return next(count for count in N_TILES if 4 * count >= tokens)
 
 
-def definitions(inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
-    """What the source is compiled with, for warps that have `steps` tiles each at most."""
+def definitions(
+    inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tuning = DEFAULT, token: torch.dtype | None = None
+) -> dict[str, int]:
+    """What the source is compiled with, for warps that have `steps` tiles each at most.
+
+    With `token`, for one token of that dtype that each block turns itself.
+    """
     of_tier = tier_definitions(tier, tuning.copies)
     most = tuning.tiles or (1 if tier.dimensions == 1 else TILES[n_tiles])  # a trellis' codes fill the registers
     tiles = min(most, steps)
@@ -60,17 +74,25 @@ def definitions(inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tunin
     batch = tuning.warps * tiles * piece_bytes(tier, inputs)
     sums = tiles * tuning.warps * n_tiles * 64 * 4
     room = MOST_SHARED // max(tuning.blocks, resident) - table_bytes(of_tier) - sums
+    own: dict[str, int] = {"FUSED": 0}
+    if token is not None:
+        own = {"FUSED": 1, "UNITS": -(-inputs // (512 * tuning.warps)), "X_BFLOAT": DTYPES[token]}
+        room -= own_factor_bytes(inputs)
     buffers = 2 if n_tiles <= 2 and steps > tiles and room - sums >= 2 * batch else 1
     room -= (buffers - 1) * sums
-    return of_tier | {
-        "BUFFERS": buffers,
-        "DEPTH": max(2, min(-(-tuning.depth // tiles), room // batch)),
-        "GROUP": block_of(inputs),
-        "MIN_BLOCKS": resident,
-        "N_TILES": n_tiles,
-        "TILES": tiles,
-        "WARPS": tuning.warps,
-    }
+    return (
+        of_tier
+        | own
+        | {
+            "BUFFERS": buffers,
+            "DEPTH": max(2, min(-(-tuning.depth // tiles), room // batch)),
+            "GROUP": block_of(inputs),
+            "MIN_BLOCKS": resident,
+            "N_TILES": n_tiles,
+            "TILES": tiles,
+            "WARPS": tuning.warps,
+        }
+    )
 
 
 def piece_bytes(tier: Tier, inputs: int) -> int:
@@ -83,24 +105,36 @@ def shared_bytes(numbers: Mapping[str, int], inputs: int) -> int:
     sums = numbers["BUFFERS"] * numbers["TILES"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
     rings = numbers["WARPS"] * numbers["DEPTH"] * numbers["TILES"] * piece_bytes(tier, inputs)
-    return table_bytes(numbers) + sums + rings
+    return table_bytes(numbers) + sums + rings + (own_factor_bytes(inputs) if numbers["FUSED"] else 0)
+
+
+def own_factor_bytes(inputs: int) -> int:
+    """Of a token's factors, of pieces to a multiple of four."""
+    return -(-inputs // 512) * 4 * groups_of(inputs) * 4
 
 
 def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     """The source of a kernel."""
-    return (*tier_files(numbers), "vq_gemv.cu")
+    own = ("rotation.cuh", "operands.cuh", "own_operands.cuh") if numbers["FUSED"] else ()
+    return (*tier_files(numbers), *own, "vq_gemv.cu")
+
+
+def fuses(tokens: int, inputs: int, tier: Tier, tuning: Tuning = DEFAULT) -> bool:
+    """Whether each block turns the token itself, beside the table of 256 entries, which has room for that."""
+    possible = tokens == 1 and tier.dimensions > 1 and tier.code_bits == 8 and pieces_of(inputs) <= MOST_OWN
+    return possible and (inputs <= FUSED_INPUTS if tuning.fused is None else tuning.fused)
 
 
 @functools.cache
 def _plan(
-    device: int, rows: int, inputs: int, tier: Tier, n_tiles: int, tuning: Tuning
+    device: int, rows: int, inputs: int, tier: Tier, n_tiles: int, tuning: Tuning, token: torch.dtype | None = None
 ) -> tuple[Kernel, int, int, int]:
     """(kernel, blocks, splits, bytes of shared memory) of a launch."""
     most = multiprocessors(device) * tuning.blocks
     splits = splits_of(rows, inputs, most, tuning.warps, n_tiles)
     in_flight = tuning.warps // splits
     blocks = min(most, -(-tiles_of(rows) // in_flight))
-    numbers = definitions(inputs, tier, n_tiles, -(-tiles_of(rows) // (blocks * in_flight)), tuning)
+    numbers = definitions(inputs, tier, n_tiles, -(-tiles_of(rows) // (blocks * in_flight)), tuning, token)
     source, ordered = source_of(*files_of(numbers)), tuple(numbers.items())
     several = max(tuning.blocks, numbers["MIN_BLOCKS"]) > 1
     kernel = load(device, source, "vq_gemv", ordered, tuning.warps * 32, MOST_SHARED, several)
@@ -111,6 +145,9 @@ def compile_all(device: int, rows: int, inputs: int, tier: Tier) -> None:
     """Have every kernel ready that a Linear [O, I] of a tier may need."""
     for n_tiles in N_TILES:
         _plan(device, rows, inputs, tier, n_tiles, DEFAULT)
+    for dtype in DTYPES:
+        if fuses(1, inputs, tier):
+            _plan(device, rows, inputs, tier, 1, DEFAULT, dtype)
 
 
 def splits_of(rows: int, inputs: int, blocks: int, warps: int, n_tiles: int = 1) -> int:
@@ -151,4 +188,27 @@ def gemv(
     n_tiles = n_tiles_of(tokens)
     kernel, blocks, splits, shared = _plan(out.device.index, rows, inputs, tier, n_tiles, tuning)
     values = (codes, scales, table, operands, factors, out, tokens, rows, inputs, splits, OUTPUTS[out.dtype])
+    launch(kernel, blocks, values, out.device, overlap, shared)
+
+
+def gemv_of_token(
+    codes: torch.Tensor,
+    scales: torch.Tensor,
+    table: torch.Tensor,
+    x: torch.Tensor,
+    signs: torch.Tensor | None,
+    out: torch.Tensor,
+    code_bits: int,
+    overlap: bool = True,
+    tuning: Tuning = DEFAULT,
+) -> None:
+    """The same of a single token x [1, I], bfloat16 or float16, that each block turns itself, where it `fuses`.
+
+    The bits of `activations.to_operands` and `gemv` one after the other. `signs` int8 [I], or None without a rotation.
+    """
+    rows, inputs = out.shape[1], x.shape[1]
+    kernel, blocks, splits, shared = _plan(
+        out.device.index, rows, inputs, tier_of(table, code_bits), 1, tuning, x.dtype
+    )
+    values = (codes, scales, table, x, signs, out, 1, rows, inputs, splits, OUTPUTS[out.dtype])
     launch(kernel, blocks, values, out.device, overlap, shared)

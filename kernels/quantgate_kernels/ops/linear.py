@@ -152,6 +152,9 @@ def decode(
 ) -> None:
     """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time."""
     inputs = x.shape[1]
+    if vq_gemv.fuses(len(x), inputs, tier_of(table, code_bits), tuning):
+        vq_gemv.gemv_of_token(codes, scales, table, x, signs, out, code_bits, overlap, tuning)
+        return
     for first in range(0, len(x), vq_gemv.MOST_TOKENS):
         part = x[first : first + vq_gemv.MOST_TOKENS]
         operands = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)

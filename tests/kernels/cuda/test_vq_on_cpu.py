@@ -30,12 +30,13 @@ def run(
     codes, scales, table, kind = in_order(stored, tier, tables, inputs)
     signs = tables[f"signs.{inputs}"] if rotated else 0
     n_tiles = vq_gemv.n_tiles_of(tokens)
+    fused = bool(tuning.fused) and vq_gemv.fuses(tokens, inputs, kind, tuning)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
     steps = -(-order.tiles_of(rows) // (blocks * (tuning.warps // splits)))
-    numbers = vq_gemv.definitions(inputs, kind, n_tiles, steps, tuning)
+    numbers = vq_gemv.definitions(inputs, kind, n_tiles, steps, tuning, x.dtype if fused else None)
     multiply = on_fibers("vq_gemv", vq_gemv.files_of(numbers), numbers)
-    given = quantized(x, signs)
+    given = (x, signs) if fused else quantized(x, signs)
     out = torch.full((tokens, rows), torch.nan)
     other = out.clone()
     for result, backwards in ((out, False), (other, True)):
@@ -51,7 +52,7 @@ def run(
 def quantized(x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
     """Operands and factors, as the kernel ahead leaves them."""
     tokens, inputs = x.shape
-    files, numbers = ("fragments.cuh", "rotation.cuh", "activations.cu"), activations.definitions(inputs, x.dtype)
+    files, numbers = activations.FILES, activations.definitions(inputs, x.dtype)
     kernel = on_fibers("activations", files, dict(numbers))
     operands, factors = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
     operands.fill_(0x7F7F7F7F)
@@ -92,6 +93,17 @@ def test_more_tokens_fill_more_n_tiles(tokens: int) -> None:
 def test_the_division_of_work_changes_no_result(warps: int, depth: int, tiles: int, splits: int) -> None:
     tuning = vq_gemv.Tuning(warps, depth, tiles)
     found, expected = run("vq2", inputs_of(1, 896), 16 * 13 + 1, tuning, 2, splits)
+    assert relative_error(found, expected) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs", "warps", "rotated"), [("vq2", 640, 4, True), ("vq1", 192, 8, True), ("vq2", 2592, 4, False)]
+)
+def test_a_token_turned_by_each_block_gives_the_same_bits(name: str, inputs: int, warps: int, rotated: bool) -> None:
+    x, tuning = inputs_of(1, inputs, torch.float16 if inputs == 192 else torch.bfloat16), replace(SMALL, warps=warps)
+    apart, expected = run(name, x, 53, replace(tuning, fused=False), 2, rotated=rotated)
+    found, _ = run(name, x, 53, replace(tuning, fused=True), 2, rotated=rotated)
+    assert torch.equal(found, apart)
     assert relative_error(found, expected) < 1e-4
 
 

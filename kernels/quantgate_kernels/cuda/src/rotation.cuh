@@ -64,16 +64,26 @@ template <int N> __device__ __forceinline__ void read_floats(float* v, const uns
     }
 }
 
-// Signs (int8 [inputs]), then the matrix. All lanes of a warp come here.
+// Signs of N neighbouring inputs from `first` on, four a word (int8 [inputs]).
+template <int N> __device__ __forceinline__ void read_signs(unsigned* words, const char* signs, long long inputs, long long first)
+{
+#pragma unroll
+    for (int w = 0; w < N / 4; w++) words[w] = first < inputs ? *(const unsigned*)(signs + first + w * 4) : 0;
+}
+
+// Signs, then the matrix. All lanes of a warp come here.
+template <int N> __device__ __forceinline__ void turn(float* v, const unsigned* signs, unsigned lane)
+{
+#pragma unroll
+    for (int i = 0; i < N; i++)
+        v[i] = __uint_as_float(__float_as_uint(v[i]) ^ (signs[i / 4] << (24 - 8 * (i % 4)) & 0x80000000u));
+    hadamard<N>(v, lane);
+}
+
 template <int N> __device__ __forceinline__ void turn(float* v, const char* signs, long long inputs, long long first,
                                                       unsigned lane)
 {
-#pragma unroll
-    for (int w = 0; w < N / 4; w++) {
-        const unsigned four = first < inputs ? *(const unsigned*)(signs + first + w * 4) : 0;
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            v[w * 4 + i] = __uint_as_float(__float_as_uint(v[w * 4 + i]) ^ (four << (24 - 8 * i) & 0x80000000u));
-    }
-    hadamard<N>(v, lane);
+    unsigned words[N / 4];
+    read_signs<N>(words, signs, inputs, first);
+    turn<N>(v, words, lane);
 }

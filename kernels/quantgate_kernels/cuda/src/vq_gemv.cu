@@ -7,6 +7,9 @@
 // once a group into float32; the sums of a tile's warps meet in shared memory and are added in the order of the warps:
 // the same bits every time.
 //
+// `given` and `beside` are operands and factors; FUSED: one token and signs, which the block makes operands of itself
+// (own_operands.cuh).
+//
 // GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, TILES, BUFFERS (of the sums: with two of them a round needs one
 // barrier) and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for.
 
@@ -53,6 +56,17 @@ __device__ __forceinline__ void load_operands(Operands& x, const uint4* operands
     for (int g = 0; g < GROUPS; g++) x.factors[g] = fresh1(factors + (place * GROUPS + g) * 4 + (lane & 3));
 }
 
+// The same of what this block made of one token.
+__device__ __forceinline__ void load_own(Operands& x, const char* own, const float* factors, unsigned piece, unsigned lane)
+{
+    if (lane < 8) {
+        x.b[0] = *(const uint4*)(own + piece * 512 + lane * 16);
+        x.b[1] = *(const uint4*)(own + piece * 512 + 256 + lane * 16);
+    }
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) x.factors[g] = factors[piece * GROUPS + g];
+}
+
 // Adds a piece to the sums of rows r and r + 8, of the token lane % 4 of an n tile.
 __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const unsigned* scales, const Operands& x)
 {
@@ -94,13 +108,22 @@ __device__ __forceinline__ void store(void* out, long long place, float value, i
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
-    const unsigned* codes, const unsigned* scales, const unsigned* table, const uint4* operands, const float* factors,
-    void* out, long long tokens, long long rows, long long inputs, long long row_splits, long long kind)
+    const unsigned* codes, const unsigned* scales, const unsigned* table, const void* given,
+    const void* beside, void* out, long long tokens, long long rows, long long inputs, long long row_splits, long long kind)
 {
     extern __shared__ float4 shared[];
     char* lookup = (char*)shared;
     float* partial = (float*)(lookup + TABLE_BYTES);      // [BUFFERS, TILES, WARPS, N_TILES, 2, 32]
+#if FUSED
+    const unsigned short* x = (const unsigned short*)given;
+    const char* signs = (const char*)beside;
+    float* factors = partial + BUFFERS * PARTIALS;  // [pieces, to a multiple of four, GROUPS]
+    char *token = lookup + 128, *rings = (char*)(factors + (inputs + 511) / 512 * 4 * GROUPS);
+#else
+    const uint4* operands = (const uint4*)given;
+    const float* factors = (const float*)beside;
     char* rings = (char*)(partial + BUFFERS * PARTIALS);  // [WARPS, DEPTH, SLOT_BYTES]
+#endif
     // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
     const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
     const int warp = __shfl_sync(0xffffffffu, thread >> 5, 0), pieces = (int)((inputs + 127) / 128), splits = (int)row_splits;
@@ -140,13 +163,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 #pragma unroll
     for (int i = 0; i < DEPTH; i++) next();
     fill_table(lookup, table, thread, THREADS);
+#if FUSED
+    OwnSigns own_signs;
+    read_own_signs(own_signs, signs, inputs, warp, lane);
     wait_for_inputs();
+    make_operands(token, factors, x, own_signs, signs != 0, inputs, warp, lane);
+#else
+    wait_for_inputs();
+#endif
     __syncthreads();
 
     const unsigned part = lane_part(lane);
-    const int columns = (int)tokens * 2;
-    Operands x;
-    x.b[0] = x.b[1] = make_uint4(0, 0, 0, 0);
+    [[maybe_unused]] const int columns = (int)tokens * 2;
+    Operands b;
+    b.b[0] = b.b[1] = make_uint4(0, 0, 0, 0);
     for (int step = 0;; step += TILES) {
         float sums[TILES][N_TILES][2];
 #pragma unroll
@@ -156,8 +186,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
         const int here = mine - step;  // tiles of this warp from here on
         if (here > 0) {
             for (int piece = split; piece < pieces; piece += splits) {
-#if N_TILES == 1
-                load_operands(x, operands, factors, piece, columns, lane);
+#if FUSED
+                load_own(b, token, factors, piece, lane);
+#elif N_TILES == 1
+                load_operands(b, operands, factors, piece, columns, lane);
 #endif
                 wait_for_copies<DEPTH - 1>();
                 __syncwarp();
@@ -173,11 +205,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 #pragma unroll
                     for (int n = 0; n < N_TILES; n++) {
 #if N_TILES > 1
-                        load_operands(x, operands, factors, n * pieces + piece, columns - n * 8, lane);
+                        load_operands(b, operands, factors, n * pieces + piece, columns - n * 8, lane);
 #endif
 #pragma unroll
                         for (int t = 0; t < TILES; t++)
-                            if (all || t < here) add_piece(sums[t][n], a[t], now.scales[t], x);
+                            if (all || t < here) add_piece(sums[t][n], a[t], now.scales[t], b);
                     }
                 };
                 if (TILES == 1 || here >= TILES)
