@@ -76,7 +76,8 @@ def _trellis(codes: torch.Tensor, tier: Mapping[str, Any], tables: Tensors) -> t
     states = torch.zeros(*ring.shape[:2], 256, dtype=torch.int64)
     for place in range(wide):
         states |= ring[:, :, (first + place) % (256 * bits)].to(torch.int64) << place
-    values = tables[tier["table"]].to(torch.float64)[states] / 32
+    table = tables[tier["table"]]
+    values = table.to(torch.float64)[states] / (128 if table.dtype == torch.int16 else 32)
     tiles = values.view(len(codes), -1, 16, 16)  # symbol i is row i % 16 of column i // 16
     return tiles.permute(0, 3, 1, 2).reshape(len(codes) * 16, -1)
 

@@ -54,7 +54,9 @@ def n_tiles_of(tokens: int) -> int:
 def definitions(inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
     """What the source is compiled with, for warps that have `steps` tiles each at most."""
     of_tier = tier_definitions(tier, tuning.copies)
-    most = tuning.tiles or (1 if tier.dimensions == 1 else TILES[n_tiles])  # a trellis' codes fill the registers
+    in_place = tier.byte_sums and n_tiles == 1  # a batch stays in its slot while it is worked on
+    alone = tier.dimensions == 1 and not in_place  # a trellis' codes or values fill the registers
+    most = tuning.tiles or (1 if alone else TILES[n_tiles])
     tiles = min(most, steps)
     resident = tuning.resident if n_tiles == 1 and tier.code_bits == 8 else 1  # others need the registers
     batch = tuning.warps * tiles * piece_bytes(tier, inputs)
@@ -64,7 +66,7 @@ def definitions(inputs: int, tier: Tier, n_tiles: int, steps: int, tuning: Tunin
     room -= (buffers - 1) * sums
     return of_tier | {
         "BUFFERS": buffers,
-        "DEPTH": max(2, min(-(-tuning.depth // tiles), room // batch)),
+        "DEPTH": max(2, min(-(-tuning.depth // tiles) + in_place, room // batch)),
         "GROUP": block_of(inputs),
         "MIN_BLOCKS": resident,
         "N_TILES": n_tiles,
