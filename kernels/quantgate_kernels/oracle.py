@@ -41,7 +41,7 @@ def unrotated(rows: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
     common = places[:, None] & places
     odd = torch.stack([common >> bit & 1 for bit in range(7)]).sum(0) % 2  # by how many bits both places have
     hadamard = (1 - 2 * odd).to(torch.float64) / size**0.5
-    return torch.mul((rows.view(-1, size) @ hadamard).view(rows.shape), signs.to(torch.float64))
+    return torch.mul((rows.reshape(-1, size) @ hadamard).view(rows.shape), signs.to(torch.float64))
 
 
 def _stored(tensors: Tensors, tier: Mapping[str, Any], tables: Tensors) -> torch.Tensor:

@@ -24,7 +24,7 @@ NORMAL = "normal quantiles"
 BYTE_SUMS = "byte sums"
 """The kind of a trellis' table of 2^16 states that kernels compute: its seed is the multiplier."""
 MULTIPLIER = 2765345611
-"""The only one. Its trellises have the squared error of `NORMAL`'s (docs/decisions)."""
+"""The only one: of 600 odd numbers one with the least error (docs/decisions/0041-a-trellis-computes-its-values.md)."""
 SIGNS = "signs+hadamard"
 """The kind of a rotation."""
 
@@ -44,11 +44,16 @@ def normal_table(state_bits: int, seed: int = SEED) -> torch.Tensor:
 
 @functools.cache
 def byte_sums() -> torch.Tensor:
-    """The table int16 [2^16] in units of SUM_STEP: the sum of the four signed bytes of state * MULTIPLIER mod 2^32.
+    """The table int16 [2^16] of a trellis that kernels compute, in units of SUM_STEP.
 
-    Four uniform numbers are nearly normal together. The standard deviation is 147.8, the largest values 512 and less.
+    Four uniform numbers are nearly normal together. The standard deviation is 147, no value is beyond 512.
     """
-    products = torch.arange(1 << 16, dtype=torch.int64, device="cpu") * MULTIPLIER
+    return sums_of(MULTIPLIER)
+
+
+def sums_of(multiplier: int) -> torch.Tensor:
+    """The sums int16 [2^16] of the four signed bytes of state * multiplier mod 2^32."""
+    products = torch.arange(1 << 16, dtype=torch.int64, device="cpu") * multiplier
     signed = ((products[:, None] >> torch.arange(0, 32, 8, device="cpu")) + 128 & 255) - 128
     return signed.sum(1).to(torch.int16)
 
@@ -71,7 +76,8 @@ def read_tables(folder: Path, settings: Settings) -> dict[str, torch.Tensor]:
     for name, header in headers.items():
         wanted = torch.int16 if name in sums else torch.int8
         if header.dtype != wanted:
-            raise FormatError(f"{settings.tables}: {shown(name)} is {header.dtype}, not {wanted}: get a sound copy")
+            kind = str(wanted).removeprefix("torch.")
+            raise FormatError(f"{settings.tables}: {shown(name)} is {header.dtype}, not {kind}: get a sound copy")
     tables = {name: header.read() for name, header in headers.items()}
     for tier, entry in settings.tiers.items():
         if "table" in entry:
