@@ -99,10 +99,14 @@ template <int from> __device__ __forceinline__ unsigned state_of(const unsigned*
 // The weights of column j, rows l / 4 and l / 4 + 8, as four bytes each.
 template <int j> __device__ __forceinline__ void two_of(const unsigned* words, unsigned& upper, unsigned& lower)
 {
-#if TRELLIS == 2  // Both states are one word: what the upper adds to the product of the lower is taken from it.
+#if TRELLIS == 2  // Both states are one word.
     const unsigned high = words[7 - j] >> 16;
     upper = hashed(high);
-    lower = words[7 - j] * (unsigned)(MULTIPLIER) + high * (0u - ((unsigned)(MULTIPLIER) << 16));
+    // Either the lower one is cut out, or what the upper adds to the product is taken from it: two pipes share the work.
+    if (j % 4 == 3)
+        lower = hashed(words[7 - j] & 0xffffu);
+    else
+        lower = words[7 - j] * (unsigned)(MULTIPLIER) + high * (0u - ((unsigned)(MULTIPLIER) << 16));
 #else
     upper = hashed(state_of<(120 - 16 * j) * TRELLIS>(words));
     lower = hashed(state_of<(112 - 16 * j) * TRELLIS>(words));
