@@ -24,7 +24,7 @@ NORMAL = "normal quantiles"
 BYTE_SUMS = "byte sums"
 """The kind of a trellis' table of 2^16 states that kernels compute: its seed is the multiplier."""
 MULTIPLIER = 2765345611
-"""The only one: of 600 odd numbers one with the least error (docs/decisions/0041-a-trellis-computes-its-values.md)."""
+"""The only one: the best of 587 odd numbers (docs/decisions/0041-a-trellis-computes-its-values.md)."""
 SIGNS = "signs+hadamard"
 """The kind of a rotation."""
 
