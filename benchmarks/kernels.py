@@ -29,6 +29,7 @@ from quantgate_kernels.cuda.tier import Tier
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
 from quantgate_kernels.ops.linear import decode
+from quantgate_kernels.tables import byte_sums
 
 from benchmarks.gpu_timing import Row, bandwidth, copies_of, guarded, microseconds
 
@@ -37,7 +38,8 @@ TIERS = {
     "vq1.5": Tier(8, 12),
     "vq2": Tier(4, 8),
     "vq3": Tier(4, 12),
-    "trellis2": Tier(1, 2, 16),
+    **{f"trellis{bits}": Tier(1, bits, 16, True) for bits in (2, 3, 4)},
+    "trellis2-table": Tier(1, 2, 16),
     "trellis2-l12": Tier(1, 2, 12),
     "trellis3-l12": Tier(1, 3, 12),
 }
@@ -61,7 +63,7 @@ class Weight(NamedTuple):
 
 def random_weight(tier: str, rows: int, inputs: int) -> Weight:
     """A Linear of random codes, made in the kernels' order at once: each bit pattern is one."""
-    dimensions, bits, _ = TIERS[tier]
+    dimensions, bits, *_ = TIERS[tier]
     tiles, pieces = order.tiles_of(rows), order.pieces_of(inputs)
     shape = (tiles, pieces, 32 * order.words_of(dimensions, bits))
     codes = torch.randint(-(1 << 31), 1 << 31, shape, dtype=torch.int32, device="cuda")
@@ -70,8 +72,10 @@ def random_weight(tier: str, rows: int, inputs: int) -> Weight:
 
 
 def table_of(tier: str) -> torch.Tensor:
-    """A random table int8 [entries, weights a code]."""
-    dimensions, bits, state_bits = TIERS[tier]
+    """A random table int8 [entries, weights a code]; that of byte sums is what it is."""
+    dimensions, bits, state_bits, sums = TIERS[tier]
+    if sums:
+        return byte_sums()[:, None]
     entries = 1 << (state_bits or bits)
     return (torch.randn(entries, dimensions) * 32).round().clamp(-128, 127).to(torch.int8)
 
@@ -87,7 +91,7 @@ def correct() -> Iterator[Row]:
     """Errors against float64, of shapes with groups of 128, 64 and 32 and with rows that fill no tile."""
     shapes = [((1, 3, 8, 17, 64), 512, 1024), ((1, 5), 200, 576), ((1, 70), 53, 4096)]
     for tier, (batches, rows, inputs) in product(TIERS, shapes):
-        dimensions, bits, state_bits = TIERS[tier]
+        dimensions, bits, state_bits, _ = TIERS[tier]
         trellis = dimensions == 1
         if trellis and rows % 16:
             continue
@@ -176,7 +180,8 @@ def batch() -> Iterator[Row]:
     """2 bits, 8192 x 8192, up to 64 tokens."""
     for tokens in BATCHES[1:]:
         reference = bfloat(8192, 8192, tokens)
-        yield guarded(partial(times, "vq2", 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
+        for tier in ("vq2", "trellis2"):
+            yield guarded(partial(times, tier, 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
         if tokens in (16, 64):
             tuning = vq_gemv.Tuning(warps=8, depth=8)
             row = guarded(partial(times, "vq2", 8192, 8192, tokens, reference, tuning))
@@ -184,7 +189,7 @@ def batch() -> Iterator[Row]:
 
 
 def sweep() -> Iterator[Row]:
-    """What may be turned, at batch 1: warps, tiles side by side, pieces ahead, blocks beside each other, one launch or two; copies."""
+    """What may be turned, at batch 1: warps, pieces ahead, tiles and blocks side by side, one launch or two."""
     of_blocks = [
         *(vq_gemv.Tuning(16, 8, fused=fused) for fused in (False, True)),
         *(vq_gemv.Tuning(8, 8, 4, 0, 2, blocks, fused) for blocks, fused in product((1, 2), (False, True))),
@@ -195,6 +200,11 @@ def sweep() -> Iterator[Row]:
     tunings = [(shape, tier, tuning) for shape, tuning, tier in product(several, of_blocks, ("vq2", "vq1"))]
     tunings += [
         ((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for tier, count in product(("vq3", "vq1.5"), (1, 2, 4))
+    ]
+    of_trellises = [(16, 8, 4), (16, 16, 4), (16, 8, 2), (16, 16, 2), (16, 8, 1), (8, 16, 4), (12, 12, 4)]
+    tunings += [
+        (shape, "trellis2", vq_gemv.Tuning(warps, depth, tiles))
+        for shape, (warps, depth, tiles) in product(((8192, 8192), (8192, 28672)), of_trellises)
     ]
     references = {shape: bfloat(*shape, 1) for shape in {shape for shape, _, _ in tunings}}
     for shape, tier, tuning in tunings:

@@ -41,7 +41,7 @@ def unrotated(rows: torch.Tensor, signs: torch.Tensor) -> torch.Tensor:
     common = places[:, None] & places
     odd = torch.stack([common >> bit & 1 for bit in range(7)]).sum(0) % 2  # by how many bits both places have
     hadamard = (1 - 2 * odd).to(torch.float64) / size**0.5
-    return torch.mul((rows.view(-1, size) @ hadamard).view(rows.shape), signs.to(torch.float64))
+    return torch.mul((rows.reshape(-1, size) @ hadamard).view(rows.shape), signs.to(torch.float64))
 
 
 def _stored(tensors: Tensors, tier: Mapping[str, Any], tables: Tensors) -> torch.Tensor:
@@ -76,7 +76,8 @@ def _trellis(codes: torch.Tensor, tier: Mapping[str, Any], tables: Tensors) -> t
     states = torch.zeros(*ring.shape[:2], 256, dtype=torch.int64)
     for place in range(wide):
         states |= ring[:, :, (first + place) % (256 * bits)].to(torch.int64) << place
-    values = tables[tier["table"]].to(torch.float64)[states] / 32
+    table = tables[tier["table"]]
+    values = table.to(torch.float64)[states] / (128 if table.dtype == torch.int16 else 32)
     tiles = values.view(len(codes), -1, 16, 16)  # symbol i is row i % 16 of column i // 16
     return tiles.permute(0, 3, 1, 2).reshape(len(codes) * 16, -1)
 

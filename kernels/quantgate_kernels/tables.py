@@ -20,7 +20,11 @@ SEED = 20260101
 UNIVERSAL = "universal"
 """The kind of a codebook: k-means on standard normal vectors (quantizers/codebooks.py)."""
 NORMAL = "normal quantiles"
-"""The kind of a trellis' table."""
+"""The kind of a trellis' table that is looked up."""
+BYTE_SUMS = "byte sums"
+"""The kind of a trellis' table of 2^16 states that kernels compute: its seed is the multiplier."""
+MULTIPLIER = 2765345611
+"""The only one: the best of 587 odd numbers (docs/decisions/0041-a-trellis-computes-its-values.md)."""
 SIGNS = "signs+hadamard"
 """The kind of a rotation."""
 
@@ -38,6 +42,22 @@ def normal_table(state_bits: int, seed: int = SEED) -> torch.Tensor:
     return (quantiles[order] / TABLE_STEP).round().clamp(-127, 127).to(torch.int8)
 
 
+@functools.cache
+def byte_sums() -> torch.Tensor:
+    """The table int16 [2^16] of a trellis that kernels compute, in units of SUM_STEP.
+
+    Four uniform numbers are nearly normal together. The standard deviation is 147, no value is beyond 512.
+    """
+    return sums_of(MULTIPLIER)
+
+
+def sums_of(multiplier: int) -> torch.Tensor:
+    """The sums int16 [2^16] of the four signed bytes of state * multiplier mod 2^32."""
+    products = torch.arange(1 << 16, dtype=torch.int64, device="cpu") * multiplier
+    signed = ((products[:, None] >> torch.arange(0, 32, 8, device="cpu")) + 128 & 255) - 128
+    return signed.sum(1).to(torch.int16)
+
+
 def sha256_of_table(table: torch.Tensor) -> str:
     """The sha256 of a table's bytes, row by row."""
     return hashlib.sha256(bytes(table.contiguous().view(torch.uint8).flatten().tolist())).hexdigest()
@@ -52,9 +72,12 @@ def read_tables(folder: Path, settings: Settings) -> dict[str, torch.Tensor]:
         FormatError: a table is missing, of another kind, or differs from its sha256 or its seed.
     """
     headers = {} if settings.tables is None else read_header(folder / settings.tables)
+    sums = [entry.get("table") for entry in settings.tiers.values() if _kind(entry) == BYTE_SUMS]
     for name, header in headers.items():
-        if header.dtype != torch.int8:
-            raise FormatError(f"{settings.tables}: {shown(name)} is {header.dtype}, not int8: get a sound copy")
+        wanted = torch.int16 if name in sums else torch.int8
+        if header.dtype != wanted:
+            kind = str(wanted).removeprefix("torch.")
+            raise FormatError(f"{settings.tables}: {shown(name)} is {header.dtype}, not {kind}: get a sound copy")
     tables = {name: header.read() for name, header in headers.items()}
     for tier, entry in settings.tiers.items():
         if "table" in entry:
@@ -90,11 +113,22 @@ def _require_book(tables: Mapping[str, torch.Tensor], tier: str, entry: Mapping[
     table = tables[name]
     if sha256_of_table(table) != book.get("sha256"):
         raise FormatError(f"{shown(name)} is not the table whose sha256 config.json has: get a sound copy of the model")
-    if book.get("kind") not in (UNIVERSAL, NORMAL):
-        raise FormatError(f"{shown(name)} is of the kind {shown(book.get('kind'))}, which is unknown: get a sound copy")
-    bits = len(table).bit_length() - 1
-    if book["kind"] == NORMAL and not (bits <= 16 and torch.equal(table, normal_table(bits, book["seed"]))):
-        raise FormatError(f"{shown(name)} is not what seed {book['seed']} gives: get a sound copy of the model")
+    if book.get("kind") not in (UNIVERSAL, NORMAL, BYTE_SUMS):
+        raise FormatError(
+            f"{shown(name)} is of the kind {shown(book.get('kind'))}, which is unknown: install a newer "
+            "quantgate-kernels, or get a sound copy"
+        )
+    bits, seed = len(table).bit_length() - 1, book["seed"]
+    sound = book["kind"] != NORMAL or (bits <= 16 and torch.equal(table, normal_table(bits, seed)))
+    if book["kind"] == BYTE_SUMS:
+        sound = seed == MULTIPLIER and torch.equal(table, byte_sums())
+    if not sound:
+        raise FormatError(f"{shown(name)} is not what seed {seed} gives: get a sound copy of the model")
+
+
+def _kind(entry: Mapping[str, Any]) -> Any:
+    book = entry.get("codebook")
+    return book.get("kind") if isinstance(book, dict) else None
 
 
 def _whole(entry: Mapping[str, Any]) -> bool:

@@ -130,6 +130,11 @@ static unsigned __byte_perm(unsigned low, unsigned high, unsigned selector)
     for (int i = 0; i < 4; i++) found |= (unsigned)(both >> (selector >> 4 * i & 7) * 8 & 255) << 8 * i;
     return found;
 }
+static int __dp4a(int a, int b, int c)
+{
+    for (int i = 0; i < 4; i++) c += (signed char)(a >> 8 * i) * (signed char)(b >> 8 * i);
+    return c;
+}
 static void atomicMin(int* place, int value) { if (value < *place) *place = value; }
 static int __float_as_int(float value) { int found; memcpy(&found, &value, 4); return found; }
 static float __int_as_float(int value) { float found; memcpy(&found, &value, 4); return found; }

@@ -11,15 +11,17 @@ from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.tier import Tier, tier_of, trellis_table
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
+from quantgate_kernels.tables import byte_sums
 
 TIERS = {"vq1": (8, 256), "vq1.5": (8, 4096), "vq2": (4, 256), "vq3": (4, 4096)}
 """Dimensions and entries by tier."""
 TRELLISES = {
-    **{f"trellis{bits}": (bits, 16) for bits in (1, 2, 3, 4)},
-    **{f"trellis{bits}-l12": (bits, 12) for bits in (1, 2, 3, 4)},
+    **{f"trellis{bits}": (bits, 16) for bits in (2, 3)},
+    **{f"trellis{bits}-l12": (bits, 12) for bits in (2, 3, 4)},
     "trellis2-l10": (2, 10),
+    **{f"trellis{bits}-sums": (bits, 16) for bits in (1, 2, 3, 4)},
 }
-"""Bits a weight and of a state by tier."""
+"""Bits a weight and of a state by tier; the last have byte sums."""
 PTX = {
     "stream4": "return *(const uint4*)place;",
     "stream2": "return *(const uint2*)place;",
@@ -48,7 +50,7 @@ def linear(
     """A random Linear of a tier, as it is stored: its tensors, the tier and the model's tables."""
     generator = torch.Generator().manual_seed(seed)
     if name in TRELLISES:
-        return _trellis(*TRELLISES[name], rows, inputs, rotated, generator)
+        return _trellis(name, rows, inputs, rotated, generator)
     dimensions, entries = TIERS[name]
     codes = torch.randint(0, entries, (rows, inputs // dimensions), generator=generator, dtype=torch.int32)
     scales = 0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs), generator=generator)
@@ -60,13 +62,16 @@ def linear(
 
 
 def _trellis(
-    bits: int, state_bits: int, rows: int, inputs: int, rotated: bool, generator: torch.Generator
+    name: str, rows: int, inputs: int, rotated: bool, generator: torch.Generator
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any], dict[str, torch.Tensor]]:
     assert rows % 16 == 0, "a trellis has whole tiles"
+    bits, state_bits = TRELLISES[name]
     shape = (rows // 16, inputs // 16 * 8 * bits)
     codes = torch.randint(-(1 << 31), 1 << 31, shape, generator=generator, dtype=torch.int32)
     scales = (0.01 + 0.02 * torch.rand(rows, inputs // block_of(inputs), generator=generator)).to(torch.float16)
     table = (torch.randn(1 << state_bits, generator=generator) * 32).round().clamp(-128, 127).to(torch.int8)
+    if name.endswith("-sums"):
+        table = byte_sums()
     rotation = {"kind": "signs+hadamard", "seed": 7} if rotated else None
     tier = {"format": "trellis", "bits": bits, "state_bits": state_bits, "table": "trellis", "rotation": rotation}
     return {"codes": codes, "scales": scales}, tier, {"trellis": table, f"signs.{inputs}": signs_of(inputs, 7)}

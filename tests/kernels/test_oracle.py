@@ -47,7 +47,8 @@ def cases(draw: st.DrawFn) -> Case:
         wide = draw(st.integers(2 * bits, 16))
         high = draw(st.integers(1, 3))
         symbols = torch.randint(1 << bits, (high, columns // 16, 256), generator=noise)
-        table = torch.randint(-127, 128, (1 << wide,), dtype=torch.int8, generator=noise)
+        entry = draw(st.sampled_from([torch.int8, torch.int16]))  # looked up, or byte sums
+        table = torch.randint(-127, 128, (1 << wide,), dtype=entry, generator=noise)
         layout_ = trellis.TrellisLayout(bits, wide)
         parts = trellis.encode(symbols, scales(high * 16, columns, group, noise), layout_)
         return (

@@ -68,7 +68,9 @@ def definitions(
     With `token`, for one token of that dtype that each block turns itself.
     """
     of_tier = tier_definitions(tier, tuning.copies)
-    most = tuning.tiles or (1 if tier.dimensions == 1 else TILES[n_tiles])  # a trellis' codes fill the registers
+    in_place = tier.byte_sums and n_tiles == 1  # a batch stays in its slot while it is worked on
+    alone = tier.dimensions == 1 and not in_place  # a trellis' codes or values fill the registers
+    most = tuning.tiles or (1 if alone else TILES[n_tiles])
     tiles = min(most, steps)
     resident = tuning.resident if n_tiles == 1 and tier.code_bits == 8 else 1  # others need the registers
     batch = tuning.warps * tiles * piece_bytes(tier, inputs)
@@ -80,19 +82,16 @@ def definitions(
         room -= own_factor_bytes(inputs)
     buffers = 2 if n_tiles <= 2 and steps > tiles and room - sums >= 2 * batch else 1
     room -= (buffers - 1) * sums
-    return (
-        of_tier
-        | own
-        | {
-            "BUFFERS": buffers,
-            "DEPTH": max(2, min(-(-tuning.depth // tiles), room // batch)),
-            "GROUP": block_of(inputs),
-            "MIN_BLOCKS": resident,
-            "N_TILES": n_tiles,
-            "TILES": tiles,
-            "WARPS": tuning.warps,
-        }
-    )
+    numbers = {
+        "BUFFERS": buffers,
+        "DEPTH": max(2, min(-(-tuning.depth // tiles) + in_place, room // batch)),
+        "GROUP": block_of(inputs),
+        "MIN_BLOCKS": resident,
+        "N_TILES": n_tiles,
+        "TILES": tiles,
+        "WARPS": tuning.warps,
+    }
+    return of_tier | own | numbers
 
 
 def piece_bytes(tier: Tier, inputs: int) -> int:

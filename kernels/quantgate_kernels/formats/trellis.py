@@ -9,8 +9,8 @@ Stored are `codes` int32 [O / 16, I / 16 * 8 k] and `scales` fp16 [O, I / g]. Th
 hold its symbols from the last to the first: so a state is L neighbouring bits of the stream, those from bit
 (255 - i) * k on, and a server finds it with one shift of two words, without the states before it.
 
-The table is int8, in units of TABLE_STEP. With L = 16 it is 64 KiB, which fits the shared memory of a server GPU but
-not beside much else; docs/decisions/0033-the-trellis-has-a-table.md compares it with a computed one.
+A table int8 is in units of TABLE_STEP and is looked up; one of int16, of 2^16 states, is in units of SUM_STEP, and a
+kernel computes its entries from the state (tables.py; docs/decisions/0041-a-trellis-computes-its-values.md).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ FORMAT = "trellis"
 PARTS = ("codes", "scales")
 """What is stored of a Linear."""
 TABLE_STEP = 1 / 32
-"""Value of one unit of a table: +-3.97 is as far as it reaches, in units of the weights' RMS."""
+"""Value of one unit of a table int8: +-3.97 is as far as it reaches, in units of the weights' RMS."""
+SUM_STEP = 1 / 128
+"""Of a table int16: +-4 is as far as it reaches, and its standard deviation is 1.155."""
 TILE = 16
 """Rows and columns of a tile."""
 SYMBOLS = TILE * TILE
@@ -83,7 +85,7 @@ def decode(
 ) -> torch.Tensor:
     """The weight float32 [O, I] that the stored tensors stand for, turned back by `signs` [I] where it was rotated.
 
-    `table` is int8 [2^L].
+    `table` is int8 or int16 [2^L].
 
     Raises:
         ValueError: the tensors do not fit each other, the table or the layout.
@@ -120,13 +122,13 @@ def read(
 
 
 def units(symbols: torch.Tensor, table: torch.Tensor, layout: TrellisLayout) -> torch.Tensor:
-    """The values float32 [O, I] before any scale, of symbols [O / 16, I / 16, 256] and a table int8 [2^L]."""
+    """The values float32 [O, I] before any scale, of symbols [O / 16, I / 16, 256] and a table [2^L]."""
     return untiled(values(table)[states(symbols, layout)])
 
 
 def values(table: torch.Tensor) -> torch.Tensor:
-    """The value float32 [2^L] of each state by a table int8 [2^L]."""
-    return table.to(torch.float32) * TABLE_STEP
+    """The value float32 [2^L] of each state by a table int8 or int16 [2^L]."""
+    return table.to(torch.float32) * (SUM_STEP if table.dtype == torch.int16 else TABLE_STEP)
 
 
 def states(symbols: torch.Tensor, layout: TrellisLayout) -> torch.Tensor:

@@ -31,8 +31,8 @@ class Prepared:
     scales: torch.Tensor
     """float16 [tiles, pieces, groups of a piece, 8, 2]."""
     table: torch.Tensor
-    """int8 [entries, d], of a trellis [4096 or 65536, 1]; if `tables` lay on the device, all Linears of a vq tier have
-    the same storage."""
+    """int8 [entries, d], of a trellis [4096 or 65536, 1], of byte sums int16; if `tables` lay on the device, all
+    Linears of a vq tier have the same storage."""
     signs: torch.Tensor | None
     """int8 [I], or None without a rotation."""
     rows: int

@@ -14,12 +14,14 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with 
 HALVES = {
     "steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 32 - 36) | "
     "float_to_half(half_to_float(pair >> 16) / 32 - 36) << 16;",
+    "sum_steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 128 - 12) | "
+    "float_to_half(half_to_float(pair >> 16) / 128 - 12) << 16;",
     "times": "return float_to_half(half_to_float(pair & 0xffff) * half_to_float(other & 0xffff)) | "
     "float_to_half(half_to_float(pair >> 16) * half_to_float(other >> 16)) << 16;",
 }
 
 
-@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis3", "trellis2-l12"])
+@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis3", "trellis2-l12", "trellis2-sums", "trellis3-sums"])
 def test_the_dequantized_weight_is_the_nearest_float16(name: str) -> None:
     rows = 64 if name in TRELLISES else 59
     stored, tier, tables = linear(name, rows, 320, rotated=False)

@@ -57,7 +57,7 @@ def check(name: str, rows: int, inputs: int) -> None:
         assert relative_error(ops.apply(x, weight), expected) < 3e-3, tokens
 
 
-@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis2-l12"])
+@pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis2-l12", "trellis2-sums"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_many_tokens_and_few_agree(name: str, dtype: torch.dtype) -> None:
     for rows, inputs in ((512, 1024), (208, 576)):

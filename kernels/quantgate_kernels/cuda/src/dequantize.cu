@@ -40,6 +40,36 @@ __device__ __forceinline__ void load_piece(Piece& piece, const unsigned* codes, 
     for (int g = 0; g < GROUPS; g++) piece.scales[g] = stream1(scales + (at * GROUPS + g) * 8 + (lane >> 2));
 }
 
+#ifdef BYTE_SUMS
+// (1024 + u) / 128 - 12 in two halves, which is exact: (u - 512) / 128.
+__device__ __forceinline__ unsigned sum_steps_of(unsigned pair)
+{
+    unsigned v;
+    asm("{ .reg .b32 by, less; mov.b32 by, 0x20002000; mov.b32 less, 0xca00ca00; fma.rn.f16x2 %0, %1, by, less; }" : "=r"(v) : "r"(pair));
+    return v;
+}
+
+// Two weights of four bytes each as two halves, times a scale.
+__device__ __forceinline__ unsigned two_scaled(unsigned first, unsigned second, unsigned scale)
+{
+    const int halves = 0x6400 + 512;  // 0x6400 + u is the half 1024 + u
+    const unsigned pair = __byte_perm(__dp4a((int)first, 0x01010101, halves), __dp4a((int)second, 0x01010101, halves), 0x5410);
+    return times(sum_steps_of(pair), scale);
+}
+
+// Four neighbouring columns of row l / 4 + 8 e, the first (h = 0) or the last ones, of the registers for 32 inputs.
+__device__ __forceinline__ uint2 scaled_part(const unsigned* a, int e, int h, unsigned scale)
+{
+    const unsigned* own = a + h * 2 + e;
+    return make_uint2(two_scaled(own[0], own[4], scale), two_scaled(own[8], own[12], scale));
+}
+#else
+__device__ __forceinline__ uint2 scaled_part(const unsigned* a, int e, int h, unsigned scale)
+{
+    return scaled(a[h * 2 + e], scale);
+}
+#endif
+
 // Rows first ... first + rows - 1 of a matrix (`first` a multiple of 16) into out [rows, inputs]. Blocks of 512 threads.
 extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
     const unsigned* codes, const unsigned* scales, const unsigned* table, unsigned short* out, long long first,
@@ -61,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
         if (work + step < count) load_piece(next, codes, scales, first / 16 * pieces + work + step, lane);
         const long long row = work / pieces * 16 + (lane >> 2);
         const unsigned piece = work % pieces;
-        unsigned a[16];
+        unsigned a[A_WORDS];
         decode(now.codes, lookup, part, a);
 #pragma unroll
         for (int q = 0; q < 4; q++) {
@@ -70,7 +100,8 @@ extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
 #pragma unroll
             for (int e = 0; e < 2; e++) {
                 const unsigned scale = __byte_perm(pair, 0, e ? 0x3232 : 0x1010);
-                const uint2 left = scaled(a[q * 4 + e], scale), right = scaled(a[q * 4 + e + 2], scale);
+                const unsigned* own_a = a + q * (A_WORDS / 4);
+                const uint2 left = scaled_part(own_a, e, 0, scale), right = scaled_part(own_a, e, 1, scale);
                 if (row + e * 8 < rows && column < inputs)
                     *(uint4*)(out + (row + e * 8) * inputs + column) = make_uint4(left.x, left.y, right.x, right.y);
             }

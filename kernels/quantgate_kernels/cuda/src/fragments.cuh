@@ -122,6 +122,8 @@ __device__ __forceinline__ void let_next_begin()
 #ifndef TRELLIS  // trellis.cuh has these of its own
 #define WORDS (16 * 128 / DIMENSIONS * CODE_BITS / 32 / 32)  // of a lane, of a piece
 #define PIECE_WORDS (32 * WORDS)
+#define A_WORDS 16                                           // registers of A of a piece, of a lane
+#define UNIT 1.0f                                            // of a weight, in units of 1 / 32 of a scale
 #define ENTRY DIMENSIONS                                     // bytes of an entry of the table
 #if CODE_BITS == 8
 // 256 bytes an entry, of which 128 are used: the byte permutation that takes a code out of a word then makes the

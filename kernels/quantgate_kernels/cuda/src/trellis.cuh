@@ -1,4 +1,5 @@
-// What fragments.cuh has for vq, of trellis tiers: TRELLIS (1 to 4) bits a weight, states of STATE_BITS (12 or 16) bits.
+// What fragments.cuh has for vq, of trellis tiers: TRELLIS (1 to 4) bits a weight, states of STATE_BITS (12 or 16) bits,
+// or BYTE_SUMS.
 // The order in memory is that of the file: [rows / 16, inputs / 16] tiles of 8 * TRELLIS words.
 //
 // Of every 32 inputs of a piece a lane has the eight columns from 8 * (l % 4) on: half a tile, whose states lie in 4 *
@@ -9,10 +10,22 @@
 //
 // 2^16 states are a table of 64 KiB: lanes meet in its banks about 3.5 times. 2^12 states are 4 KiB, of which each lane
 // has a copy in its own bank: 128 KiB, and nobody waits.
+//
+// BYTE_SUMS: there is no table. A weight is the sum of the four signed bytes of state * MULTIPLIER, and the matrix
+// instructions make the sum: a register of A is one weight, whose four columns of A meet the same input four times. So a
+// weight costs an instruction for its state and one for the product, and none to be packed.
 
 #define HALF (4 * TRELLIS)  // words
 #define PIECE_WORDS (16 * HALF)
+#ifdef BYTE_SUMS
+#define TABLE_BYTES 0
+#define A_WORDS 64
+#define UNIT 0.25f
+#else
+#define A_WORDS 16
+#define UNIT 1.0f
 #define TABLE_BYTES (STATE_BITS == 12 ? 131072 : 65536)
+#endif
 
 struct Codes {
     unsigned w[4][HALF];
@@ -52,6 +65,96 @@ __device__ __forceinline__ Codes kept_codes(const unsigned* piece, unsigned lane
     return found;
 }
 
+__device__ __forceinline__ unsigned lane_part(unsigned lane)
+{
+    return lane;
+}
+
+// The 4 * TRELLIS words and the next one's lowest bits, moved down for this lane.
+__device__ __forceinline__ void move_down(unsigned* words, const unsigned* stored, unsigned after, unsigned lane)
+{
+    const unsigned down = (7 - (lane >> 2)) * TRELLIS;
+#pragma unroll
+    for (int i = 0; i < HALF; i++)
+        words[i] = __funnelshift_r(stored[i], i + 1 < HALF ? stored[i + 1 < HALF ? i + 1 : i] : after, down);
+    words[HALF] = after >> down;
+}
+
+#ifdef BYTE_SUMS
+__device__ __forceinline__ void fill_table(char*, const unsigned*, unsigned, unsigned) {}
+
+__device__ __forceinline__ unsigned hashed(unsigned state)
+{
+    return state * (unsigned)(MULTIPLIER);
+}
+
+// The state whose lowest bit is bit `from`, the first of a byte.
+template <int from> __device__ __forceinline__ unsigned state_of(const unsigned* words)
+{
+    constexpr int word = from / 32, by = from % 32;
+    if (by == 24) return __funnelshift_r(words[word], words[word + 1], by) & 0xffffu;
+    return __byte_perm(words[word], 0, by == 0 ? 0x4410 : by == 8 ? 0x4421 : 0x4432);
+}
+
+// The weights of column j, rows l / 4 and l / 4 + 8, as four bytes each.
+template <int j> __device__ __forceinline__ void two_of(const unsigned* words, unsigned& upper, unsigned& lower)
+{
+#if TRELLIS == 2  // Both states are one word.
+    const unsigned high = words[7 - j] >> 16;
+    upper = hashed(high);
+    // Either the lower one is cut out, or what the upper adds to the product is taken from it: two pipes share the work.
+    if (j % 4 == 3)
+        lower = hashed(words[7 - j] & 0xffffu);
+    else
+        lower = words[7 - j] * (unsigned)(MULTIPLIER) + high * (0u - ((unsigned)(MULTIPLIER) << 16));
+#else
+    upper = hashed(state_of<(120 - 16 * j) * TRELLIS>(words));
+    lower = hashed(state_of<(112 - 16 * j) * TRELLIS>(words));
+#endif
+}
+
+// Registers of A of the four matrix instructions for 32 inputs: number i has columns i and 4 + i of each lane.
+__device__ __forceinline__ void sixteen_of(const unsigned* words, unsigned* a)
+{
+    two_of<0>(words, a[0], a[1]);
+    two_of<4>(words, a[2], a[3]);
+    two_of<1>(words, a[4], a[5]);
+    two_of<5>(words, a[6], a[7]);
+    two_of<2>(words, a[8], a[9]);
+    two_of<6>(words, a[10], a[11]);
+    two_of<3>(words, a[12], a[13]);
+    two_of<7>(words, a[14], a[15]);
+}
+
+// The same for the q-th 32 inputs of a piece in shared memory.
+__device__ __forceinline__ void decode_part(const unsigned* piece, int q, unsigned lane, unsigned* a)
+{
+    const unsigned* tile = piece + (lane >> 1 & 1) * (2 * HALF) + q * (4 * HALF);
+    const unsigned* own = tile + (lane & 1 ? 0 : HALF);
+    unsigned stored[HALF], words[HALF + 1];
+#pragma unroll
+    for (int i = 0; i < HALF; i += 4) {
+        const uint4 v = *(const uint4*)(own + i);
+        stored[i] = v.x;
+        stored[i + 1] = v.y;
+        stored[i + 2] = v.z;
+        stored[i + 3] = v.w;
+    }
+    move_down(words, stored, tile[lane & 1 ? HALF : 0], lane);
+    sixteen_of(words, a);
+}
+
+// All of a piece: 64 registers.
+__device__ __forceinline__ void decode(const Codes& codes, const char*, unsigned lane, unsigned* a)
+{
+#pragma unroll
+    for (int q = 0; q < 4; q++) {
+        unsigned words[HALF + 1];
+        move_down(words, codes.w[q], __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1), lane);
+        sixteen_of(words, a + q * 16);
+    }
+}
+#else
 __device__ __forceinline__ void fill_table(char* lookup, const unsigned* table, unsigned thread, unsigned threads)
 {
 #if STATE_BITS == 12
@@ -62,11 +165,6 @@ __device__ __forceinline__ void fill_table(char* lookup, const unsigned* table, 
 #else
     for (unsigned i = thread; i < TABLE_BYTES / 16; i += threads) ((uint4*)lookup)[i] = ((const uint4*)table)[i];
 #endif
-}
-
-__device__ __forceinline__ unsigned lane_part(unsigned lane)
-{
-    return lane;
 }
 
 // The bits from bit `from` (at least -5) on, those that `mask` has, which is no wider than 17 bits.
@@ -102,18 +200,14 @@ __device__ __forceinline__ unsigned four_of(const unsigned* words, const unsigne
 __device__ __forceinline__ void decode(const Codes& codes, const char* lookup, unsigned lane, unsigned* a)
 {
     const unsigned char* table = (const unsigned char*)lookup;
-    const unsigned down = (7 - (lane >> 2)) * TRELLIS;
 #pragma unroll
     for (int q = 0; q < 4; q++) {
         unsigned words[HALF + 1];
-        const unsigned after = __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1);
-#pragma unroll
-        for (int i = 0; i < HALF; i++)
-            words[i] = __funnelshift_r(codes.w[q][i], i + 1 < HALF ? codes.w[q][i + 1 < HALF ? i + 1 : i] : after, down);
-        words[HALF] = after >> down;
+        move_down(words, codes.w[q], __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1), lane);
         a[q * 4] = four_of<0, 0>(words, table, lane);
         a[q * 4 + 1] = four_of<0, 1>(words, table, lane);
         a[q * 4 + 2] = four_of<1, 0>(words, table, lane);
         a[q * 4 + 3] = four_of<1, 1>(words, table, lane);
     }
 }
+#endif

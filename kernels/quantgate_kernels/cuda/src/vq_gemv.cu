@@ -67,6 +67,17 @@ __device__ __forceinline__ void load_own(Operands& x, const char* own, const flo
     for (int g = 0; g < GROUPS; g++) x.factors[g] = factors[piece * GROUPS + g];
 }
 
+// c += the products of 32 inputs: of A_WORDS / 4 registers of A and two of an operand.
+__device__ __forceinline__ void multiply_part(int* c, const unsigned* a, unsigned b0, unsigned b1)
+{
+#ifdef BYTE_SUMS
+#pragma unroll
+    for (int i = 0; i < 4; i++) mma(c, a + i * 4, __byte_perm(b0, 0, i * 0x1111), __byte_perm(b1, 0, i * 0x1111));
+#else
+    mma(c, a, b0, b1);
+#endif
+}
+
 // Adds a piece to the sums of rows r and r + 8, of the token lane % 4 of an n tile.
 __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const unsigned* scales, const Operands& x)
 {
@@ -75,7 +86,8 @@ __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const 
     for (int g = 0; g < GROUPS; g++) {
         int c[4] = {0, 0, 0, 0};
 #pragma unroll
-        for (int q = g * 4 / GROUPS; q < (g + 1) * 4 / GROUPS; q++) mma(c, a + q * 4, b[q * 2], b[q * 2 + 1]);
+        for (int q = g * 4 / GROUPS; q < (g + 1) * 4 / GROUPS; q++)
+            multiply_part(c, a + q * (A_WORDS / 4), b[q * 2], b[q * 2 + 1]);
         sums[0] += (float)(c[0] * 254 + c[1]) * (low_half(scales[g]) * x.factors[g]);
         sums[1] += (float)(c[2] * 254 + c[3]) * (high_half(scales[g]) * x.factors[g]);
     }
@@ -97,6 +109,32 @@ __device__ __forceinline__ void load_batch(Batch& batch, const char* slot, unsig
             batch.scales[t][g] = *(const unsigned*)(slot + TILES * PIECE_BYTES + t * SCALE_BYTES + g * 32 + (lane >> 2) * 4);
     }
 }
+
+#if defined(BYTE_SUMS) && N_TILES == 1
+// Adds the first `count` pieces of a batch to the sums of their tiles: 32 inputs of all of them, then the next 32.
+__device__ __forceinline__ void add_batch(float (*sums)[1][2], const char* slot, int count, const Operands& x, unsigned lane)
+{
+    const unsigned b[8] = {x.b[0].x, x.b[0].y, x.b[0].z, x.b[0].w, x.b[1].x, x.b[1].y, x.b[1].z, x.b[1].w};
+    int c[TILES][4];
+#pragma unroll
+    for (int q = 0; q < 4; q++) {
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            if (t >= count) break;
+            if (q * GROUPS % 4 == 0) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
+            unsigned a[16];
+            decode_part((const unsigned*)(slot + t * PIECE_BYTES), q, lane, a);
+            multiply_part(c[t], a, b[q * 2], b[q * 2 + 1]);
+            if ((q + 1) * GROUPS % 4 == 0) {
+                const int g = q * GROUPS / 4;
+                const unsigned scale = *(const unsigned*)(slot + TILES * PIECE_BYTES + t * SCALE_BYTES + g * 32 + (lane >> 2) * 4);
+                sums[t][0][0] += (float)(c[t][0] * 254 + c[t][1]) * (low_half(scale) * x.factors[g]);
+                sums[t][0][1] += (float)(c[t][2] * 254 + c[t][3]) * (high_half(scale) * x.factors[g]);
+            }
+        }
+    }
+}
+#endif
 
 // `kind` is 0: float32, 1: bfloat16, 2: float16.
 __device__ __forceinline__ void store(void* out, long long place, float value, int kind)
@@ -193,12 +231,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 #endif
                 wait_for_copies<DEPTH - 1>();
                 __syncwarp();
+#if defined(BYTE_SUMS) && N_TILES == 1  // its registers of A are too many to be kept
+                if (TILES == 1 || here >= TILES)
+                    add_batch(sums, ring + slot, TILES, b, lane);
+                else
+                    add_batch(sums, ring + slot, here, b, lane);
+                __syncwarp();
+                next();
+#else
                 Batch now;
                 load_batch(now, ring + slot, lane);
                 __syncwarp();  // every lane has read before the slot is written again
                 next();
                 auto multiply = [&](bool all) {
-                    unsigned a[TILES][16];
+                    unsigned a[TILES][A_WORDS];
 #pragma unroll
                     for (int t = 0; t < TILES; t++)
                         if (all || t < here) decode(now.codes[t], lookup, part, a[t]);
@@ -216,6 +262,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
                     multiply(true);
                 else
                     multiply(false);
+#endif
             }
 #pragma unroll
             for (int t = 0; t < TILES; t++)
@@ -237,7 +284,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
             const long long row = (long long)((step + s) * stride + block_first + p) * 16 + (rest >> 5 & 1) * 8
                                   + (rest >> 2 & 7);
             const long long token = (rest >> 6) * 4 + (rest & 3);
-            if (row < rows && token < tokens) store(out, token * rows + row, sum, (int)kind);
+            if (row < rows && token < tokens) store(out, token * rows + row, sum * UNIT, (int)kind);
         }
         if (step + TILES >= steps) return;
         // With two buffers nobody writes to this one before all have come to the next barrier, with their sums taken.
