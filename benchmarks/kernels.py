@@ -134,7 +134,9 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.cpu().double() - expected).norm() / expected.norm())
 
 
-def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuning: vq_gemv.Tuning) -> Row:
+def times(
+    tier: str, rows: int, inputs: int, tokens: int, reference: float, tuning: vq_gemv.Tuning | None = None
+) -> Row:
     """Microseconds of activations and product, and of the product alone, with and without overlap; `us` is what
     `decode` takes.
     """
@@ -149,10 +151,11 @@ def times(tier: str, rows: int, inputs: int, tokens: int, reference: float, tuni
 
     def alone(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
         codes, scales, table, _, bits = weight
-        return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, tuning)
+        return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, chosen)
 
     row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
-    fused = vq_gemv.fuses(tokens, inputs, TIERS[tier], tuning)
+    chosen = tuning or vq_gemv.tuning_of(x.device.index, rows, inputs, TIERS[tier], tokens)
+    fused = chosen.fused and vq_gemv.can_fuse(tokens, inputs, TIERS[tier])
     measured = [("us", both, True), ("us_without_overlap", both, False), ("product_us", alone, True)]
     for name, make, overlap in measured[: 2 if fused else 3]:
         found = microseconds([make(weight, out, overlap) for weight, out in zip(own, outs, strict=True)])
@@ -173,7 +176,7 @@ def shapes() -> Iterator[Row]:
     for rows, inputs in SHAPES:
         reference = bfloat(rows, inputs, 1)
         for tier in TIERS:
-            yield guarded(partial(times, tier, rows, inputs, 1, reference, vq_gemv.DEFAULT))
+            yield guarded(partial(times, tier, rows, inputs, 1, reference))
 
 
 def batch() -> Iterator[Row]:
@@ -181,7 +184,7 @@ def batch() -> Iterator[Row]:
     for tokens in BATCHES[1:]:
         reference = bfloat(8192, 8192, tokens)
         for tier in ("vq2", "trellis2"):
-            yield guarded(partial(times, tier, 8192, 8192, tokens, reference, vq_gemv.DEFAULT))
+            yield guarded(partial(times, tier, 8192, 8192, tokens, reference))
         if tokens in (16, 64):
             tuning = vq_gemv.Tuning(warps=8, depth=8)
             row = guarded(partial(times, "vq2", 8192, 8192, tokens, reference, tuning))
@@ -193,8 +196,8 @@ def sweep() -> Iterator[Row]:
     of_blocks = [
         *(vq_gemv.Tuning(16, 8, fused=fused) for fused in (False, True)),
         *(vq_gemv.Tuning(8, 8, 4, 0, 2, blocks, fused) for blocks, fused in product((1, 2), (False, True))),
-        vq_gemv.Tuning(16, 12, fused=False),
-        vq_gemv.Tuning(16, 8, 2, fused=False),
+        vq_gemv.Tuning(16, 12),
+        vq_gemv.Tuning(16, 8, 2),
     ]
     several = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
     tunings = [(shape, tier, tuning) for shape, tuning, tier in product(several, of_blocks, ("vq2", "vq1"))]
@@ -221,13 +224,17 @@ def prefill(tokens: int = 4096) -> Iterator[Row]:
         out = torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda")
         dense = torch.empty(rows, inputs, dtype=torch.float16, device="cuda")
         other = torch.randn(tokens, inputs, device="cuda", dtype=torch.float16)
+        products = torch.empty(tokens, rows, device="cuda", dtype=torch.float16)
+        factors = torch.ones(tokens, device="cuda")
         parts: Row = {
             "dequantize_us": partial(dequantize.dequantize, *own[:3], dense, 0, own.code_bits, x.dtype),
             "float16_product_us": partial(torch.mm, other, dense.T),
+            "rotate_us": partial(dequantize.rotate, x, own.signs, other, factors, TIERS["vq2"]),
+            "rescale_us": partial(dequantize.rescale, products, factors, out, inputs, TIERS["vq2"]),
         }
-        shares = {name: microseconds([launch], atleast=4)["median"] for name, launch in parts.items()}
+        shares = {name: microseconds([launch], atleast=8)["median"] for name, launch in parts.items()}
         for at_once in (1024, 2048, 4096):
-            us = microseconds([partial(dequantize.linear, x, *own, out, at_once)], atleast=4)["median"]
+            us = microseconds([partial(dequantize.linear, x, *own, out, at_once)], atleast=8)["median"]
             row = {"tier": "vq2", "shape": [rows, inputs], "tokens": tokens, "tokens_at_once": at_once, "us": us}
             yield row | {"bf16_us": reference, "times_bf16": reference / us} | shares
 

@@ -23,7 +23,8 @@ from quantgate_kernels.formats.rotation import block_of
 
 WEIGHTS_AT_ONCE = 1 << 27
 """Weights that are dequantized at once: 256 MiB."""
-TOKENS_AT_ONCE = 4096
+TOKENS_AT_ONCE = 1024
+"""Whose activations and products stay in the L2 cache between the launches that make and take them."""
 
 
 def definitions(inputs: int, tier: Tier, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
@@ -85,17 +86,30 @@ def linear(
     """y [M, O] of x [M, I] into `out` of the same dtype, bfloat16 or float16; arguments as in ops/linear.py."""
     tokens, inputs = x.shape
     rows, device = out.shape[1], x.device
-    place = (device.index, inputs, tier_of(table, code_bits), x.dtype)
+    tier = tier_of(table, code_bits)
     rotated = torch.empty(tokens, inputs, dtype=torch.float16, device=device)
     factors = torch.empty(tokens, dtype=torch.float32, device=device)
-    launch(_kernel("rotate", *place), tokens, [x, signs, rotated, factors, inputs], device, overlap=False)
     step = min(-(-rows // ROWS) * ROWS, max(1, WEIGHTS_AT_ONCE // inputs // ROWS) * ROWS)
     for row in range(0, rows, step):
         weight = torch.empty(min(step, rows - row), inputs, dtype=torch.float16, device=device)
         dequantize(codes, scales, table, weight, row, code_bits, x.dtype)
         for token in range(0, tokens, tokens_at_once):
             part = slice(token, token + tokens_at_once)
-            products = torch.mm(rotated[part], weight.T)
-            found = _kernel("rescale", *place)
-            values = (products, factors[part], out[part, row:], len(weight), rows)
-            launch(found, len(products), values, device, overlap=False)
+            if row == 0:  # just before it is needed: what one launch leaves in the L2 cache, the next one reads there
+                rotate(x[part], signs, rotated[part], factors[part], tier)
+            rescale(torch.mm(rotated[part], weight.T), factors[part], out[part, row:], inputs, tier)
+
+
+def rotate(
+    x: torch.Tensor, signs: torch.Tensor | None, rotated: torch.Tensor, factors: torch.Tensor, tier: Tier
+) -> None:
+    """Tokens [M, I] of a safe range in float16, turned, and what one unit of each is worth [M]."""
+    found = _kernel("rotate", x.device.index, x.shape[1], tier, x.dtype)
+    launch(found, len(x), [x, signs, rotated, factors, x.shape[1]], x.device, overlap=False)
+
+
+def rescale(products: torch.Tensor, factors: torch.Tensor, out: torch.Tensor, inputs: int, tier: Tier) -> None:
+    """Products [M, R] times their tokens' factors into the first R columns of rows of `out`."""
+    found = _kernel("rescale", out.device.index, inputs, tier, out.dtype)
+    values = (products, factors, out, products.shape[1], out.stride(0))
+    launch(found, len(products), values, out.device, overlap=False)

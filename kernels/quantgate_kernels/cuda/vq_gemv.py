@@ -29,7 +29,7 @@ TILES = {1: 4, 2: 4, 4: 2, 6: 2, 8: 2, 12: 1, 16: 1}
 
 MOST_OWN = 128
 """Pieces of a token that the table leaves room for."""
-FUSED_INPUTS = 8192
+FUSED_INPUTS = 4096
 """Up to which a launch saved is worth more than a token turned in every block."""
 
 
@@ -48,11 +48,29 @@ class Tuning:
     """Blocks whose registers a multiprocessor holds at once, of up to four tokens."""
     blocks: int = 1
     """Blocks that are launched for each multiprocessor."""
-    fused: bool | None = None
-    """Whether each block turns a single token itself; None: as `fuses` says."""
+    fused: bool = False
+    """Each block turns the token itself: for one token, where the table leaves room (`can_fuse`)."""
 
 
 DEFAULT = Tuning()
+PAIRED = Tuning(8, 8, 4, 0, 2, 2)
+"""Two blocks beside each other on a multiprocessor: where each has tiles enough, one works while the other sums up."""
+FUSED = Tuning(8, 8, 4, 0, 2, 1, True)
+"""One block, beside which the next kernel's has room: it fills its table and fetches codes before it is its turn."""
+
+
+def tuning_of(device: int, rows: int, inputs: int, tier: Tier, tokens: int) -> Tuning:
+    """What was fastest on an H200 (docs/kernels.md)."""
+    if tokens > 4 or tier.dimensions == 1 or tier.code_bits != 8:
+        return DEFAULT
+    if can_fuse(tokens, inputs, tier) and inputs <= FUSED_INPUTS:
+        return FUSED
+    return PAIRED if tiles_of(rows) >= 2 * multiprocessors(device) * PAIRED.tiles else DEFAULT
+
+
+def can_fuse(tokens: int, inputs: int, tier: Tier) -> bool:
+    """Whether each block can turn the token itself: beside a table of 256 entries there is room for one token."""
+    return tokens == 1 and tier.dimensions > 1 and tier.code_bits == 8 and pieces_of(inputs) <= MOST_OWN
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -118,12 +136,6 @@ def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     return (*tier_files(numbers), *own, "vq_gemv.cu")
 
 
-def fuses(tokens: int, inputs: int, tier: Tier, tuning: Tuning = DEFAULT) -> bool:
-    """Whether each block turns the token itself, beside the table of 256 entries, which has room for that."""
-    possible = tokens == 1 and tier.dimensions > 1 and tier.code_bits == 8 and pieces_of(inputs) <= MOST_OWN
-    return possible and (inputs <= FUSED_INPUTS if tuning.fused is None else tuning.fused)
-
-
 @functools.cache
 def _plan(
     device: int, rows: int, inputs: int, tier: Tier, n_tiles: int, tuning: Tuning, token: torch.dtype | None = None
@@ -143,10 +155,12 @@ def _plan(
 def compile_all(device: int, rows: int, inputs: int, tier: Tier) -> None:
     """Have every kernel ready that a Linear [O, I] of a tier may need."""
     for n_tiles in N_TILES:
-        _plan(device, rows, inputs, tier, n_tiles, DEFAULT)
-    for dtype in DTYPES:
-        if fuses(1, inputs, tier):
-            _plan(device, rows, inputs, tier, 1, DEFAULT, dtype)
+        tokens = 4 * n_tiles
+        _plan(device, rows, inputs, tier, n_tiles, tuning_of(device, rows, inputs, tier, tokens))
+    alone = tuning_of(device, rows, inputs, tier, 1)
+    if alone.fused:
+        for dtype in DTYPES:
+            _plan(device, rows, inputs, tier, 1, alone, dtype)
 
 
 def splits_of(rows: int, inputs: int, blocks: int, warps: int, n_tiles: int = 1) -> int:
@@ -201,7 +215,7 @@ def gemv_of_token(
     overlap: bool = True,
     tuning: Tuning = DEFAULT,
 ) -> None:
-    """The same of a single token x [1, I], bfloat16 or float16, that each block turns itself, where it `fuses`.
+    """The same of a single token x [1, I], bfloat16 or float16, that each block turns itself, where it `can_fuse`.
 
     The bits of `activations.to_operands` and `gemv` one after the other. `signs` int8 [I], or None without a rotation.
     """

@@ -148,19 +148,22 @@ def decode(
     code_bits: int,
     out: torch.Tensor,
     overlap: bool = True,
-    tuning: vq_gemv.Tuning = vq_gemv.DEFAULT,
+    tuning: vq_gemv.Tuning | None = None,
 ) -> None:
-    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time."""
-    inputs = x.shape[1]
-    if vq_gemv.fuses(len(x), inputs, tier_of(table, code_bits), tuning):
-        vq_gemv.gemv_of_token(codes, scales, table, x, signs, out, code_bits, overlap, tuning)
-        return
+    """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time.
+
+    `tuning` is in place of `vq_gemv.tuning_of`.
+    """
+    inputs, tier = x.shape[1], tier_of(table, code_bits)
     for first in range(0, len(x), vq_gemv.MOST_TOKENS):
-        part = x[first : first + vq_gemv.MOST_TOKENS]
+        part, rows = x[first : first + vq_gemv.MOST_TOKENS], out[first : first + vq_gemv.MOST_TOKENS]
+        chosen = tuning or vq_gemv.tuning_of(x.device.index, out.shape[1], inputs, tier, len(part))
+        if chosen.fused and vq_gemv.can_fuse(len(part), inputs, tier):
+            vq_gemv.gemv_of_token(codes, scales, table, part, signs, rows, code_bits, overlap, chosen)
+            continue
         operands = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)
         activations.to_operands(part, signs, *operands, overlap)
-        rows = out[first : first + len(part)]
-        vq_gemv.gemv(codes, scales, table, *operands, rows, inputs, code_bits, overlap, tuning)
+        vq_gemv.gemv(codes, scales, table, *operands, rows, inputs, code_bits, overlap, chosen)
 
 
 def _fake(

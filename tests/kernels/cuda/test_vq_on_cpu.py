@@ -30,7 +30,7 @@ def run(
     codes, scales, table, kind = in_order(stored, tier, tables, inputs)
     signs = tables[f"signs.{inputs}"] if rotated else 0
     n_tiles = vq_gemv.n_tiles_of(tokens)
-    fused = bool(tuning.fused) and vq_gemv.fuses(tokens, inputs, kind, tuning)
+    fused = tuning.fused and vq_gemv.can_fuse(tokens, inputs, kind)
     splits = splits or vq_gemv.splits_of(rows, inputs, blocks, tuning.warps)
     blocks = min(blocks, -(-order.tiles_of(rows) // (tuning.warps // splits)))
     steps = -(-order.tiles_of(rows) // (blocks * (tuning.warps // splits)))
@@ -101,7 +101,7 @@ def test_the_division_of_work_changes_no_result(warps: int, depth: int, tiles: i
 )
 def test_a_token_turned_by_each_block_gives_the_same_bits(name: str, inputs: int, warps: int, rotated: bool) -> None:
     x, tuning = inputs_of(1, inputs, torch.float16 if inputs == 192 else torch.bfloat16), replace(SMALL, warps=warps)
-    apart, expected = run(name, x, 53, replace(tuning, fused=False), 2, rotated=rotated)
+    apart, expected = run(name, x, 53, tuning, 2, rotated=rotated)
     found, _ = run(name, x, 53, replace(tuning, fused=True), 2, rotated=rotated)
     assert torch.equal(found, apart)
     assert relative_error(found, expected) < 1e-4

@@ -8,30 +8,35 @@ __device__ __forceinline__ float larger(float most, float value)
 }
 
 // Of a group: `by` brings its inputs to steps of hi, 0 where there are none; `factor` is what one unit of 254 hi + lo,
-// times one unit of a codebook (1 / 32), is worth.
+// times one unit of a codebook (1 / 32), is worth. What is not finite stays so: the results of such a token are NaN.
 struct Step {
     float by, factor;
-    bool sound;
 };
 
 __device__ __forceinline__ Step step_of(float most)
 {
-    Step found;
-    found.sound = most > 1e-30f && most <= 3.4e38f;
-    found.by = found.sound ? 127.0f / most : 0.0f;
-    // What is not finite stays so: the result of such a token is NaN, as it would be of floats.
-    found.factor = found.sound ? most * (1.0f / 127 / 254 / 32) : most <= 1e-30f ? 0.0f : most - most;
-    return found;
+    const bool sound = most > 1e-30f && most <= 3.4e38f;
+    return {sound ? 127.0f / most : 0.0f, sound ? most * (1.0f / 127 / 254 / 32) : most <= 1e-30f ? 0.0f : most - most};
 }
 
-// Four neighbours as the bytes of two words.
+// The lowest bytes of four words.
+__device__ __forceinline__ unsigned lowest_bytes(const unsigned* words)
+{
+    return __byte_perm(__byte_perm(words[0], words[1], 0x0040), __byte_perm(words[2], words[3], 0x0040), 0x5410);
+}
+
+// Four neighbours as the bytes of two words. Adding 1.5 * 2^23 rounds to the next integer and leaves it in the lowest
+// bits: conversions would cost four times as much.
 __device__ __forceinline__ void split_four(const float* v, const Step& step, unsigned& hi, unsigned& lo)
 {
-    hi = lo = 0;
+    const float whole = 12582912.0f;
+    unsigned first[4], second[4];
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const float whole = step.sound ? v[i] * step.by : 0.0f, near = rintf(whole);
-        hi |= ((unsigned)(int)near & 255u) << 8 * i;
-        lo |= ((unsigned)(int)rintf((whole - near) * 254.0f) & 255u) << 8 * i;
+        const float near = fmaf(v[i], step.by, whole);
+        first[i] = __float_as_uint(near);
+        second[i] = __float_as_uint(fmaf(fmaf(v[i], step.by, whole - near), 254.0f, whole));
     }
+    hi = lowest_bytes(first);
+    lo = lowest_bytes(second);
 }
