@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -197,46 +198,57 @@ def sweep() -> Iterator[Row]:
         *(vq_gemv.Tuning(16, 8, fused=fused) for fused in (False, True)),
         *(vq_gemv.Tuning(8, 8, 4, 0, 2, blocks, fused) for blocks, fused in product((1, 2), (False, True))),
         vq_gemv.Tuning(16, 12),
-        vq_gemv.Tuning(16, 8, 2),
+        vq_gemv.Tuning(16, 4, 0, 0, 2, 1, True),
     ]
     several = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
     tunings = [(shape, tier, tuning) for shape, tuning, tier in product(several, of_blocks, ("vq2", "vq1"))]
     tunings += [
         ((8192, 8192), tier, vq_gemv.Tuning(copies=count)) for tier, count in product(("vq3", "vq1.5"), (1, 2, 4))
     ]
-    of_trellises = [(16, 8, 4), (16, 16, 4), (16, 8, 2), (16, 16, 2), (16, 8, 1), (8, 16, 4), (12, 12, 4)]
-    tunings += [
-        (shape, "trellis2", vq_gemv.Tuning(warps, depth, tiles))
-        for shape, (warps, depth, tiles) in product(((8192, 8192), (8192, 28672)), of_trellises)
+    of_trellises = [
+        *(vq_gemv.Tuning(16, 8, 4, fused=fused) for fused in (False, True)),
+        *(vq_gemv.Tuning(warps, 8, tiles, 0, 2, 1, True) for warps, tiles in ((8, 4), (8, 2), (16, 2), (16, 1))),
+        vq_gemv.Tuning(8, 8, 4, 0, 2, 2),
+        vq_gemv.Tuning(8, 8, 4, 0, 2, 2, True),
     ]
+    tunings += [(shape, "trellis2", tuning) for shape, tuning in product(several, of_trellises)]
     references = {shape: bfloat(*shape, 1) for shape in {shape for shape, _, _ in tunings}}
     for shape, tier, tuning in tunings:
         row = guarded(partial(times, tier, *shape, 1, references[shape], tuning))
         yield row | {"tier": tier, "shape": shape, "tuning": tuning.__dict__}
 
 
-def prefill(tokens: int = 4096) -> Iterator[Row]:
-    """Dequantize and multiply, 4,096 tokens, by how many of them go through cuBLAS at once."""
+def prefill(tokens: int = 4096, rounds: int = 5) -> Iterator[Row]:
+    """Dequantize and multiply 4,096 tokens, by how many of them go through cuBLAS at once: medians of rounds in turns,
+    since a GPU under such load changes its clock.
+    """
     for rows, inputs in ((8192, 8192), (4096, 4096)):
-        reference = bfloat(rows, inputs, tokens)
-        own = random_weight("vq2", rows, inputs)
+        own, tier = random_weight("vq2", rows, inputs), TIERS["vq2"]
         x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
-        out = torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda")
+        plain = torch.randn(rows, inputs, device="cuda").to(torch.bfloat16)
+        out, products = (torch.empty(tokens, rows, dtype=each, device="cuda") for each in (x.dtype, torch.float16))
         dense = torch.empty(rows, inputs, dtype=torch.float16, device="cuda")
-        other = torch.randn(tokens, inputs, device="cuda", dtype=torch.float16)
-        products = torch.empty(tokens, rows, device="cuda", dtype=torch.float16)
-        factors = torch.ones(tokens, device="cuda")
-        parts: Row = {
-            "dequantize_us": partial(dequantize.dequantize, *own[:3], dense, 0, own.code_bits, x.dtype),
-            "float16_product_us": partial(torch.mm, other, dense.T),
-            "rotate_us": partial(dequantize.rotate, x, own.signs, other, factors, TIERS["vq2"]),
-            "rescale_us": partial(dequantize.rescale, products, factors, out, inputs, TIERS["vq2"]),
+        turned, factors = torch.empty_like(x, dtype=torch.float16), torch.ones(tokens, device="cuda")
+        launches: dict[str, Callable[[], object]] = {
+            "bf16": partial(torch.nn.functional.linear, x, plain),
+            **{str(count): partial(dequantize.linear, x, *own, out, count) for count in (1024, 2048, 4096)},
+            "dequantize": partial(dequantize.dequantize, *own[:3], dense, 0, own.code_bits, x.dtype),
+            "rotate": partial(dequantize.rotate, x, own.signs, turned, factors, tier),
+            "product": partial(torch.mm, turned, dense.T, out=products),
+            "rescale": partial(dequantize.rescale, products, factors, out, inputs, tier),
         }
-        shares = {name: microseconds([launch], atleast=8)["median"] for name, launch in parts.items()}
-        for at_once in (1024, 2048, 4096):
-            us = microseconds([partial(dequantize.linear, x, *own, out, at_once)], atleast=8)["median"]
-            row = {"tier": "vq2", "shape": [rows, inputs], "tokens": tokens, "tokens_at_once": at_once, "us": us}
-            yield row | {"bf16_us": reference, "times_bf16": reference / us} | shares
+        found: dict[str, list[float]] = {name: [] for name in launches}
+        for _ in range(rounds):
+            for name, launch in launches.items():
+                found[name].append(microseconds([launch], atleast=8)["median"])
+        us = {name: statistics.median(each) for name, each in found.items()}
+        for count in (1024, 2048, 4096):
+            row = {"tier": "vq2", "shape": [rows, inputs], "tokens": tokens, "tokens_at_once": count}
+            yield (
+                row
+                | {"us": us[str(count)], "times_bf16": us["bf16"] / us[str(count)]}
+                | {f"{name}_us": us[name] for name in ("bf16", "dequantize", "rotate", "product", "rescale")}
+            )
 
 
 def main() -> None:

@@ -23,8 +23,7 @@ from quantgate_kernels.formats.rotation import block_of
 
 WEIGHTS_AT_ONCE = 1 << 27
 """Weights that are dequantized at once: 256 MiB."""
-TOKENS_AT_ONCE = 1024
-"""Whose activations and products stay in the L2 cache between the launches that make and take them."""
+TOKENS_AT_ONCE = 4096
 
 
 def definitions(inputs: int, tier: Tier, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
@@ -95,7 +94,7 @@ def linear(
         dequantize(codes, scales, table, weight, row, code_bits, x.dtype)
         for token in range(0, tokens, tokens_at_once):
             part = slice(token, token + tokens_at_once)
-            if row == 0:  # just before it is needed: what one launch leaves in the L2 cache, the next one reads there
+            if row == 0:
                 rotate(x[part], signs, rotated[part], factors[part], tier)
             rescale(torch.mm(rotated[part], weight.T), factors[part], out[part, row:], inputs, tier)
 

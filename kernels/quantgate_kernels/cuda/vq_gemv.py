@@ -30,7 +30,7 @@ TILES = {1: 4, 2: 4, 4: 2, 6: 2, 8: 2, 12: 1, 16: 1}
 MOST_OWN = 128
 """Pieces of a token that the table leaves room for."""
 FUSED_INPUTS = 4096
-"""Up to which a launch saved is worth more than a token turned in every block."""
+"""Up to which a launch saved is worth more than a token turned in every block, even if that has a single tile."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,16 @@ def tuning_of(device: int, rows: int, inputs: int, tier: Tier, tokens: int) -> T
     """What was fastest on an H200 (docs/kernels.md)."""
     if tokens > 4 or tier.dimensions == 1 or tier.code_bits != 8:
         return DEFAULT
-    if can_fuse(tokens, inputs, tier) and inputs <= FUSED_INPUTS:
-        return FUSED
-    return PAIRED if tiles_of(rows) >= 2 * multiprocessors(device) * PAIRED.tiles else DEFAULT
+    if tiles_of(rows) >= 2 * multiprocessors(device) * PAIRED.tiles:
+        return PAIRED
+    cheap = inputs <= FUSED_INPUTS or tiles_of(rows) >= 2 * multiprocessors(device)
+    return FUSED if can_fuse(tokens, inputs, tier) and cheap else DEFAULT
 
 
 def can_fuse(tokens: int, inputs: int, tier: Tier) -> bool:
-    """Whether each block can turn the token itself: beside a table of 256 entries there is room for one token."""
-    return tokens == 1 and tier.dimensions > 1 and tier.code_bits == 8 and pieces_of(inputs) <= MOST_OWN
+    """Whether each block can turn the token itself: within a table of 256 entries, or without one, there is room."""
+    roomy = tier.byte_sums or (tier.dimensions > 1 and tier.code_bits == 8)
+    return tokens == 1 and roomy and pieces_of(inputs) <= MOST_OWN
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -90,14 +92,16 @@ def definitions(
     alone = tier.dimensions == 1 and not in_place  # a trellis' codes or values fill the registers
     most = tuning.tiles or (1 if alone else TILES[n_tiles])
     tiles = min(most, steps)
-    resident = tuning.resident if n_tiles == 1 and tier.code_bits == 8 else 1  # others need the registers
+    roomy = tier.code_bits == 8 or tier.byte_sums
+    resident = tuning.resident if n_tiles == 1 and roomy else 1  # others need the registers
     batch = tuning.warps * tiles * piece_bytes(tier, inputs)
     sums = tiles * tuning.warps * n_tiles * 64 * 4
     room = MOST_SHARED // max(tuning.blocks, resident) - table_bytes(of_tier) - sums
     own: dict[str, int] = {"FUSED": 0}
     if token is not None:
-        own = {"FUSED": 1, "UNITS": -(-inputs // (512 * tuning.warps)), "X_BFLOAT": DTYPES[token]}
-        room -= own_factor_bytes(inputs)
+        apart, units = 128 if tier.byte_sums else 256, -(-inputs // (512 * tuning.warps))
+        own = {"APART": apart, "FUSED": 1, "UNITS": units, "X_BFLOAT": DTYPES[token]}
+        room -= own_bytes(own, inputs)
     buffers = 2 if n_tiles <= 2 and steps > tiles and room - sums >= 2 * batch else 1
     room -= (buffers - 1) * sums
     numbers = {
@@ -122,12 +126,13 @@ def shared_bytes(numbers: Mapping[str, int], inputs: int) -> int:
     sums = numbers["BUFFERS"] * numbers["TILES"] * numbers["WARPS"] * numbers["N_TILES"] * 64 * 4
     tier = Tier(numbers.get("DIMENSIONS", 1), numbers.get("CODE_BITS", numbers.get("TRELLIS", 0)))
     rings = numbers["WARPS"] * numbers["DEPTH"] * numbers["TILES"] * piece_bytes(tier, inputs)
-    return table_bytes(numbers) + sums + rings + (own_factor_bytes(inputs) if numbers["FUSED"] else 0)
+    return table_bytes(numbers) + sums + rings + (own_bytes(numbers, inputs) if numbers["FUSED"] else 0)
 
 
-def own_factor_bytes(inputs: int) -> int:
-    """Of a token's factors, of pieces to a multiple of four."""
-    return -(-inputs // 512) * 4 * groups_of(inputs) * 4
+def own_bytes(numbers: Mapping[str, int], inputs: int) -> int:
+    """Of a token's factors and, without a table, of its operands: of pieces to a multiple of four."""
+    pieces = -(-inputs // 512) * 4
+    return pieces * (groups_of(inputs) * 4 + (0 if numbers["APART"] == 256 else 2 * numbers["APART"]))
 
 
 def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:

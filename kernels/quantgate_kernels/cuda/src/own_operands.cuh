@@ -1,7 +1,9 @@
 // The operands of one token, made by the block that multiplies with them: to the bit what activations.cu leaves, but only
-// the token's two columns. They lie where the table of 256 entries leaves 128 of its 256 bytes an entry free.
+// the token's two columns. They lie where a table of 256 entries leaves 128 of its 256 bytes an entry free; where there
+// is no table, in a place of their own.
 //
-// WARPS, UNITS (of 512 inputs, that a warp turns at most) and what rotation.cuh asks for are given. In two steps, as
+// WARPS, UNITS (of 512 inputs, that a warp turns at most), APART (bytes from one half of a piece to the next one: 256, or
+// 128 without a table) and what rotation.cuh asks for are given. In two steps, as
 // signs can be read before the token is there.
 
 struct OwnSigns {
@@ -15,7 +17,7 @@ __device__ __forceinline__ void read_own_signs(OwnSigns& own, const char* signs,
         if (signs) read_signs<16>(own.words[u], signs, inputs, (warp + u * WARPS) * 512LL + lane * 16);
 }
 
-// Half h of piece p comes to place + (p * 2 + h) * 256: 64 bytes of its inputs as int8, then 64 of what that leaves.
+// Half h of piece p comes to place + (p * 2 + h) * APART: 64 bytes of its inputs as int8, then 64 of what that leaves.
 // `factors` [pieces, 128 / GROUP] say what one unit is worth. All warps of a block come here; a barrier has to follow.
 __device__ __forceinline__ void make_operands(char* place, float* factors, const unsigned short* x, const OwnSigns& own,
                                               bool turned, long long inputs, int warp, unsigned lane)
@@ -38,7 +40,7 @@ __device__ __forceinline__ void make_operands(char* place, float* factors, const
 #pragma unroll
         for (int i = 0; i < 4; i++) split_four(v[u] + i * 4, step, hi[i], lo[i]);
         const unsigned part = lane % 8, piece = unit * 4 + lane / 8;
-        char* to = place + (piece * 2 + part / 4) * 256 + (part & 1) * 32 + (part >> 1 & 1) * 8;
+        char* to = place + (piece * 2 + part / 4) * APART + (part & 1) * 32 + (part >> 1 & 1) * 8;
         *(uint2*)to = make_uint2(hi[0], hi[1]);
         *(uint2*)(to + 16) = make_uint2(hi[2], hi[3]);
         *(uint2*)(to + 64) = make_uint2(lo[0], lo[1]);

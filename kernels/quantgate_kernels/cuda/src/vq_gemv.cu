@@ -56,16 +56,18 @@ __device__ __forceinline__ void load_operands(Operands& x, const uint4* operands
     for (int g = 0; g < GROUPS; g++) x.factors[g] = fresh1(factors + (place * GROUPS + g) * 4 + (lane & 3));
 }
 
+#if FUSED
 // The same of what this block made of one token.
 __device__ __forceinline__ void load_own(Operands& x, const char* own, const float* factors, unsigned piece, unsigned lane)
 {
     if (lane < 8) {
-        x.b[0] = *(const uint4*)(own + piece * 512 + lane * 16);
-        x.b[1] = *(const uint4*)(own + piece * 512 + 256 + lane * 16);
+        x.b[0] = *(const uint4*)(own + piece * (2 * APART) + lane * 16);
+        x.b[1] = *(const uint4*)(own + piece * (2 * APART) + APART + lane * 16);
     }
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) x.factors[g] = factors[piece * GROUPS + g];
 }
+#endif
 
 // c += the products of 32 inputs: of A_WORDS / 4 registers of A and two of an operand.
 __device__ __forceinline__ void multiply_part(int* c, const unsigned* a, unsigned b0, unsigned b1)
@@ -156,7 +158,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     const unsigned short* x = (const unsigned short*)given;
     const char* signs = (const char*)beside;
     float* factors = partial + BUFFERS * PARTIALS;  // [pieces, to a multiple of four, GROUPS]
-    char *token = lookup + 128, *rings = (char*)(factors + (inputs + 511) / 512 * 4 * GROUPS);
+    const unsigned padded = (unsigned)(inputs + 511) / 512 * 4;  // pieces
+    char* after = (char*)(factors + padded * GROUPS);
+    char* token = TABLE_BYTES ? lookup + 128 : after;
+    char* rings = TABLE_BYTES ? after : after + padded * (2 * APART);
 #else
     const uint4* operands = (const uint4*)given;
     const float* factors = (const float*)beside;
