@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quantgate_kernels.formats.trellis import SYMBOLS, TrellisLayout, states, values
-from quantgate_kernels.tables import MULTIPLIER, normal_table, sums_of
+from quantgate_kernels.formats.trellis import MULTIPLIER, SYMBOLS, TrellisLayout, states, values
+from quantgate_kernels.tables import normal_table, sums_of
 
 from quantizers.trellis.viterbi import search
 

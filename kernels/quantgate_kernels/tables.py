@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from quantgate_kernels.formats import rotation
-from quantgate_kernels.formats.trellis import TABLE_STEP
+from quantgate_kernels.formats.trellis import MULTIPLIER, TABLE_STEP
 from quantgate_kernels.headers import read_header
 from quantgate_kernels.settings import FormatError, Settings, shown
 
@@ -22,9 +22,7 @@ UNIVERSAL = "universal"
 NORMAL = "normal quantiles"
 """The kind of a trellis' table that is looked up."""
 BYTE_SUMS = "byte sums"
-"""The kind of a trellis' table of 2^16 states that kernels compute: its seed is the multiplier."""
-MULTIPLIER = 2765345611
-"""The only one: the best of 587 odd numbers (docs/decisions/0041-a-trellis-computes-its-values.md)."""
+"""The kind of a trellis' table of 2^16 states that kernels compute: its seed is MULTIPLIER."""
 SIGNS = "signs+hadamard"
 """The kind of a rotation."""
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from quantgate_kernels.formats.rotation import block_of, signs_of
-from quantgate_kernels.formats.trellis import FORMAT, TILE, TrellisLayout, encode, units
+from quantgate_kernels.formats.trellis import FORMAT, MULTIPLIER, TILE, TrellisLayout, encode, units
 from quantgate_kernels.tables import (
     BYTE_SUMS,
-    MULTIPLIER,
     NORMAL,
     SEED,
     SIGNS,

@@ -11,9 +11,9 @@ import coded_folders
 import pytest
 import torch
 from quantgate_kernels import oracle
-from quantgate_kernels.formats.trellis import read
+from quantgate_kernels.formats.trellis import MULTIPLIER, read
 from quantgate_kernels.settings import FormatError
-from quantgate_kernels.tables import BYTE_SUMS, MULTIPLIER, byte_sums, normal_table, sha256_of_table
+from quantgate_kernels.tables import BYTE_SUMS, byte_sums, normal_table, sha256_of_table
 from quantgate_kernels.validate import validate
 from safetensors.torch import load_file, save_file
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from quantgate_kernels.tables import MULTIPLIER
+from quantgate_kernels.formats.trellis import MULTIPLIER
 
 COPIES = {4: 4, 8: 2}
 """In shared memory, by weights an entry, of tables of 4,096 entries. Those of 256 have as many as lanes need."""

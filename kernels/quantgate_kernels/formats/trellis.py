@@ -30,7 +30,9 @@ PARTS = ("codes", "scales")
 TABLE_STEP = 1 / 32
 """Value of one unit of a table int8: +-3.97 is as far as it reaches, in units of the weights' RMS."""
 SUM_STEP = 1 / 128
-"""Of a table int16: +-4 is as far as it reaches, and its standard deviation is 1.155."""
+"""Of a table int16: +-4 is as far as it reaches, and its standard deviation is 1.15."""
+MULTIPLIER = 2765345611
+"""Of the states of such a table: the best of 587 odd numbers (docs/decisions/0041-a-trellis-computes-its-values.md)."""
 TILE = 16
 """Rows and columns of a tile."""
 SYMBOLS = TILE * TILE

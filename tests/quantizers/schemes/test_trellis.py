@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 from quantgate_kernels.formats.linears import read_linear
-from quantgate_kernels.formats.trellis import TABLE_STEP, TrellisLayout, states, tiled
-from quantgate_kernels.tables import BYTE_SUMS, MULTIPLIER, normal_table, sha256_of_table
+from quantgate_kernels.formats.trellis import MULTIPLIER, TABLE_STEP, TrellisLayout, states, tiled
+from quantgate_kernels.tables import BYTE_SUMS, normal_table, sha256_of_table
 
 from quantizers.curvature import Curvature
 from quantizers.errors import QuantizeError
