@@ -17,7 +17,7 @@ TIERS = {"vq1": (8, 256), "vq1.5": (8, 4096), "vq2": (4, 256), "vq3": (4, 4096)}
 """Dimensions and entries by tier."""
 TRELLISES = {
     **{f"trellis{bits}": (bits, 16) for bits in (2, 3)},
-    **{f"trellis{bits}-l12": (bits, 12) for bits in (2, 3, 4)},
+    **{f"trellis{bits}-l12": (bits, 12) for bits in (2, 3)},
     "trellis2-l10": (2, 10),
     **{f"trellis{bits}-sums": (bits, 16) for bits in (1, 2, 3, 4)},
 }

@@ -32,6 +32,9 @@ MOST_OWN = 128
 FUSED_INPUTS = 4096
 """Up to which a launch saved is worth more than a token turned in every block, even if that has a single tile."""
 
+MOST_IN_PLACE = 4
+"""N tiles up to which a batch of byte sums stays in its slot of the ring while it is worked on."""
+
 
 @dataclass(frozen=True)
 class Tuning:
@@ -88,7 +91,7 @@ def definitions(
     With `token`, for one token of that dtype that each block turns itself.
     """
     of_tier = tier_definitions(tier, tuning.copies)
-    in_place = tier.byte_sums and n_tiles == 1  # a batch stays in its slot while it is worked on
+    in_place = tier.byte_sums and n_tiles <= MOST_IN_PLACE
     alone = tier.dimensions == 1 and not in_place  # a trellis' codes or values fill the registers
     most = tuning.tiles or (1 if alone else TILES[n_tiles])
     tiles = min(most, steps)
@@ -109,6 +112,7 @@ def definitions(
         "DEPTH": max(2, min(-(-tuning.depth // tiles) + in_place, room // batch)),
         "GROUP": block_of(inputs),
         "MIN_BLOCKS": resident,
+        "MOST_IN_PLACE": MOST_IN_PLACE,
         "N_TILES": n_tiles,
         "TILES": tiles,
         "WARPS": tuning.warps,

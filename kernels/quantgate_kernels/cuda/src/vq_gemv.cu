@@ -11,7 +11,8 @@
 // (own_operands.cuh).
 //
 // GROUP (128, 64, 32), N_TILES (1 to 16), WARPS, DEPTH, TILES, BUFFERS (of the sums: with two of them a round needs one
-// barrier) and MIN_BLOCKS (that a multiprocessor has registers for) are given, and what fragments.cuh asks for.
+// barrier), MIN_BLOCKS (that a multiprocessor has registers for) and MOST_IN_PLACE (n tiles) are given, and what
+// fragments.cuh asks for.
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
@@ -20,6 +21,13 @@
 #define SCALE_BYTES (GROUPS * 32)
 #define SLOT_BYTES (TILES * (PIECE_BYTES + SCALE_BYTES))  // of the ring: codes of a batch, then its scales
 #define RING_BYTES (DEPTH * SLOT_BYTES)
+// Byte sums have more registers of A than can be kept: for few tokens a batch is decoded from its slot as it is
+// multiplied, and the operands are kept.
+#if defined(BYTE_SUMS) && N_TILES <= MOST_IN_PLACE
+#define IN_PLACE 1
+#else
+#define IN_PLACE 0
+#endif
 #define PARTIALS (TILES * WARPS * N_TILES * 64)  // floats of a buffer of sums
 
 // A warp's copies of a batch, of whose TILES pieces the first `count` are there. They are a group, an empty one too.
@@ -80,6 +88,13 @@ __device__ __forceinline__ void multiply_part(int* c, const unsigned* a, unsigne
 #endif
 }
 
+// Adds the products of a group to the sums of rows r and r + 8, of the token lane % 4 of an n tile.
+__device__ __forceinline__ void add_group(float* sums, const int* c, unsigned scale, float factor)
+{
+    sums[0] += (float)(c[0] * 254 + c[1]) * (low_half(scale) * factor);
+    sums[1] += (float)(c[2] * 254 + c[3]) * (high_half(scale) * factor);
+}
+
 // Adds a piece to the sums of rows r and r + 8, of the token lane % 4 of an n tile.
 __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const unsigned* scales, const Operands& x)
 {
@@ -90,8 +105,7 @@ __device__ __forceinline__ void add_piece(float* sums, const unsigned* a, const 
 #pragma unroll
         for (int q = g * 4 / GROUPS; q < (g + 1) * 4 / GROUPS; q++)
             multiply_part(c, a + q * (A_WORDS / 4), b[q * 2], b[q * 2 + 1]);
-        sums[0] += (float)(c[0] * 254 + c[1]) * (low_half(scales[g]) * x.factors[g]);
-        sums[1] += (float)(c[2] * 254 + c[3]) * (high_half(scales[g]) * x.factors[g]);
+        add_group(sums, c, scales[g], x.factors[g]);
     }
 }
 
@@ -112,27 +126,29 @@ __device__ __forceinline__ void load_batch(Batch& batch, const char* slot, unsig
     }
 }
 
-#if defined(BYTE_SUMS) && N_TILES == 1
+#if IN_PLACE
 // Adds the first `count` pieces of a batch to the sums of their tiles: 32 inputs of all of them, then the next 32.
-__device__ __forceinline__ void add_batch(float (*sums)[1][2], const char* slot, int count, const Operands& x, unsigned lane)
+__device__ __forceinline__ void add_batch(float (*sums)[N_TILES][2], const char* slot, int count, const Operands* x, unsigned lane)
 {
-    const unsigned b[8] = {x.b[0].x, x.b[0].y, x.b[0].z, x.b[0].w, x.b[1].x, x.b[1].y, x.b[1].z, x.b[1].w};
-    int c[TILES][4];
+    int c[TILES][N_TILES][4];
 #pragma unroll
     for (int q = 0; q < 4; q++) {
+        const int g = q * GROUPS / 4;
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
             if (t >= count) break;
-            if (q * GROUPS % 4 == 0) c[t][0] = c[t][1] = c[t][2] = c[t][3] = 0;
             unsigned a[16];
             decode_part((const unsigned*)(slot + t * PIECE_BYTES), q, lane, a);
-            multiply_part(c[t], a, b[q * 2], b[q * 2 + 1]);
-            if ((q + 1) * GROUPS % 4 == 0) {
-                const int g = q * GROUPS / 4;
-                const unsigned scale = *(const unsigned*)(slot + TILES * PIECE_BYTES + t * SCALE_BYTES + g * 32 + (lane >> 2) * 4);
-                sums[t][0][0] += (float)(c[t][0] * 254 + c[t][1]) * (low_half(scale) * x.factors[g]);
-                sums[t][0][1] += (float)(c[t][2] * 254 + c[t][3]) * (high_half(scale) * x.factors[g]);
+#pragma unroll
+            for (int n = 0; n < N_TILES; n++) {
+                const uint4 b = x[n].b[q / 2];
+                if (q * GROUPS % 4 == 0) c[t][n][0] = c[t][n][1] = c[t][n][2] = c[t][n][3] = 0;
+                multiply_part(c[t][n], a, q % 2 ? b.z : b.x, q % 2 ? b.w : b.y);
             }
+            if ((q + 1) * GROUPS % 4) continue;
+            const unsigned scale = *(const unsigned*)(slot + TILES * PIECE_BYTES + t * SCALE_BYTES + g * 32 + (lane >> 2) * 4);
+#pragma unroll
+            for (int n = 0; n < N_TILES; n++) add_group(sums[t][n], c[t][n], scale, x[n].factors[g]);
         }
     }
 }
@@ -218,8 +234,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 
     const unsigned part = lane_part(lane);
     [[maybe_unused]] const int columns = (int)tokens * 2;
-    Operands b;
-    b.b[0] = b.b[1] = make_uint4(0, 0, 0, 0);
+    Operands b[IN_PLACE ? N_TILES : 1];
+#pragma unroll
+    for (Operands& own : b) own.b[0] = own.b[1] = make_uint4(0, 0, 0, 0);
     for (int step = 0;; step += TILES) {
         float sums[TILES][N_TILES][2];
 #pragma unroll
@@ -230,13 +247,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
         if (here > 0) {
             for (int piece = split; piece < pieces; piece += splits) {
 #if FUSED
-                load_own(b, token, factors, piece, lane);
-#elif N_TILES == 1
-                load_operands(b, operands, factors, piece, columns, lane);
+                load_own(b[0], token, factors, piece, lane);
+#elif IN_PLACE || N_TILES == 1
+#pragma unroll
+                for (int n = 0; n < N_TILES; n++)
+                    load_operands(b[n], operands, factors, n * pieces + piece, columns - n * 8, lane);
 #endif
                 wait_for_copies<DEPTH - 1>();
                 __syncwarp();
-#if defined(BYTE_SUMS) && N_TILES == 1  // its registers of A are too many to be kept
+#if IN_PLACE
                 if (TILES == 1 || here >= TILES)
                     add_batch(sums, ring + slot, TILES, b, lane);
                 else
@@ -256,11 +275,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
 #pragma unroll
                     for (int n = 0; n < N_TILES; n++) {
 #if N_TILES > 1
-                        load_operands(b, operands, factors, n * pieces + piece, columns - n * 8, lane);
+                        load_operands(b[0], operands, factors, n * pieces + piece, columns - n * 8, lane);
 #endif
 #pragma unroll
                         for (int t = 0; t < TILES; t++)
-                            if (all || t < here) add_piece(sums[t][n], a[t], now.scales[t], b);
+                            if (all || t < here) add_piece(sums[t][n], a[t], now.scales[t], b[0]);
                     }
                 };
                 if (TILES == 1 || here >= TILES)
