@@ -26,7 +26,8 @@ from quantizers.errors import QuantizeError
 from quantizers.gradients import BackwardPass
 from quantizers.writing import named, write_shard, write_text
 
-STATE_VERSION = 2
+STATE_VERSION = 3
+"""Grows when codes of an older run would be read as something else."""
 
 
 @dataclass
