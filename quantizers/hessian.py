@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import nn
@@ -61,6 +62,7 @@ def hessians_of(
     """2 X X^T [I, I], float32, over all rows of what each of `linears` receives; each run ends when all are reached.
 
     Args:
+        linears: none of which waits for another. What they would give is not computed: nobody sees it.
         weights: what each row counts, over all runs together; None: all the same.
 
     Raises:
@@ -87,6 +89,8 @@ def hessians_of(
 
     handles = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
+        for linear in linears.values():
+            linear.forward = partial(_nothing, linear.out_features)  # type: ignore[method-assign]
         for run in runs:
             reached.clear()
             try:
@@ -96,9 +100,16 @@ def hessians_of(
     finally:
         for handle in handles:
             handle.remove()
+        for linear in linears.values():
+            linear.__dict__.pop("forward", None)
     for name, total in totals.items():
         if weights is not None and seen[name] != len(weights):
             raise QuantizeError(f"{name} sees {seen[name]} rows and not {len(weights)} tokens: set two_sided to false")
         if not bool(torch.isfinite(total).all()):
             raise QuantizeError(f"the inputs of {name} overflow on the calibration text: the model is broken")
     return totals
+
+
+def _nothing(outputs: int, rows: torch.Tensor) -> torch.Tensor:
+    """Zeros in the shape of what a Linear makes of `rows` [..., I], without memory."""
+    return rows.new_zeros(()).expand(*rows.shape[:-1], outputs)
