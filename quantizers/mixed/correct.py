@@ -23,7 +23,7 @@ from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.bench import open_bench
 from quantizers.mixed.choice import Target, choose_tiers, recipe_text
-from quantizers.mixed.damage import Damage, GroupDamage, Kinds, average, by_kind, by_tier, read_model, write_json
+from quantizers.mixed.damage import Damage, GroupDamage, Kinds, average, by_group, by_kind, read_model, write_json
 from quantizers.mixed.knapsack import choose
 from quantizers.mixed.measure import require_same
 from quantizers.mixed.walk import Found
@@ -116,7 +116,8 @@ def correct(
 
         found = measured("first", mix, {group.name: _near(group, mix[group.name]) for group in damage.groups})
         first = Choice(tiers=mix, kl=by_kind(found.base, bench.kinds))
-        moves = {group.name: by_tier(found.variants, group.name, bench.kinds) for group in damage.groups}
+        moves = by_group(found.variants, bench.kinds)
+        moves = {group.name: moves[group.name] for group in damage.groups}
         tiers = _second(damage, mix, moves, counted, target.budget(damage))
         second = None
         if tiers != mix:

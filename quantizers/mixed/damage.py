@@ -128,9 +128,12 @@ def by_kind(values: list[float], kinds: list[str]) -> Kinds:
     return {kind: float(f"{sum(found) / len(found):.6g}") for kind, found in own.items()}
 
 
-def by_tier(found: Mapping[Variant, list[float]], group: str, kinds: list[str]) -> dict[str, Kinds]:
-    """What was found of one group's variants."""
-    return {tier: by_kind(values, kinds) for (name, tier), values in found.items() if name == group}
+def by_group(found: Mapping[Variant, list[float]], kinds: list[str]) -> dict[str, dict[str, Kinds]]:
+    """What was found of each group's variants, by its name and their tiers."""
+    groups: dict[str, dict[str, Kinds]] = {}
+    for (name, tier), values in found.items():
+        groups.setdefault(name, {})[tier] = by_kind(values, kinds)
+    return groups
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

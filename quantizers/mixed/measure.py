@@ -12,9 +12,8 @@ from quantizers.errors import QuantizeError
 from quantizers.layer import Progress
 from quantizers.mixed.bench import SEQUENCES, Bench, open_bench
 from quantizers.mixed.choice import Target
-from quantizers.mixed.damage import Damage, GroupDamage, Kinds, by_tier, read_damage, write_json
+from quantizers.mixed.damage import Damage, GroupDamage, Kinds, by_group, read_damage, write_json
 from quantizers.mixed.groups import Group
-from quantizers.mixed.walk import Found
 from quantizers.mixed.waves import in_waves
 from quantizers.recipe import KEPT, Recipe
 from quantizers.work_folder import open_work
@@ -56,7 +55,8 @@ def measure_tiers(
     width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
     with open_work(out, identity, 8 * bench.tokens.numel() * width) as work:
         found = in_waves(bench, None, variants, work.folder)
-        damage = _content(bench, recipe, {group.name: _damage(group, found, bench.kinds) for group in bench.groups})
+        measured = by_group(found.variants, bench.kinds)
+        damage = _content(bench, recipe, {group.name: _damage(group, measured, bench.kinds) for group in bench.groups})
         write_json(out, damage.model_dump(mode="json"))
         shutil.rmtree(work.folder, ignore_errors=True)
     return damage
@@ -93,9 +93,9 @@ def _bits(groups: list[Group]) -> dict[str, float]:
     return {t: round(8 * sum(g.nbytes[t] for g in own) / sum(g.weights for g in own), 4) for t, own in users.items()}
 
 
-def _damage(group: Group, found: Found, kinds: list[str]) -> dict[str, Kinds]:
-    measured = by_tier(found.variants, group.name, kinds)
-    return {tier: measured[tier] if tier != KEPT else dict.fromkeys(kinds, 0.0) for tier in group.nbytes}
+def _damage(group: Group, measured: Mapping[str, dict[str, Kinds]], kinds: list[str]) -> dict[str, Kinds]:
+    zeros = dict.fromkeys(kinds, 0.0)
+    return {tier: measured[group.name][tier] if tier != KEPT else zeros for tier in group.nbytes}
 
 
 def require_same(bench: Bench, damage: Damage, file: str = "the damage file") -> None:

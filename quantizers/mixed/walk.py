@@ -22,7 +22,7 @@ from quantizers.head import filled_head, logits_of
 from quantizers.hessian import hessians_of
 from quantizers.layer import stages_of
 from quantizers.mixed.bench import Bench
-from quantizers.mixed.encode import encoded
+from quantizers.mixed.encode import Encoded, encoded
 from quantizers.mixed.groups import Group, families, family_of
 from quantizers.modeling import LayerCall, empty, fill, run_layer
 from quantizers.recipe import KEPT
@@ -117,7 +117,7 @@ class Wave:
                 linear = layer.get_submodule(names[full])
                 assert isinstance(linear, nn.Linear)
                 before[linear] = linear.weight.data
-                new: torch.Tensor = original[full] if tier == KEPT else weights[group.name, tier][full]
+                new = original[full] if tier == KEPT else weights[group.name, tier][full].weight(job.device)
                 linear.weight.data = new.to(job.device, job.dtype)
             return before
 
@@ -135,7 +135,7 @@ class Wave:
 
     def _quantized(
         self, groups: Sequence[Group], layer: nn.Module, stream: Stream, call: LayerCall
-    ) -> dict[Variant, dict[str, torch.Tensor]]:
+    ) -> dict[Variant, dict[str, Encoded]]:
         """Weights by group and tier, of each Linear by its full name, quantized on what the original model gives."""
         wanted = {group.name: [t for t in self.variants.get(group.name, ()) if t != KEPT] for group in groups}
         linears: dict[str, nn.Linear] = {}
@@ -151,14 +151,14 @@ class Wave:
         ]
         inside = {full.removeprefix(f"{call.layer}."): linear for full, linear in linears.items()}
         of = {full: group for group in groups for full in group.linears}
-        found: dict[Variant, dict[str, torch.Tensor]] = {}
+        found: dict[Variant, dict[str, Encoded]] = {}
 
         def encode(hessians: Mapping[str, torch.Tensor]) -> None:
             """Quantize Linears by their Hessians, both by name inside the layer."""
             own = {f"{call.layer}.{name}": hessian for name, hessian in hessians.items()}
             schemes = {f: {t: of[f].schemes[t][f] for t in wanted[of[f].name]} for f in own}
-            for (full, tier), weight in encoded({f: linears[f].weight for f in own}, own, schemes).items():
-                found.setdefault((of[full].name, tier), {})[full] = weight
+            for (full, tier), made in encoded({f: linears[f].weight for f in own}, own, schemes).items():
+                found.setdefault((of[full].name, tier), {})[full] = made
 
         with every_token(layer):
             stages = stages_of(layer, call.layer, inside, runs[0])

@@ -26,7 +26,8 @@ def in_waves(
     Args:
         variants: tiers to try in it, by the groups' names.
         folder: of an earlier call that was interrupted, or empty: each wave's findings are kept there.
-        waves: so many or more: what an interruption costs is one of them.
+        waves: so many or more: what an interruption costs is one of them. Without variants there is one: each goes to
+            the end of the model.
 
     Raises:
         QuantizeError: as `Wave.walk`.
@@ -45,7 +46,7 @@ def in_waves(
         held = {info.name: read_tensor(info) for info in read_header(_states(folder, start), anew(folder))}
         stream = Stream(held["original"], held["added"].to(bench.job.device))
     while start < total:
-        stop = _stop(bench, variants, start, waves)
+        stop = _stop(bench, variants, start, waves) if variants else total
         part, after = Wave(bench, calls, base, variants, start, stop).walk(stream)
         if after is not None:
             stream = after

@@ -32,8 +32,8 @@ def test_each_weight_is_what_it_is_alone(shared: bool) -> None:
     wanted = {name: {tier: SCHEMES[tier] for tier in own} for name, own in tiers.items()}
     done = encoded(weights, hessians, wanted)
     assert done.keys() == {(name, tier) for name, own in tiers.items() for tier in own}
-    for (name, tier), weight in done.items():
-        same = weight == alone(SCHEMES[tier], weights[name], hessians[name])
+    for (name, tier), made in done.items():
+        same = made.weight("cpu") == alone(SCHEMES[tier], weights[name], hessians[name])
         assert float(same.float().mean()) > 0.99, (name, tier)
 
 

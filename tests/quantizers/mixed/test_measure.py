@@ -245,6 +245,11 @@ def test_one_wave_finds_what_several_find(
     tiny_model: Path, mixed_recipe: Recipe, damage: Damage, tmp_path: Path
 ) -> None:
     bench = open_bench(tiny_model, mixed_recipe, SEQUENCES, lambda *_: None, "cpu")
+    for folder in ("alone", "one"):
+        (tmp_path / folder).mkdir()
+    in_waves(bench, None, {}, tmp_path / "alone")  # nothing begins on the way
+    assert len(list((tmp_path / "alone").glob("wave-*"))) == 1
+    tmp_path = tmp_path / "one"
     found = in_waves(bench, None, {group.name: ["vq2"] for group in bench.groups}, tmp_path, 1)
     assert found.base == [0.0] * SEQUENCES and len(list(tmp_path.glob("wave-*"))) == 1
     for group in damage.groups:
@@ -318,11 +323,11 @@ def test_experts_are_measured_on_their_own_tokens_where_they_are_to_be_calibrate
     wave = Wave(bench, calls, None, {group.name: ["int3"] for group in bench.groups}, 0, 1)
     found = wave._quantized(bench.groups, layer, Stream(states, torch.zeros(1)), calls[0])
     settled = tiny_recipe.model_copy(update=settings | {"mix": (), "tier": "int3"})
-    made = open_checkpoint(dequantize(quantize(folder, settled, tmp_path / "made", device="cpu"), tmp_path / "plain"))
-    weights = {name: weight for own in found.values() for name, weight in own.items()}
+    plain = open_checkpoint(dequantize(quantize(folder, settled, tmp_path / "made", device="cpu"), tmp_path / "plain"))
+    weights = {name: made.weight("cpu") for own in found.values() for name, made in own.items()}
     assert len(weights) == 8
     for name, weight in weights.items():
-        assert float((weight == read_tensor(made.tensors[f"{name}.weight"])).float().mean()) > 0.99, name
+        assert float((weight == read_tensor(plain.tensors[f"{name}.weight"])).float().mean()) > 0.99, name
 
 
 @pytest.mark.slow
