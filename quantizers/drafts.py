@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from quantizers.checkpoint import CONFIG_FILE, Checkpoint
+from quantizers.checkpoint import CONFIG_FILE, Checkpoint, TensorInfo
 from quantizers.errors import QuantizeError
 from quantizers.names import note_of
 
@@ -21,12 +20,16 @@ NAMED = re.compile(r"(?:^|\.)(?:mtp|nextn)[a-z_]{0,20}(?:\.|$)")
 
 NUMBERED = ("eh_proj.weight", "enorm.weight", "hnorm.weight")
 """What servers read of a draft layer beyond the last (DeepSeek-V3, GLM-5) beside a decoder layer's tensors."""
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""What a matrix of such a layer is stored in."""
 EXPERT = re.compile(r"(.*\bexperts)\.(\d{1,9})\.(.+)")
 """The experts of a layer, the number of one, and a part of it."""
 _NUMBER = re.compile(r"(?:^|\.)(\d{1,9})\.")
 _ANY = re.compile(r"(.*\bexperts)\.\*\.(.+)")
 
 Shape = tuple[int, ...]
+Tensors = dict[str, TensorInfo]
+"""Of one draft layer, by their names inside of it."""
 
 
 def claimed_layers(config: Mapping[str, Any]) -> tuple[str, int]:
@@ -50,27 +53,35 @@ def require_drafts(checkpoint: Checkpoint, architecture: Architecture) -> None:
 
     Raises:
         QuantizeError: a draft layer that it claims is in no shard, or one that is there lacks a tensor, or has one of
-            another shape than the decoder layers.
+            another shape than the decoder layers, or one that is no float, by name.
     """
     key, count = claimed_layers(checkpoint.config)
     prefix, depth = architecture.prefix, len(architecture.layers)
     layers = _stored_layers(architecture)
-    beyond: dict[int, dict[str, Shape]] = {}
+    shapes = _shapes(checkpoint, layers, prefix)
+    beyond: dict[int, Tensors] = {}
+    named: dict[str, Tensors] = {}
     layer = re.compile(re.escape(prefix) + r"\.(\d{1,9})\.(.+)")
     for name, info in checkpoint.tensors.items():
         if (match := layer.match(name)) and int(match[1]) >= depth:
-            beyond.setdefault(int(match[1]), {})[match[2]] = info.shape
-    _require_whole_experts(checkpoint, layers, [f"{prefix}.{number}." for number in beyond])
+            beyond.setdefault(int(match[1]), {})[match[2]] = info
+        elif head := NAMED.search(name):
+            numbered = _NUMBER.search(name[head.end() :].partition("experts.")[0])
+            end = head.end() + (numbered.end() if numbered else 0)
+            named.setdefault(name[:end].rstrip("."), {})[name[end:]] = info
+    for draft, own in {**{f"{prefix}.{number}": own for number, own in beyond.items()}, **named}.items():
+        _require_floats(own, shapes)
+        _require_whole_experts(checkpoint, draft, own, layers)
+        _require_whole_modules(checkpoint, draft, own, layers, shapes)
     if count < 1:
         return
-    stored = {number for number, own in beyond.items() if any(len(shape) > 1 for shape in own.values())}
+    stored = {number for number, own in beyond.items() if any(len(info.shape) > 1 for info in own.values())}
     if key == DRAFT_KEYS[0]:
         width = getattr(architecture.model.config.get_text_config(decoder=True), "hidden_size", None)
-        shapes = _shapes(checkpoint, layers, prefix)
         for number in sorted(stored):
             _require_like_the_others(checkpoint, f"{prefix}.{number}", beyond[number], layers, shapes, width)
     missing = next(number for number in range(depth, depth + len(stored) + 1) if number not in stored)
-    found = max(missing - depth, _named_layers(checkpoint, layers))
+    found = max(missing - depth, _named_layers(named, layers))
     if found < count:
         raise QuantizeError(
             f"config.json says {key} {count}, an MTP layer in no shard of {checkpoint.folder}: {prefix}.{missing}.* "
@@ -103,43 +114,98 @@ def _shapes(checkpoint: Checkpoint, layers: list[set[str]], prefix: str) -> dict
     return found
 
 
-def _named_layers(checkpoint: Checkpoint, layers: list[set[str]]) -> int:
+def _named_layers(named: Mapping[str, Tensors], layers: list[set[str]]) -> int:
     """How many layers a head with a name of its own has: those with a matrix that decoder layers have too."""
-    ends = {".".join(name.split(".")[-2:]) for layer in layers for name in layer}
-    found = set()
-    for name, info in checkpoint.tensors.items():
-        if (head := NAMED.search(name)) and len(info.shape) > 1 and ".".join(name.split(".")[-2:]) in ends:
-            number = _NUMBER.search(_any_expert(name[head.end() :]))
-            found.add(number[1] if number else "")
-    return len(found)
+    ends = {_end(name) for layer in layers for name in layer}
+    return sum(any(len(info.shape) > 1 and _end(info.name) in ends for info in own.values()) for own in named.values())
 
 
-def _require_whole_experts(checkpoint: Checkpoint, layers: list[set[str]], drafts: list[str]) -> None:
+def _end(name: str) -> str:
+    """The last two parts of a name."""
+    return ".".join(name.split(".")[-2:])
+
+
+def _require_floats(own: Tensors, shapes: Mapping[str, set[Shape]]) -> None:
+    """Matrices that decoder layers have too are floats: servers multiply by them as they are."""
+    for name, info in own.items():
+        if len(info.shape) == 2 and _any_expert(name) in shapes and info.dtype not in FLOATS:
+            raise QuantizeError(
+                f"tensor {info.name} of an MTP layer is {info.dtype}, not a float matrix: give the original model"
+            )
+
+
+def _require_whole_experts(checkpoint: Checkpoint, draft: str, own: Tensors, layers: list[set[str]]) -> None:
     """No class of transformers asks for a draft layer's experts: they are held against those of the decoder layers,
-    each other and their router. `drafts` is how the names of draft layers begin."""
+    each other and their router."""
     parts = {(match[1], match[2]) for layer in layers for name in layer if (match := _ANY.match(name))}
-    begins = tuple(drafts)
-    found: dict[str, dict[int, set[str]]] = {}
-    for name in checkpoint.tensors:
-        if not (name.startswith(begins) or NAMED.search(name)):
-            continue
+    every = set.union(*layers) if layers else set()
+    found: dict[str, dict[int, Tensors]] = {}
+    for name, info in own.items():
         if expert := EXPERT.match(name):
-            found.setdefault(expert[1], {}).setdefault(int(expert[2]), set()).add(expert[3])
-        elif name.endswith(".gate.weight"):
-            found.setdefault(f"{name.removesuffix('.gate.weight')}.experts", {})
+            found.setdefault(expert[1], {}).setdefault(int(expert[2]), {})[expert[3]] = info
+        elif _ends(name, "gate.weight"):
+            found.setdefault(f"{name.removesuffix('gate.weight')}experts", {})
     for experts, numbers in found.items():
-        like = {part for own, part in parts if experts.endswith(f".{own}")}
-        router = checkpoint.tensors.get(f"{experts.rpartition('.')[0]}.gate.weight")
-        count = max([0, *(n + 1 for n in numbers), router.shape[0] if router and len(router.shape) == 2 else 0])
-        for number, part in product(range(count), sorted(like.union(*numbers.values()))):
-            if part not in numbers.get(number, ()):
-                raise _missing(checkpoint, f"{experts}.{number}.{part}")
+        like = {part for path, part in parts if _ends(experts, path)}
+        routers = {f"{path.removesuffix('experts')}gate.weight" for path, _ in parts if _ends(experts, path)} & every
+        router = own.get(f"{experts.removesuffix('experts')}gate.weight")
+        if router is None and routers:
+            raise _missing(checkpoint, f"{draft}.{experts.removesuffix('experts')}gate.weight")
+        rows = router.shape[0] if router and len(router.shape) == 2 else 0
+        wanted = sorted(like.union(*numbers.values()))
+        for number in range(max([0, rows, *(n + 1 for n in numbers)]) if wanted else 0):
+            there = numbers.get(number, {})
+            for part in wanted:
+                if part not in there:
+                    raise _missing(checkpoint, f"{draft}.{experts}.{number}.{part}")
+                if rows and number >= rows:
+                    raise QuantizeError(
+                        f"tensor {there[part].name} of an MTP layer is stored, but its router has {rows} experts: get "
+                        "the complete model"
+                    )
+                if there[part].shape != (first := numbers[0][part]).shape:
+                    raise _other_shape(there[part], first.shape, "the first expert")
+
+
+def _require_whole_modules(
+    checkpoint: Checkpoint, draft: str, own: Tensors, layers: list[set[str]], shapes: Mapping[str, set[Shape]]
+) -> None:
+    """A head may have norms and joints of its own, but what has most matrices of an attention or an MLP of the decoder
+    layers has all of them."""
+    kinds: dict[str, set[frozenset[str]]] = {}
+    for layer in layers:
+        matrices = [name for name in layer if any(len(shape) == 2 for shape in shapes.get(name, ()))]
+        for path, names in _modules(matrices).items():
+            kinds.setdefault(path, set()).add(frozenset(names))
+    for module, have in _modules(own).items():
+        for path, sets in kinds.items():
+            if not _ends(module, path):
+                continue
+            kind = min(sorted(sets, key=sorted), key=lambda names: len(names ^ have))
+            lacking = sorted(kind - have)
+            if lacking and 2 * len(kind & have) > len(kind):
+                raise _missing(checkpoint, f"{draft}.{module}.{lacking[0]}")
+
+
+def _modules(names: Iterable[str]) -> dict[str, set[str]]:
+    """What modules with several Linears hold, "q_proj.weight", by the module's name, "self_attn"; experts apart."""
+    found: dict[str, set[str]] = {}
+    for name in names:
+        module, _, last = name.removesuffix(".weight").rpartition(".")
+        if module and name.endswith(".weight") and not _ANY.match(_any_expert(name)):
+            found.setdefault(module, set()).add(f"{last}.weight")
+    return found
+
+
+def _ends(name: str, path: str) -> bool:
+    """Is `name` the module `path` of a layer, or that within something else?"""
+    return name == path or name.endswith(f".{path}")
 
 
 def _require_like_the_others(
     checkpoint: Checkpoint,
     draft: str,
-    own: Mapping[str, Shape],
+    own: Tensors,
     layers: Iterable[set[str]],
     shapes: Mapping[str, set[Shape]],
     width: int | None,
@@ -151,18 +217,19 @@ def _require_like_the_others(
     for name in sorted({*kind, *NUMBERED} - have):
         raise _missing(checkpoint, f"{draft}.{name.replace('.*.', '.0.')}")
     joins = {"eh_proj.weight": (width, 2 * width), "enorm.weight": (width,), "hnorm.weight": (width,)} if width else {}
-    for name, shape in own.items():
-        if name in joins and shape != joins[name]:
-            raise QuantizeError(
-                f"tensor {draft}.{name} of an MTP layer is {list(shape)}, and config.json asks for "
-                f"{list(joins[name])}: get the complete model"
-            )
+    for name, info in own.items():
+        if name in joins and info.shape != joins[name]:
+            raise _other_shape(info, joins[name], "config.json")
         others = shapes.get(_any_expert(name))
-        if others and shape not in others:
-            raise QuantizeError(
-                f"tensor {draft}.{name} of an MTP layer is {list(shape)}, and in the other layers "
-                f"{list(min(others))}: get the complete model"
-            )
+        if others and info.shape not in others:
+            raise _other_shape(info, min(others), "the other layers")
+
+
+def _other_shape(info: TensorInfo, shape: Shape, where: str) -> QuantizeError:
+    found, wanted = list(info.shape), list(shape)
+    return QuantizeError(
+        f"tensor {info.name} of an MTP layer is {found}, and by {where} it is {wanted}: get the complete model"
+    )
 
 
 def _missing(checkpoint: Checkpoint, name: str) -> QuantizeError:

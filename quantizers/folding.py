@@ -136,8 +136,17 @@ def orthogonal(size: int, seed: int) -> torch.Tensor:
 
 
 def untied(architecture: Architecture, tensors: list[TensorInfo]) -> list[TensorInfo]:
-    """The tensors outside of the layers with a head of its own: a folded one is not the embeddings any more."""
+    """The tensors outside of the layers with a head of its own: a folded one is not the embeddings any more.
+
+    Raises:
+        QuantizeError: another matrix is there, of a draft head in most cases, which reads states as they were.
+    """
     by_name = {info.name: info for info in tensors}
+    for info in tensors:
+        if len(info.shape) > 1 and info.name not in (EMBEDDINGS, HEAD):
+            raise QuantizeError(
+                f"rotate: folded turns the states that {info.name} reads, and does not know it: use rotate: none"
+            )
     if HEAD in by_name or not architecture.model.config.tie_word_embeddings:
         return tensors
     return [*tensors, replace(by_name[EMBEDDINGS], name=HEAD)]

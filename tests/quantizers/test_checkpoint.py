@@ -190,6 +190,16 @@ def test_damage_is_one_clear_line(tmp_path: Path, kind: str, message: str) -> No
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "1234567890", "²", "٢"])
+def test_a_number_in_a_name_that_no_layer_has_is_refused(tmp_path: Path, number: str) -> None:
+    folder = save_folder(tmp_path, {f"model.layers.{number}.x.weight": torch.ones(2, 2)})
+    with pytest.raises(
+        QuantizeError, match=r"tensor model.layers.* has a number in its name that no layer has"
+    ) as caught:
+        open_checkpoint(folder)
+    assert len(str(caught.value)) < 500
+
+
 def test_a_missing_folder_and_a_tensor_in_two_shards(tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match="is not a folder"):
         open_checkpoint(tmp_path / "nowhere")

@@ -19,7 +19,7 @@ from quantizers.errors import QuantizeError
 from quantizers.modeling import build
 from quantizers.pipeline import quantize
 from quantizers.plan import make_plan
-from quantizers.recipe import Recipe
+from quantizers.recipe import Recipe, load_recipe
 from quantizers.sizing.parts import model_parts
 
 ROUNDING = Recipe.model_validate({"name": "fp8-block", "tier": "fp8"})
@@ -160,7 +160,7 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     draft = draft_layer("model.layers.2.")
     draft["model.layers.2.mlp.up_proj.weight"] = draft["model.layers.2.mlp.up_proj.weight"][:48].clone()
     model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
-    expected = r"model.layers.2.mlp.up_proj.weight of an MTP layer is \[48, 64\], and in the other layers \[96, 64\]"
+    expected = r"2.mlp.up_proj.weight of an MTP layer is \[48, 64\], and by the other layers it is \[96, 64\]: get the"
     with pytest.raises(QuantizeError, match=expected):
         plan_of(model)
 
@@ -174,7 +174,7 @@ def test_what_joins_the_layer_to_the_model_has_the_shape_of_its_states(
     draft = draft_layer("model.layers.2.") | {f"model.layers.2.{name}.weight": torch.ones(shape)}
     model = with_draft(save_tiny_llama(tmp_path / "m"), draft, num_nextn_predict_layers=1)
     with pytest.raises(
-        QuantizeError, match=rf"2.{name}.weight of an MTP layer is .*, and config.json asks for {asked}"
+        QuantizeError, match=rf"2.{name}.weight of an MTP layer is .*, and by config.json it is {asked}"
     ):
         plan_of(model)
 
@@ -278,6 +278,79 @@ def test_a_dense_draft_of_a_mixture_is_taken(tmp_path: Path) -> None:
         config["num_nextn_predict_layers"] = 1
 
     plan_of(edit(save_tiny_moe("deepseek_v3", tmp_path / "m"), add))
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "says"),
+    [
+        (
+            "experts.4.down_proj",
+            "experts.0.down_proj",
+            "experts.4.down_proj.weight of an MTP layer is stored, but its",
+        ),
+        ("experts.999999999.up_proj", "experts.0.up_proj", "experts.4.down_proj.weight of an MTP layer is missing"),
+        ("gate", torch.zeros(3, 64), r"experts.3.down_proj.weight of an MTP layer is stored, but its router has 3"),
+        ("gate", torch.zeros(10**9, 0), "experts.4.down_proj.weight of an MTP layer is missing"),
+        (
+            "shared_experts.up_proj",
+            torch.zeros(64, 64, dtype=torch.int8),
+            "up_proj.weight of an MTP layer is I8, not",
+        ),
+    ],
+)
+def test_what_is_odd_in_a_layer_with_experts_is_named(
+    glm: Path, tmp_path: Path, name: str, like: str | torch.Tensor, says: str
+) -> None:
+    def change(weights: Tensors, config: dict[str, Any]) -> None:
+        new = weights[f"{DRAFT}mlp.{like}.weight"].clone() if isinstance(like, str) else like
+        weights[f"{DRAFT}mlp.{name}.weight"] = new
+        config["num_nextn_predict_layers"] = 0  # what is there is looked at whatever config.json says
+
+    model = tmp_path / "m"
+    shutil.copytree(glm, model)
+    with pytest.raises(QuantizeError, match=rf"tensor {re.escape(DRAFT)}mlp\..*{says}"):
+        plan_of(edit(model, change))
+
+
+Q_PROJ, UP_3 = "self_attn.q_proj.weight", "mlp.experts.3.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("begin", "name", "shape", "says"),
+    [
+        ("mtp.layers.0.", None, None, None),
+        ("mtp.layers.0.", "self_attn.q_norm.weight", None, None),  # norms may be its own
+        ("mtp.layers.0.", Q_PROJ, None, f"{Q_PROJ} of an MTP layer is missing"),
+        ("model.mtp_layers.0.inside.", Q_PROJ, None, f"inside.{Q_PROJ} of an MTP layer is missing"),
+        ("mtp.", Q_PROJ, None, f"tensor mtp.{Q_PROJ} of an MTP layer is missing"),
+        ("mtp.layers.0.", "mlp.gate.weight", None, "mlp.gate.weight of an MTP layer is missing"),
+        ("mtp.layers.0.", UP_3, (7, 64), rf"{UP_3} of an MTP layer is \[7, 64\], and by the first expert it is"),
+    ],
+)
+def test_a_head_with_a_name_of_its_own_has_whole_modules(
+    tmp_path: Path, begin: str, name: str | None, shape: tuple[int, ...] | None, says: str | None
+) -> None:
+    def add(weights: Tensors, config: dict[str, Any]) -> None:
+        for own in [own for own in weights if own.startswith("model.layers.1.")]:
+            weights[own.replace("model.layers.1.", begin)] = weights[own].clone()
+        if name is not None:
+            del weights[begin + name]
+            weights |= {} if shape is None else {begin + name: torch.zeros(shape)}
+        config["mtp_num_hidden_layers"] = 1
+
+    model = edit(save_tiny_moe("qwen3_moe", tmp_path / "m"), add)
+    if says is None:
+        plan_of(model)
+    else:
+        with pytest.raises(QuantizeError, match=says):
+            plan_of(model)
+
+
+def test_states_that_a_head_reads_are_not_turned(tmp_path: Path) -> None:
+    model = with_draft(save_tiny_qwen3(tmp_path / "m"), draft_layer("mtp.layers.0."), mtp_num_hidden_layers=1)
+    with pytest.raises(QuantizeError, match=r"rotate: folded turns the states that mtp.layers.0.* use rotate: none"):
+        quantize(model, load_recipe("w4a16-folded"), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out.partial").exists()
 
 
 @pytest.mark.parametrize("kept", ["gate", "gate and up"])
