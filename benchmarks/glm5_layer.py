@@ -1,10 +1,12 @@
 """One layer of GLM-5 at its true size, from checkpoint to checkpoint: seconds of each stage, and the most memory.
 
     python -m benchmarks.glm5_layer --tokenizer FOLDER --work FOLDER --tier vq2 --out FILE [--samples 64] [--length 512]
+    python -m benchmarks.glm5_layer ... --tier mix --samples 40   # what measure-tiers does with the recipe's four tiers
 
 A checkpoint of one layer (256 experts of 2,048 x 6,144, sparse attention, a shared expert; random weights, 23 GB) is
 written to `--work` and quantized as recipe `glm-5.2-mixed` does it, with all experts in one tier. What is measured is
-all of it: reading, calibration, encoding, writing. `--experts` and `--hidden` make it small, to try it.
+all of it: reading, calibration, encoding, writing. With `mix` it is what the recipe does before: each of its tiers is
+encoded and its damage measured. `--experts` and `--hidden` make the layer small, to try it.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 
 from benchmarks.kl_panel import machine
 from benchmarks.memory import peak_memory
+from quantizers.mixed.measure import measure_tiers
 from quantizers.pipeline import quantize
 from quantizers.recipe import Recipe
 from quantizers.recipes import RECIPES
@@ -35,6 +38,7 @@ ATTENTION = {
     "index_topk": 2048,
 }  # fmt: skip
 SHARD_TENSORS = 96
+MIX = "mix"
 
 
 def checkpoint(folder: Path, tokenizer: Path, experts: int, hidden: int, device: torch.device) -> Path:
@@ -131,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
         "results": {},
     }
     for tier in asked.tier:
-        settings = RECIPES["glm-5.2-mixed"] | {"mix": (), "tier": tier}
+        settings = RECIPES["glm-5.2-mixed"] | ({} if tier == MIX else {"mix": (), "tier": tier})
         settings["tiers"] = {
             name: own for name, own in settings["tiers"].items() if ".mlp" not in name
         }  # none is dense
@@ -140,7 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         start = time.monotonic()
-        quantize(model, Recipe.model_validate(settings), out, progress=stages, device=asked.device)
+        recipe = Recipe.model_validate(settings)
+        if tier == MIX:
+            measure_tiers(model, recipe, out.with_suffix(".json"), progress=stages, device=asked.device)
+        else:
+            quantize(model, recipe, out, progress=stages, device=asked.device)
         held = torch.cuda.max_memory_allocated(device) / (1 << 30) if device.type == "cuda" else None
         found = {
             "seconds": round(time.monotonic() - start, 1),

@@ -59,8 +59,7 @@ def dequantize(folder: Path, out: Path) -> Path:
     shards: dict[Path, list[TensorInfo]] = {}
     for info in checkpoint.tensors.values():
         shards.setdefault(info.file, []).append(info)
-    needed = sum(LARGEST_GROWTH.get(info.dtype, 16) * info.nbytes for info in checkpoint.tensors.values())
-    with open_work(out, {"dequantized model": fingerprint(checkpoint)}, needed) as work:
+    with open_work(out, {"dequantized model": fingerprint(checkpoint)}, _size(checkpoint, contents)) as work:
         for file, infos in shards.items():
             write_shard(work.model / file.name, _entries(checkpoint, infos, settings, contents))
         write_index(work.model, [work.model / file.name for file in shards])
@@ -70,6 +69,15 @@ def dequantize(folder: Path, out: Path) -> Path:
         write_text(work.model / CONFIG_FILE, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
         work.publish(out)
     return out
+
+
+def _size(checkpoint: Checkpoint, contents: Contents | None) -> int:
+    """Bytes of tensors that are written; where a config of others says what they are, no less than that."""
+    if contents is None:
+        return sum(LARGEST_GROWTH.get(info.dtype, 16) * info.nbytes for info in checkpoint.tensors.values())
+    coded = sum(2 * rows * columns for rows, columns in contents.shapes.values())
+    found = [(*info.name.rpartition("."), info.nbytes) for info in checkpoint.tensors.values()]
+    return coded + sum(size for module, _, last, size in found if last == "bias" or module not in contents.shapes)
 
 
 def _entries(

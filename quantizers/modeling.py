@@ -204,7 +204,8 @@ def fill(
             if key in part._non_persistent_buffers_set:
                 continue
             value = load(checkpoint, note_of(part).stored.get(key, (f"{name}.{key}",)), tuple(tensor.shape))
-            value = value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
+            value = value.to(device)  # as it is stored, which is half of what float32 is
+            value = value.to(dtype) if value.is_floating_point() else value
             if isinstance(tensor, nn.Parameter):
                 part._parameters[key] = nn.Parameter(value, requires_grad=False)
             else:

@@ -139,12 +139,12 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
             free = shutil.disk_usage(folder).free + sum(f.stat().st_size for f in work.model.iterdir())
         except OSError as error:
             raise QuantizeError(f"cannot work in {folder}: {one_line(error)}") from None
-        if free < needed_bytes:
-            raise QuantizeError(
-                f"{folder} needs {needed_bytes / 1e9:.3g} GB but {free / 1e9:.3g} GB are free: free"
-                " space or choose another disk"
-            )
         try:
+            if free < needed_bytes:
+                raise QuantizeError(
+                    f"{folder} needs {needed_bytes / 1e9:.3g} GB but {free / 1e9:.3g} GB are free: free"
+                    " space or choose another disk"
+                )
             yield work
         except Exception:
             if {entry.name for entry in folder.rglob("*")} <= {"lock", "state.json", "model"}:

@@ -69,6 +69,8 @@ def plan_lines(plan: SizePlan) -> Iterator[str]:
     yield f"becomes {in_bytes(whole)} ({whole / 1024**3:,.1f} GiB), {plan.sizes.bits:.4g} bits a weight: {tiers}"
     made = plan.effort
     time = f"{hours(made.seconds)} (at the quickest settings {hours(made.floor_seconds)})"
+    if made.mix_seconds is not None:
+        time += f", before that {hours(sum(made.mix_seconds))} to choose its tiers"
     room = f"at least {in_bytes(made.memory_bytes)} of memory, {in_bytes(made.disk_bytes)} of disk"
     yield f"to make it, on one H200: {time}, {room}"
     yield f"to serve it: {in_bytes(plan.cache_bytes)} of cache for one sequence of {plan.context:,} tokens"
@@ -89,6 +91,7 @@ def to_json(plan: SizePlan) -> str:
         "parts": [{"part": p.part, "parameters": p.parameters, "bits": p.bits, "bytes": p.nbytes} for p in sizes.parts],
         "seconds": plan.effort.seconds,
         "floor_seconds": plan.effort.floor_seconds,
+        "mix_seconds": plan.effort.mix_seconds,
         "memory_bytes": plan.effort.memory_bytes,
         "disk_bytes": plan.effort.disk_bytes,
         "context": plan.context,

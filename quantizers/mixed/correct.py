@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -106,13 +107,19 @@ def correct(
     bench = open_bench(model, recipe, sum(damage.kinds.values()), report, device)
     require_same(bench, damage)
     width = int(bench.job.architecture.model.get_input_embeddings().weight.shape[1])
-    with open_work(out, {"choice": asked}, 8 * bench.tokens.numel() * width) as work:
+    # A finished mix, and the same in plain weights; less what an interrupted call has of them.
+    sizes = damage.nbytes(mix) + damage.other_bytes + sum(2 * group.weights for group in damage.groups)
+    there = sum(file.stat().st_size for file in out.with_name(f"{out.name}.partial").rglob("*") if file.is_file())
+    needed = max(0, 8 * bench.tokens.numel() * width + sizes - there)
+    with open_work(out, {"choice": asked}, needed) as work:
 
         def measured(name: str, tiers: dict[str, str], sought: Mapping[str, list[str]]) -> Found:
             settled = settled_recipe(damage, tiers, recipe.calibration, work.folder / f"{name}.yaml")
-            finished = _finished(model, settled, work.folder / name, report, device)
             (findings := work.folder / f"{name}.waves").mkdir(exist_ok=True)
-            return in_waves(bench, finished, sought, findings)
+            finished = partial(_finished, model, settled, work.folder / name, report, device)
+            found = in_waves(bench, finished, sought, findings)
+            shutil.rmtree(_plain(work.folder / name), ignore_errors=True)  # as large as the original
+            return found
 
         found = measured("first", mix, {group.name: _near(group, mix[group.name]) for group in damage.groups})
         first = Choice(tiers=mix, kl=by_kind(found.base, bench.kinds))
@@ -145,13 +152,18 @@ def settled_recipe(damage: Damage, tiers: Mapping[str, str], calibration: Calibr
 
 def _finished(model: Path, recipe: Recipe, out: Path, report: Progress, device: str | None) -> Checkpoint:
     """What a server would compute with, in plain weights; `out` is used if it is there."""
-    plain = out.with_name(f"{out.name}.plain")
+    plain = _plain(out)
     if not plain.exists():
         if not out.exists():
             quantize(model, recipe, out, progress=report, device=device)
         dequantize(out, plain)
         shutil.rmtree(out)
     return open_checkpoint(plain)
+
+
+def _plain(out: Path) -> Path:
+    """Where the plain weights of a finished mix lie."""
+    return out.with_name(f"{out.name}.plain")
 
 
 def notes(correction: Correction) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +19,16 @@ HELD_BYTES = 8 << 30
 
 
 def in_waves(
-    bench: Bench, base: Checkpoint | None, variants: Mapping[str, Sequence[str]], folder: Path, waves: int = WAVES
+    bench: Bench,
+    base: Callable[[], Checkpoint] | None,
+    variants: Mapping[str, Sequence[str]],
+    folder: Path,
+    waves: int = WAVES,
 ) -> Found:
     """The KL of a finished mix (None: the original model) and of all its variants.
 
     Args:
+        base: gives the mix in plain weights, if any wave is left.
         variants: tiers to try in it, by the groups' names.
         folder: of an earlier call that was interrupted, or empty: each wave's findings are kept there.
         waves: so many or more: what an interruption costs is one of them. Without variants there is one: each goes to
@@ -38,6 +43,7 @@ def in_waves(
         start = _read(file, found)
     if start == total:
         return found
+    mix = base() if base else None
     hidden, calls = bench.enter(states=start == 0)
     if hidden is not None:
         width = hidden.shape[-1]
@@ -47,7 +53,7 @@ def in_waves(
         stream = Stream(held["original"], held["added"].to(bench.job.device))
     while start < total:
         stop = _stop(bench, variants, start, waves) if variants else total
-        part, after = Wave(bench, calls, base, variants, start, stop).walk(stream)
+        part, after = Wave(bench, calls, mix, variants, start, stop).walk(stream)
         if after is not None:
             stream = after
             held = {"original": stream.original, "added": stream.added.cpu()}

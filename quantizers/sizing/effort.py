@@ -36,6 +36,9 @@ EXPERT_SECONDS: dict[str, tuple[float, float]] = {
 """By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention:
 seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs). The
 others: with their encoding in place of vq2's 12 s (expert_encoding_h200.json), trellis2's 193 s and int4's 23 s."""
+MIX_SECONDS = (764.0, 1639.0)
+"""For such a layer of a mix of four tiers of vq: to measure what they cost, and to correct the choice. An estimate from
+measured rates, added up in docs/experts.md; never measured as a whole."""
 EXPERT_TOKENS = 64 * 512
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""
@@ -51,10 +54,12 @@ class Effort:
     """The quickest that was measured of these tiers, at any setting: usually without tuning. None: nothing was."""
     seconds: float | None
     """As the recipe says. None: these settings were never measured."""
+    mix_seconds: tuple[float, float] | None
+    """Beside that, to measure what tiers of experts cost and to correct a choice; None: nothing is known of it."""
     memory_bytes: int
     """At least: the largest layer in float32, its Hessians and the states of the calibration."""
     disk_bytes: int
-    """Output and states; the original is not counted."""
+    """Output and states, and of a mix its bf16 form, while it is corrected; the original is not counted."""
 
 
 def effort(model: ModelParts, sizes: Sizes, recipe: Recipe | None) -> Effort:
@@ -74,8 +79,9 @@ def effort(model: ModelParts, sizes: Sizes, recipe: Recipe | None) -> Effort:
     return Effort(
         _add(_dense_seconds(dense, None), _expert_seconds(routed, None, tokens)),
         _add(_dense_seconds(dense, settings), _expert_seconds(routed, settings, tokens)),
+        _mix_seconds(sizes.expert_tiers.get(OPEN, 0), recipe.mix, family),
         4 * (sizes.largest_layer + sizes.hessians) + states,
-        sizes.nbytes() + states,
+        sizes.nbytes() + states + (sum(2 * part.parameters for part in sizes.parts) if OPEN in sizes.tiers else 0),
     )
 
 
@@ -123,6 +129,14 @@ def _expert_seconds(weights: Mapping[str, int], settings: tuple[str, bool] | Non
         fixed, passes = EXPERT_SECONDS[family]
         total += (fixed + passes * tokens / EXPERT_TOKENS) * count / EXPERT_WEIGHTS
     return total
+
+
+def _mix_seconds(weights: int, mix: tuple[str, ...], family: str) -> tuple[float, float] | None:
+    """For experts' `weights` whose tier is open."""
+    if not weights or any(_family(tier) != "vq" for tier in mix or (family,)):
+        return None
+    measure, correct = MIX_SECONDS
+    return measure * weights / EXPERT_WEIGHTS, correct * weights / EXPERT_WEIGHTS
 
 
 def _add(one: float | None, other: float | None) -> float | None:

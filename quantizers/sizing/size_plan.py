@@ -73,10 +73,10 @@ def plan_model(
     weights, whole = sizes.nbytes(draft=False), sizes.nbytes()
     fits = card_fits(model.config, weights, whole - weights, model.draft_layers, tokens)
     cache = cache_bytes(model.config, tokens)
-    return SizePlan(model, sizes, needed, tokens, cache, fits, _notes(model, sizes, recipe_name, rest))
+    return SizePlan(model, sizes, needed, tokens, cache, fits, _notes(model, sizes, needed, recipe_name, rest))
 
 
-def _notes(model: ModelParts, sizes: Sizes, recipe_name: str | None, rest: int | None) -> list[str]:
+def _notes(model: ModelParts, sizes: Sizes, needed: Effort, recipe_name: str | None, rest: int | None) -> list[str]:
     notes = []
     if model.quantized_by is not None:
         notes.append(
@@ -100,12 +100,15 @@ def _notes(model: ModelParts, sizes: Sizes, recipe_name: str | None, rest: int |
         )
     else:
         times = f"times are extrapolated by {measured} of 0.36 billion, which uses a GPU worse"
-    mix = ["a mix takes longer: its tiers are measured before, and its choice is corrected by two quantizations more"]
+    mix = "a mix takes longer: its tiers are measured before, and its choice is corrected by two quantizations more"
+    if needed.mix_seconds is not None:
+        measure, correct = (seconds / 3600 for seconds in needed.mix_seconds)
+        mix += f"; from the same layer's rates about {measure:.2g} h and {correct:.2g} h, never measured as a whole"
     return [
         *notes,
         f"a card holds its even share of the weights and the bf16 cache of one sequence, {SHARE:.0%} of both more and "
         f"{RESERVED / 1e9:g} GB; of an MLA cache each card holds all; an fp8 cache takes half",
         times,
-        *(mix if OPEN in sizes.tiers else []),
+        *([mix] if OPEN in sizes.tiers else []),
         "memory is the least: block tuning holds activations too (4.6 GiB in all for that small model)",
     ]

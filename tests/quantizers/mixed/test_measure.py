@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -288,6 +289,16 @@ def test_a_correction_is_used_again_for_the_same_question_alone(
     for target, weights in ((Target(bits=2.9), {}), (TARGET, {"en": 2.0})):
         with pytest.raises(QuantizeError, match="is of 3 bits, or of other damages or weights"):
             correct(tiny_model, mixed_recipe, damage, target, weights, file)
+
+
+def test_a_disk_without_room_for_the_plain_weights_is_named_before_anything_is_made(
+    tiny_model: Path, mixed_recipe: Recipe, damage: Damage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 2 * sum(group.weights for group in damage.groups)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(QuantizeError, match=r"c\.json\.partial needs 0\.000\d+ GB but"):
+        correct(tiny_model, mixed_recipe, damage, TARGET, {}, tmp_path / "c.json", device="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 def test_of_two_choices_the_better_one_is_kept_and_both_are_told() -> None:

@@ -151,6 +151,18 @@ def test_the_experts_time_is_that_of_a_layer_of_glm_5(glm_5: Path) -> None:
     assert mixed.seconds is not None and mixed.seconds > 75 * (176.8 + 42.5 * 40 * 512 / 32768)
 
 
+def test_a_mix_takes_its_bf16_form_on_the_disk_and_time_to_choose(tmp_path: Path) -> None:
+    folder = small_config(tmp_path / "dense", "llama")
+    mixed, settled = (
+        plan_model(folder, bits, None, recipe, None, None) for bits, recipe in ((2, None), (None, "w4a16"))
+    )
+    parameters = sum(part.parameters for part in mixed.sizes.parts)
+    assert mixed.effort.disk_bytes - mixed.sizes.nbytes() == settled.effort.disk_bytes - settled.sizes.nbytes() + (
+        2 * parameters
+    )
+    assert mixed.effort.mix_seconds is None is settled.effort.mix_seconds  # of dense models nothing is known
+
+
 def test_notes_say_what_is_so_of_this_plan(glm_5: Path, tmp_path: Path) -> None:
     def notes(folder: Path, bits: float | None, recipe: str | None) -> str:
         return " ".join(plan_model(folder, bits, None, recipe, None, None).notes)
@@ -159,7 +171,9 @@ def test_notes_say_what_is_so_of_this_plan(glm_5: Path, tmp_path: Path) -> None:
     for recipe in ("w4a16", "vq-2bit"):
         assert "a mix takes longer" not in notes(dense, None, recipe)
     assert "a mix takes longer" in notes(dense, 2, "mixed") and "a mix takes longer" in notes(dense, 2, None)
-    assert "routed experts" not in notes(dense, 2, None)
+    assert "routed experts" not in notes(dense, 2, None) and "h and" not in notes(dense, 2, "mixed")
+    assert "about 16 h and 34 h, never measured" in notes(glm_5, 1.71, "glm-5.2-mixed")
+    assert "about 16 h and 34 h, never measured" in notes(glm_5, 1.71, None)
     assert "routed experts of vq, trellis, int tiers from a layer" in notes(glm_5, None, "glm-5.2-w4a16-mtp")
 
 
