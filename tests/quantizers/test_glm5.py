@@ -28,6 +28,22 @@ def glm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_glm(tmp_path_factory.mktemp("glm") / "glm-5")
 
 
+def require_carried(glm: Path, made: Path, tmp_path: Path) -> None:
+    """The draft head, and whatever else is stored under its name, has the bytes of the original."""
+    before, after = (open_checkpoint(folder).tensors for folder in (glm, made))
+    drafts = [name for name in before if name.startswith(DRAFT)]
+    assert len(drafts) > 20 and {before[name].dtype for name in drafts} == {"BF16"}
+    assert set(drafts) < before.keys() & after.keys()
+    for name in before.keys() & after.keys():
+        assert after[name].dtype == before[name].dtype, name
+        assert torch.equal(read_tensor(after[name]), read_tensor(before[name])), name
+    settings = json.loads((made / "config.json").read_text())["quantization_config"]
+    assert r"re:model\.layers\.2\..*" in settings["ignore"]
+    assert json.loads((made / "model.safetensors.index.json").read_text())["weight_map"].keys() == after.keys()
+    plain = open_checkpoint(dequantize(made, tmp_path / "plain")).tensors
+    assert plain.keys() == before.keys()
+
+
 @pytest.mark.slow
 def test_a_mix_is_chosen_and_the_draft_head_is_carried_byte_for_byte(
     glm: Path, tmp_path: Path, tiny_recipe: Recipe
@@ -43,20 +59,7 @@ def test_a_mix_is_chosen_and_the_draft_head_is_carried_byte_for_byte(
     assert damage.bits(mix) <= 1.8
     assert {mix[group.name] for group in open_groups} == {"vq1", "vq2"}
     (tmp_path / "mix.yaml").write_text(recipe_text(damage, mix, {}, []))
-    made = quantize(glm, load_recipe(tmp_path / "mix.yaml"), tmp_path / "made", device="cpu")
-    before, after = (open_checkpoint(folder).tensors for folder in (glm, made))
-    drafts = [name for name in before if name.startswith(DRAFT)]
-    assert len(drafts) > 20
-    for name in drafts:
-        assert after[name].dtype == before[name].dtype and torch.equal(
-            read_tensor(after[name]), read_tensor(before[name])
-        )
-    settings = json.loads((made / "config.json").read_text())["quantization_config"]
-    assert r"re:model\.layers\.2\..*" in settings["ignore"]
-    index = json.loads((made / "model.safetensors.index.json").read_text())["weight_map"]
-    assert set(drafts) <= set(index)
-    plain = open_checkpoint(dequantize(made, tmp_path / "plain")).tensors
-    assert plain.keys() == before.keys()
+    require_carried(glm, quantize(glm, load_recipe(tmp_path / "mix.yaml"), tmp_path / "made", device="cpu"), tmp_path)
 
 
 class Reached(Exception):
@@ -95,6 +98,17 @@ def test_the_recipes_of_the_releases_go_through_with_less_text(
     settings = json.loads((made / "config.json").read_text())["quantization_config"]
     assert settings["quant_method"] == ("quantgate" if "mix" in RECIPES[name] else "compressed-tensors")
     assert (made / "quantgate_experts.json").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", GLM_RECIPES)
+def test_the_recipes_of_the_releases_go_through_as_they_ship(glm: Path, tmp_path: Path, name: str) -> None:
+    """All tiers and the whole calibration; docs/experts.md has the minutes."""
+    size = Size(bits=1.8) if RECIPES[name].get("mix") else NO_SIZE
+    made = quantize_model(glm, name, tmp_path / "out", Reporter(), size=size, device="cpu")
+    require_carried(glm, made, tmp_path)
+    card = (made / "README.md").read_text()
+    assert "40 x 512 tokens of shipped ja (weight 3), shipped reasoning (weight 3)" in card
 
 
 def test_the_recipes_of_the_releases_are_sound() -> None:
