@@ -15,12 +15,14 @@ from huggingface_hub import CardData, metadata_load
 from quantgate_kernels.formats.fp8_block import BLOCK
 
 from quantizers.checkpoint import BlockFp8, TensorInfo
+from quantizers.drafts import NAMED
 from quantizers.plan import Plan
 from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import CardWords, servable, served
 from quantizers.tuning import METHODS
 
 KEPT = ("embeddings, norms and all else", "as it was")
+DRAFT = ("draft head (MTP)", "as it was")
 FOLDED = (
     "| rotation | folded into all weights before they were quantized: the hidden states, and V with O (arXiv "
     "2404.00456); norms hand their weights to the linear layers after them |\n"
@@ -137,16 +139,19 @@ def _settings(words: Iterable[CardWords]) -> dict[str, str]:
 
 
 def _parts(plan: Plan) -> str:
-    """A row for each kind of Linear and tier, and one for what was kept."""
+    """A row for each kind of Linear and tier, one for a draft head, and one for what else was kept."""
+    # Patterns in `ignore` are those of draft layers beyond the last.
+    layers = [re.compile(entry[3:]) for entry in plan.ignore if entry.startswith("re:")]
     sizes: dict[tuple[str, str], list[int]] = {}
     for info in _infos(plan):
         name = info.name.removesuffix(".weight")
         scheme, count = plan.schemes.get(name), math.prod(info.shape)
-        part = (_part(name), scheme.tier) if scheme else KEPT
+        draft = NAMED.search(name) or any(layer.match(name) for layer in layers)
+        part = (_part(name), scheme.tier) if scheme else DRAFT if draft else KEPT
         held = sizes.setdefault(part, [0, 0])
         held[0] += count
         held[1] += scheme.nbytes(*info.shape) if scheme else info.nbytes
-    rows = sorted(sizes.items(), key=lambda row: (row[0] == KEPT, row[0]))
+    rows = sorted(sizes.items(), key=lambda row: (row[0] in (DRAFT, KEPT), row[0]))
     return "".join(f"| {n} | {t} | {w:,} | {8 * b / w:.3f} |\n" for (n, t), (w, b) in rows if w)
 
 

@@ -90,6 +90,8 @@ def carried(model: Path, out: Path, draft: Tensors) -> None:
     for name in draft:
         assert (after[name].dtype, after[name].shape) == (before[name].dtype, before[name].shape), name
         assert raw(out / where[name], name) == raw(model / "draft.safetensors", name), name
+    weights = sum(tensor.numel() for tensor in draft.values())
+    assert f"| draft head (MTP) | as it was | {weights:,} | " in (out / "README.md").read_text()
 
 
 @pytest.mark.parametrize("recipe", [ROUNDING, pytest.param(None, marks=pytest.mark.slow)], ids=["fp8", "int4"])
