@@ -16,6 +16,7 @@ from suites.readings.numerals import find_numbers, find_words, one_number, plain
 _MANY_MARKS = regex.compile(r"([\p{M}ﾞﾟ]{8})[\p{M}ﾞﾟ]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:[, '][0-9]{3})+(?![0-9])")
+_ORDINAL = re.compile(r"[snrt][tdh]\b", re.IGNORECASE)
 _HYPHENS = re.compile(r"(?<=\w)-(?=\w)")
 _BLANKS = re.compile(r"\s+")
 _DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
@@ -41,7 +42,11 @@ def numbers(text: str) -> list[str]:
     Nothing is worked out: 127 × 8 are two numbers. Of 3,5 both readings are there.
     """
     plain = normalised(text)
-    found = [(n.start, n.value, plain[n.start : n.end]) for n in find_numbers(plain, arithmetic=False)]
+    found = [
+        (n.start, n.value, plain[n.start : n.end])
+        for n in find_numbers(plain, arithmetic=False)
+        if not _ORDINAL.match(plain, n.end)
+    ]
     found += [(n.start, n.value, "") for n in find_words(plain) if n.end - n.start > 1]
     said: list[str] = []
     for _, value, written in sorted(found, key=lambda one: one[0]):

@@ -72,6 +72,7 @@ _BELOW = re.compile(
 _SHORT_GROUP = re.compile(r"\d\s*,\s*\d{1,2}(?!\d)")
 """3,4 is a list, though some write decimals so."""
 _SETS = re.compile(r"^\s*\\?\{?\s*[a-z]\s*(?:\\mid|\||:)\s*(.+?)\\?\}?\s*$")
+_OR = re.compile(r"\s*(?:\\text\{\s*or\s*\}|\bor\b|または|或)\s*")
 _LIST_WORDS = re.compile(r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|和|と|または|或)\s*")
 _LETTER = re.compile(r"\(?([A-Z])\)?[.]?")
 
@@ -147,6 +148,9 @@ def interval(form: str) -> str:
     form = _ASSIGNED.sub("", form)
     if found := _SETS.match(form):
         form = found[1]
+    either = _OR.split(form)
+    if len(either) > 1 and all(interval(part) != part for part in either):
+        return "\\cup".join(map(interval, either))
     for pattern in (_BETWEEN, _BETWEEN_DOWN):
         if found := pattern.fullmatch(form):
             return f"{_left(found['first'])}{found['low'].strip()},{found['high'].strip()}{_right(found['second'])}"

@@ -27,17 +27,17 @@ _OPEN = r"[\s*_$\"'“‘「『【\[{<(:：`]"
 _CLOSE = r"[\s*_$\"'”’」』】\]}>)`]"
 _WORD = r"(?:(?i:options?|choices?|letter|alternative|statement|answer)\s{1,3}|选项|選項|選択肢|选择|選擇)"
 _AFTER = (
-    r"(?=\s*$|\s*[.,:;!?。、，：；！\n]|\s*[)）\]}】」]|\s+(?:is|are|because|since|as|for|given|which|and|or|with|due|not|rather|here|in|from|by|"
-    r"based|[-–—=]>?\s|[-–—(（&/])|\s?[-–—]\s|\s*(?:です|だ|である|で|が|は|を|に|と|または|和|或|与|項|项|选项|是|因|/|&)|\s+[A-Z][a-z])"
+    r"(?=\s*$|\s*[.,:;!?。、，：；！\n]|\s*[)）\]}】」]|[\"'”’]\s*[,})\]]|\s+(?:is|are|because|since|as|for|given|which|and|or|with|due|not|rather|here|in|from|by|"
+    r"based|[-–—=]>?\s|[-–—(（&/])|\s?[-–—]\s|\s*(?:です|だ|である|で|が|は|を|に|と|の「|または|和|或|与|項|项|选项|是|因|/|&)|\s+[A-Z][a-z])"
 )
 _HEAD = re.compile(
     rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:the\s+)?{_WORD}?{_OPEN}{{0,4}}"
-    rf"(?:(?<=[(\[{{`$「【<'\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*[=<>≤≥]))(?!['’][a-z])"
+    rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*[=<>≤≥]))(?!['’][a-z])"
     rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
     rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
 )
-_IN_PARENTHESES = re.compile(r"[(（\[【]\s?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
+_IN_PARENTHESES = re.compile(r"(?<![A-Za-z0-9_\])}^])[(（\[【]\s?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
 _NEXT = re.compile(
     rf"{_CLOSE}{{0,6}}[^.;,\n]{{0,40}}?(?:\s(?:or|and)\s|\s?[/&]\s?|,\s|また?は|か|と|、|或者?|和|与|或)(?:\s?(?:or|and|maybe|possibly|both)\s)?"
     rf"{_OPEN}{{0,4}}{_WORD}?{_OPEN}{{0,4}}([A-J])(?={_CLOSE}{{0,4}}(?:\s*$|[.,;:!?。，、）)]|\s|です|だ))"
@@ -55,12 +55,15 @@ _DENIED = re.compile(
     re.IGNORECASE,
 )
 _CHOSEN_BY = re.compile(
-    r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct)\s+(?:option|choice|alternative|letter|statement|one|selection)"
+    r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct|most\s+\w+)\s+(?:option|choice|alternative|letter|statement|one|selection)"
     r"(?:\s+(?:here|among\s+them|given))?\s{0,3}[*_]{0,2}(?:is|must\s+be|would\s+be|should\s+be|has\s+to\s+be|:)"
     r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer)\b"
-    r"|\b(?:choose|select|pick|that\s+leaves|leaving|this\s+leaves|which\s+leaves|correct\s+is|matches\s+option|corresponds\s+to)\b|\boption\s+is\b))"
+    r"|\b(?:choose|select|pick|leaves(?:\s+(?:us\s+with|only))?|leaving|correct\s+is|matches\s+option|corresponds\s+to)\b|\boption\s+is\b"
+    r"|^[ \t*_#>{\"']{0,12}(?:(?:my|the|selected|chosen|final|best|correct)\s+){0,3}(?:option|choice)"
+    r"[\s*_\"']{0,4}[:：]))"
     r"|(?:故|应|應|所以|因此|本题|本題|答案)?(?:选择|選擇|选|選)(?![项項択拟出])(?:[:：是为為]|答案是?)?"
-    r"|(?:正确|正確|正しい)(?:的)?(?:选项|選項|選択肢|答案)(?:是|为|為|は|[:：])"
+    r"|(?:正确|正確|正しい)(?:的)?(?:选项|選項|選択肢|答案)(?:是|为|為|は|[:：])",
+    re.MULTILINE,
 )
 _WEAK = re.compile(
     r"\b(?:(?i:it|this|that|which|must|should)\s+(?i:is|must\s+be|has\s+to\s+be|should\s+be|can\s+only\s+be|be)"
@@ -71,12 +74,15 @@ _TURNS = re.compile(
 )
 _HENCE = re.compile(r"\W*(?:(?i:so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*([A-J])\W*$")
 _CORRECT = re.compile(
-    r"(?:^|[\s*_(（\[「`$]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
+    r"(?:^|[\s*_(（\[「`$、，]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
     r"(?:(?i:is|must\s+be|seems|looks|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
-    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對))"
+    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對))"
 )
 _OPTION_LINE = re.compile(r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])[)）.:：、][*_]{0,2}(?=\s|$|\S)", re.MULTILINE)
 _VERDICT = re.compile(r"(?:\b(?:correct|right|true|yes)\b|✓|✔|✅|正しい|正解|正确|正確)", re.IGNORECASE)
+_VERDICT_AT_END = re.compile(
+    r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
+)
 _AGAINST = re.compile(
     r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*)\b|✗|✘|❌|誤り|错误|不正确", re.IGNORECASE
 )
@@ -156,37 +162,55 @@ def _unstated(text: str) -> str:
         marked = {letter for letter in options if _called_correct(lines, letter)}
         if len(marked) == 1:
             return marked.pop()
-    last = lines[-1]
-    option = _OPTION_LINE.match(last)
-    if option and not listed and not _AGAINST.search(last):
-        stated = _letter_of(last)
-        return option[1].upper() if stated is None else stated
-    if not option or not listed:
-        sentences = [part for part in _ENDS.split(last) if part.strip()]
-        if sentences and (letter := _of_last(sentences[-1])) is not None:
-            return letter
+    if (letter := _of_last_line(lines[-1], listed, long=len(text) > LONGEST)) is not None:
+        return letter
     alone = {found[1] for line in lines if (found := _LETTER_ALONE.match(line))}
     return alone.pop() if len(alone) == 1 else ""
 
 
+def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
+    """The letter that the last line is an option of, or that its last sentence comes to; "" for two, None for none."""
+    option = _OPTION_LINE.match(line)
+    if option and long and option[1].islower():  # part (a) of a long derivation
+        line, option = line[option.end() :], None
+    if option and listed:
+        return None
+    if option and not _AGAINST.search(line):
+        stated = _letter_of(line)
+        return option[1].upper() if stated is None else stated
+    sentences = [part for part in _ENDS.split(line) if part.strip()]
+    if not sentences:
+        return None
+    letter = _of_last(sentences[-1])
+    lone = [found[1] for part in sentences if (found := _LETTER_ALONE.match(part))]
+    return lone[0] if letter is None and len(lone) == 1 and _LETTER_ALONE.match(sentences[-1]) else letter
+
+
 def _called_correct(lines: list[str], letter: str) -> bool:
-    return any(
-        (found := _OPTION_LINE.match(line))
-        and found[1].upper() == letter
-        and _VERDICT.match(line[found.end() :].lstrip(" *_-—–:"))
-        for line in lines
-    )
+    for line in lines:
+        if (found := _OPTION_LINE.match(line)) and found[1].upper() == letter:
+            said = line[found.end() :].lstrip(" *_-—–:")
+            if _VERDICT.match(said) or (_VERDICT_AT_END.search(said) and not _AGAINST.search(said)):
+                return True
+    return False
 
 
 def _of_last(sentence: str) -> str | None:
     """The letter of the last sentence; "" when it holds two, None when it holds none."""
-    sentence = _TURNS.sub("", sentence, count=1) if _TURNS.match(sentence) else sentence
+    if turns := _TURNS.match(sentence):
+        sentence = sentence[turns.end() :]
+        if alone := _LETTER_ALONE.match(sentence):  # No: D
+            return alone[1]
     for weak in _WEAK.finditer(sentence):
         if (letter := _letter_of(sentence[weak.end() :])) is not None and not _AGAINST.search(sentence):
             return letter
     if hence := _HENCE.match(sentence):
         return hence[1]
-    letters = {found.upper() for found in _IN_PARENTHESES.findall(sentence)}
+    letters = {  # a small one in the middle is a part of the question, an index, the state of a gas
+        found[1].upper()
+        for found in _IN_PARENTHESES.finditer(sentence)
+        if found[1].isupper() or not sentence[found.end() :].strip(" .*")
+    }
     if not letters or _AGAINST.search(sentence) or _NONE.search(sentence):
         return None
     return letters.pop() if len(letters) == 1 else ""

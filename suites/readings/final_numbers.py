@@ -9,6 +9,7 @@ import re
 from fractions import Fraction
 
 from suites.readings.characters import normalised
+from suites.readings.last_sentences import conclusion, number_in_words, result, sentences
 from suites.readings.numerals import Found, find_numbers, find_words, plain_form
 from suites.readings.statements import LONGEST, TAIL, boxes, doubted, own_answer, statements, taken_back
 
@@ -19,7 +20,11 @@ _BESIDE = re.compile(
     r"|[，,、](?:即|因为|因為|也就是|其中|每|而不是)|因为|因為|なぜなら|ではなく|而不是",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"\bnot\b[^.;\n]{1,60}?\bbut\b|[^、，。\n]{1,40}?(?:ではなく|じゃなく)て?", re.IGNORECASE)
+_DENIED = re.compile(
+    r"\bnot\b[^.;\n]{1,60}?\bbut\b"
+    r"|[^、，。\n]{1,40}?(?:(?:ではなく|じゃなく)て?|と思(?:われ|い|え|っ)(?:ました|た)が、)",
+    re.IGNORECASE,
+)
 _EQUALS = re.compile(r"\s{0,3}(?:=|≈|≒|\\approx|⇒)\s{0,3}")
 _FILLER = re.compile(
     r"(?:[\s*_$\\:：、,，\"'“”「」`(（~≈|-]|about|approximately|approx\.?|around|exactly|precisely|only|just|simply|equal\s+to|"
@@ -48,6 +53,7 @@ _IT_IS = re.compile(
     r"\b(?:it|that|this|the\s+\w+)(?:\s+is|['’]s|\s+should\s+be|\s+must\s+be)\b" r"|正しくは|应该是|應該是",
     re.IGNORECASE,
 )
+_RESULT_IN_HEADING = re.compile(r"[=:：]\s*[*$\\(\s]*[-+−–]?[$€£¥]?\s?[\d.０-９][^\n=:：]{0,40}$")
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 
 
@@ -112,9 +118,11 @@ def _after_verbs(said: str, numbers: list[Found]) -> list[Found]:
 def _of_equation(parts: list[str]) -> str | None:
     """Of an equation the side that is one number: the last one that is (18 = 6 × 3; 6 × 3 = 18; x = 18)."""
     sides = [list(find_numbers(part)) for part in parts]
+    last = sides[-1]
+    if len(last) > 1 and last[0].simple and _FILLER.match(parts[-1][: last[0].start]):  # = 5 hours to read 120 pages
+        return _text(_stated(parts[-1]))
     alone = [found[0] for found in sides if found and len(found) == 1 and found[0].simple]
     if alone:
-        last = sides[-1]
         if last and last[0].simple:
             return _text(_stated(parts[-1]))
         return _text(alone[-1])
@@ -122,24 +130,29 @@ def _of_equation(parts: list[str]) -> str | None:
 
 
 def _last_number(text: str) -> str:
-    """The last number of the last sentence that has one, headings and what stands in brackets left out."""
-    for line in reversed(text.splitlines()):
-        if _LINE_OF_HEADING.match(line):
-            continue
-        for part in reversed(_SENTENCES.split(_NUMBERING.sub("", line))):
-            sentence = part[-2 * LONGEST :]
-            if bold := list(_BOLD.finditer(sentence)):
-                found = number_of(bold[-1][1] or bold[-1][2])
-                if found:
+    """The number of the last sentence that has one; headings count only where nothing else has one."""
+    lines = text.splitlines()
+    for headings in (False, True):
+        for line in reversed(lines):
+            if bool(_LINE_OF_HEADING.match(line)) != headings or (headings and not _RESULT_IN_HEADING.search(line)):
+                continue
+            for sentence in sentences(_NUMBERING.sub("", line)):
+                if found := _of_sentence(sentence[-2 * LONGEST :]):
                     return found
-            plain = normalised(sentence)
-            plain = _without_beside(_BRACKETS.sub(_aside, plain))
-            parts = _EQUALS.split(plain)
-            if len(parts) > 1 and (found := _of_equation(parts)):
-                return found
-            numbers = list(find_numbers(plain)) or list(find_numbers(normalised(sentence)))
-            if numbers:
-                return _text((_after_verbs(plain, numbers) or numbers)[-1]) or ""
+    return number_in_words(normalised(lines[-1][-LONGEST:])) if lines else ""
+
+
+def _of_sentence(sentence: str) -> str:
+    """The number that a sentence comes to; what stands in brackets counts only where nothing else does."""
+    if (bold := list(_BOLD.finditer(sentence))) and (found := number_of(bold[-1][1] or bold[-1][2])):
+        return found
+    plain = normalised(sentence)
+    for said in (conclusion(_BRACKETS.sub(_aside, plain)), plain):
+        parts = _EQUALS.split(said)
+        if len(parts) > 1 and (found := _of_equation(parts)):
+            return found
+        if numbers := list(find_numbers(said)):
+            return _text(result(said, numbers)) or ""
     return ""
 
 

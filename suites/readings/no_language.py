@@ -9,6 +9,7 @@ import regex  # type: ignore[import-untyped]
 LONGEST_LINE = 400
 """Longer lines are prose."""
 MOST_NAME_WORDS = 8
+MOST_NAMES = 20
 LONGEST_HAN_NAME = 12
 
 _NAME = r"[A-Za-z_$][\w$]*"
@@ -31,6 +32,13 @@ _PERHAPS_CODE = (
     r".*[\w)\]}'\"]\s*(?:;|\{)",
 )
 """Lines of sentences look like these too; code has no four words in a row outside of its texts."""
+_COMMAND = re.compile(
+    r"[ \t]*(?:[$#] )?(?:sudo |git |npm |npx |yarn |pip3? |docker |kubectl |curl |wget "
+    r"|apt(?:-get)? |brew |conda |ssh |chmod |mkdir "
+    r"|cd [\w./~-]+|ls -|python3? -?[\w./]+|echo [$\"'])[^\n]*",
+)
+_DATA = re.compile(r"\s*(?:[{\[].*[\"\d].*[}\]]|\"[^\"]{1,40}\"\s*:\s*.+),?\s*")
+"""A line of JSON; a sentence within it is one."""
 _CODE_LINE = re.compile(rf"\s*(?:{'|'.join(_CODE)})\s*", re.ASCII)
 _PERHAPS_CODE_LINE = re.compile(rf"\s*(?:{'|'.join(_PERHAPS_CODE)})\s*", re.ASCII)
 _INDENTED = re.compile(r"(?: {2,}|\t)\s*(?:return|yield|raise|await|pass|break|continue|print)?\b.*")
@@ -59,6 +67,8 @@ _SPEAKS = _words(
 )
 _VERBS = {"equals", "makes", "gives", "make", "give", "equal", "the", "of", "minus", "plus", "times"}
 _WORD = regex.compile(r"[\p{Latin}\p{Cyrillic}\p{Greek}][\p{L}\p{M}'’.\-]*")
+_BULLET = re.compile(r"\s*(?:[-*•・]|\d{1,2}[.)])\s+")
+_ELIDED = re.compile(r"^[a-z]{1,2}['’]")
 _CAPITAL = regex.compile(r"\p{Lu}")
 _OTHER_LETTERS = regex.compile(r"[\p{L}--[\p{Latin}\p{Cyrillic}\p{Greek}]]", regex.VERSION1)
 _SENTENCE = re.compile(r"[。！？!?;；]|(?<=[a-z]{3})\.\s*$")
@@ -88,29 +98,37 @@ def without_code(text: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is a name and no sentence: capitals throughout, a row of katakana, or a short row of Han."""
+    """Whether a text is a name, or a list of them, and no sentence: capitals throughout, katakana, or a few Han."""
+    lines = [_BULLET.sub("", line) for line in text.splitlines() if line.strip()]
+    return 0 < len(lines) <= MOST_NAMES and all(map(_is_one_name, lines))
+
+
+def _is_one_name(text: str) -> bool:
     text = text.strip().strip("*_\"'“”「」『』《》. ")
-    if not text or "\n" in text or len(text) > 200 or _SENTENCE.search(text):
+    if not text or len(text) > 200 or _SENTENCE.search(text):
         return False
     if _HAN_NAME.fullmatch(text):
         return len(_HAN.findall(text)) <= LONGEST_HAN_NAME and not GRAMMAR & set(text)
     words = _WORD.findall(text)
     if not words or len(words) > MOST_NAME_WORDS or _OTHER_LETTERS.search(text):
         return False
-    capital = [word for word in words if _CAPITAL.match(word)]
-    small = [word for word in words if not _CAPITAL.match(word)]
+    capital = [word for word in words if _CAPITAL.match(_ELIDED.sub("", word))]  # d'Ivoire
+    small = [word for word in words if word not in capital]
     spoken = {word.lower().strip(".'’") for word in words} & _SPEAKS
     return not spoken and len(capital) >= len(small) and all(word in _PARTICLES for word in small)
 
 
 def _may_be_code(text: str) -> bool:
-    return any(mark in text for mark in "=(;{^<>×÷√#@/\n+*")
+    return any(mark in text for mark in '=(;{^<>×÷√#@/\n+*"$') or bool(_COMMAND.match(text))
 
 
 def _is_code(line: str) -> bool:
     if _CODE_LINE.fullmatch(line):
         return True
-    return bool(_PERHAPS_CODE_LINE.fullmatch(line)) and not _FOUR_WORDS.search(re.sub(r"(['\"]).*?\1|//.*", "", line))
+    if _DATA.fullmatch(line):
+        return not _FOUR_WORDS.search(line) and not _OTHER_LETTERS.search(line)
+    perhaps = _PERHAPS_CODE_LINE.fullmatch(line) or _COMMAND.fullmatch(line)
+    return bool(perhaps) and not _FOUR_WORDS.search(re.sub(r"(['\"]).*?\1|//.*", "", line))
 
 
 def _is_formula(line: str) -> bool:

@@ -58,7 +58,10 @@ _DIGITS = re.compile(
 _SEPARATED = re.compile(r"[ ,'’_]")
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|\d{1,3}(?:\.\d{3})+,\d+")
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}")
-_MIXED = re.compile(r" (?:and )?(\d{1,2})/(\d{1,3})(?![\d/.])| and a half\b")
+_MIXED = re.compile(
+    r" (?:and )?(\d{1,2})/(\d{1,3})(?![\d/.])| ?\\frac ?\{(\d{1,2})\} ?\{(\d{1,3})\}"
+    r"| ?\\frac ?(\d) ?(\d)(?!\d)| and a half\b"
+)
 _WORDS = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
 _WORDS |= {"lakh": 5, "crore": 7}
 _SCALE = re.compile(
@@ -74,6 +77,7 @@ _CURRENCY = r"(?:(?:US|A|C|HK|NT)?[$€£¥₩₹]|(?:USD|EUR|GBP|RMB|Rs\.?) )"
 _SIGN = re.compile(
     rf"({_CURRENCY})?\s?(?:(-)(?=[\d.$€£¥(\\])|(minus |negative |マイナス|负|負)|\+(?=\d))?({_CURRENCY})?\s?"
 )
+_SIGN_WORD = re.compile(r"(?:\b(?:minus|negative) |マイナス|负|負)$", re.IGNORECASE)
 _POWER = re.compile(r"\^\(?([-+]?\d{1,4})\)?")
 _TIMES = re.compile(r" ?(?:[×·*]| x |(?<=\d)x(?=\d)|乘以?|かける) ?")
 _OVER = re.compile(r" ?(?:/|÷|除以|割る| over | divided by ) ?")
@@ -85,7 +89,7 @@ _SPOILT = re.compile(
 )
 _STARTS = re.compile(
     rf"(?<![A-Za-z0-9_^.\\])(?:{_CURRENCY})?(?:-\s?|minus |negative |マイナス|负|負)?(?:{_CURRENCY})?"
-    r"(?:[\d]|\.\d|\\frac(?![A-Za-z])|\((?=[-\d(\\]))"
+    r"(?:[\d]|\.\d|\\frac(?![A-Za-z])|\( ?(?=[-\d(\\]))"
 )
 
 
@@ -109,9 +113,15 @@ def find_numbers(text: str, *, arithmetic: bool = True) -> Iterator[Found]:
 def find_words(text: str) -> Iterator[Found]:
     """Numbers of a `normalised` text that are written in words alone, English and Han."""
     for pattern, value in ((ENGLISH_NUMBER, english_value), (HAN_NUMBER, han_value)):
+        end = 0
         for found in pattern.finditer(text):
+            sign = _SIGN_WORD.search(text, max(0, found.start() - 10), found.start())
+            if sign and sign.start() - end == 1 < end:  # ten minus five
+                sign = None
             if (number := value(found[0])) is not None:
-                yield Found(found.start(), found.end(), number, True, False)
+                start = sign.start() if sign else found.start()
+                yield Found(start, found.end(), -number if sign else number, True, False)
+            end = found.end()
 
 
 def plain_form(value: Fraction) -> str:
@@ -194,9 +204,10 @@ def _power(text: str, at: int, depth: int) -> Found | None:
 
 def _atom(text: str, at: int, depth: int, *, currency: bool) -> Found | None:
     if depth < DEEPEST and text.startswith("(", at):
-        inside = _sum(text, at + 1, depth + 1)
-        if inside and text.startswith(")", inside.end):
-            return inside._replace(start=at, end=inside.end + 1)
+        inside = _sum(text, at + 1 + text.startswith(" ", at + 1), depth + 1)
+        end = inside.end + text.startswith(" ", inside.end) if inside else 0
+        if inside and text.startswith(")", end):
+            return inside._replace(start=at, end=end + 1)
         return None
     if fraction := _FRAC.match(text, at):
         return _latex_fraction(text, at, fraction, depth)
@@ -207,7 +218,8 @@ def _atom(text: str, at: int, depth: int, *, currency: bool) -> Found | None:
     if value is None:
         return Found(at, end, None, True, False)
     if mixed := _MIXED.match(text, end):
-        part = Fraction(1, 2) if mixed[1] is None else _part(int(mixed[1]), int(mixed[2]))
+        above_below = [int(group) for group in mixed.groups() if group]
+        part = _part(*above_below) if above_below else Fraction(1, 2)
         if part is not None and value.denominator == 1:
             value, end = value + part, mixed.end()
     value, end = _scaled(text, value, end, currency)

@@ -49,7 +49,8 @@ _MARK = regex.compile(r"\p{M}+")
 # Every alternative either closes, or ends at the text's end, or cannot pass its own opening character: linear time.
 _NOT_PROSE = regex.compile(
     r"```.*?(?:```|\Z)|`[^`\n]+`|\$\$.*?(?:\$\$|\n\s*?\n|\Z)|\$[^$\n]+\$|\\\[.*?(?:\\\]|\n\s*?\n|\Z)"
-    r"|\\\(.*?(?:\\\)|\n|\Z)|\\[A-Za-z]+|https?://\S+|</?[A-Za-z][^<>\n]*>",
+    r"|\\\(.*?(?:\\\)|\n|\Z)|\\[A-Za-z]+|https?://\S+|</?[A-Za-z][^<>\n]*>"
+    r"|(?<![\w.@-])[\w.+-]{1,64}@[\w.-]{1,200}|(?<![\w.-])(?:[A-Za-z0-9-]{1,63}\.){1,5}(?:com|org|net|io|dev|edu|gov|co\.jp|jp|cn)\b(?:/\S*)?",
     regex.DOTALL,
 )
 _QUOTED = regex.compile(

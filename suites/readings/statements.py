@@ -30,6 +30,7 @@ class Stated(NamedTuple):
 
 
 _BRACES = re.compile(r"(?P<box>\\{1,4}(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_BARE_BOX = re.compile(r"\\boxed\s{0,3}(\d{1,30}|[A-Za-z])(?![\w{.,]*[\w{])")
 _BETWEEN_BOXES = re.compile(
     r"[\s,;$、，]*(?:\\quad|\\text\{\s*and\s*\}|and|or|和" r"|と)?[\s,;$]*(?:[A-Za-z](?:_\{?\w\}?)?\s*=\s*)?"
 )
@@ -46,7 +47,7 @@ _HAN_IS = (
     r"等于|等於|等于是|是|为|為|即|选|選|[:：=→])"
 )
 _SAID = re.compile(
-    rf"(?<!\#)\#{{4,8}}(?!\#)(?=[ \t*_$\\(]{{0,6}}[-+−–]?[$€£¥]?\s?(?:[\d.０-９]|\\[df]?frac))"
+    rf"(?<!\#)\#{{4,8}}(?!\#)(?=[ \t*_$\\(]{{0,6}}(?:[A-Za-z] ?= ?)?[-+−–]?[$€£¥]?\s?(?:[\d.０-９]|\\[df]?frac))"
     rf"|{_ANSWER}{_AIM}{_ASIDE}[\s*_\"'`]{{0,4}}?(?:{_IS}|[:=：→]|->|\s[-–—]\s(?=\S{{1,12}}\s*(?:\n|\Z)))"
     rf"|{_HAN_ANSWER}[*_\s」』】]{{0,4}}{_HAN_IS}"
     rf"|{_HAN_ANSWER}[ \t]{{0,3}}(?=[\d０-９$\\])|[【\[「《]{_HAN_ANSWER}[】\]」》]",
@@ -142,6 +143,7 @@ def boxes(text: str) -> list[Stated]:
             start, boxed = opened.pop()
             if boxed and brace.start() - start <= LONGEST and (inside := text[start : brace.start()].strip()):
                 found.append(Stated(start, inside, brace.end()))
+    found += [Stated(bare.start(1), bare[1], bare.end()) for bare in deque(_BARE_BOX.finditer(text), maxlen=STATEMENTS)]
     return sorted(found)
 
 

@@ -24,6 +24,7 @@ from suites.readings.accepted_answers import first_accepted, folded, numbers
         ("x=1016!", ["1016"], True),
         ("\\boxed{1016}", ["1016"], True),
         ("21016", ["1016"], False),
+        ("the 1016th", ["1016"], False),
         ("10160", ["1016"], False),
         ("1016.5", ["1016"], False),
         ("0.1016", ["1016"], False),

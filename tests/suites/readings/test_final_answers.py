@@ -50,6 +50,10 @@ from suites.readings.statements import LONGEST, TAIL
         ("18%", "18"),
         ("US$18", "18"),
         ("18 km^2 in H2O", "18"),
+        (r"The answer is $3\frac{1}{2}$.", "3.5"),
+        ("The answer is negative five.", "-5"),
+        ("Ten minus five is five.", "5"),
+        ("答えは20個と思われましたが、正しくは18個です。", "18"),
         ("答えは１８です。", "18"),
         ("答えは、18ドルです。10個でした。", "18"),
         ("答え：１，２３４円", "1234"),
@@ -117,6 +121,7 @@ def test_letters(text: str, letter: str) -> None:
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\fbox{5}", "5"),
         (r"\boxed {5}", "5"),
+        (r"\boxed5", "5"),
         (r"\\boxed{5}", "5"),
         (r"\\" + r"\boxed{5}", "5"),  # a line break before it
         (r"\boxed{5}. The answer is a prime.", "5"),
@@ -173,6 +178,8 @@ HOSTILE = [
     "\\" * 100_000,
     "\x00\ud800\uffff" * 30_000,
     "answer to the " * 8_000,
+    "if 1, so 2 " * 9_000,
+    "each 2. " * 12_000,
 ]
 
 

@@ -1,0 +1,110 @@
+"""Where in a sentence its result stands, in answers that never say "the answer is".
+
+"If she buys 4 boxes at $5 each, she pays 4 × 5 = $20 for 2 weeks": not the condition, not what is counted beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from suites.readings.number_words import ENGLISH_NUMBER, english_value
+from suites.readings.numerals import Found, find_numbers, plain_form
+
+_SENTENCE_ENDS = re.compile(
+    r"(?<!\bi\.e\.)(?<!\be\.g\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bMrs\.)(?<=[.;!?])(?=\s|$)|(?<=[。！？；])"
+)
+_ASKS = re.compile(r"[?？]\s*$")
+_CONCLUDES = re.compile(
+    r"\b(?:so(?!\s+(?:far|much|many|long|as|on|called)\b)|therefore|thus|hence|then|which\s+(?:means|gives|leaves|makes)|that\s+means|"
+    r"rounds\s+(?:(?:up|down|off)\s+)?to(?!\s+the\b)|meaning|(?<!after\s)(?<!before\s)(?<!by\s)(?<!of\s)(?:leaving|giving)|for\s+a\s+total\s+of)\b"
+    r"|したがって|よって|ゆえに|つまり|(?:ので|から|ため)、|所以|因此|于是|那么",
+    re.IGNORECASE,
+)
+_CONDITION = re.compile(
+    r"\W*(?:and|but|now|finally|next)?,?\s*"
+    r"\b(?:if|since|because|as|when|while|after|before|given|although|though|once|with|without|of|out\s+of|in|on|at|by|"
+    r"for|from|during|(?:every|each)\s+(?:day|week|month|year|hour|minute|time)|among|per|to)\b[^,]{0,200},\s"
+    r"|[^、，。]{0,60}(?:場合|とき|後|なら|たら|れば)、"
+    r"|(?:如果|因为|因為|由于|由於|既然|当|若)[^，]{0,80}，",
+    re.IGNORECASE,
+)
+_REASON = re.compile(
+    r",?\s*\b(?:since|because|given\s+that|i\.e\.|that\s+is,)|[，,、]?(?:即|因为|因為|也就是|なぜなら)", re.IGNORECASE
+)
+_CLAUSE = re.compile(
+    r",?\s*\b(?:which|who|where|whose|if|when|while|after|before|until|assuming|instead\s+of|rather\s+than|compared|out\s+of|not)\b"
+    r"|ではなく|而不是|[，、]?其中",
+    re.IGNORECASE,
+)
+_TO_DO = r"(?<!need)(?<!needs)(?<!needed)(?<!have)(?<!has)(?<!had)(?<!able)(?<!going)(?<!wants)(?<!want)\s+to\s+\w+"
+_OF = (
+    r"(?<!total)(?<!sum)(?<!profit)(?<!cost)(?<!amount)(?<!average)(?<!rest)(?<!difference)(?<!loss)(?<!length)"
+    r"(?<!number)(?<!price)(?<!age)(?<!balance)(?<!remainder)(?<!speed)(?<!rate)(?<!weight)(?<!value)(?<!result)\s+of"
+)
+_BESIDE = re.compile(
+    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those)"
+    r"|\b(?:another|week|day|month|year|step|room|page|grade|level|number|no\.))"
+    r"(?:\s+(?:the|these|those|all|his|her|their|its|our|about|only|just|other|first|last|next|remaining))*[\s$€£¥#]*$"
+    r"|(?:每|第|购买|購買|走完|买|買)\s*$",
+    re.IGNORECASE,
+)
+"""What a number stands behind that is no result: for 4 children, to make 16 muffins, at $20 a day."""
+_VERB = re.compile(
+    r"(?:\b|['’])(?:ll\s+be|s|is|are|was|were|be|been|costs?|gives?|gave|makes?|made|equals?|gets?|got|has|have|had|earn(?:s|ed)?|need(?:s|ed)?|"
+    r"sp(?:ends?|ent)|pays?|paid|t(?:akes?|ook)|c(?:omes?|ame)\s+(?:out\s+)?to|total(?:s|ed)?|leaves?|left\s+with|sold|sells?|"
+    r"saved?|saves|weigh(?:s|ed)?|receive[sd]?|bought|buys|reads?|remains?|requires?|will\s+\w+|would\s+\w+|must\s+\w+|can\s+\w+)"
+    r"(?:\s+(?:him|her|them|us|me|you|it|[A-Z][a-z]+))?\s*(?:(?:about|exactly|only|just|up)\s+)?"
+    r"(?:(?:us\s+)?a\s+total\s+of\s+|to\s+\w+\s+)?[\s$€£¥]*$"
+    r"|(?:需要花费|需要支付|需要|花费了?|花了|支付|赚了?|得到|分到|剩下了?|还剩下?|有|等于)\s*$",
+)
+
+
+def sentences(line: str) -> Iterator[str]:
+    """The sentences of a line from its last to its first; questions state nothing and are left out."""
+    for sentence in reversed(_SENTENCE_ENDS.split(line)):
+        if not _ASKS.search(sentence):
+            yield sentence
+
+
+def conclusion(sentence: str) -> str:
+    """The part of a `normalised` sentence that holds its result, without conditions before it and reasons behind it."""
+    for word in reversed(list(_CONCLUDES.finditer(sentence))):
+        if _holds_number(sentence[word.end() :]):
+            sentence = sentence[word.end() :]
+            break
+    while (before := _CONDITION.match(sentence)) and _holds_number(sentence[before.end() :]):
+        sentence = sentence[before.end() :]
+    return _cut(_REASON, sentence)
+
+
+def result(said: str, numbers: list[Found]) -> Found:
+    """Of the numbers of a conclusion the one that it comes to: behind a verb, else the last that is not beside it."""
+    main = len(_cut(_CLAUSE, said))
+    candidates = [number for number in numbers if number.start < main] or numbers
+    candidates = [n for n in candidates if not _BESIDE.search(said, max(0, n.start - 60), n.start)] or candidates
+    after_verbs = [n for n in candidates if _VERB.search(said, max(0, n.start - 60), n.start)]
+    return (after_verbs or candidates)[-1]
+
+
+def number_in_words(sentence: str) -> str:
+    """The number that a sentence without digits states in English words, alone or behind a verb; "" for none."""
+    for found in ENGLISH_NUMBER.finditer(sentence):
+        alone = not (sentence[: found.start()] + sentence[found.end() :]).strip(" *_.!$")
+        stated = _VERB.search(sentence, max(0, found.start() - 60), found.start())
+        counted = sentence[found.end() :].lstrip().startswith("of ")
+        if (alone or (stated and not counted)) and (value := english_value(found[0])) is not None:
+            return plain_form(value)
+    return ""
+
+
+def _cut(pattern: re.Pattern[str], said: str) -> str:
+    """The text before the first match that a number stands before."""
+    for found in pattern.finditer(said):
+        if _holds_number(said[: found.start()]):
+            return said[: found.start()]
+    return said
+
+
+def _holds_number(text: str) -> bool:
+    return next(find_numbers(text), None) is not None
