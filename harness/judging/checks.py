@@ -8,6 +8,7 @@ from dataclasses import replace
 from harness.contract.check import Check
 from harness.contract.metrics import METRICS, Difference
 from harness.contract.pairs import Pairing
+from harness.judging.clusters import shared_clusters
 from harness.judging.estimates import Context, Estimate, measure
 from harness.judging.guards import beside_its_tasks, guarded
 from harness.judging.margins import blank, judged, measured_with_gaps
@@ -21,11 +22,14 @@ def decide(check: Check, on: str, pairing: Pairing, context: Context) -> CheckRe
     """Decide one check on the pairs of its target."""
     planned = _items(pairing)
     pairing, decided = with_values(check, pairing, context.noise), None
-    if check.stop:
+    shared = shared_clusters(pairing.pairs) if check.stop else 0
+    if check.stop and not shared:
         pairing, decided = until_decided(check, pairing, context)
     result = blank(check, on, pairing, context.confidence).model_copy(update={"planned": planned})
     if not pairing.pairs:
         return result.model_copy(update={"reason": _without_pairs(check, pairing)})
+    if shared:
+        return result.model_copy(update={"n": len({key[:3] for key in pairing.pairs}), "reason": _dependent(shared)})
     measured = measured_with_gaps(check, pairing, context)
     result = judged(check, result, measured, decided)
     result = result.model_copy(update={"power": _power(check, measured.usable, result)})
@@ -48,6 +52,13 @@ def _without_pairs(check: Check, pairing: Pairing) -> str:
     metric = METRICS[check.metric]
     without = metric.without if isinstance(metric, Difference) and not pairing.unusable else ""
     return without or "zero usable pairs"
+
+
+def _dependent(shared: int) -> str:
+    return (
+        f"its items share {shared:,} passages, and a test that may stop after any item takes them as independent: "
+        "leave out stop: sequential, and the passages are drawn with their items"
+    )
 
 
 def _items(pairing: Pairing) -> int:

@@ -96,6 +96,11 @@ def clusters_of(pairs: Mapping[PairKey, Pair]) -> dict[ItemKey, Hashable]:
     return found if len(set(found.values())) < len(found) else {}
 
 
+def shared_clusters(pairs: Mapping[PairKey, Pair]) -> int:
+    """How many clusters the items are of; 0 where no two items share anything."""
+    return len(set(clusters_of(pairs).values()))
+
+
 WORST_RELATIVE, BEST_RELATIVE = Unit(1.0, 1.0), Unit(-1.0, 0.0)
 """Right before and wrong now; wrong before and right now."""
 WORST_LOSS, BEST_LOSS = Unit(1.0, 1.0), Unit(-1.0, 1.0)

@@ -49,9 +49,9 @@ def _difference(metric: Difference, key: PairKey, gap: Gap, worst: bool) -> Pair
     high_is_good = metric.margin == "max_loss"
     reference, candidate = gap
     if reference is None or metric.value(reference) is None:
-        reference = _sample(key, "reference", metric.value.fields(float(worst == high_is_good)))
+        reference = _sample(key, "reference", metric.value.fields(float(worst == high_is_good)), gap)
     if candidate is None or metric.value(candidate) is None:
-        candidate = _sample(key, "candidate", metric.value.fields(float(worst != high_is_good)))
+        candidate = _sample(key, "candidate", metric.value.fields(float(worst != high_is_good)), gap)
     return Pair(reference, candidate)
 
 
@@ -61,9 +61,9 @@ def _ratio(metric: Ratio, key: PairKey, gap: Gap, policy: Policy, *, high: bool)
         most = policy.most(key[0], metric.of)
         reference, candidate = gap
         if reference is None or not metric.counts(reference):
-            reference = _sample(key, "reference", metric.counts.fields(1.0 if high else most))
+            reference = _sample(key, "reference", metric.counts.fields(1.0 if high else most), gap)
         if candidate is None or metric.counts(candidate) is None:
-            candidate = _sample(key, "candidate", metric.counts.fields(most if high else 1.0))
+            candidate = _sample(key, "candidate", metric.counts.fields(most if high else 1.0), gap)
         return Pair(reference, candidate)
     if metric.sums is None:
         return None
@@ -76,12 +76,13 @@ def _ratio(metric: Ratio, key: PairKey, gap: Gap, policy: Policy, *, high: bool)
         return None
     weight = float(policy.most(key[0]))
     low, upper, name = metric.sums
-    sample = _sample(key, "candidate", {"metrics": {low: value * weight, upper: value * weight, name: weight}})
+    sample = _sample(key, "candidate", {"metrics": {low: value * weight, upper: value * weight, name: weight}}, gap)
     return Pair(sample, sample)
 
 
-def _sample(key: PairKey, role: Role, fields: dict[str, object]) -> Sample:
+def _sample(key: PairKey, role: Role, fields: dict[str, object], gap: Gap) -> Sample:
+    """A sample that stands in a gap; what its item is drawn with stays as it is."""
     suite, task, item, repeat = key
-    return Sample.model_validate(
-        {"suite": suite, "task": task, "item": item, "repeat": repeat, "role": role, "prompt_sha256": ""} | fields
-    )
+    cluster = next((known.cluster for known in gap if known and known.cluster), None)
+    names = {"suite": suite, "task": task, "item": item, "repeat": repeat, "role": role, "cluster": cluster}
+    return Sample.model_validate(names | {"prompt_sha256": ""} | fields)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES, PairKey, Sample
-from harness.offline.lm_eval_aggregates import disagreements
+from harness.offline.lm_eval_aggregates import disagreements, documents_asked
 from harness.offline.lm_eval_files import Folder
 from harness.offline.lm_eval_groups import NAME, Group, Mean, find_groups
 from harness.offline.lm_eval_metrics import (
@@ -72,6 +72,7 @@ def read_lm_eval(
     labels = _labels(judged)
     suites, pooled = _suites(judged, [] if settings.per_task else groups)
     samples: list[Sample] = []
+    lacking: list[PairKey] = []
     prompts: dict[PairKey, str] = {}
     for one, label, suite in zip(judged, labels, suites, strict=True):
         made = list(_samples(one, label, suite))
@@ -84,9 +85,13 @@ def read_lm_eval(
         if texts:
             for sample, row in zip(made, (r for side in one.rows.sides for r in _run(side, one)), strict=True):
                 prompts.setdefault(sample.key.pair, row.prompt)
+        asked = 0
         for folder, side in zip(folders, one.rows.sides, strict=True):
-            notes += disagreements(folder, one.rows.task, one.rows.filter, one.choice.metric, _run(side, one))
-    planned: dict[PairKey, str | None] = {sample.key.pair: None for sample in samples}
+            of_side = one.rows.task, one.rows.filter, one.choice.metric, _run(side, one)
+            notes += disagreements(folder, *of_side)
+            asked = max(asked, documents_asked(folder, *of_side))
+        lacking += _lacking(made, label, suite, asked)
+    planned: dict[PairKey, str | None] = dict.fromkeys([*(sample.key.pair for sample in samples), *lacking])
     pooled = {suite: mean for suite, mean in pooled.items() if any(key[0] == suite for key in planned)}
     models = [folder.model or str(folder.path) for folder in folders]
     of_groups = {group.name: group.tasks for group in groups}
@@ -234,6 +239,12 @@ def _samples(one: Judged, label: str, suite: str) -> Iterator[Sample]:
             cluster = row.passage if passages else None
             score = _score(row, one.choice)
             yield result_sample(role, suite, label, item, row.asked, score, cluster=cluster, text=row.text)
+
+
+def _lacking(made: Sequence[Sample], label: str, suite: str, asked: int) -> list[PairKey]:
+    """Pairs of documents that were asked and that neither side has: nobody knows which they are."""
+    there = len({sample.item for sample in made})
+    return [(suite, label, f"lacking {number}", 0) for number in range(1, asked - there + 1)] if made else []
 
 
 def _repeated(sides: Sequence[Sequence[Record]]) -> set[str]:

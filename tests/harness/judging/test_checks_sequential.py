@@ -119,3 +119,13 @@ def test_looking_at_a_ceiling_after_every_item_keeps_its_level() -> None:
                 break
         wrong += rule.outcome == "PASS"
     assert wrong <= streams * 0.05 + 3 * (streams * 0.05 * 0.95) ** 0.5
+
+
+def test_items_that_share_a_passage_are_no_sequence() -> None:
+    """Taken one by one, forty passages of ten questions each at the margin pass in one of seven cases."""
+    check, samples = ACCURACY | {"max_loss": 0.05}, pairs(counts(both=400))
+    shared = [sample.model_copy(update={"cluster": str(int(sample.item) // 4)}) for sample in samples]
+    result = decided(check | {"stop": "sequential"}, shared)
+    assert (result.verdict, result.n) == ("INCONCLUSIVE", 400)
+    assert result.reason.startswith("its items share 100 passages") and "leave out stop: sequential" in result.reason
+    assert decided(check, shared).verdict == "PASS"

@@ -205,3 +205,11 @@ def test_every_difference_can_be_filled() -> None:
         if isinstance(metric, Difference):
             for value in (0.0, 1.0):
                 assert metric.value(sample(1, "candidate", **metric.value.fields(value))) == value, name
+
+
+def test_an_item_without_an_answer_is_still_drawn_with_its_passage() -> None:
+    check = ACCURACY | {"max_loss": 0.05}
+    samples = [s.model_copy(update={"cluster": str(int(s.item) // 4)}) for s in pairs(counts(both=396, lost=4))]
+    some = [s for s in samples if s.role == "candidate" or s.item not in ("397", "398", "399")]
+    there, lacking = decided(check, samples), decided(check, some, plan(samples))
+    assert lacking.missing == 3 and lacking.upper_with_gaps == pytest.approx(there.upper, abs=0.001)
