@@ -4,6 +4,7 @@
     OUT/<task>/<model>/samples_…, OUT/<task>/samples_…, OUT/samples_…      one call for each task, files laid together
 
 `.jsonl.gz` is what people pack them into. `samples_<task>_<time>.json` is older: an array, or records line by line.
+lm-eval 0.4.0 to 0.4.2 wrote `<model arguments>_<task>.jsonl`, an array, and one results.json, which names the tasks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ DEPTH = 4
 STAMP = r"\d{4}-\d\d-\d\dT[0-9.-]*\d"
 FILE_NAME = re.compile(rf"samples_(?P<task>.+?)(?:_(?P<stamp>{STAMP}))?\.jsonl?(?:\.gz)?")
 RESULTS_NAME = re.compile(rf"(?!samples_).*_{STAMP}\.json|results\.json")
+
+
+OLD_NAME = re.compile(r"(?!samples_)(?:pretrained|model|engine|base_url|path)(?:=|__)(?P<rest>.+)\.jsonl(?:\.gz)?")
+"""By lm-eval 0.4.0 to 0.4.2: "pretrained__org__model,dtype__float_gsm8k.jsonl"."""
 
 
 class SampleFile(NamedTuple):
@@ -104,7 +109,8 @@ class Folder:
 
 def has_lm_eval_files(folder: Path) -> bool:
     """Whether lm-eval seems to have written here: samples or results, in the folder or below."""
-    return any(FILE_NAME.fullmatch(path.name) or path.match("results_*.json") for path in _walk(folder))
+    names = (FILE_NAME, OLD_NAME)
+    return any(any(n.fullmatch(path.name) for n in names) or path.match("results_*.json") for path in _walk(folder))
 
 
 def _walk(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
@@ -124,9 +130,10 @@ def _sample_files(folder: Path) -> dict[str, SampleFile]:
     found: dict[str, SampleFile] = {}
     for path in _walk(folder):
         match = FILE_NAME.fullmatch(path.name)
-        if match is None:
+        if match is None and not OLD_NAME.fullmatch(path.name):
             continue
-        task = plain_name(match["task"], f"{shown(path.name)}: task")
+        named = match["task"] if match else _task_of_old_name(path)
+        task = plain_name(named, f"{shown(path.name)}: task")
         if path.exists() and not path.is_file():
             raise BadInput(f"{path} is not a file")
         if task in found:
@@ -134,15 +141,34 @@ def _sample_files(folder: Path) -> dict[str, SampleFile]:
             if one.parent == other.parent:
                 raise BadInput(f"{folder} holds two runs of {task}, {one.name} and {other.name}: keep one of them")
             raise BadInput(f"{folder} holds two runs of {task}, {one} and {other}: keep one, or name one's folder")
-        found[task] = SampleFile(path, task, match["stamp"])
+        found[task] = SampleFile(path, task, match["stamp"] if match else None)
     if not found:
         raise BadInput(f"{folder}: no samples_<task>_<timestamp>.jsonl; run lm-eval with --log_samples")
     return found
 
 
+def _task_of_old_name(path: Path) -> str:
+    """The task at the end of an old name: model and task have the same signs in them, so the results beside it tell."""
+    there = _results_files(path.parent)
+    said = [read_json(file, results.MAX_BYTES).get("configs") for file in there]
+    tasks = {task for configs in said if isinstance(configs, dict) for task in configs if isinstance(task, str)}
+    stem = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    ending = [task for task in tasks if stem.endswith(f"_{task}")]
+    if not ending:
+        raise BadInput(
+            f"{path}: lm-eval 0.4.2 and older name samples by model and task, and no results.json beside it names "
+            "this task: put it there, or rename the file to samples_<task>.jsonl"
+        )
+    return max(ending, key=len)
+
+
+def _results_files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if RESULTS_NAME.fullmatch(path.name)]
+
+
 def _beside(file: SampleFile) -> Path | None:
     """The results of the same call, by the time in their name; of an older lm-eval the only ones of the folder."""
-    there = [path for path in sorted(file.path.parent.iterdir()) if RESULTS_NAME.fullmatch(path.name)]
+    there = _results_files(file.path.parent)
     if file.stamp is not None:
         return next((path for path in there if path.stem.endswith(f"_{file.stamp}")), None)
     return there[0] if len(there) == 1 else None
@@ -160,7 +186,7 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             first = file.read(4096).lstrip()[:1]
             file.seek(0)
-            if first == b"[" and ".json" in path.suffixes:
+            if first == b"[":
                 yield from _array(file, path)
             else:
                 yield from ((f"{path}:{number}", found) for number, found in numbered_lines(file, path))

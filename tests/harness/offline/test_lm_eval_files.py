@@ -92,6 +92,30 @@ def test_packed_and_older_files_are_the_same_samples(tmp_path: Path, form: str) 
     assert [(s.item, s.prompt_sha256) for s in one] == [(s.item, s.prompt_sha256) for s in other]
 
 
+@pytest.mark.parametrize("model", ["pretrained__org__m-1.1,dtype__float", "pretrained=org__m_easy,dtype=float"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_names_of_0_4_0_to_0_4_2_end_in_their_task(tmp_path: Path, model: str, packed: bool) -> None:
+    rows = [row | {"doc": {"question": f"question {row['doc_id']}"}} for row in records([1, 0, 1])]
+    plain = write(tmp_path / "r", [_hashed(row) for row in rows], task="arc_easy")
+    write(tmp_path / "r", [_hashed(row) for row in rows], task="easy")
+    for task in ("arc_easy", "easy"):
+        text = json.dumps(older(rows), indent=2).encode()
+        path = tmp_path / "c" / f"{model}_{task}.jsonl{'.gz' if packed else ''}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(gzip.compress(text) if packed else text)
+    assert has_lm_eval_files(tmp_path / "c")
+    with pytest.raises(BadInput, match="beside it names this task: put it there, or rename the file"):
+        read_lm_eval(plain, tmp_path / "c")
+    (tmp_path / "c" / "results.json").write_text(json.dumps({"configs": {"easy": {}, "arc_easy": {}}}))
+    found = read_lm_eval(plain, tmp_path / "c")
+    assert {(s.role, s.task, s.score) for s in found.samples} == {
+        (role, f"{task} (exact_match)", score)
+        for role in ("reference", "candidate")
+        for task in ("easy", "arc_easy")
+        for score in (0, 1)
+    }
+
+
 def _lines(rows: list[Record]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
