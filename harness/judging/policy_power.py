@@ -66,6 +66,11 @@ class Chances:
     repeats: int | None
     """Of the items that there are, where more of them are needed; None where repeats do not help."""
 
+    @property
+    def known(self) -> bool:
+        """Whether anything is known: how many items there are, and how much they scatter."""
+        return bool(self.planned.items) and self.planned.variance is not None
+
 
 def _worth(planned: Planned, items: float) -> float:
     """Items of a test at the end that decides as much."""
@@ -158,9 +163,10 @@ def chances(statements: Sequence[Planned], alpha: float = 0.05) -> list[Chances]
 def run_chances(found: Sequence[Chances]) -> tuple[float, float]:
     """Of the run: PASS for a candidate that is equal everywhere, FAIL for one at twice every margin.
 
-    Holm rejects something exactly when the smallest p value is below the level over the number of checks.
+    Holm rejects something exactly when the smallest p value is below the level over the number of checks. With checks
+    of which nothing is known, the first is the most and the second the least that the run's chance may be.
     """
-    return math.prod(c.passes for c in found), 1 - math.prod(1 - c.fails for c in found)
+    return math.prod(c.passes for c in found if c.known), 1 - math.prod(1 - c.fails for c in found)
 
 
 def scaled(statements: Sequence[Planned], factor: float) -> list[Planned]:

@@ -30,12 +30,19 @@ class Power:
     costs: list[Cost]
     """Of each of `found`."""
     run_pass: float
+    """Chance of a PASS of the run if equal; the most that it may be where nothing is known of some checks."""
     run_fail: float
+    """Chance of a FAIL of the run at twice every margin; the least, likewise."""
     hours: float | None
     """Of all suites that the earlier run knows the time of; model loading is left out."""
     factor: float = 1.0
     """How many times its items would fit into the hours that were given."""
     remarks: tuple[str, ...] = ()
+
+    @property
+    def unknown(self) -> list[Chances]:
+        """The checks of which nothing is known."""
+        return [chance for chance in self.found if not chance.known]
 
     @property
     def preventing(self) -> list[Chances]:

@@ -23,7 +23,8 @@ def power_table(power: Power) -> Table:
         needed = "–" if chance.needed is None else f"{chance.needed:,}"
         if chance.repeats:
             needed += f", or {chance.repeats} repeats"
-        made.add_row(of.name, items, spread, f"{chance.passes:.0%}", f"{chance.fails:.0%}", needed, *_cost_words(cost))
+        both = [f"{of_it:.0%}" if chance.known else "–" for of_it in (chance.passes, chance.fails)]
+        made.add_row(of.name, items, spread, *both, needed, *_cost_words(cost))
     return made
 
 
@@ -34,7 +35,11 @@ def _cost_words(cost: Cost) -> tuple[str, str]:
 
 def power_words(power: Power) -> list[str]:
     """What is said under the table."""
-    said = [f"run: PASS if equal {power.run_pass:.0%}, FAIL at twice every margin {power.run_fail:.0%} (Holm included)"]
+    most, least = ("at most ", "at least ") if power.unknown else ("", "")
+    said = [
+        f"run: PASS if equal {most}{power.run_pass:.0%}, FAIL at twice every margin {least}{power.run_fail:.0%} "
+        "(Holm included)"
+    ]
     if power.hours is not None:
         more = "" if power.factor == 1 else f"; {power.factor:.2g} times the items of the earlier run fit"
         said.append(f"cost: {power.hours:.3f} h for the suites{more}; checks on the same tasks share their answers")
@@ -47,11 +52,13 @@ def power_words(power: Power) -> list[str]:
     if any(c.planned.ceiling is not None and c.planned.rate is None for c in power.found):
         said.append("ceilings are left out: no run says how often the reference does it")
     said += power.remarks
-    if power.run_pass < GOAL and power.preventing:
-        names = [f"{c.planned.name} ({_help(c)})" for c in power.preventing[:6]]
-        said.append(f"below {GOAL:.0%} because of: {'; '.join(names)}")
-        if len(power.preventing) > 6:
-            said.append(f"and {len(power.preventing) - 6} more")
+    preventing = power.preventing if power.run_pass < GOAL else power.unknown
+    if preventing:
+        names = [f"{c.planned.name} ({_help(c)})" for c in preventing[:6]]
+        below = f"below {GOAL:.0%}" if power.run_pass < GOAL else f"{GOAL:.0%} are not sure"
+        said.append(f"{below} because of: {'; '.join(names)}")
+        if len(preventing) > 6:
+            said.append(f"and {len(preventing) - 6} more")
     return said
 
 
@@ -69,6 +76,10 @@ def _help(chance: Chances) -> str:
 
 def to_json(power: Power) -> str:
     """All of it as one JSON object."""
-    rows = [asdict(chance) | {"cost": asdict(cost)} for chance, cost in zip(power.found, power.costs, strict=True)]
-    rest = {"run_pass": power.run_pass, "run_fail": power.run_fail, "hours": power.hours, "factor": power.factor}
+    rows = [
+        asdict(chance) | ({} if chance.known else {"passes": None, "fails": None}) | {"cost": asdict(cost)}
+        for chance, cost in zip(power.found, power.costs, strict=True)
+    ]
+    rest: dict[str, object] = {"run_pass": power.run_pass, "run_fail": power.run_fail, "unknown": len(power.unknown)}
+    rest |= {"hours": power.hours, "factor": power.factor}
     return json.dumps({"checks": rows} | rest | {"remarks": power.remarks}, indent=2)
