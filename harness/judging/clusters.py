@@ -88,10 +88,11 @@ def clustered(values: Mapping[ItemKey, Unit], clusters: Mapping[ItemKey, Hashabl
 
 
 def clusters_of(pairs: Mapping[PairKey, Pair]) -> dict[ItemKey, Hashable]:
-    """What each item is drawn with, by the reference's samples; empty where no two items share anything."""
+    """What each item is drawn with, by the reference's samples, by the candidate's where these do not say; empty where
+    no two items share anything."""
     found: dict[ItemKey, Hashable] = {}
     for key, pair in pairs.items():
-        shared = pair.reference.cluster
+        shared = pair.candidate.cluster if pair.reference.cluster is None else pair.reference.cluster
         found.setdefault(key[:3], key[:3] if shared is None else (*key[:2], "cluster", shared))
     return found if len(set(found.values())) < len(found) else {}
 

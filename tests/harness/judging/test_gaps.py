@@ -213,3 +213,5 @@ def test_an_item_without_an_answer_is_still_drawn_with_its_passage() -> None:
     some = [s for s in samples if s.role == "candidate" or s.item not in ("397", "398", "399")]
     there, lacking = decided(check, samples), decided(check, some, plan(samples))
     assert lacking.missing == 3 and lacking.upper_with_gaps == pytest.approx(there.upper, abs=0.001)
+    silent = [s.model_copy(update={"cluster": None}) if s.role == "reference" else s for s in samples]
+    assert decided(check, silent) == there
