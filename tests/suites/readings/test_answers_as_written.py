@@ -1,0 +1,41 @@
+"""Answers in the words of many models, with the score that a careful person gives: answers_as_written.jsonl.
+
+`right`: 1 right, 0 wrong, null where nothing is answered. `wrong_language`: 1 where the language `gold` was asked for
+and another one stands there; with an empty `gold` the text is of no language, whatever was asked for.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suites.readings.accepted_answers import first_accepted, share_said
+from suites.readings.final_letters import final_letter
+from suites.readings.final_numbers import final_number
+from suites.readings.scripts import LANGUAGES, fits
+
+CASES = [json.loads(line) for line in Path(__file__).with_name("answers_as_written.jsonl").open(encoding="utf-8")]
+
+
+def read_wrong(case: dict[str, Any]) -> object:
+    """What was read, where it is not what a careful person reads; None where it is."""
+    task, text, gold, right = case["task"], case["text"], case["gold"], case.get("right")
+    if task == "language":
+        asked = [gold] if gold else LANGUAGES
+        found: object = [fits(text, language) is False for language in asked]
+        return None if found == [bool(case["wrong_language"])] * len(asked) else found
+    if task.startswith(("ruler/", "language/")):
+        said = (
+            share_said(text, [gold]) if task.startswith("ruler/") else float(first_accepted(text, [gold]) is not None)
+        )
+        return None if said == right else said
+    answer = final_letter(text) if task == "mmlu_pro" else final_number(text)
+    return None if (answer == gold) == bool(right) and not (right is None and answer) else answer or "nothing"
+
+
+@pytest.mark.parametrize("suite", ["gsm8k", "mgsm_ja", "mgsm_zh", "mmlu_pro", "ruler", "language"])
+def test_answers_are_read_as_a_careful_person_reads_them(suite: str) -> None:
+    cases = [case for case in CASES if case["task"].split("/")[0] == suite]
+    assert len(cases) >= 40
+    assert [(case, found) for case in cases if (found := read_wrong(case)) is not None] == []
