@@ -32,7 +32,7 @@ _AFTER = (
 )
 _HEAD = re.compile(
     rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:the\s+)?{_WORD}?{_OPEN}{{0,4}}"
-    rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*[=<>≤≥]))(?!['’][a-z])"
+    rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*(?:[=<>≤≥∈]|\\[a-z])))(?!['’][a-z])"
     rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
     rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
@@ -79,6 +79,8 @@ _CORRECT = re.compile(
     r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對))"
 )
 _OPTION_LINE = re.compile(r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])[)）.:：、][*_]{0,2}(?=\s|$|\S)", re.MULTILINE)
+_ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
+"""A: Let's think … is no option, but the answer to the question Q:."""
 _VERDICT = re.compile(r"(?:\b(?:correct|right|true|yes)\b|✓|✔|✅|正しい|正解|正确|正確)", re.IGNORECASE)
 _VERDICT_AT_END = re.compile(
     r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
@@ -171,6 +173,8 @@ def _unstated(text: str) -> str:
 def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
     """The letter that the last line is an option of, or that its last sentence comes to; "" for two, None for none."""
     option = _OPTION_LINE.match(line)
+    if option and _ANSWER_COMES.match(line):
+        line, option = line[option.end() :], None
     if option and long and option[1].islower():  # part (a) of a long derivation
         line, option = line[option.end() :], None
     if option and listed:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from suites.readings.characters import normalised
 from suites.readings.last_sentences import conclusion, number_in_words, result, sentences
 from suites.readings.numerals import Found, find_numbers, find_words, plain_form
-from suites.readings.statements import LONGEST, TAIL, boxes, doubted, own_answer, statements, taken_back
+from suites.readings.statements import LONGEST, TAIL, Stated, boxes, doubted, own_answer, statements, taken_back
 
 _BRACKETS = re.compile(r"(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）|\[[^\[\]\n]{0,200}\]")
 _BESIDE = re.compile(
@@ -54,6 +54,7 @@ _IT_IS = re.compile(
     re.IGNORECASE,
 )
 _RESULT_IN_HEADING = re.compile(r"[=:：]\s*[*$\\(\s]*[-+−–]?[$€£¥]?\s?[\d.０-９][^\n=:：]{0,40}$")
+_WORKED_OUT = re.compile(r"\d\s?[-+−×*/÷x]\s?\$?\d[^\n=]{0,60}=")
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 
 
@@ -62,14 +63,22 @@ def final_number(text: str) -> str:
     text = own_answer(text, lambda before: bool(_last_number(before)))[-TAIL:]
     stated = sorted([*statements(text), *boxes(text)], reverse=True)
     for statement in stated:
-        found = number_of(statement.said)
-        if found == "":
+        found, rest = number_of(statement.said), text[statement.end :]
+        if found == "" or _begins_the_way(text, statement, rest):
             continue
-        rest = text[statement.end :]
         if taken_back(text, statement):
             return _last_number(rest)
         return (doubted(text, statement) and _instead(rest)) or found or ""
     return _last_number(text)
+
+
+def _begins_the_way(text: str, statement: Stated, rest: str) -> bool:
+    """Whether "Answer:" stands before all of the way: "Answer: He has 5 toys. … 7 + 2 = 9"."""
+    if text[statement.start - 1 : statement.start] not in (":", "：") or not _WORKED_OUT.search(rest):
+        return False
+    said = normalised(statement.said)
+    first = next(find_numbers(said), None)
+    return first is not None and first.simple and not _FILLER.match(said[: first.start])
 
 
 def _instead(rest: str) -> str:

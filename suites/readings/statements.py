@@ -77,6 +77,8 @@ _MARKUP = " \t*_:：、,，\"'“”「」"
 _HYPOTHESIS = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|unless|when|why|say)\s+(?:the|my|your|our|that)?\s*(?:\w+\s+)?$", re.I
 )
+_STEP_BY_STEP = re.compile(r"(?:step[- ]by[- ]step|ステップごとの|逐步|逐步的?)\s?$", re.IGNORECASE)
+"""Before "answer:" it announces the way and not the result."""
 _DENIED = re.compile(
     r"[\s*_]{0,4}(?:not|never|unlikely|unclear|unknown|no longer|neither)\b(?!.{0,60}\bbut\b)", re.IGNORECASE
 )
@@ -184,7 +186,8 @@ def _said_after(text: str) -> Iterator[Stated]:
     for found in deque(_SAID.finditer(text), maxlen=STATEMENTS):
         if found[0].startswith("#") and _NUMBERED.match(text, found.end()):  # #### 3. Multiply
             continue
-        if _HYPOTHESIS.search(text, max(0, found.start() - 30), found.start()):
+        before = max(0, found.start() - 30), found.start()
+        if _HYPOTHESIS.search(text, *before) or _STEP_BY_STEP.search(text, *before):
             continue
         yield from _spot(text, found.end())
     for found in deque(_HEADING.finditer(text), maxlen=STATEMENTS):

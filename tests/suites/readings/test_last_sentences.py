@@ -36,6 +36,11 @@ TWENTY = [
     "It was 25 at first.\n#### x = 20",
     "( 4 * ( 10 / 2 ) )",
     "There will be twenty.",
+    "Step-by-Step Answer: He started with 5 balls. 3 cans of 5 balls each are 15 balls. 5 + 15 = 20.",
+    "Answer: He has 5 toys. He got 7 from mom and 8 from dad, so in total he has 5 + 7 + 8 = 20 toys.",
+    "ステップごとの答え：彼は5個おもちゃを持っています。母から15個もらい、5+15=20個あります。",
+    "逐步解答：他有 5 个玩具。妈妈给他 15 个，所以他一共有 5 + 15 = 20 个玩具。",
+    "Answer: 20 toys. He had 5 and got 15, 5 + 15 = 20, of which 6 - 1 = 5 are red.",
     "1箱に5本のペンが4箱あるので、全部で20本です。",
     "总共需要20分钟才能走完5公里。",
     "所以，她需要花费20美元购买4个盒子。",
@@ -78,6 +83,10 @@ def test_worked_solutions_end_with_their_result() -> None:
         ("正解はDの「光合成」です。", "D"),
         ("A: Too small, incorrect.\nB: Incorrect.\nC: Incorrect.\nD: This matches, correct.", "D"),
         ("d) Photosynthesis", "D"),
+        ("A: D", "D"),
+        ("A: 25 m/s", "A"),
+        ("A: Let's think step by step. The focal length is 20 cm, so the other must be 80 cm.", ""),
+        (r"We choose $C \in \mathbb{R}$ such that this holds for all t.", ""),
         ("C(graphite) + O_2(g) gives CO_2(g)", ""),  # the state of a gas
         ("a[i] == max || !(max != a[i])", ""),  # an index
         ("Point A lies on the line, so f(A) = 0.", ""),
