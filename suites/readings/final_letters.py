@@ -37,7 +37,7 @@ _HEAD = re.compile(
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
     rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
 )
-_IN_PARENTHESES = re.compile(r"(?<![A-Za-z0-9_\])}^])[(（\[【]\s?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
+_IN_PARENTHESES = re.compile(r"(?<![A-Za-z0-9_\])}^/])[(（\[【]\s?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
 _NEXT = re.compile(
     rf"{_CLOSE}{{0,6}}[^.;,\n]{{0,40}}?(?:\s(?:or|and)\s|\s?[/&]\s?|,\s|また?は|か|と|、|或者?|和|与|或)(?:\s?(?:or|and|maybe|possibly|both)\s)?"
     rf"{_OPEN}{{0,4}}{_WORD}?{_OPEN}{{0,4}}([A-J])(?={_CLOSE}{{0,4}}(?:\s*$|[.,;:!?。，、）)]|\s|です|だ))"
@@ -78,9 +78,12 @@ _CORRECT = re.compile(
     r"(?:(?i:is|must\s+be|seems|looks|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
     r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對))"
 )
+_ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
 _OPTION_LINE = re.compile(r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])[)）.:：、][*_]{0,2}(?=\s|$|\S)", re.MULTILINE)
 _ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
 """A: Let's think … is no option, but the answer to the question Q:."""
+_NEXT_LABEL = re.compile(r"\s*[(（]\s?[A-J]?[)）]?\s*$")
+_PART = re.compile(r".{80}|.{1,80}?[.;]\s")
 _VERDICT = re.compile(r"(?:\b(?:correct|right|true|yes)\b|✓|✔|✅|正しい|正解|正确|正確)", re.IGNORECASE)
 _VERDICT_AT_END = re.compile(
     r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
@@ -88,8 +91,8 @@ _VERDICT_AT_END = re.compile(
 _AGAINST = re.compile(
     r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*)\b|✗|✘|❌|誤り|错误|不正确", re.IGNORECASE
 )
-_LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])[\W_]*$")
-_ENDS = re.compile(r"[.;!](?=\s|$)|[。！；]")
+_LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?!\s?:?=)[\W_]*$")
+_ENDS = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bvs)[.;!](?=\s|$)|[。！；]")
 _NONE = re.compile(r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b|どれでもない|以上都不", re.IGNORECASE)
 
 
@@ -157,13 +160,15 @@ def _unstated(text: str) -> str:
         return ""
     options = {found[1].upper(): found for found in _OPTION_LINE.finditer(text)}
     listed = len(options) > 1
-    correct = {found[1] for found in _CORRECT.finditer(text)}
+    correct = {found[1] for found in _CORRECT.finditer(text) if not _ROMAN.search(found[0])}
     if len(correct) == 1:
         return correct.pop()
     if listed:
         marked = {letter for letter in options if _called_correct(lines, letter)}
         if len(marked) == 1:
             return marked.pop()
+    if len(options) > 2 and _NEXT_LABEL.match(lines[-1]):  # cut where the next option begins
+        return ""
     if (letter := _of_last_line(lines[-1], listed, long=len(text) > LONGEST)) is not None:
         return letter
     alone = {found[1] for line in lines if (found := _LETTER_ALONE.match(line))}
@@ -175,7 +180,7 @@ def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
     option = _OPTION_LINE.match(line)
     if option and _ANSWER_COMES.match(line):
         line, option = line[option.end() :], None
-    if option and long and option[1].islower():  # part (a) of a long derivation
+    if option and option[1].islower() and (long or _PART.match(line, option.end())):  # part (a) of a derivation
         line, option = line[option.end() :], None
     if option and listed:
         return None
@@ -187,7 +192,8 @@ def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
         return None
     letter = _of_last(sentences[-1])
     lone = [found[1] for part in sentences if (found := _LETTER_ALONE.match(part))]
-    return lone[0] if letter is None and len(lone) == 1 and _LETTER_ALONE.match(sentences[-1]) else letter
+    is_last = len(lone) == 1 and lone[0] not in "AI" and _LETTER_ALONE.match(sentences[-1])
+    return lone[0] if letter is None and is_last else letter
 
 
 def _called_correct(lines: list[str], letter: str) -> bool:
@@ -213,8 +219,14 @@ def _of_last(sentence: str) -> str | None:
     letters = {  # a small one in the middle is a part of the question, an index, the state of a gas
         found[1].upper()
         for found in _IN_PARENTHESES.finditer(sentence)
-        if found[1].isupper() or not sentence[found.end() :].strip(" .*")
+        if (found[1].isupper() and not _is_initial(sentence, found)) or not sentence[found.end() :].strip(" .*")
     }
     if not letters or _AGAINST.search(sentence) or _NONE.search(sentence):
         return None
     return letters.pop() if len(letters) == 1 else ""
+
+
+def _is_initial(sentence: str, letter: re.Match[str]) -> bool:
+    """Whether a letter in brackets is short for the words before it: government spending (G), Consumption (C)."""
+    words = sentence[: letter.start()].split()[-2:]
+    return any(word[:1].upper() == letter[1] for word in words)

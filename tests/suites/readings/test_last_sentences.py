@@ -86,6 +86,14 @@ def test_worked_solutions_end_with_their_result() -> None:
         ("A: D", "D"),
         ("A: 25 m/s", "A"),
         ("A: Let's think step by step. The focal length is 20 cm, so the other must be 80 cm.", ""),
+        ("Consumption (C) counts, I", ""),
+        ("(a) The reactant is nitrogen-14. (b) The product", ""),
+        ("Statement I is true because it needs more steps. Sta", ""),
+        ("(A) is a statement.\n(B) is a statement.\n(C) is a statement.\n(D", ""),
+        ("1. A := B + C\n2. D :=", ""),
+        ("Each gets 6% interest. Mr. G", ""),
+        ("The cover touches every edge. I", ""),
+        ("The stress is T/(A), where A is the area", ""),
         (r"We choose $C \in \mathbb{R}$ such that this holds for all t.", ""),
         ("C(graphite) + O_2(g) gives CO_2(g)", ""),  # the state of a gas
         ("a[i] == max || !(max != a[i])", ""),  # an index
