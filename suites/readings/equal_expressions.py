@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from suites.readings.expressions import exact_values, forms, in_base, interval, lone_letter, shape, spelled
+from suites.readings.expressions import (
+    exact_values,
+    forms,
+    in_base,
+    interval,
+    lone_letter,
+    option_letter,
+    shape,
+    spelled,
+)
 
 Same = Literal["same", "other", "gold"]
 """gold: the gold answer cannot be read."""
@@ -42,7 +51,7 @@ def _same_interval(wanted: str, readings: list[str]) -> bool:
 
 def _letters(golds: list[str], readings: list[str]) -> bool | None:
     wanted = next(filter(None, map(lone_letter, golds)), "")
-    said = {letter for letter in map(lone_letter, readings) if letter}
+    said = {lone_letter(form) or (option_letter(form) if wanted else "") for form in readings} - {""}
     return wanted in said if wanted and said else None
 
 

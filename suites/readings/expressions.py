@@ -74,6 +74,7 @@ _SHORT_GROUP = re.compile(r"\d\s*,\s*\d{1,2}(?!\d)")
 _SETS = re.compile(r"^\s*\\?\{?\s*[a-z]\s*(?:\\mid|\||:)\s*(.+?)\\?\}?\s*$")
 _OR = re.compile(r"\s*(?:\\text\{\s*or\s*\}|\bor\b|または|或)\s*")
 _LIST_WORDS = re.compile(r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|和|と|または|或)\s*")
+_OPTION = re.compile(r"\s*\(([A-Z])\)\s*\S")
 _LETTER = re.compile(r"\(?([A-Z])\)?[.]?")
 
 
@@ -178,6 +179,12 @@ def shape(form: str) -> Shape:
 def lone_letter(form: str) -> str:
     r"""The letter that a form is: C, (C), \text{(C)}; else ""."""
     found = _LETTER.fullmatch(form.strip())
+    return found[1] if found else ""
+
+
+def option_letter(form: str) -> str:
+    """The letter in brackets that an option begins with, "(B) 25 m"; else ""."""
+    found = _OPTION.match(form)
     return found[1] if found else ""
 
 

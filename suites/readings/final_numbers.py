@@ -60,16 +60,16 @@ _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 
 def final_number(text: str) -> str:
     """The number that an answer ends with, in plain form ("1234.5", "-7", "18/7"); "" when there is none."""
-    text = own_answer(text, lambda before: bool(_last_number(before)))[-TAIL:]
+    text = own_answer(text, lambda before: bool(last_number(before)))[-TAIL:]
     stated = sorted([*statements(text), *boxes(text)], reverse=True)
     for statement in stated:
         found, rest = number_of(statement.said), text[statement.end :]
         if found == "" or _begins_the_way(text, statement, rest):
             continue
         if taken_back(text, statement):
-            return _last_number(rest)
+            return last_number(rest)
         return (doubted(text, statement) and _instead(rest)) or found or ""
-    return _last_number(text)
+    return last_number(text)
 
 
 def _begins_the_way(text: str, statement: Stated, rest: str) -> bool:
@@ -138,7 +138,7 @@ def _of_equation(parts: list[str]) -> str | None:
     return _text(next((found[-1] for found in reversed(sides) if found), None))
 
 
-def _last_number(text: str) -> str:
+def last_number(text: str) -> str:
     """The number of the last sentence that has one; headings count only where nothing else has one."""
     lines = text.splitlines()
     for headings in (False, True):

@@ -16,7 +16,7 @@ _SENTENCE_ENDS = re.compile(
 )
 _ASKS = re.compile(r"[?？]\s*$")
 _CONCLUDES = re.compile(
-    r"\b(?:so(?!\s+(?:far|much|many|long|as|on|called)\b)|therefore|thus|hence|then|which\s+(?:means|gives|leaves|makes)|that\s+means|"
+    r"\b(?:so(?!\s+(?:far|much|many|long|as|on|called)\b)|therefore|thus|hence|then|which\s+(?:means|gives|leaves|makes|implies|yields)|which\s+is(?=\s+\W{0,3}\d[\d,.]*\W*$)|that\s+means|"
     r"rounds\s+(?:(?:up|down|off)\s+)?to(?!\s+the\b)|meaning|(?<!after\s)(?<!before\s)(?<!by\s)(?<!of\s)(?:leaving|giving)|for\s+a\s+total\s+of)\b"
     r"|したがって|よって|ゆえに|つまり|(?:ので|から|ため)、|所以|因此|于是|那么",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ _REASON = re.compile(
     r",?\s*\b(?:since|because|given\s+that|i\.e\.|that\s+is,)|[，,、]?(?:即|因为|因為|也就是|なぜなら)", re.IGNORECASE
 )
 _CLAUSE = re.compile(
-    r",?\s*\b(?:which|who|where|whose|if|when|while|after|before|until|assuming|instead\s+of|rather\s+than|compared|out\s+of|not)\b"
+    r",?\s*\b(?:(?<!at\s)(?<!in\s)(?<!for\s)which|who|where|whose|if|when|while|after|before|until|assuming|instead\s+of|rather\s+than|compared|out\s+of|not)\b"
     r"|ではなく|而不是|[，、]?其中",
     re.IGNORECASE,
 )
@@ -51,7 +51,7 @@ _BESIDE = re.compile(
 )
 """What a number stands behind that is no result: for 4 children, to make 16 muffins, at $20 a day."""
 _VERB = re.compile(
-    r"(?:\b|['’])(?:ll\s+be|s|is|are|was|were|be|been|costs?|gives?|gave|makes?|made|equals?|gets?|got|has|have|had|earn(?:s|ed)?|need(?:s|ed)?|"
+    r"(?:\b|['’])(?:ll\s+be|s|is|are|was|were|be|been|being|costs?|gives?|gave|makes?|made|equals?|gets?|got|has|have|had|earn(?:s|ed)?|need(?:s|ed)?|"
     r"sp(?:ends?|ent)|pays?|paid|t(?:akes?|ook)|c(?:omes?|ame)\s+(?:out\s+)?to|total(?:s|ed)?|leaves?|left\s+with|sold|sells?|"
     r"saved?|saves|weigh(?:s|ed)?|receive[sd]?|bought|buys|reads?|remains?|requires?|will\s+\w+|would\s+\w+|must\s+\w+|can\s+\w+)"
     r"(?:\s+(?:him|her|them|us|me|you|it|[A-Z][a-z]+))?\s*(?:(?:about|exactly|only|just|up)\s+)?"

@@ -82,6 +82,8 @@ _STEP_BY_STEP = re.compile(r"(?:step[- ]by[- ]step|ステップごとの|逐步|
 _DENIED = re.compile(
     r"[\s*_]{0,4}(?:not|never|unlikely|unclear|unknown|no longer|neither)\b(?!.{0,60}\bbut\b)", re.IGNORECASE
 )
+_CALLED_RIGHT = re.compile(r"(?:indeed\s+|also\s+)?(?:correct|right|verified|confirmed|reasonable|consistent)\W*", re.I)
+"""The answer is correct: which answer, that does not say."""
 _DENIED_HAN = re.compile(r"(?:では|じゃ)(?:ない|ありません|なく)[\s。]*$|不对|不對|错误|錯誤")
 _TURN = r"(?:hm+|wait|no|oops|sorry|hold\s+on|on\s+second\s+thoughts?|actually|but|however)\b[\s,.!:…—-]{0,6}"
 _TAKEN_BACK = re.compile(
@@ -208,9 +210,18 @@ def _spot(text: str, at: int) -> Iterator[Stated]:
     if line.strip(_MARKUP) in ("$$", r"\["):  # a formula on lines of its own
         yield Stated(at, following, at + len(following))
         return
-    said = _SENTENCE_ENDS.split(line.lstrip(_MARKUP + ">#"), maxsplit=1)[0].rstrip(_MARKUP)
+    line = line.lstrip(_MARKUP + ">#")
+    ends = (found for found in _SENTENCE_ENDS.finditer(line) if line.count("$", 0, found.start()) % 2 == 0)  # $3! = 6$
+    ended = next(ends, None)
+    said = (line[: ended.start()] if ended else line).rstrip(_MARKUP)
     asked = line.rstrip(_MARKUP).endswith(("?", "？")) and _SENTENCE_ENDS.search(line) is None
-    if said and not asked and not _DENIED.match(said) and not _DENIED_HAN.search(said):
+    if (
+        said
+        and not asked
+        and not _CALLED_RIGHT.fullmatch(said)
+        and not _DENIED.match(said)
+        and not _DENIED_HAN.search(said)
+    ):
         start = at + offset
         yield Stated(at, said, start + line.find(said) + len(said))
 

@@ -23,6 +23,7 @@ SAME = [
     ("p - q", "-q + p"),
     (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
     ("[2,5)", r"\left[2, 5\right)"),
+    (r"\text{(B)}", r"\text{(B)} 25"),
     (r"(-\infty,-1)\cup(2,\infty)", r"x < -1 \text{ or } x > 2"),
     (r"\text{Evelyn}", r"\text{Evelyn}"),
     (r"\text{Evelyn}", "Evelyn"),
