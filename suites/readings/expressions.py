@@ -20,6 +20,7 @@ _SIGNS |= {sign: f"\\{name} " for sign, name in zip(_COMMANDS.split()[::2], _COM
 _SIGN = re.compile("|".join(map(re.escape, _SIGNS)))
 _LOWERED = re.compile("[₀-₉]+")
 _ROOT = re.compile(r"([√∛])\s?(?:\(([^()]{1,100})\)|\{([^{}]{1,100})\}|(\d+(?:\.\d+)?|[A-Za-z]))")
+_PERIODIC = re.compile(r"(?<![\d.])(\d{0,12})\.(\d{0,12})\\(?:overline|bar)\s?\{(\d{1,12})\}")
 _RAISED = re.compile(r"\^([-+]\d+|\d{2,})")
 _MIXED = re.compile(r"(?<![\d/.])(\d{1,6}) (\d{1,3})/(\d{1,3})(?![\d/])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\\[,;:! ]|~|\s|\{,\}){1,2}\d{3})+(?!\d)")
@@ -87,7 +88,7 @@ class Shape(NamedTuple):
 
 def spelled(expression: str) -> str:
     r"""The expression in one spelling of LaTeX: ASCII digits and signs, commands for roots, no thin spaces."""
-    expression = _ROOT.sub(_root, expression)
+    expression = _PERIODIC.sub(_periodic, _ROOT.sub(_root, expression))
     expression = _LOWERED.sub(lambda found: "_{" + "".join(str(ord(c) - 0x2080) for c in found[0]) + "}", expression)
     expression = one_spelling(expression)
     expression = _SIGN.sub(lambda found: _SIGNS[found[0]], expression)
@@ -206,3 +207,10 @@ def _right(sign: str) -> str:
 def _root(found: re.Match[str]) -> str:
     inside = found[2] or found[3] or found[4]
     return f"\\sqrt{'[3]' if found[1] == '∛' else ''}{{{inside}}}"
+
+
+def _periodic(found: re.Match[str]) -> str:
+    r"""0.1\overline{6} is 15/90."""
+    whole, once, again = found.groups()
+    above = int(f"{whole}{once}{again}") - int(f"{whole}{once}" or 0)
+    return f"\\frac{{{above}}}{{{(10 ** len(again) - 1) * 10 ** len(once)}}}"

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from suites.readings.characters import normalised
+from suites.readings.last_sentences import sentences
 from suites.readings.statements import (
     LONGEST,
     STATEMENTS,
@@ -51,12 +52,13 @@ _BESIDE = re.compile(
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"\b(?:not|isn't|can(?:no|')t\s+be)\s+[^.;\n]{0,40}?\bbut\b|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
+    r"\b(?:not|isn't|can(?:no|')t\s+be)\s+[^.;\n]{0,40}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
     re.IGNORECASE,
 )
 _CHOSEN_BY = re.compile(
     r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct|most\s+\w+)\s+(?:option|choice|alternative|letter|statement|one|selection)"
     r"(?:\s+(?:here|among\s+them|given))?\s{0,3}[*_]{0,2}(?:is|must\s+be|would\s+be|should\s+be|has\s+to\s+be|:)"
+    r"|\bmy\s+(?:final\s+)?(?:choice|pick|option)\s+(?:is|would\s+be)\b"
     r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer)\b"
     r"|\b(?:choose|select|pick|leaves(?:\s+(?:us\s+with|only))?|leaving|correct\s+is|matches\s+option|corresponds\s+to)\b|\boption\s+is\b"
     r"|^[ \t*_#>{\"']{0,12}(?:(?:my|the|selected|chosen|final|best|correct)\s+){0,3}(?:option|choice)"
@@ -73,6 +75,7 @@ _TURNS = re.compile(
     r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}", re.IGNORECASE
 )
 _HENCE = re.compile(r"\W*(?:(?i:so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*([A-J])\W*$")
+_IT_IS = re.compile(r"\W*([A-J])\W*\s+it\s+is\W*$")
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$、，]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
     r"(?:(?i:is|must\s+be|seems|looks|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
@@ -187,12 +190,12 @@ def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
     if option and not _AGAINST.search(line):
         stated = _letter_of(line)
         return option[1].upper() if stated is None else stated
-    sentences = [part for part in _ENDS.split(line) if part.strip()]
-    if not sentences:
+    said = [part.strip().rstrip(".;!。！；") for part in sentences(line) if part.strip()]  # the last one first
+    if not said:
         return None
-    letter = _of_last(sentences[-1])
-    lone = [found[1] for part in sentences if (found := _LETTER_ALONE.match(part))]
-    is_last = len(lone) == 1 and lone[0] not in "AI" and _LETTER_ALONE.match(sentences[-1])
+    letter = _of_last(said[0])
+    lone = [found[1] for part in said if (found := _LETTER_ALONE.match(part))]
+    is_last = len(lone) == 1 and lone[0] not in "AI" and _LETTER_ALONE.match(said[0])
     return lone[0] if letter is None and is_last else letter
 
 
@@ -214,7 +217,7 @@ def _of_last(sentence: str) -> str | None:
     for weak in _WEAK.finditer(sentence):
         if (letter := _letter_of(sentence[weak.end() :])) is not None and not _AGAINST.search(sentence):
             return letter
-    if hence := _HENCE.match(sentence):
+    if hence := _HENCE.match(sentence) or _IT_IS.match(sentence):
         return hence[1]
     letters = {  # a small one in the middle is a part of the question, an index, the state of a gas
         found[1].upper()

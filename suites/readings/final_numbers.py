@@ -10,18 +10,19 @@ from fractions import Fraction
 
 from suites.readings.characters import normalised
 from suites.readings.last_sentences import conclusion, number_in_words, result, sentences
+from suites.readings.number_words import with_fractions
 from suites.readings.numerals import Found, find_numbers, find_words, plain_form
 from suites.readings.statements import LONGEST, TAIL, Stated, boxes, doubted, own_answer, statements, taken_back
 
 _BRACKETS = re.compile(r"(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）|\[[^\[\]\n]{0,200}\]")
 _BESIDE = re.compile(
     r",?\s*\b(?:since|because|as(?!\s+(?:\w+\s+)?follows)|given|which|where|i\.e\.|that\s+is|meaning|so|after|before|if|when|while|"
-    r"assuming|with|out\s+of|of\s+which|instead\s+of|rather\s+than|per|each|an?\s+(?:day|week|month|year|hour)|not)\b"
+    r"assuming|with|out\s+of|of\s+which|instead\s+of|rather\s+than|but|per|each|an?\s+(?:day|week|month|year|hour)|not)\b"
     r"|[，,、](?:即|因为|因為|也就是|其中|每|而不是)|因为|因為|なぜなら|ではなく|而不是",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"\bnot\b[^.;\n]{1,60}?\bbut\b"
+    r"\bnot\b[^.;\n]{1,60}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?"
     r"|[^、，。\n]{1,40}?(?:(?:ではなく|じゃなく)て?|と思(?:われ|い|え|っ)(?:ました|た)が、)",
     re.IGNORECASE,
 )
@@ -89,7 +90,7 @@ def _instead(rest: str) -> str:
 
 def number_of(said: str) -> str | None:
     """The number that a statement states, in plain form; "" when it has none, None when it has two or is unreadable."""
-    plain = _DENIED.sub(" ", normalised(said))
+    plain = _DENIED.sub(" ", with_fractions(normalised(said)))
     if not _BRACKETS.fullmatch(plain.strip()):
         plain = _BRACKETS.sub(_aside, plain)
     plain = _without_beside(plain)
@@ -155,7 +156,7 @@ def _of_sentence(sentence: str) -> str:
     """The number that a sentence comes to; what stands in brackets counts only where nothing else does."""
     if (bold := list(_BOLD.finditer(sentence))) and (found := number_of(bold[-1][1] or bold[-1][2])):
         return found
-    plain = normalised(sentence)
+    plain = with_fractions(normalised(sentence))
     for said in (conclusion(_BRACKETS.sub(_aside, plain)), plain):
         parts = _EQUALS.split(said)
         if len(parts) > 1 and (found := _of_equation(parts)):

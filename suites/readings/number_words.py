@@ -26,6 +26,16 @@ LARGE: dict[str, int] = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8,
 _HAN = "".join({*DIGITS, *SMALL, *LARGE})
 HAN_NUMBER = re.compile(rf"[{_HAN}]{{1,40}}(?![米克瓦卡焦伏赫帕分])")
 
+_PARTS = {"half": 2, "halve": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
+_COUNTED = rf"(\d{{1,6}}|[{_HAN}]{{1,12}})"
+_HAN_FRACTION = re.compile(rf"(?!百分)(?<![\d.{_HAN}]){_COUNTED}分[之の]{_COUNTED}(?!倍)")
+_ENGLISH_FRACTION = re.compile(
+    rf"\b(?:(one)[ -](half|third|fourth|fifth|sixth|eighth|tenth)(?=\W*$|\s+of\b|[.,;])"
+    rf"|({'|'.join(_UNITS.split()[2:10])})[ -]({'|'.join(_PARTS)})s\b)",
+    re.IGNORECASE,
+)
+"""Three quarters are coins as often as not."""
+
 
 def english_value(words: str) -> Fraction | None:
     """The value of English number words; None where they are no one number ("one two")."""
@@ -65,3 +75,18 @@ def han_value(text: str) -> Fraction | None:
                 return None
             total, section, digit = total + whole * LARGE[character], 0, None
     return Fraction(total + section + (digit or 0))
+
+
+def with_fractions(text: str) -> str:
+    """The text with fractions in words as 1/2: one half, two thirds, 二分之一, 2分の1. 百分之十八 is a percentage."""
+    return _ENGLISH_FRACTION.sub(_english_fraction, _HAN_FRACTION.sub(_han_fraction, text))
+
+
+def _han_fraction(found: re.Match[str]) -> str:
+    below, above = (Fraction(part) if part.isdigit() else han_value(part) for part in found.groups())
+    return found[0] if not below or above is None else f"{above}/{below}"
+
+
+def _english_fraction(found: re.Match[str]) -> str:
+    above, below = found[1] or found[3], found[2] or found[4]
+    return f"{ENGLISH[above.lower()]}/{_PARTS[below.lower()]}"

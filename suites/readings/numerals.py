@@ -232,7 +232,7 @@ def _scaled(text: str, value: Fraction, end: int, currency: bool) -> tuple[Fract
     if found := _SCALE.match(text, end):
         power = _WORDS[found[1].lower()] if found[1] else 3
         return value * 10**power, found.end()
-    if currency and (found := _MILLIONS.match(text, end)):
+    if (found := _MILLIONS.match(text, end)) and (currency or found[1] == "M"):
         return value * (10**6 if found[1] == "M" else 10**9), found.end()
     total, section = Fraction(0), value
     last = Fraction(10**16)

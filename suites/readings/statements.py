@@ -37,7 +37,7 @@ _BETWEEN_BOXES = re.compile(
 _AIM = r"(?:\s+(?:to|for|of|in)\s+(?:the|this|your|our|part|question)\b[^.,:=\n]{0,40}?)?"
 _ASIDE = r"(?:\s*\([^()\n]{0,40}\)|\s*,[^,.\n]{1,60},)?"
 _IS = (
-    r"(?:is|was|are|equals|comes\s+(?:out\s+)?to|(?:would|should|must|will"
+    r"(?:is|was|are|equals|comes\s+(?:out\s+)?to|(?:would|should|must|will|might|may|could"
     r"|has\s+to)\s+be)\b(?:\s+(?:therefore|thus|then|hence))?"
 )
 _ANSWER = r"\b(?:answer|ans)\b"
@@ -80,8 +80,10 @@ _HYPOTHESIS = re.compile(
 _STEP_BY_STEP = re.compile(r"(?:step[- ]by[- ]step|ステップごとの|逐步|逐步的?)\s?$", re.IGNORECASE)
 """Before "answer:" it announces the way and not the result."""
 _DENIED = re.compile(
-    r"[\s*_]{0,4}(?:not|never|unlikely|unclear|unknown|no longer|neither)\b(?!.{0,60}\bbut\b)", re.IGNORECASE
+    r"[\s*_]{0,4}(?:not|never|unlikely|unclear|unknown|no longer|neither)\b(?!.{0,60}(?:\bbut\b|[,;]\s*it\b))",
+    re.IGNORECASE,
 )
+_ASKED = re.compile(r"[?？](?:\W*$|\s)")
 _CALLED_RIGHT = re.compile(r"(?:indeed\s+|also\s+)?(?:correct|right|verified|confirmed|reasonable|consistent)\W*", re.I)
 """The answer is correct: which answer, that does not say."""
 _DENIED_HAN = re.compile(r"(?:では|じゃ)(?:ない|ありません|なく)[\s。]*$|不对|不對|错误|錯誤")
@@ -214,7 +216,7 @@ def _spot(text: str, at: int) -> Iterator[Stated]:
     ends = (found for found in _SENTENCE_ENDS.finditer(line) if line.count("$", 0, found.start()) % 2 == 0)  # $3! = 6$
     ended = next(ends, None)
     said = (line[: ended.start()] if ended else line).rstrip(_MARKUP)
-    asked = line.rstrip(_MARKUP).endswith(("?", "？")) and _SENTENCE_ENDS.search(line) is None
+    asked = _ASKED.search(said) is not None
     if (
         said
         and not asked

@@ -24,6 +24,7 @@ SAME = [
     (r"\left( 3, \frac{\pi}{2} \right)", r"(3, \pi/2)"),
     ("[2,5)", r"\left[2, 5\right)"),
     (r"\text{(B)}", r"\text{(B)} 25"),
+    (r"\frac{1}{6}", r"0.1\overline{6}"),
     (r"(-\infty,-1)\cup(2,\infty)", r"x < -1 \text{ or } x > 2"),
     (r"\text{Evelyn}", r"\text{Evelyn}"),
     (r"\text{Evelyn}", "Evelyn"),
