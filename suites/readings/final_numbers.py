@@ -55,6 +55,7 @@ _IT_IS = re.compile(
     re.IGNORECASE,
 )
 _RESULT_IN_HEADING = re.compile(r"[=:：]\s*[*$\\(\s]*[-+−–]?[$€£¥]?\s?[\d.０-９][^\n=:：]{0,40}$")
+_CUT = re.compile(r"(?:\d\s{0,3}[-+×/÷=]|[=(]|\\boxed\s{0,3}\{[^{}\n]{0,60})\s{0,20}\Z")
 _WORKED_OUT = re.compile(r"\d\s?[-+−×*/÷x]\s?\$?\d[^\n=]{0,60}=")
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 
@@ -140,7 +141,12 @@ def _of_equation(parts: list[str]) -> str | None:
 
 
 def last_number(text: str) -> str:
-    """The number of the last sentence that has one; headings count only where nothing else has one."""
+    """The number of the last sentence that has one; headings count only where nothing else has one.
+
+    A text that ends within a calculation or a box was cut there, before anything was answered.
+    """
+    if _CUT.search(text):
+        return ""
     lines = text.splitlines()
     for headings in (False, True):
         for line in reversed(lines):

@@ -52,7 +52,10 @@ def test_the_result_of_a_sentence_is_read(text: str) -> None:
     assert final_number(text) == "20"
 
 
-@pytest.mark.parametrize("text", ["I have one of them in mind.", "No idea, two people asked.", "Which of the 5?"])
+CUT = ["Let's compute: 16 - 3 = 13, then 13 -", "6 boxes of 3 are 18, so 18 =", r"Thus \boxed{1"]
+
+
+@pytest.mark.parametrize("text", [*CUT, "I have one of them in mind.", "No idea, two people asked.", "Which of the 5?"])
 def test_what_is_no_result_is_none(text: str) -> None:
     assert final_number(text) == ""
 
