@@ -29,6 +29,8 @@ MODELOPT_FILE = "hf_quant_config.json"
 LARGEST_HEADER = 100_000_000
 LARGEST_JSON = 200_000_000
 """Bytes of a whole JSON file: an index of two million tensors. Read, it takes ten times its size in memory."""
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all the usual file systems."""
 BAND_BYTES = 16 << 20
 DTYPES: dict[str, tuple[torch.dtype, int]] = {
     "F64": (torch.float64, 8), "F32": (torch.float32, 4), "F16": (torch.float16, 2),
@@ -128,7 +130,9 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     absent = [shard for shard in shards if not (folder / shard).is_file()]
     if absent:
         others = f" (nor are {len(absent) - 1} others)" if len(absent) > 1 else ""
-        raise QuantizeError(f"{INDEX_FILE} names {absent[0]}, which is not in {folder}{others}: download it again")
+        raise QuantizeError(
+            f"{INDEX_FILE} names {shown(absent[0])}, which is not in {folder}{others}: download it again"
+        )
     tensors: dict[str, TensorInfo] = {}
     for shard in shards:
         for info in read_header(folder / shard):
@@ -148,10 +152,9 @@ def _weight_map(index: Path) -> dict[str, str]:
         raise QuantizeError(f"{index} has no usable weight_map: download the model again")
     for name, shard in weight_map.items():
         if not _plain_name(shard):
-            named = shard if isinstance(shard, str) else json.dumps(shard)
             raise QuantizeError(
-                f"{index} has no usable weight_map: it names {_shown(named)}, which is no file of its folder, for "
-                f"{_shown(name)}: get a sound copy of the model"
+                f"{index} has no usable weight_map: it names {shown(shard)}, which is no file of its folder, for "
+                f"{shown(name)}: get a sound copy of the model"
             )
     return weight_map
 
@@ -188,11 +191,11 @@ def _why_no_weights(folder: Path) -> str:
     loose = sorted(p.name for p in folder.glob("*.safetensors"))
     if loose:
         return (
-            f"{folder} has {len(loose)} .safetensors files (first: {_shown(loose[0])}) but no {INDEX_FILE} to say "
+            f"{folder} has {len(loose)} .safetensors files (first: {shown(loose[0])}) but no {INDEX_FILE} to say "
             f"which of them are the model: download it, or name a single file {WEIGHTS_FILE}"
         )
     pickles = sorted(p.name for end in ("*.bin", "*.pt", "*.pth", "*.ckpt") for p in folder.glob(end))
-    found = f"only pickle files ({_shown(pickles[0])}), which are never opened" if pickles else "no weights"
+    found = f"only pickle files ({shown(pickles[0])}), which are never opened" if pickles else "no weights"
     return f"{folder} has {found}: save it as {WEIGHTS_FILE} or {INDEX_FILE} + shards"
 
 
@@ -232,7 +235,7 @@ def read_json_object(path: Path, way_out: str = "download it again") -> dict[str
     except (OSError, ValueError, RecursionError) as error:
         raise QuantizeError(f"{path} is not readable JSON ({one_line(error)}): {way_out}") from None
     if not isinstance(content, dict):
-        raise QuantizeError(f"{path} holds a JSON {type(content).__name__}, not an object: {way_out}")
+        raise QuantizeError(f"{path} is JSON, but not an object: {way_out}")
     return content
 
 
@@ -339,12 +342,15 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _plain_name(name: object) -> bool:
-    return isinstance(name, str) and name == Path(name).name and name.endswith(".safetensors")
+    if not isinstance(name, str) or len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        return False
+    return name == Path(name).name and name.endswith(".safetensors")
 
 
-def _shown(name: object) -> str:
-    """Other people's text, on one line and not endless."""
-    return "".join(char if char.isprintable() else "?" for char in str(name)[:120])
+def shown(value: object) -> str:
+    """Other people's text, or another value of JSON as it is written there: on one line and not endless."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return "".join(char if char.isprintable() else "?" for char in text[:120]) or '""'
 
 
 def one_line(error: BaseException) -> str:

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from quantizers.checkpoint import Checkpoint, anew, read_header, read_tensor
+from quantizers.checked_files import read_checked, write_checked
+from quantizers.checkpoint import Checkpoint
 from quantizers.head import filled_head, logits_of
 from quantizers.modeling import Architecture, LayerCall, empty, fill, run_layer
-from quantizers.writing import named, write_shard
 
 SEED = 11
 LARGEST_WEIGHT = 20.0
@@ -183,8 +183,8 @@ def _through(module: nn.Module, call: LayerCall, states: torch.Tensor, gradient:
 
 
 def _write(path: Path, tensor: torch.Tensor) -> None:
-    write_shard(path, named({"values": tensor.to(torch.bfloat16)}))
+    write_checked(path, {"values": tensor.to(torch.bfloat16)})
 
 
 def _read(path: Path) -> torch.Tensor:
-    return read_tensor(read_header(path, anew(path.parent))[0]).to(torch.float32)
+    return read_checked(path)["values"].to(torch.float32)

@@ -19,13 +19,14 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from quantizers.checked_files import read_checked, write_checked
 from quantizers.checkpoint import DTYPES, Checkpoint, anew, read_header, read_tensor
 from quantizers.head import filled_head, logits_of
 from quantizers.modeling import Architecture, LayerCall, empty, fill, run_layer
 from quantizers.plan import Plan
 from quantizers.schemes.base import Scheme
 from quantizers.tuning import BETAS, TuningSteps, batches, small_parameters
-from quantizers.writing import copy_entry, named, write_shard
+from quantizers.writing import copy_entry, tensor_entry, write_shard
 
 TUNED_FILE = "tuned.safetensors"
 """In the work folder: the new tensors, before they replace those in the shards."""
@@ -201,13 +202,14 @@ def _write(
         tuned |= {f"{prefix}{name}.{one.scheme.stored_scales}": one.stored() for name, one in of_linears.items()}
         for name, tensor in of_others.items():
             tuned[f"{prefix}{name}"] = tensor.detach().to(DTYPES[original.tensors[f"{prefix}{name}"].dtype][0])
-    write_shard(folder.parent / TUNED_FILE, named(tuned))
+    write_checked(folder.parent / TUNED_FILE, tuned)
     apply_tuned(plan, folder)
 
 
 def apply_tuned(plan: Plan, folder: Path) -> None:
     """Put the tensors of TUNED_FILE into the shards, as often as it takes: they are values, not changes."""
-    tuned = {info.name: info for info in read_header(folder.parent / TUNED_FILE, anew(folder.parent))}
+    tuned = {name: tensor_entry(name, tensor) for name, tensor in read_checked(folder.parent / TUNED_FILE).items()}
     for index in range(len(plan.layer_tensors)):
         shard = folder / plan.shard_name(index)
-        write_shard(shard, [copy_entry(tuned.get(info.name, info)) for info in read_header(shard, anew(folder.parent))])
+        infos = read_header(shard, anew(folder.parent))
+        write_shard(shard, [tuned.get(info.name) or copy_entry(info) for info in infos])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from quantizers.checkpoint import CONFIG_FILE, Checkpoint, one_line, quantization_settings
-from quantizers.config_faults import not_a_number, refuse_claims, unknown_model
+from quantizers.config_faults import refuse_claims, refuse_values, unknown_model
 from quantizers.errors import QuantizeError
 from quantizers.experts import unfold
 from quantizers.filling import compute_buffers, load, require, stored
@@ -52,6 +52,8 @@ class LayerCall:
     """Full name of the layer, to name it when it fails."""
     sequences: int = 0
     """How many were in the batch that it was captured with."""
+    positions: int | None = None
+    """The longest text by the model's config, which not every model needs to keep to."""
 
     def narrowed(self, sequences: int) -> LayerCall:
         """The same call for fewer sequences."""
@@ -80,8 +82,7 @@ def build(checkpoint: Checkpoint) -> Architecture:
     if settings is not None:
         method = " ".join(str(settings.get("quant_method", "its config says so")).split())[:40]
         raise QuantizeError(f"{folder} is already quantized ({method}): give the original model, {READ}")
-    if key := not_a_number(checkpoint.config):
-        raise QuantizeError(f"{CONFIG_FILE} says {key} NaN, which is no number: correct it")
+    refuse_values(checkpoint.config)
     # A config may claim anything: what would take long to build is held against the files first.
     for place in (checkpoint.config, checkpoint.config.get("text_config")):
         refuse_claims(checkpoint, place if isinstance(place, dict) else {})
@@ -93,7 +94,9 @@ def build(checkpoint: Checkpoint) -> Architecture:
     except QuantizeError:
         raise
     except Exception as error:  # whatever a config can do wrong
-        reason = unknown_model(checkpoint.config) or one_line(error)
+        reason = unknown_model(checkpoint.config) or (
+            f"{_named(error)}: correct its {CONFIG_FILE}, or get the complete model"
+        )
         raise QuantizeError(f"transformers cannot build the model in {folder}: {reason}") from None
     note_names(model, checkpoint)
     if model.base_model is model and isinstance(getattr(model, "model", None), nn.Module):
@@ -124,8 +127,18 @@ def build(checkpoint: Checkpoint) -> Architecture:
     return architecture
 
 
+def _named(error: Exception) -> str:
+    """What an error says; Python's own may say no more than a key."""
+    kind = f"{type(error).__name__}: " if type(error).__module__ == "builtins" else ""
+    return f"{kind}{one_line(error)}"
+
+
 def _class_of(config: Any) -> Any:
-    """The auto class whose model config.json names: for texts, or else for texts and images or sound."""
+    """The auto class whose model config.json names: for texts, or else for texts and images or sound.
+
+    Raises:
+        QuantizeError: transformers has none of them for this kind of model.
+    """
     from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
 
@@ -136,6 +149,11 @@ def _class_of(config: Any) -> Any:
             (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
         )
     }
+    if not any(known.values()):
+        raise QuantizeError(
+            f"transformers has no model of model_type {config.model_type} that writes texts by a decoder alone "
+            f"({', '.join(auto.__name__ for auto in known)}): not supported"
+        )
     named = getattr(config, "architectures", None) or []
     fitting = [auto for auto, model in known.items() if getattr(model, "__name__", None) in named]
     return next(iter([*fitting, *(auto for auto, model in known.items() if model)]), AutoModelForCausalLM)
@@ -264,7 +282,8 @@ def capture_calls(architecture: Architecture, tokens: torch.Tensor) -> tuple[tor
         if all(states.shape == entered[0].shape for states in entered):
             break
     else:
-        raise QuantizeError(f"the model's layers cannot be run one by one: {reason}")
+        way_out = _too_long(tokens.shape[1], _positions(architecture))
+        raise QuantizeError(f"the model's layers cannot be run one by one ({reason}): {way_out or 'not supported'}")
     if list(calls) != list(range(len(architecture.layers))):
         raise QuantizeError("the model does not call its decoder layers once each, in order: not supported")
     return entered[0], [_with_all_tokens(architecture, calls[index], index, tokens) for index in range(len(calls))]
@@ -279,12 +298,13 @@ def _stand_ins(
     """
     entered: list[torch.Tensor] = []
     calls: dict[int, LayerCall] = {}
+    positions = _positions(architecture)
 
     def stand_in(index: int) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden: torch.Tensor = args[0] if args else kwargs.pop("hidden_states")
             entered.append(hidden)
-            calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden))
+            calls[index] = LayerCall(args[1:], kwargs, f"{architecture.prefix}.{index}", len(hidden), positions)
             return (hidden, *[None] * more) if more else hidden
 
         return forward
@@ -319,6 +339,23 @@ def _with_all_tokens(architecture: Architecture, call: LayerCall, index: int, to
     return replace(call, kwargs={**call.kwargs, "prev_topk_indices": every})
 
 
+def _positions(architecture: Architecture) -> int | None:
+    """The longest text by the model's config, where it says so."""
+    text = architecture.model.config.get_text_config(decoder=True)
+    said = (getattr(text, key, None) for key in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    return next((length for length in said if isinstance(length, int)), None)
+
+
+def _too_long(length: int, positions: int | None) -> str | None:
+    """The way out where a model that could not be run was given texts longer than its config allows."""
+    if positions is None or length <= positions:
+        return None
+    return (
+        f"its config.json has {positions} positions, and calibration has texts of {length} tokens: give the "
+        f"calibration a length of {positions} at most"
+    )
+
+
 def holds_nan(value: Any) -> bool:
     """Whether a captured argument holds NaN; masks hold infinities."""
     if isinstance(value, torch.Tensor):
@@ -347,7 +384,8 @@ def run_layer(layer: nn.Module, hidden: torch.Tensor, call: LayerCall) -> torch.
         raise
     except Exception as error:  # anything a model's forward may raise
         reason = f"{type(error).__name__}: {one_line(error)}"
-        raise QuantizeError(f"{call.layer} cannot be run ({reason}): not supported") from None
+        way_out = _too_long(hidden.shape[1], call.positions) or "not supported"
+        raise QuantizeError(f"{call.layer} cannot be run ({reason}): {way_out}") from None
     output = result[0] if isinstance(result, tuple) else result
     if not isinstance(output, torch.Tensor) or output.shape != hidden.shape:
         raise QuantizeError(f"{call.layer} does not return hidden states like those that enter it: not supported")

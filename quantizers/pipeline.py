@@ -140,7 +140,8 @@ def _quantize(model: Path, recipe: Recipe, out: Path, report: Progress, device: 
     batch = batch_size(*tokens.shape) if plan.calibrated else 1
     job = Conversion(checkpoint, architecture, plan, recipe, report, device, dtype, batch, folding, workers)
     with open_work(out, identity, plan.output_bytes() + kept * batch_bytes) as work:
-        work.require_shards([plan.shard_name(index) for index in range(len(plan.layer_tensors))])
+        shards = [plan.shard_name(index) for index in range(len(plan.layer_tensors))]
+        work.require_shards(shards, changed=(work.folder / TUNED_FILE).exists())
         if plan.calibrated:
             _quantize_layers(job, tokens, work)
             _tune_model(job, tokens, work)
@@ -175,7 +176,7 @@ def _quantize_layers(job: Conversion, tokens: torch.Tensor, work: WorkFolder) ->
         gradient = BackwardPass(work.folder).load(index) if job.recipe.two_sided else None
         write_shard(work.model / job.plan.shard_name(index), _quantize_layer(job, work, index, states, call, gradient))
         empty(layer)
-        work.finish_layer(None if index + 1 == total else states)
+        work.finish_layer(job.plan.shard_name(index), None if index + 1 == total else states)
         job.report("layer", index + 1, total)
 
 
@@ -208,7 +209,7 @@ def _round_layers(job: Conversion, work: WorkFolder) -> None:
             stored |= {f"{name}.{key}": value for key, value in scheme.tensors(parts).items()}
         write_shard(work.model / job.plan.shard_name(index), _entries(job, index, stored))
         empty(layers[index])
-        work.finish_layer(None)
+        work.finish_layer(job.plan.shard_name(index), None)
         job.report("layer", index + 1, total)
 
 

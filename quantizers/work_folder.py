@@ -1,7 +1,7 @@
 """OUT.partial: finished layers, the calibration batch on its way through the model, and where to go on.
 
 OUT.partial/lock                      held while a process works here
-OUT.partial/state.json                which model, recipe and calibration; how many layers are done
+OUT.partial/state.json                which model, recipe and calibration; layers done, checksums of their shards
 OUT.partial/hidden-00007.safetensors  what enters layer 7
 OUT.partial/gradient-00007.safetensors  what errors at the outputs of layer 7 do to the loss, where it is asked for
 OUT.partial/experts-00007.json        how many tokens each expert of layer 7 saw
@@ -16,18 +16,19 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from quantizers.checkpoint import anew, one_line, read_header, read_json_object, read_tensor
+from quantizers.checked_files import checksum_of_file, read_checked, require_checksum, write_checked
+from quantizers.checkpoint import anew, one_line, read_header, read_json_object
 from quantizers.errors import QuantizeError
 from quantizers.gradients import BackwardPass
-from quantizers.writing import named, write_shard, write_text
+from quantizers.writing import write_text
 
 STATE_VERSION = 3
-"""Grows when codes of an older run would be read as something else."""
+"""Grows when the files or the codes of an older run would be read as something else."""
 
 
 @dataclass
@@ -49,6 +50,8 @@ class WorkFolder:
     folder: Path
     identity: dict[str, str]
     layers_done: int
+    checksums: list[int] = field(default_factory=list)
+    """Of the shards of the layers that are done."""
 
     @property
     def model(self) -> Path:
@@ -57,26 +60,31 @@ class WorkFolder:
 
     def load_states(self) -> States:
         """What enters layer `layers_done`. Raises QuantizeError if it is not there, or damaged."""
-        found = {
-            info.name: read_tensor(info) for info in read_header(self._hidden(self.layers_done), anew(self.folder))
-        }
+        found = read_checked(self._hidden(self.layers_done))
         return States(found["quantized"], found.get("original"))
 
-    def require_shards(self, names: Sequence[str]) -> None:
-        """Raises QuantizeError, naming it, where a shard of a finished layer is missing or damaged."""
-        if not 0 <= self.layers_done <= len(names):
+    def require_shards(self, names: Sequence[str], *, changed: bool) -> None:
+        """Raises QuantizeError, naming it, where a shard of a finished layer is missing or damaged.
+
+        Args:
+            changed: shards were being written again when the run before this one ended.
+        """
+        if not 0 <= self.layers_done <= len(names) or len(self.checksums) != self.layers_done:
             raise QuantizeError(
                 f"{self.folder / 'state.json'} says that {self.layers_done} of {len(names)} layers are done: "
                 f"{anew(self.folder)}"
             )
-        for name in names[: self.layers_done]:
+        for name, checksum in zip(names, self.checksums, strict=False):
             read_header(self.model / name, anew(self.folder))
+            if not changed:
+                require_checksum(self.model / name, checksum, self.folder)
 
-    def finish_layer(self, states: States | None) -> None:
-        """Record that the next layer's shard is written; `states` enter the layer after it."""
+    def finish_layer(self, shard: str, states: States | None) -> None:
+        """Record that the next layer's `shard` is written; `states` enter the layer after it."""
+        self.checksums.append(checksum_of_file(self.model / shard))
         if states is not None:
             original = {} if states.original is None else {"original": states.original}
-            write_shard(self._hidden(self.layers_done + 1), named({"quantized": states.quantized, **original}))
+            write_checked(self._hidden(self.layers_done + 1), {"quantized": states.quantized, **original})
         # The state goes last: whatever it counts is safely on the disk.
         self.layers_done += 1
         self._save()
@@ -107,7 +115,8 @@ class WorkFolder:
         return self.folder / f"hidden-{layer:05d}.safetensors"
 
     def _save(self) -> None:
-        state = {"version": STATE_VERSION, **self.identity, "layers_done": self.layers_done}
+        state: dict[str, object] = {"version": STATE_VERSION, **self.identity, "layers_done": self.layers_done}
+        state["checksums"] = self.checksums
         write_text(self.folder / "state.json", json.dumps(state, indent=2) + "\n")
 
 
@@ -126,7 +135,7 @@ def open_work(out: Path, identity: Mapping[str, str], needed_bytes: int) -> Iter
     folder = out.with_name(out.name + ".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
+        lock = (folder / "lock").open("a")
     except OSError as error:
         raise QuantizeError(f"cannot work in {folder}: {one_line(error)}") from None
     with lock:
@@ -157,7 +166,8 @@ def _resume(folder: Path, identity: dict[str, str]) -> WorkFolder:
     if (folder / "state.json").exists():
         state = read_json_object(folder / "state.json", anew(folder))
         done = state.get("layers_done")
-        if state.get("version") != STATE_VERSION or not isinstance(done, int):
+        checksums = state.get("checksums")
+        if state.get("version") != STATE_VERSION or not isinstance(done, int) or not isinstance(checksums, list):
             raise QuantizeError(f"{folder} was made by another version of quantgate: remove it to start anew")
         other = [name for name, value in identity.items() if state.get(name) != value]
         if other:
@@ -169,7 +179,7 @@ def _resume(folder: Path, identity: dict[str, str]) -> WorkFolder:
                     file.unlink()
             work._save()
             done = 0
-        work.layers_done = done
+        work.layers_done, work.checksums = done, checksums[:done] if done else []
     elif any(entry.name != "lock" and not entry.name.endswith(".tmp") for entry in folder.iterdir()):
         raise QuantizeError(f"{folder} is not a work folder of quantgate: remove it or choose another output")
     else:

