@@ -68,6 +68,7 @@ def test_the_room_that_is_asked_for_is_what_is_written(
     free = result - 1
     with pytest.raises(QuantizeError, match=r"needs 0\.000\d+ GB but \S+ GB are free"):
         dequantize(codes, tmp_path / "full")
+    assert not list(tmp_path.glob("full*"))
 
 
 def test_a_folder_of_the_same_name_does_not_go_on_with_what_was_begun(
