@@ -265,7 +265,7 @@ def read_header(file: Path, way_out: str = "download it again") -> list[TensorIn
             if dtype not in DTYPES:
                 raise QuantizeError(f"tensor {name} in {file} has dtype {dtype}, which quantgate does not know")
             if any(part.isdigit() and not (part.isascii() and len(part) < 10) for part in name.split(".")):
-                raise bad(f"tensor {_shown(name)} has a number in its name that no layer has")
+                raise bad(f"tensor {shown(name)} has a number in its name that no layer has")
             if not all(isinstance(n, int) and n >= 0 for n in (*shape, start, end)):
                 raise bad(f"tensor {name} has a negative or broken size")
             if end - start != math.prod(shape) * DTYPES[dtype][1]:

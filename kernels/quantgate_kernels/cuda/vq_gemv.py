@@ -61,15 +61,21 @@ PAIRED = Tuning(8, 8, 4, 0, 2, 2)
 FUSED = Tuning(8, 8, 4, 0, 2, 1, True)
 """One block, beside which the next kernel's has room: it fills its table and fetches codes before it is its turn."""
 
+FUSED_WIDE = Tuning(16, 8, 4, fused=True)
+"""The same alone on a multiprocessor: without a table there is little that could be done ahead."""
+
 
 def tuning_of(device: int, rows: int, inputs: int, tier: Tier, tokens: int) -> Tuning:
     """What was fastest on an H200 (docs/kernels.md)."""
-    if tokens > 4 or tier.dimensions == 1 or tier.code_bits != 8:
+    if can_fuse(tokens, inputs, tier) and inputs <= FUSED_INPUTS:
+        return FUSED
+    if tier.byte_sums:
+        return FUSED_WIDE if can_fuse(tokens, inputs, tier) else DEFAULT
+    if tokens > 4 or tier.code_bits != 8:
         return DEFAULT
     if tiles_of(rows) >= 2 * multiprocessors(device) * PAIRED.tiles:
         return PAIRED
-    cheap = inputs <= FUSED_INPUTS or tiles_of(rows) >= 2 * multiprocessors(device)
-    return FUSED if can_fuse(tokens, inputs, tier) and cheap else DEFAULT
+    return FUSED if can_fuse(tokens, inputs, tier) and tiles_of(rows) >= 2 * multiprocessors(device) else DEFAULT
 
 
 def can_fuse(tokens: int, inputs: int, tier: Tier) -> bool:
