@@ -14,6 +14,7 @@ from benchmarks.low_bits import main
 pytestmark = pytest.mark.slow  # quantizes whole models
 
 
+@pytest.mark.long
 def test_tiers_are_made_judged_and_not_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = save_tiny_llama(tmp_path / "model")
     generator = torch.Generator().manual_seed(0)

@@ -47,7 +47,9 @@ def answers(folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernels", ["sound", "broken", "refused"])
+@pytest.mark.parametrize(
+    "kernels", ["sound", *(pytest.param(name, marks=pytest.mark.long) for name in ("broken", "refused"))]
+)
 def test_int4_is_held_against_its_own_bf16(kernels: str, tmp_path: Path, recipe: str) -> None:
     original, int4, plain = (tmp_path / name for name in MODELS)
 

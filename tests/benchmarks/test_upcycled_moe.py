@@ -48,6 +48,7 @@ def test_a_mixture_begins_as_the_dense_model_and_its_experts_come_to_differ(mixt
         assert not torch.allclose(trained(rows).logits, dense(rows).logits, atol=1e-2)
 
 
+@pytest.mark.long
 def test_mixes_with_and_without_usage_are_judged_beside_uniform_tiers(
     mixture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,7 +96,7 @@ def test_without_a_run_items_are_counted_and_what_is_missing_is_said() -> None:
         policy_power(ci, None, gpu_hours=1.0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_items_are_counted_without_a_model_and_data_that_are_missing_are_one_line() -> None:
     small = parse_policy(POLICY).policy
     assert count_items(small, ["cot", "ruler", "divergence"])[0] == {

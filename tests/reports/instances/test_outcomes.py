@@ -138,7 +138,7 @@ METRICS = st.dictionaries(
         max_size=6,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_nothing_that_is_stored_makes_a_table_fail(
     found: list[tuple[str, float | None, dict[str, float], int]],
 ) -> None:

@@ -146,7 +146,7 @@ ODD = st.recursive(
 
 
 @given(messages=st.lists(ODD, max_size=6), info=ODD)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @pytest.mark.slow
 def test_no_json_makes_reading_fail(tmp_path_factory: pytest.TempPathFactory, messages: list[Any], info: Any) -> None:
     found = read(tmp_path_factory.getbasetemp(), {"messages": messages, "info": info})

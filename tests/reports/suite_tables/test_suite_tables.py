@@ -88,7 +88,7 @@ def check_shape(tables: list[Table]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("suite", [*KNOWN_SUITES])
 @given(pairs=PAIRS, noise=PAIRS, speculative=COUNTERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_nothing_that_is_stored_makes_a_table_fail(
     suite: str, pairs: list[Pair], noise: list[Pair], speculative: dict[str, dict[Role, dict[str, float]]]
 ) -> None:
