@@ -35,7 +35,7 @@ struct Piece {
 
 __device__ __forceinline__ void load_piece(Piece& piece, const unsigned* codes, const unsigned* scales, long long at, unsigned lane)
 {
-    piece.codes = load_codes(codes, at, lane);
+    piece.codes = codes_of<Streamed>(codes + at * PIECE_WORDS, lane);
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) piece.scales[g] = stream1(scales + (at * GROUPS + g) * 8 + (lane >> 2));
 }

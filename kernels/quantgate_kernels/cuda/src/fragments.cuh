@@ -24,6 +24,20 @@ __device__ __forceinline__ unsigned stream1(const unsigned* place)
     asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(v) : "l"(place));
     return v;
 }
+
+// Where codes lie: in global memory, read once, or in shared memory.
+struct Streamed {
+    static __device__ __forceinline__ uint4 four(const unsigned* place) { return stream4(place); }
+    static __device__ __forceinline__ uint2 two(const unsigned* place) { return stream2(place); }
+    static __device__ __forceinline__ unsigned one(const unsigned* place) { return stream1(place); }
+};
+
+struct Kept {
+    static __device__ __forceinline__ uint4 four(const unsigned* place) { return *(const uint4*)place; }
+    static __device__ __forceinline__ uint2 two(const unsigned* place) { return *(const uint2*)place; }
+    static __device__ __forceinline__ unsigned one(const unsigned* place) { return *place; }
+};
+
 // Of what a kernel before this one wrote, which may have ended after this one began. Written out because the compiler
 // takes a plain load of what this kernel does not write for one of constant memory's kind, as those above are, which
 // may find what was there before. In order with `wait_for_inputs`, and cached.
@@ -138,53 +152,27 @@ struct Codes {
     unsigned w[WORDS];
 };
 
-// The codes that this lane holds of a piece; `pieces` is the base of a matrix, `piece` = tile * pieces a row + piece.
-__device__ __forceinline__ Codes load_codes(const unsigned* pieces, long long piece, unsigned lane)
+// The codes that this lane holds of a piece, `Memory` being where that lies.
+template <class Memory> __device__ __forceinline__ Codes codes_of(const unsigned* piece, unsigned lane)
 {
-    const unsigned* place = pieces + piece * (32 * WORDS);
     Codes found;
 #if WORDS == 4 || WORDS == 6
-    const uint4 first = stream4(place + lane * 4);
+    const uint4 first = Memory::four(piece + lane * 4);
     found.w[0] = first.x;
     found.w[1] = first.y;
     found.w[2] = first.z;
     found.w[3] = first.w;
 #else
-    const uint2 first = stream2(place + lane * 2);
+    const uint2 first = Memory::two(piece + lane * 2);
     found.w[0] = first.x;
     found.w[1] = first.y;
 #endif
 #if WORDS == 6
-    const uint2 second = stream2(place + 128 + lane * 2);
+    const uint2 second = Memory::two(piece + 128 + lane * 2);
     found.w[4] = second.x;
     found.w[5] = second.y;
 #elif WORDS == 3
-    found.w[2] = stream1(place + 64 + lane);
-#endif
-    return found;
-}
-
-// The same of a piece that lies in shared memory.
-__device__ __forceinline__ Codes kept_codes(const unsigned* piece, unsigned lane)
-{
-    Codes found;
-#if WORDS == 4 || WORDS == 6
-    const uint4 first = *(const uint4*)(piece + lane * 4);
-    found.w[0] = first.x;
-    found.w[1] = first.y;
-    found.w[2] = first.z;
-    found.w[3] = first.w;
-#else
-    const uint2 first = *(const uint2*)(piece + lane * 2);
-    found.w[0] = first.x;
-    found.w[1] = first.y;
-#endif
-#if WORDS == 6
-    const uint2 second = *(const uint2*)(piece + 128 + lane * 2);
-    found.w[4] = second.x;
-    found.w[5] = second.y;
-#elif WORDS == 3
-    found.w[2] = piece[64 + lane];
+    found.w[2] = Memory::one(piece + 64 + lane);
 #endif
     return found;
 }

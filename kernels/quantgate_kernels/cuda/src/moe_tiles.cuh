@@ -19,7 +19,7 @@ template <int GROUPS> __device__ __forceinline__ int stream(const Tiles& t, cons
     int left = t.pieces * t.tiles;
     auto fetch = [&](int i, int ahead) {
         if (left > ahead) {
-            ring[i].codes = load_codes(codes, ahead, within);
+            ring[i].codes = codes_of<Streamed>(codes + ahead * PIECE_WORDS, within);
 #pragma unroll
             for (int g = 0; g < GROUPS; g++) ring[i].scales[g] = stream1(scales + (ahead * GROUPS + g) * 8);
         }

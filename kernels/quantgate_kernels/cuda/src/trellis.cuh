@@ -31,24 +31,7 @@ struct Codes {
     unsigned w[4][HALF];
 };
 
-__device__ __forceinline__ Codes load_codes(const unsigned* pieces, long long piece, unsigned lane)
-{
-    const unsigned* place = pieces + piece * (16 * HALF) + (lane >> 1 & 1) * (2 * HALF) + (lane & 1 ? 0 : HALF);
-    Codes found;
-#pragma unroll
-    for (int q = 0; q < 4; q++)
-#pragma unroll
-        for (int i = 0; i < HALF; i += 4) {
-            const uint4 v = stream4(place + q * (4 * HALF) + i);
-            found.w[q][i] = v.x;
-            found.w[q][i + 1] = v.y;
-            found.w[q][i + 2] = v.z;
-            found.w[q][i + 3] = v.w;
-        }
-    return found;
-}
-
-__device__ __forceinline__ Codes kept_codes(const unsigned* piece, unsigned lane)
+template <class Memory> __device__ __forceinline__ Codes codes_of(const unsigned* piece, unsigned lane)
 {
     const unsigned* place = piece + (lane >> 1 & 1) * (2 * HALF) + (lane & 1 ? 0 : HALF);
     Codes found;
@@ -56,7 +39,7 @@ __device__ __forceinline__ Codes kept_codes(const unsigned* piece, unsigned lane
     for (int q = 0; q < 4; q++)
 #pragma unroll
         for (int i = 0; i < HALF; i += 4) {
-            const uint4 v = *(const uint4*)(place + q * (4 * HALF) + i);
+            const uint4 v = Memory::four(place + q * (4 * HALF) + i);
             found.w[q][i] = v.x;
             found.w[q][i + 1] = v.y;
             found.w[q][i + 2] = v.z;

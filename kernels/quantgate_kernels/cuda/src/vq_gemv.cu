@@ -119,7 +119,7 @@ __device__ __forceinline__ void load_batch(Batch& batch, const char* slot, unsig
 {
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
-        batch.codes[t] = kept_codes((const unsigned*)(slot + t * PIECE_BYTES), lane);
+        batch.codes[t] = codes_of<Kept>((const unsigned*)(slot + t * PIECE_BYTES), lane);
 #pragma unroll
         for (int g = 0; g < GROUPS; g++)
             batch.scales[t][g] = *(const unsigned*)(slot + TILES * PIECE_BYTES + t * SCALE_BYTES + g * 32 + (lane >> 2) * 4);
