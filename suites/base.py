@@ -86,6 +86,10 @@ class Suite(ABC):
         """End what a killed run of this suite left behind, before the first item is asked."""
         return
 
+    async def end(self) -> None:
+        """End what it keeps running from one item to the next: called after the last one, and when a run breaks off."""
+        return
+
     @property
     def tasks(self) -> Sequence[str]:
         """Names of its tasks, where its configuration says them; empty where only its items do."""

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,10 +27,14 @@ from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
 from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
-from harness.serving.guarded_command import run_guarded
+from harness.serving.forked_module import ForkedModule
 from suites.base import Distinct, Suite, SuiteConfig
 
-BENCH = (sys.executable, "-m", "vllm.entrypoints.cli.main", "bench", "serve")
+MODULE = "vllm.entrypoints.cli.main"
+BENCH = ("bench", "serve")
+IMPORTS = ("bench", "--help")
+"""Arguments with which MODULE imports what BENCH needs, and ends. Not those of BENCH: with these vLLM may become its
+benchmark in Rust at once."""
 
 METRICS = {
     "tokens_per_second": "output_throughput",
@@ -106,6 +109,7 @@ class Speed(Suite):
     def __init__(self, config: SpeedConfig, sampling: Sampling, folder: Path) -> None:
         self._config = config
         self._folder = folder
+        self._bench = ForkedModule(MODULE, IMPORTS)
 
     @property
     def tasks(self) -> Sequence[str]:
@@ -154,7 +158,8 @@ class Speed(Suite):
         hits = counter(await endpoint.metrics(), HITS)
         start = time.monotonic()
         await run_bench(
-            bench_command(load, endpoint, result),
+            self._bench,
+            bench_arguments(load, endpoint, result),
             endpoint,
             self._folder / "bench.log",
             self._config.timeout_seconds,
@@ -169,9 +174,12 @@ class Speed(Suite):
         seconds = round(time.monotonic() - start, 3)
         return sample_of(self.name, item, role, seconds=seconds, metrics=metrics)
 
+    async def end(self) -> None:
+        await self._bench.end()
 
-def bench_command(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
-    """`vllm bench serve` with the policy's sampling; the noise floor's other seed gives it other prompts.
+
+def bench_arguments(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
+    """`bench serve` and its flags, with the policy's sampling; the noise floor's other seed gives it other prompts.
 
     No seed is sent: a seed of its own slows each request's sampling, and nobody serves so.
 
@@ -204,8 +212,8 @@ def bench_command(load: Load, endpoint: Endpoint, result: Path) -> list[str]:
     return [*BENCH, *flags, "--ignore-eos", "--save-result", "--disable-tqdm"]
 
 
-async def run_bench(command: list[str], endpoint: Endpoint, log: Path, timeout: float) -> None:
-    """Run the benchmark to its end; what it writes is appended to `log`. However this is left, the child is gone.
+async def run_bench(bench: ForkedModule, arguments: list[str], endpoint: Endpoint, log: Path, timeout: float) -> None:
+    """Run the benchmark to its end; what it writes is appended to `log`. However this is left, it does not go on.
 
     Raises:
         EndpointError: it failed or took longer than `timeout` seconds.
@@ -215,7 +223,7 @@ async def run_bench(command: list[str], endpoint: Endpoint, log: Path, timeout: 
         environment |= {"NO_PROXY": "*", "no_proxy": "*"}
     start = log.stat().st_size if log.exists() else 0
     try:
-        status = await run_guarded(command, log, timeout, environment=environment)
+        status = await bench.run(arguments, log, timeout, environment)
     except TimeoutError:
         raise EndpointError("timeout", f"{endpoint.url}: `vllm bench serve` took more than {timeout:.0f} s") from None
     if status:

@@ -75,13 +75,21 @@ async def run_suite(
         RoleQueue(role, endpoint, deque(item for item in items[role] if _key(suite, item, role) not in log))
         for role, endpoint in endpoints.items()
     ]
-    if suite.alternates:
-        await _take_turns(ledger, roles)
-        return
+    try:
+        if suite.alternates:
+            await _take_turns(ledger, roles)
+        else:
+            await _side_by_side(ledger, roles, suite.at_once or concurrency)
+    finally:
+        await suite.end()
+
+
+async def _side_by_side(ledger: Ledger, roles: list[RoleQueue], at_once: int) -> None:
+    """So many items of each role at the same time."""
     try:
         async with asyncio.TaskGroup() as group:
             for mine in roles:
-                for _ in range(min(suite.at_once or concurrency, len(mine.queue))):
+                for _ in range(min(at_once, len(mine.queue))):
                     group.create_task(_work(ledger, mine))
     except ExceptionGroup as group_of_errors:
         raise group_of_errors.exceptions[0] from None
@@ -92,8 +100,10 @@ async def _take_turns(ledger: Ledger, roles: list[RoleQueue]) -> None:
     while any(mine.queue for mine in roles):
         for mine in roles:
             if mine.queue:
+                ledger.meter.update(text=f"{mine.queue[0].task} {mine.queue[0].item} of the {mine.role}")
                 await _step(ledger, mine)
         roles = [*roles[1:], *roles[:1]]
+    ledger.meter.update(text="")
 
 
 async def _work(ledger: Ledger, mine: RoleQueue) -> None:

@@ -1,6 +1,7 @@
 """Stands in for `vllm bench serve` where a test needs it to misbehave: reads its flags, does what it is told.
 
-    python bench_stub.py HOW --flag=value ...
+    python -m bench_stub HOW --flag=value ...
+    python -m bench_stub --help
 
 HOW is JSON: `result` laid over a good result file, `raw` in its place, `exit`, `says`, `sleeps` seconds.
 """
@@ -37,7 +38,9 @@ def main(how: dict[str, Any], flags: list[str]) -> int:
     options = dict(flag.removeprefix("--").split("=", 1) for flag in flags if "=" in flag)
     folder = Path(options["result-dir"])
     seen = folder / f"seen.{os.getpid()}"
-    seen.write_text(json.dumps({"options": options, "pid": os.getpid(), "env": dict(os.environ)}))
+    seen.write_text(
+        json.dumps({"options": options, "pid": os.getpid(), "parent": os.getppid(), "env": dict(os.environ)})
+    )
     seen.replace(folder / "seen.json")  # whoever waits for it finds it whole
     print(how.get("says", "ready"), flush=True)
     time.sleep(how.get("sleeps", 0))
@@ -50,4 +53,4 @@ def main(how: dict[str, Any], flags: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1]), sys.argv[2:]))
+    sys.exit("--help" not in sys.argv and main(json.loads(sys.argv[1]), sys.argv[2:]))

@@ -37,6 +37,10 @@ class StubSuite:
         self.alternates = False
         self.at_once: int | None = None
         self.asked: list[tuple[Role, str]] = []
+        self.ended = 0
+
+    async def end(self) -> None:
+        self.ended += 1
 
     async def answer(self, item: Item, role: Role, endpoint: Any) -> Sample:
         assert getattr(endpoint, "role", role) == role
@@ -75,8 +79,9 @@ def run(
     concurrency: int = 2,
     endpoints: dict[Role, Any] | None = None,
     stop: Any = None,
+    meter: Meter | None = None,
 ) -> Meter:
-    meter = Meter("stub", None)
+    meter = meter or Meter("stub", None)
     log = SampleLog(path / "stub.jsonl")
     try:
         chosen = endpoints or {role: StubEndpoint(role) for role in roles}

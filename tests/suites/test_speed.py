@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from harness.endpoint.client import Asked, Endpoint, EndpointError
 from harness.judging.resampling import ratio_interval
 from harness.parity.steadiness import read_after, read_counters
 from suites import speed
-from suites.speed import METRICS, Load, Speed, SpeedConfig, bench_command, read_figures
+from suites.speed import METRICS, Load, Speed, SpeedConfig, bench_arguments, read_figures
 
 SMALL = {"concurrency": (2,), "rounds": 1, "waves": 4, "warmups": 3, "input_tokens": 100, "output_tokens": 20}
 
@@ -41,19 +42,29 @@ class Stubbed:
         self.vllm = FakeVllm()
         self.asked = Asked()
         server.handler = self.vllm
+        monkeypatch.setattr(speed, "MODULE", bench_stub.__name__)
+        monkeypatch.setattr(speed, "IMPORTS", ["--help"])
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(bench_stub.__file__).parent), *sys.path]))
+        self.do()
+
+    def do(self, **how: Any) -> None:
+        self._patch.setattr(speed, "BENCH", [json.dumps(how)])
 
     def endpoint_ready(self, endpoint: Endpoint) -> None:
         endpoint.tokenizer_path = "/models/a"
         endpoint.asked = self.asked
 
     def answer(self, how: dict[str, Any] | None = None, **config: Any) -> Sample:
-        self._patch.setattr(speed, "BENCH", (sys.executable, bench_stub.__file__, json.dumps(how or {})))
+        self.do(**how or {})
         made = suite(self.folder, **SMALL | config)
         (item,) = made.items(None)
 
         async def run(endpoint: Endpoint) -> Sample:
             self.endpoint_ready(endpoint)
-            return await made.answer(item, "candidate", endpoint)
+            try:
+                return await made.answer(item, "candidate", endpoint)
+            finally:
+                await made.end()
 
         return ask(self.server.url, run)
 
@@ -106,7 +117,7 @@ LOAD = Load(8, 32, 2, 512, 128, 7)
 def command_of(sampling: Sampling, tokenizer: str = "/models/a", load: Load = LOAD) -> dict[str, str]:
     endpoint = Endpoint("http://127.0.0.1:9/", "quantgate", Requests(), sampling)
     endpoint.tokenizer_path = tokenizer
-    flags = bench_command(load, endpoint, Path("runs/speed/c8-r00.candidate.json"))
+    flags = bench_arguments(load, endpoint, Path("runs/speed/c8-r00.candidate.json"))
     return dict(flag.removeprefix("--").split("=", 1) for flag in flags if flag.startswith("--") and "=" in flag)
 
 
@@ -263,8 +274,25 @@ def test_a_benchmark_that_hangs_is_ended(bench: Stubbed) -> None:
     assert not psutil.pid_exists(bench.seen()["pid"])
 
 
-def test_a_cancelled_measurement_leaves_no_child(bench: Stubbed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "BENCH", (sys.executable, bench_stub.__file__, '{"sleeps": 60}'))
+def test_measurements_share_what_was_imported_and_nothing_else(bench: Stubbed) -> None:
+    made = suite(bench.folder, **SMALL | {"rounds": 2})
+
+    async def both(endpoint: Endpoint) -> list[dict[str, Any]]:
+        bench.endpoint_ready(endpoint)
+        found = []
+        for item in made.items(None):
+            await made.answer(item, "candidate", endpoint)
+            found.append(bench.seen())
+        await made.end()
+        return found
+
+    first, second = ask(bench.server.url, both)
+    assert first["parent"] == second["parent"] != os.getpid() and first["pid"] != second["pid"]
+    assert not psutil.pid_exists(first["parent"])
+
+
+def test_a_cancelled_measurement_leaves_no_child(bench: Stubbed) -> None:
+    bench.do(sleeps=60)
     made = suite(bench.folder, **SMALL)
     (item,) = made.items(None)
 
@@ -279,7 +307,7 @@ def test_a_cancelled_measurement_leaves_no_child(bench: Stubbed, monkeypatch: py
             await task
 
     ask(bench.server.url, cancel)
-    assert not psutil.pid_exists(bench.seen()["pid"])
+    assert not any(psutil.pid_exists(bench.seen()[who]) for who in ("pid", "parent"))
 
 
 # -- the check ---------------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from fake_server import FakeServer, Reply, chat_reply
-from stub_runs import NeverStop, StubEndpoint, StubSuite, make_items, run, same, stored
+from stub_runs import NeverStop, StubEndpoint, StubSuite, fails, make_items, run, same, stored
 
+from harness.contract.errors import RunFailed
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
 from harness.contract.settings import Requests, Sampling
 from harness.endpoint.client import Endpoint
@@ -42,6 +43,31 @@ def test_a_suite_that_alternates_is_asked_one_item_at_a_time_in_turn(tmp_path: P
     assert all({role for role, _ in pair} == {"reference", "candidate"} for pair in rounds)
     assert all(one[1] == other[1] for one, other in rounds)
     assert [pair[0][0] for pair in rounds] == ["reference", "candidate", "reference", "candidate", "reference"]
+
+
+def test_what_is_measured_now_stands_in_the_progress_line(tmp_path: Path) -> None:
+    said = []
+
+    async def keep(item: Item, role: Role) -> None:
+        said.append(meter.line())
+
+    suite, meter = StubSuite(keep), Meter("stub", None)
+    suite.alternates = True
+    after = run(suite, make_items(1), tmp_path, meter=meter)
+    assert said[0].endswith(" t 00 of the reference") and said[1].endswith(" t 00 of the candidate")
+    assert after.text == ""
+
+
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_a_suite_is_told_that_it_is_left_however_that_is(tmp_path: Path, in_turn: bool) -> None:
+    endpoint = StubEndpoint("reference")
+    endpoint.health = False
+    broken, whole = StubSuite(fails("00", kind="unreachable")), StubSuite()
+    broken.alternates = whole.alternates = in_turn
+    with pytest.raises(RunFailed):
+        run(broken, make_items(2), tmp_path, endpoints={"reference": endpoint})
+    run(whole, make_items(2), tmp_path)
+    assert broken.ended == whole.ended == 1
 
 
 def test_a_later_run_asks_only_what_is_missing(tmp_path: Path) -> None:
