@@ -106,7 +106,7 @@ def test_a_ceiling_that_no_item_settles_is_no_pass_and_a_broken_one_fails_early(
     assert bad.verdict == "FAIL" and "ceiling" in bad.reason and bad.n < 60 and bad.p_fail is not None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_looking_at_a_ceiling_after_every_item_keeps_its_level() -> None:
     """Streams at exactly the ceiling: passing is an error, and optional stopping must not make it more likely."""
     check = Check(metric="truncated_rate", on="cot", max_increase=0.5, ceiling=0.1, stop="sequential")

@@ -68,7 +68,7 @@ def test_clusters_of_one_are_items_and_copies_of_an_item_are_one() -> None:
     assert found == pytest.approx(alone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_level_holds_for_clusters_and_for_relative_losses() -> None:
     """At the margin at most 5 % pass; items of a cluster taken as independent would pass three times as often."""
     rng, runs, wrong, naive, relative_wrong = np.random.default_rng(0), 200, 0, 0, 0

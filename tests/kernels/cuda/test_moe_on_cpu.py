@@ -104,9 +104,8 @@ def test_many_experts_and_pairs() -> None:
     ids[:9, 0] = 77
     ids[:35, 1] = 42
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    for n_tiles in (1, 3, 4):
-        found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=n_tiles))
-        assert relative_error(found, expected(of, x, router, ids)) < 1e-4
+    found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=3))
+    assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
 
 def test_what_no_kernel_knows_is_refused() -> None:
