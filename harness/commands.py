@@ -186,8 +186,10 @@ def card_command(
     source_url: Annotated[str | None, typer.Option(help="Where the report is published: the results' source.")] = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Also into a file that is not named .md.")] = False,
 ) -> None:
-    """Write what RUN found into a model card. Nothing is uploaded; done twice, nothing changes the second time."""
+    """Write what RUN found into a model card, and .eval_results/ beside it. Nothing is uploaded; done twice, nothing
+    changes the second time."""
     from reports.cards.card_file import merge_into
+    from reports.cards.eval_results import write_eval_results
     from reports.cards.model_card import render_model_card
     from reports.render import read_report
 
@@ -200,7 +202,9 @@ def card_command(
         print(line)
     if merged.backup:
         print(f"as it was: {merged.backup}")
-    print(into)
+    beside = write_eval_results(found, into, source_url)
+    for said in [*beside.left_out, *beside.paths, into]:
+        print(said)
 
 
 @app.command("history")

@@ -9,9 +9,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.contract.weakened import NOTHING_WEAKER
-from harness.judging.results import CheckResult, show
 from harness.judging.verdict import Verdict
 from harness.runs.progress import clock
+from reports.check_rows import check_row, task_interval, telling, too_few
+from reports.metric_words import both_values, recovered
+from reports.text import quantity
 
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
@@ -19,27 +21,36 @@ COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yello
 def print_verdict(verdict: Verdict) -> None:
     """The verdict on stdout: one row a check, what of its pairs was left out, then one line."""
     output = console()
-    table = Table("check", "verdict", "estimate", "bounds", "margin", "n", "D", box=None, header_style="bold")
+    blocking = sum(not check.advisory for check in verdict.checks)
+    columns = ("check", "verdict", "reference → candidate", "recovery", "loss", "bounds", "margin", "n", "D")
+    table = Table(*columns, box=None, header_style="bold")
     for check in verdict.checks:
+        row = check_row(check, blocking)
         table.add_row(
             escape(f"{check.metric} on {check.on}"),
             f"[{COLOURS[check.verdict]}]{check.verdict}[/]",
-            _number(check, check.estimate),
-            f"{_number(check, check.lower)} … {_number(check, check.upper)}",
-            _number(check, check.margin),
-            str(check.n),
-            "" if check.discordant is None else str(check.discordant),
+            row.both,
+            row.recovery,
+            row.value,
+            row.interval,
+            row.margin,
+            f"{check.n:,}",
+            _count(check.discordant),
         )
-        for task in check.tasks:
+        for task in telling(check):
             table.add_row(
                 escape(f"  {task.task}"),
                 f"[{COLOURS['FAIL']}]breaks it[/]" if task.after_holm else "",
-                _number(check, task.estimate),
-                f"{_number(check, task.lower)} … {_number(check, task.upper)}",
+                both_values(task),
+                recovered(check.metric, task),
+                quantity(check.unit, task.estimate),
+                task_interval(check, task),
                 "",
-                str(task.n),
-                "" if task.b is None or task.c is None else str(task.b + task.c),
+                f"{task.n:,}",
+                _count(None if task.b is None or task.c is None else task.b + task.c),
             )
+        if few := too_few(check):
+            table.add_row(f"  {few}, folded", style="dim")
     output.print(table)
     for line in left_out(verdict):
         output.print(line, markup=False)
@@ -75,5 +86,5 @@ def console() -> Console:
     return Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, soft_wrap=True, width=140)
 
 
-def _number(check: CheckResult, value: float | None) -> str:
-    return "–" if value is None else show(check.unit, value)
+def _count(count: int | None) -> str:
+    return "" if count is None else f"{count:,}"

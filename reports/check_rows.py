@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.contract.metrics import METRICS
 from harness.judging.results import CheckResult, TaskResult
 from harness.judging.run_level import fails_alone
+from reports.metric_words import both_values, in_words, recovered
 from reports.text import bare, number, percent, plural, quantity, unit_word
+from reports.what_helps import reason_of
 
 BAR_LOW, BAR_HIGH = -1.0, 2.0
 """Range of a bar, in margins: the margin lies at 1, so at the same place in every row."""
+MIN_ITEMS = 20
+"""Of fewer items an interval says nothing: without a single loss it still reaches to 14 points, 1 - 0.05^(1/20)."""
 RANK = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 
@@ -34,7 +38,13 @@ class CheckRow:
     """One check, worded."""
 
     result: CheckResult
+    title: str
+    """What is measured, in words: "KL from the reference"."""
     bar: Bar | None
+    both: str
+    """What each model has by itself: "83.3 → 70.8 %"; empty where only their distance is measured."""
+    recovery: str
+    """Share of the reference's value that the candidate has; empty where more is not better."""
     estimate: str
     interval: str
     margin: str
@@ -42,14 +52,14 @@ class CheckRow:
     unit: str
     """Of all three; empty for ratios."""
     noise: str
-    """The noise floor; empty where none was measured."""
+    """The noise floor; empty where none was measured, or on too few items to say something."""
     noise_counts: str
     """What it rests on, and its bounds."""
     counts: str
     """b / c / D, or a dash where pairs have no direction."""
     power: str
-    needed: str
-    """About how many items would decide; empty unless that is known."""
+    reason: str
+    """Why, with about how many items would decide, or what would where there are not so many."""
     unusable: list[str]
     remarks: list[str]
     """What the verdict alone does not say: where a sequential test ended, a FAIL that Holm's correction takes back,
@@ -60,13 +70,18 @@ class CheckRow:
     @property
     def label(self) -> str:
         """Short name for figures."""
-        return f"{self.result.metric} · {self.result.on}"
+        return f"{self.title} · {self.result.on}"
+
+    @property
+    def value(self) -> str:
+        """The estimate with its unit."""
+        return f"{self.estimate} {self.unit}".strip() if self.result.estimate is not None else self.estimate
 
 
-def check_rows(results: Sequence[CheckResult]) -> list[CheckRow]:
-    """The checks, those closest to failing first."""
+def check_rows(results: Sequence[CheckResult], there: Callable[[str], int | None] = lambda on: None) -> list[CheckRow]:
+    """The checks, those closest to failing first; `there` says how many items a check's tasks have, where known."""
     blocking = sum(not result.advisory for result in results)
-    return [_check_row(result, blocking) for result in sorted(results, key=_closeness)]
+    return [check_row(result, blocking, there(result.on)) for result in sorted(results, key=_closeness)]
 
 
 def _closeness(result: CheckResult) -> tuple[int, float]:
@@ -79,7 +94,8 @@ def _closeness(result: CheckResult) -> tuple[int, float]:
     return RANK[result.verdict], room / (_span(result) or 1.0)
 
 
-def _check_row(result: CheckResult, checks: int) -> CheckRow:
+def check_row(result: CheckResult, checks: int, most: int | None = None) -> CheckRow:
+    """One check in words; `checks` is how many may fail the run, `most` how many items its tasks have."""
     directed = None not in (result.b, result.c, result.discordant)
     unusable = {
         "missing": result.missing,
@@ -87,11 +103,13 @@ def _check_row(result: CheckResult, checks: int) -> CheckRow:
         "unequal": result.unequal,
         "foreign": result.foreign,
     }
-    needed = result.items_needed if result.verdict == "INCONCLUSIVE" else None
     there = result.estimate is not None
     return CheckRow(
         result=result,
+        title=in_words(result.metric),
         bar=_bar(result),
+        both=both_values(result),
+        recovery=recovered(result.metric, result),
         estimate=bare(result.unit, result.estimate) if there else "–",
         interval=f"{bare(result.unit, result.lower)} to {bare(result.unit, result.upper)}" if there else "–",
         margin=f"{'≥' if result.margin_kind == 'min' else '≤'} {bare(result.unit, result.margin)}",
@@ -100,20 +118,47 @@ def _check_row(result: CheckResult, checks: int) -> CheckRow:
         noise_counts=_noise_counts(result),
         counts=f"{number(result.b)} / {number(result.c)} / {number(result.discordant)}" if directed else "–",
         power=percent(result.power, 0),
-        needed="" if needed is None else f"≈\u00a0{needed:,} would decide",
+        reason=reason_of(result, most),
         unusable=[f"{count:,} {word}" for word, count in unusable.items() if count],
         remarks=_remarks(result, checks),
         tasks=[_task(result, task) for task in sorted(result.tasks, key=lambda task: task.p_fail)],
     )
 
 
+def task_interval(result: CheckResult, task: TaskResult) -> str:
+    """The bounds of one task of a pooled check, without their unit."""
+    return f"{bare(result.unit, task.lower)} to {bare(result.unit, task.upper)}"
+
+
+def telling(result: CheckResult) -> list[TaskResult]:
+    """The tasks of a pooled check that say something by themselves: with enough items, or by breaking the margin."""
+    return [task for task in result.tasks if task.n >= MIN_ITEMS or task.after_holm]
+
+
+def too_few(result: CheckResult) -> str:
+    """Which tasks of a pooled check have so few items that they say nothing by themselves, in words; empty: none."""
+    counts = [task.n for task in result.tasks if task not in telling(result)]
+    if not counts:
+        return ""
+    each = plural(max(counts), "item")
+    if min(counts) < max(counts):
+        each = f"{min(counts):,} to {each}"
+    return f"{plural(len(counts), 'task')} of {each} each"
+
+
 def _task(result: CheckResult, task: TaskResult) -> str:
-    bounds = f"{bare(result.unit, task.lower)} to {bare(result.unit, task.upper)}"
-    return f"{task.task}: {bare(result.unit, task.estimate)} ({bounds}), n {task.n:,}, {task.verdict} alone"
+    both, estimate = both_values(task), bare(result.unit, task.estimate)
+    said = f"{both}, {estimate}" if both else estimate
+    return f"{task.task}: {said} ({task_interval(result, task)}), n {task.n:,}, {task.verdict} alone"
+
+
+def _noise_tells(result: CheckResult) -> bool:
+    """Whether a noise floor was measured on enough items to say something, or is a part of the check."""
+    return result.noise is not None and (result.noise.n >= MIN_ITEMS or result.margin_kind == "max_over_noise")
 
 
 def _noise(result: CheckResult) -> str:
-    if result.noise is None:
+    if not _noise_tells(result) or result.noise is None:
         return ""
     before = "above noise of" if result.margin_kind == "max_over_noise" else "noise floor"
     return f"{before} {quantity(result.unit, result.noise.estimate)}"
@@ -121,7 +166,7 @@ def _noise(result: CheckResult) -> str:
 
 def _noise_counts(result: CheckResult) -> str:
     noise = result.noise
-    if noise is None:
+    if not _noise_tells(result) or noise is None:
         return ""
     count = f"n {noise.n:,}" if noise.discordant is None else f"D {noise.discordant:,} of {noise.n:,}"
     return f"{count}, {bare(result.unit, noise.lower)} to {bare(result.unit, noise.upper)}"

@@ -21,7 +21,8 @@ from reports.samples.index import PairsView, show_pairs
 from reports.samples.pairs import collect, planned_pairs
 from reports.suite_tables.footprint import fits_on
 from reports.suite_view import SuiteExtras, SuiteView, suite_views
-from reports.text import date, duration, plural, worded
+from reports.text import date, duration, one_line, plural, worded
+from reports.what_helps import items_there
 
 NOT_JUDGED = "NOT JUDGED"
 MEANING = {
@@ -54,6 +55,8 @@ class Report:
     exit_code: int | None
     run_id: str
     created: str
+    day: str
+    """The same, as YYYY-MM-DD."""
     command: str
     policy_name: str
     policy_sha256: str
@@ -132,7 +135,8 @@ def build(
     stopped = {task for task in manifest.planned if _stopped(task, results)}
     extras = SuiteExtras(positions, manifest.speculative, kl_margin)
     suites = suite_views(stored, manifest.planned, policy.suites if policy else (), extras, stopped)
-    checks = check_rows(results)
+    settings = policy.suites if policy else {}
+    checks = check_rows(results, lambda on: items_there(on, manifest.planned, settings))
     sources = provenance(manifest, policy.allow_different if policy else ())
     seconds = sum(stage.seconds for stage in manifest.stages)
     outcome: str = verdict.verdict if verdict else NOT_JUDGED
@@ -144,6 +148,7 @@ def build(
         exit_code=EXIT_CODES[verdict.verdict] if verdict else None,
         run_id=manifest.run_id,
         created=date(manifest.created),
+        day=one_line(manifest.created, 100)[:10],
         command=sources.gate_command,
         policy_name=verdict.policy_name if verdict else manifest.policy_name,
         policy_sha256=verdict.policy_sha256 if verdict else manifest.policy_sha256,
@@ -164,7 +169,7 @@ def build(
         total_time=duration(seconds) if manifest.stages else "not recorded",
         seconds=seconds,
         sampling=[(k, str(v)) for k, v in policy.sampling.model_dump().items()] if policy else [],
-        settings=policy.suites if policy else {},
+        settings=settings,
         banners=banners(manifest, verdict, verdict.foreign if verdict else stored.foreign, edited),
         remarks=remarks(manifest, policy, stored),
         notes=notes(manifest, policy, verdict, stored, suites, sources),
@@ -194,8 +199,8 @@ def _sentence(verdict: Verdict | None, checks: list[CheckRow], sources: Provenan
         return worded(f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.")
     does = {"FAIL": "fails" if len(worst) == 1 else "fail", "INCONCLUSIVE": "cannot be decided"}[verdict.verdict]
     which = ":" if len(worst) == 1 else "; closest to failing:" if verdict.verdict == "INCONCLUSIVE" else "; worst:"
-    first = worst[0].result
-    return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.name}” ({worded(first.reason)})."
+    first = worst[0]
+    return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.result.name}” ({first.reason})."
 
 
 def _stages(manifest: Manifest) -> list[StageView]:

@@ -6,7 +6,8 @@ from collections import Counter
 
 from reports.cards.licence import Origin, origin, public_name
 from reports.cards.model_index import front_matter, source_of, to_yaml
-from reports.formats.markdown import MAX_LINES, MAX_ROWS, SIGNS, banner_lines, check_table, escape, model_table
+from reports.cards.tables import how_to_repeat, how_to_serve, recovery_table
+from reports.formats.markdown import MAX_LINES, SIGNS, banner_lines, check_table, escape, folded, model_table
 from reports.known_suites import KNOWN_SUITES
 from reports.text import one_line, percent, plural, points, short_hash
 from reports.view import Report
@@ -25,8 +26,10 @@ def render_model_card(report: Report, source_url: str | None = None) -> str:
 
 def card_section(report: Report, found: Origin) -> str:
     """The section by itself, for a card that is there already."""
-    lines = ["## Evaluation of the quantized model", "", *_status(report), ""]
-    lines += model_table(report) + check_table(report) + _score_table(report)
+    lines = ["## Evaluation of the quantized model", "", *recovery_table(report), *_status(report), ""]
+    lines += folded("What was compared", model_table(report))
+    lines += folded(f"All {plural(len(report.checks), 'check')}", check_table(report)) + _score_table(report)
+    lines += how_to_serve(report, found) + how_to_repeat(report)
     lines += ["### What this does not show", "", *(f"- {line}" for line in _limits(report)), ""]
     lines += ["### Licence and attribution", "", *_licence(report, found)]
     return "\n".join(lines) + "\n"
@@ -50,9 +53,6 @@ def _score_table(report: Report) -> list[str]:
     rows = [(suite, task) for suite in report.suites for task in suite.tasks if task.reference.n]
     lines: list[str] = []
     limited = any(role.limit_rate for _, task in rows for role in (task.reference, task.candidate))
-    many = len(rows) > MAX_ROWS
-    if many:
-        lines += ["<details>", f"<summary>Scores of all {len(rows)} tasks</summary>", ""]
     if rows:
         lines += [
             "| Task | n | Reference | Quantized | Difference, points | Hit the token cap: reference, quantized |"
@@ -67,7 +67,7 @@ def _score_table(report: Report) -> list[str]:
             + (f" {percent(task.reference.limit_rate)}, {percent(task.candidate.limit_rate)} |" if limited else "")
             for suite, task in rows
         ]
-        lines += ["", "</details>", ""] if many else [""]
+        lines = folded(f"Scores of all {plural(len(rows), 'task')}", [*lines, ""])
     for suite in report.suites:
         if suite.divergence and suite.divergence.documents:
             d = suite.divergence

@@ -22,7 +22,9 @@ def of_swebench(settings: Mapping[str, Any] | None, task: str) -> PublicDataset 
         return None
     hub_id, split = settings.get("dataset", SWEBENCH.hub_id), settings.get("split", SWEBENCH.split)
     named = isinstance(hub_id, str) and HUB_ID.fullmatch(hub_id)
-    return SWEBENCH._replace(hub_id=hub_id, split=str(split)) if named else None
+    if (hub_id, split) == (SWEBENCH.hub_id, SWEBENCH.split):
+        return SWEBENCH
+    return SWEBENCH._replace(hub_id=hub_id, split=str(split), items=None) if named else None
 
 
 def of_none(settings: Mapping[str, Any] | None, task: str) -> PublicDataset | None:

@@ -81,7 +81,9 @@ def _case(row: CheckRow) -> ET.Element:
         time="0",
     )
     said = [
-        f"estimate {row.estimate} {row.unit}".strip(),
+        row.both and f"reference → candidate {row.both}",
+        row.recovery and f"recovery {row.recovery}",
+        f"estimate {row.value}",
         f"bounds {row.interval}",
         f"margin {row.margin} {row.unit}".strip(),
         f"n {result.n}",
@@ -90,10 +92,9 @@ def _case(row: CheckRow) -> ET.Element:
         f"confidence {result.confidence:g}",
         result.method or "no interval",
         row.noise and f"{row.noise} ({row.noise_counts})",
-        row.needed,
     ]
     numbers = f"{', '.join(part for part in said if part)}; left out: {', '.join(row.unusable) or 'none'}"
-    message = one_line("; ".join([result.reason, *row.remarks]), 1000)
+    message = one_line("; ".join([row.reason, *row.remarks]), 1000)
     if result.verdict == "PASS":
         ET.SubElement(case, "system-out").text = f"{message}\n{numbers}"
     else:

@@ -11,7 +11,7 @@ from reports.remarks import Banner
 from reports.samples.index import PairRow
 from reports.samples.pairs import KINDS
 from reports.suite_view import SuiteView
-from reports.text import one_line, plural, short_hash, worded
+from reports.text import ABSENT, one_line, plural, short_hash
 from reports.view import Report
 
 SIGNS = {"PASS": "✅", "FAIL": "❌", "INCONCLUSIVE": "⚠️"}
@@ -53,8 +53,8 @@ def render_markdown(report: Report) -> str:
         f"{escape(report.created)} · {escape(report.total_time)}"
     )
     # In the order in which they are read; how much room each may take is decided in the order of importance.
-    parts = [head, check_table(report), _flips(report), _folded("What was compared", model_table(report))]
-    parts += [notes, *(_folded(f"Suite {suite.name}", _suite_table(suite)) for suite in report.suites)]
+    parts = [head, check_table(report), _flips(report), folded("What was compared", model_table(report))]
+    parts += [notes, *(folded(f"Suite {suite.name}", _suite_table(suite)) for suite in report.suites)]
     room = MOST_BYTES - _bytes([last])
     shown: dict[int, list[str]] = {}
     for place in (0, 1, 4, 2, 3, *range(5, len(parts))):
@@ -84,7 +84,8 @@ def _bytes(lines: Sequence[str]) -> int:
     return sum(len(line.encode()) + 1 for line in lines)
 
 
-def _folded(title: str, lines: list[str]) -> list[str]:
+def folded(title: str, lines: list[str]) -> list[str]:
+    """The lines in a fold that stands closed; nothing of nothing."""
     return ["<details>", f"<summary>{escape(title)}</summary>", "", *lines, "</details>", ""] if lines else []
 
 
@@ -148,21 +149,24 @@ def check_table(report: Report) -> list[str]:
     if not report.checks:
         return ["No checks.", ""]
     lines = [
-        "| | Check | Estimate | Bounds | Margin | n | b / c / D | Power | Left out | Why |",
+        "| | Check | Reference → candidate | Recovery | Loss or distance | Bounds | Margin | n | b / c / D | Why |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for row in report.checks[:MAX_CHECKS]:
+        why = [escape(row.reason, 400), *(f"**{escape(remark)}**" for remark in row.remarks)]
+        why += [f"left out: {', '.join(row.unusable)}"] if row.unusable else []
+        why += [f"power {row.power}"] if row.power != ABSENT else []
         cells = [
             f"{SIGNS[row.result.verdict]} {row.result.verdict}",
-            escape(row.result.name),
-            "<br>".join(filter(None, [row.estimate, row.noise, row.noise_counts])),
+            escape(row.label),
+            row.both or ABSENT,
+            row.recovery or ABSENT,
+            "<br>".join(filter(None, [row.value, row.noise, row.noise_counts])),
             row.interval,
             f"{row.margin} {row.unit}".strip(),
-            "<br>".join(filter(None, [f"{row.result.n:,}", row.needed])),
+            f"{row.result.n:,}",
             row.counts,
-            row.power,
-            ", ".join(row.unusable) or "0",
-            "<br>".join([escape(worded(row.result.reason), 400), *(f"**{escape(remark)}**" for remark in row.remarks)]),
+            "<br>".join(why),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     if len(report.checks) > MAX_CHECKS:

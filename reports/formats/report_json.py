@@ -12,8 +12,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from harness.contract.model_facts import ModelFacts
-from harness.judging.results import CheckResult
 from harness.runs.manifest import Manifest
+from reports.check_rows import CheckRow
 from reports.formats.report_schema import (
     SCHEMA_VERSION,
     CheckJson,
@@ -34,6 +34,7 @@ from reports.formats.report_schema import (
     Timing,
 )
 from reports.kl import KlSummary
+from reports.metric_words import recovery
 from reports.samples.pairs import KINDS
 from reports.scores import RoleScores
 from reports.suite_view import Coverage, SuiteView
@@ -70,7 +71,7 @@ def report_json(report: Report, manifest: Manifest) -> ReportJson:
             sampling=dict(report.sampling),
         ),
         models={role: _model(facts) for role, facts in manifest.models.items()},
-        checks=[_check(row.result, row.remarks) for row in report.checks],
+        checks=[_check(row) for row in report.checks],
         suites=[_suite(suite) for suite in report.suites],
         servers=Servers(
             facts=len(report.provenance.facts),
@@ -121,11 +122,14 @@ def _model(facts: ModelFacts) -> ModelJson:
     )
 
 
-def _check(result: CheckResult, remarks: list[str]) -> CheckJson:
+def _check(row: CheckRow) -> CheckJson:
+    result = row.result
     texts = {name: one_line(getattr(result, name), 4000) for name in ("name", "metric", "on", "reason", "method")}
+    texts["title"] = one_line(row.title)
     found = result.model_dump()
     tasks = [task | {"task": one_line(task["task"])} for task in found["tasks"]]
-    return CheckJson.model_validate(found | texts | {"tasks": tasks, "remarks": remarks})
+    share = _number(recovery(result.metric, result.reference_value, result.candidate_value))
+    return CheckJson.model_validate(found | texts | {"tasks": tasks, "remarks": row.remarks, "recovery": share})
 
 
 def _suite(suite: SuiteView) -> SuiteJson:

@@ -78,6 +78,10 @@ class CheckJson(CheckResult):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    title: str
+    """What is measured, in words."""
+    recovery: float | None
+    """Share of the reference's value that the candidate has; null where more is not better."""
     remarks: list[str]
     """What the verdict alone does not say."""
 

@@ -1,6 +1,7 @@
 """Every way to end is a designed exit code, and every failure is one line on stderr without a traceback."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from harness import __version__, commands, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.gate import pipeline as gate
 from harness.gate.mixing import Size
-from harness.judging.results import Outcome
+from harness.judging.results import Outcome, TaskResult
 from harness.judging.verdict import Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
@@ -206,6 +207,24 @@ def test_names_from_a_policy_are_no_markup(quantgate: Quantgate, capsys: pytest.
     )
     terminal.print_verdict(verdict)
     assert "FAIL: [red]x[/red] [/]" in capsys.readouterr().out
+
+
+def test_the_console_has_both_values_and_folds_tasks_of_few_items(capsys: pytest.CaptureFixture[str]) -> None:
+    few = [
+        TaskResult(task=f"kind-{n}", verdict="PASS", estimate=0.01, lower=0, upper=1, n=1, p_fail=1, after_holm=False)
+        for n in range(12)
+    ]
+    checks = [
+        result(reference_value=0.208, candidate_value=0.042, estimate=0.166, margin=0.05),
+        result(metric="kl_mean", on="divergence", unit="nats", margin_kind="max", tasks=few),
+    ]
+    verdict = Verdict(
+        verdict="PASS", reason="r", policy_name="p", policy_sha256="a", sealed_policy_sha256="a", checks=checks
+    )
+    terminal.print_verdict(verdict)
+    said = capsys.readouterr().out
+    assert re.search(r"accuracy on cot/a +PASS +20\.8 → 4\.2 % +20\.2 % +16\.6 points +.* ≤ 5\.0 ", said)
+    assert "kind-" not in said and "12 tasks of 1 item each, folded" in said
 
 
 # -- as a process --------------------------------------------------------------------------------------------

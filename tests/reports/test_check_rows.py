@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 from report_runs import result
 
-from harness.contract.metrics import Unit
+from harness.contract.metrics import METRICS, Unit
+from harness.judging.margins import more_items
 from harness.judging.results import CheckResult, NoiseResult, TaskResult, show
-from reports.check_rows import CheckRow, check_rows
+from reports.check_rows import CheckRow, check_row, check_rows, telling, too_few
+from reports.metric_words import WORDS
 from reports.text import bare, quantity, unit_word
+from reports.what_helps import NOT_ITEMS, items_there
 
 SPEED = {"metric": "speed_ratio", "margin_kind": "min", "margin": 0.9, "unit": "ratio", "b": None, "c": None}
 
@@ -115,24 +119,68 @@ def test_a_row_is_worded_by_its_unit_and_not_by_its_metric() -> None:
     assert (points.counts, speed.counts) == ("2 / 2 / 4", "–")
 
 
-def test_power_and_items_that_would_decide() -> None:
-    undecided = row(verdict="INCONCLUSIVE", power=0.314, items_needed=2120)
-    assert (undecided.power, undecided.needed) == ("31 %", "≈\u00a02,120 would decide")
-    assert row(power=None).power == "–"
-    assert row(verdict="PASS", items_needed=2120).needed == ""
-    assert row(verdict="INCONCLUSIVE", items_needed=None).needed == ""
+def test_power_is_a_share_or_nothing() -> None:
+    assert (row(power=0.314).power, row(power=None).power) == ("31 %", "–")
+
+
+def test_both_values_and_recovery_stand_before_the_loss() -> None:
+    values = {"reference_value": 0.208, "candidate_value": 0.042}
+    lost = row(**values)
+    assert (lost.title, lost.both, lost.recovery) == ("Accuracy", "20.8 → 4.2 %", "20.2 %")
+    longer = row(**values, metric="truncated_rate")  # of what should be rare nothing is recovered
+    assert (longer.title, longer.both, longer.recovery) == ("Answers cut by the budget", "20.8 → 4.2 %", "")
+    assert (row(metric="kl_mean").both, row(metric="kl_mean").recovery) == ("", "")
+    assert row(reference_value=0.0, candidate_value=0.1).recovery == ""
+    assert row(metric="of another version", **values).title == "of another version"
+
+
+def test_every_metric_has_words() -> None:
+    assert WORDS.keys() == METRICS.keys()
+    assert len({*WORDS.values()}) == len(WORDS)
+
+
+def test_no_more_items_are_named_than_there_are() -> None:
+    said = "-1.0 points to 3.0 points straddles the margin of 1.0 points; "
+    open_ = result(on="cot/math500", verdict="INCONCLUSIVE", items_needed=41_112, reason=said + more_items(41_112))
+    tasks, settings = ["cot/math500", "cot/gsm8k", "ruler/vt@4096"], {"swebench": {"dataset": "my/own"}}
+    there = partial(items_there, tasks=tasks, settings=settings)
+    assert [there(on) for on in ("cot/math500", "cot", "ruler", "cot/math")] == [500, 1819, None, None]
+    assert items_there("swebench", ["swebench/instances"], {"swebench": {}}) == 500
+    assert items_there("swebench", ["swebench/instances"], settings) is None
+    (capped,) = check_rows([open_], there)
+    assert "all 500 items there are would not decide it" in capped.reason and "repeats" in capped.reason
+    assert check_rows([open_])[0].reason.endswith("; about 41,112 items would decide")
+    assert check_row(open_, 1, 41_112).reason.endswith("; about 41,112 items would decide")
+    far = check_row(result(verdict="INCONCLUSIVE", reason=said + more_items(10**6)), 1).reason
+    assert far.endswith(f"too near to the margin; {NOT_ITEMS}")
+
+
+def test_tasks_of_few_items_are_folded_and_one_that_breaks_the_margin_is_not() -> None:
+    def task(name: str, n: int, broken: bool = False) -> TaskResult:
+        return TaskResult(
+            task=name, verdict="PASS", estimate=0.0, lower=-0.1, upper=0.1, n=n, p_fail=1.0, after_holm=broken
+        )
+
+    found = result(tasks=[task("a", 1), task("b", 2), task("c", 20), task("d", 2, True)])
+    assert [each.task for each in telling(found)] == ["c", "d"]
+    assert too_few(found) == "2 tasks of 1 to 2 items each"
+    assert too_few(result(tasks=[task("a", 1)])) == "1 task of 1 item each"
+    assert too_few(result(tasks=[task("a", 400)])) == ""
 
 
 def test_the_noise_floor_stands_beside_the_estimate() -> None:
     paired = NoiseResult(estimate=0.0074, lower=-0.01, upper=0.02, n=400, b=7, c=5, discordant=12)
     assert row(noise=paired).noise == "noise floor 0.7 points"
     assert row(noise=paired).noise_counts == "D 12 of 400, −1.0 to 2.0"
-    ratio = NoiseResult(estimate=0.003, n=16)
+    ratio = NoiseResult(estimate=0.003, n=20)
     kl = {"metric": "kl_mean", "unit": "nats", "noise": ratio}
     assert row(**kl, margin_kind="max").noise == "noise floor 0.0030 nats"
-    assert row(**kl, margin_kind="max").noise_counts == "n 16, unbounded to unbounded"
+    assert row(**kl, margin_kind="max").noise_counts == "n 20, unbounded to unbounded"
     assert row(**kl, margin_kind="max_over_noise").noise == "above noise of 0.0030 nats"
     assert row().noise == row().noise_counts == ""
+    few = NoiseResult(estimate=0.0, lower=-0.5, upper=0.5, n=4, b=0, c=0, discordant=0)
+    assert row(noise=few).noise == row(noise=few).noise_counts == ""  # four items say nothing
+    assert row(**kl | {"noise": few}, margin_kind="max_over_noise").noise  # here it is a part of the check
 
 
 def test_a_sequential_check_says_after_how_many_items() -> None:

@@ -92,7 +92,7 @@ def test_figures_take_their_colours_from_the_page() -> None:
     assert not re.search(r"#0[0-9]0[0-9]0[0-9]", drawing)
     classes = {name for element in root.iter() for name in element.get("class", "").split()}
     assert {"s-pass", "s-fail", "s-ink", "f-ink"} <= classes
-    assert "accuracy · cot/<b>&$x^2$" in "".join(root.itertext())
+    assert "Accuracy · cot/<b>&$x^2$" in "".join(root.itertext())
 
 
 @pytest.mark.slow

@@ -88,7 +88,9 @@ def test_markdown_prints_foreign_text_as_it_is(tmp_path: Path) -> None:
         r"a\|b \*c\* &lt;img&gt; &#64;all \# x \`y\` \[z\]\(http&#58;//w\)"
     )
     assert escape("vt@4096 a@1.b x@all @77 c@7d") == "vt@4096 a&#64;1.b x&#64;all &#64;77 c&#64;7d"
-    assert r"check 0 \| of &lt;cot&gt;" in read(run_with(tmp_path / "run", "PASS"), "summary.md")
+    folder = make_run(tmp_path / "run", planned={"cot/word_problems": 2}, verdict=False)
+    verdict_of(folder, result(on="cot/| of <cot>"))
+    assert r"Accuracy · cot/\| of &lt;cot&gt;" in read(folder, "summary.md")
 
 
 def test_badge_says_the_verdict_in_words(tmp_path: Path) -> None:
@@ -138,10 +140,10 @@ def test_a_summary_always_fits_into_a_comment(tmp_path: Path) -> None:
     facts.stopped = ["<" * 500 for _ in range(60)]
     folder.write_manifest(facts)
     checks = [result(name=f"{number} {'界' * 280}", on=f"cot/t{number}", reason="<" * 900) for number in range(250)]
-    verdict_of(folder, result(name="the one that fails", verdict="FAIL"), *checks)
+    verdict_of(folder, result(on="the one that fails", verdict="FAIL"), *checks)
     text = read(folder, "summary.md")
     assert 40_000 < len(text.encode()) < 60_000
-    assert text.startswith("## ❌ quantgate: FAIL\n") and "| ❌ FAIL | the one that fails |" in text
+    assert text.startswith("## ❌ quantgate: FAIL\n") and "| ❌ FAIL | Accuracy · the one that fails |" in text
     assert "_The rest of this part does not fit here; the report has it._" in text
     assert text.count("<details>") == text.count("</details>")
     assert text.splitlines()[-1].startswith("The whole report is")
@@ -174,7 +176,15 @@ def test_every_report_says_what_a_result_is_worth(tmp_path: Path) -> None:
     ratio = {"metric": "speed_ratio", "margin_kind": "min", "margin": 0.9, "unit": "ratio", "estimate": 1.0}
     verdict_of(
         folder,
-        result(verdict="INCONCLUSIVE", power=0.314, items_needed=2120, noise=noise, foreign=3),
+        result(
+            verdict="INCONCLUSIVE",
+            power=0.314,
+            reason="about 2,120 items would decide",
+            noise=noise,
+            foreign=3,
+            reference_value=0.833,
+            candidate_value=0.708,
+        ),
         result(verdict="FAIL", p_fail=0.04, after_holm=False),
         result(**ratio, lower=0.95, upper=1.05),
     )
@@ -184,7 +194,8 @@ def test_every_report_says_what_a_result_is_worth(tmp_path: Path) -> None:
     texts.append((folder.report_path / "model_card.md").read_text("utf-8"))
     for text in texts:
         said = text.replace("&#39;", "'")
-        for words in ("31 %", "≈\u00a02,120 would decide", "noise floor 0.2 points", "D 12 of 400, −1.0 to 2.0"):
+        for words in ("31 %", "about 2,120 items would decide", "noise floor 0.2 points", "D 12 of 400, −1.0 to 2.0"):
             assert words in said, words
+        assert "83.3 → 70.8 %" in said and "85.0 %" in said
         assert "fails by itself, which may be chance among 3 checks" in said
         assert "3 foreign" in said and "≥ 0.900" in said and "≤ 1.0" in said

@@ -17,6 +17,7 @@ from harness.judging.verdict import EXIT_CODES
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Baseline
 from reports.formats.report_schema import SCHEMA_VERSION, ReportJson, schema_text
+from reports.metric_words import WORDS
 from reports.render import render
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "report.schema.json"
@@ -63,6 +64,9 @@ def test_a_finished_run_is_whole_in_it(tmp_path: Path) -> None:
     assert len(found["checks"]) == len(stored)
     for check in found["checks"]:
         assert isinstance(check.pop("remarks"), list)
+        values, share = (check["reference_value"], check["candidate_value"]), check.pop("recovery")
+        assert share == (values[1] / values[0] if check["metric"] == "accuracy" else None)
+        assert check.pop("title") == WORDS[check["metric"]]
         assert check == stored[check["name"], check["on"]]
     candidates = [s.score or 0.0 for s in folder.samples() if s.role == "candidate" and s.suite == "cot"]
     cot = next(suite for suite in found["suites"] if suite["name"] == "cot")

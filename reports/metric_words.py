@@ -1,0 +1,65 @@
+"""What the metrics of checks are called where people read: words first, the name that a policy uses second."""
+
+from __future__ import annotations
+
+from harness.contract.metrics import METRICS, Difference
+from harness.judging.results import CheckResult, TaskResult
+from reports.text import ABSENT, percent
+
+WORDS = {
+    "accuracy": "Accuracy",
+    "resolved": "Issues resolved",
+    "truncated_rate": "Answers cut by the budget",
+    "unterminated_rate": "Thinking never closed",
+    "looped_rate": "Answers that repeat themselves",
+    "uncommitted_rate": "Answers reached and not given",
+    "wrong_language_rate": "Answers in another language",
+    "wrong_reasoning_language_rate": "Thinking in another language",
+    "garbled_rate": "Answers with garbled words",
+    "unsubmitted_rate": "Attempts not submitted",
+    "format_error_rate": "Steps without a usable command",
+    "end_of_thinking": "Probability of closing the thinking",
+    "tv_mean": "Total variation from the reference",
+    "js_mean": "Jensen-Shannon divergence from the reference",
+    "kl_capped_mean": "Capped KL from the reference",
+    "kl_mean": "KL from the reference",
+    "flip_rate": "Likeliest token changed",
+    "parting_rate": "Greedy answers that leave the reference's",
+    "length_ratio": "Length of answers",
+    "steps_ratio": "Steps of the agent",
+    "acceptance": "Drafted tokens accepted",
+    "accepted_length": "Tokens a step with drafts",
+    "bytes_ratio": "Size of the checkpoint",
+    "speed_ratio": "Speed of the server",
+}
+"""Of every metric (harness/contract/metrics.py)."""
+
+
+def in_words(metric: str) -> str:
+    """The metric in words; one that is not known, of another version, as it is called."""
+    return WORDS.get(metric, metric)
+
+
+def both_values(result: CheckResult | TaskResult) -> str:
+    """What each model has by itself: 83.3 → 70.8 %; empty where only their distance is measured."""
+    values = result.reference_value, result.candidate_value
+    if None in values:
+        return ""
+    reference, candidate = (percent(value) for value in values)
+    return ABSENT if ABSENT in (reference, candidate) else f"{reference.removesuffix(' %')} → {candidate}"
+
+
+def recovery(metric: str, reference: float | None, candidate: float | None) -> float | None:
+    """Share of the reference's value that the candidate has; None where more is not better, or there is nothing to
+    recover."""
+    known = METRICS.get(metric)
+    higher_is_better = isinstance(known, Difference) and known.margin == "max_loss"
+    if not higher_is_better or not reference or candidate is None:
+        return None
+    return candidate / reference
+
+
+def recovered(metric: str, result: CheckResult | TaskResult) -> str:
+    """The same in words: 85.0 %; empty where there is none."""
+    share = recovery(metric, result.reference_value, result.candidate_value)
+    return "" if share is None else percent(share)
