@@ -12,8 +12,8 @@ from reports.metric_words import both_values, in_words, recovered
 from reports.text import bare, number, percent, plural, quantity, unit_word
 from reports.what_helps import reason_of
 
-BAR_LOW, BAR_HIGH = -1.0, 2.0
-"""Range of a bar, in margins: the margin lies at 1, so at the same place in every row."""
+MARGIN_AT = 200 / 3
+"""Where the margin lies on a bar, in percent of its width: at the same place in every row."""
 MIN_ITEMS = 20
 """Of fewer items an interval says nothing: without a single loss it still reaches to 14 points, 1 - 0.05^(1/20)."""
 RANK = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
@@ -21,16 +21,17 @@ RANK = {"FAIL": 0, "INCONCLUSIVE": 1, "PASS": 2}
 
 @dataclass(frozen=True)
 class Bar:
-    """An interval drawn on its own margin's scale: positions in percent of the width."""
+    """An interval drawn in units of its own margin, or in larger ones so that all of it is seen: positions in percent
+    of the width."""
 
     start: float
     end: float
-    estimate: float | None
-    """None when it lies outside the range."""
+    estimate: float
     equal: float | None
     """Where a candidate like its reference lies; None when that is nowhere, outside, or the margin itself."""
-    cut_left: bool
-    cut_right: bool
+    open_left: bool
+    """There is no lower bound."""
+    open_right: bool
 
 
 @dataclass(frozen=True)
@@ -207,22 +208,19 @@ def _bar(result: CheckResult) -> Bar | None:
     if result.estimate is None:
         return None
     margin, equal = result.margin, no_loss(result)
-    known = [abs(v - margin) for v in (result.estimate, result.lower, result.upper) if v is not None]
-    scale = _span(result) or max(known) or 1.0
-    if result.margin_kind == "min":
-        scale *= 2  # what is good lies right of the margin, where there is less room
+    known = [v - margin for v in (result.estimate, result.lower, result.upper) if v is not None]
+    # One unit lies right of the margin, two lie left of it; nothing that is known is drawn beyond.
+    unit = max(_span(result) * (2 if result.margin_kind == "min" else 1), *known, *(-v / 2 for v in known)) or 1.0
 
-    def place(value: float | None, without: float) -> float:
-        in_margins = without if value is None else 1 + (value - margin) / scale
-        return 100 * (min(max(in_margins, BAR_LOW), BAR_HIGH) - BAR_LOW) / (BAR_HIGH - BAR_LOW)
+    def place(value: float) -> float:
+        return MARGIN_AT + (value - margin) / unit * (100 - MARGIN_AT)
 
-    start, end = place(result.lower, BAR_LOW), place(result.upper, BAR_HIGH)
-    middle, zero = place(result.estimate, 0.0), place(equal, BAR_LOW)
+    zero = None if equal is None or equal == margin else place(equal)
     return Bar(
-        start=start,
-        end=end,
-        estimate=middle if 0 < middle < 100 else None,
-        equal=zero if margin != equal and 0 < zero < 100 else None,
-        cut_left=start <= 0,
-        cut_right=end >= 100,
+        start=0.0 if result.lower is None else place(result.lower),
+        end=100.0 if result.upper is None else place(result.upper),
+        estimate=place(result.estimate),
+        equal=zero if zero is not None and 0 < zero < 100 else None,
+        open_left=result.lower is None,
+        open_right=result.upper is None,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -13,6 +14,7 @@ from reports import text
 from reports.drawing import forest
 from reports.drawing.canvas import SuiteFigure
 from reports.samples.index import PairsView
+from reports.samples.links import pairs_link
 from reports.samples.pairs import KINDS
 from reports.samples.side_files import CALL, FOLDER, Texts, inert_json
 from reports.view import Report
@@ -21,6 +23,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 STYLES = ("report.css", "figures.css", "samples.css", "provenance.css")
 SCRIPTS = ("report.js", "checks.js", "words.js", "texts.js", "pair.js", "samples.js")
 """Joined in this order."""
+
+_PLAIN = re.compile(r"[a-z][a-z0-9_-]*")
 
 BESIDE = "'self' file:"
 """What may be loaded besides the page's own script: files of the folder that it came from. Chromium takes 'self' for
@@ -53,8 +57,16 @@ def render_html(report: Report, texts: Texts | None = None) -> str:
             forest=_svg(forest.forest(report.checks)),
             forest_of=forest.drawn(report.checks),
             suite_figures={suite.name: _suite_figure(report, place) for place, suite in enumerate(report.suites)},
+            suite_ids=_suite_ids(report),
+            pairs_links=[pairs_link(row.result, report.pairs) for row in report.checks],
         )
     )
+
+
+def _suite_ids(report: Report) -> dict[str, str]:
+    """Where each suite stands on the page: by its name, where that can be an address."""
+    names = [suite.name for suite in report.suites]
+    return {name: f"suite-{name if _PLAIN.fullmatch(name) else place}" for place, name in enumerate(names)}
 
 
 def style_sheet() -> str:

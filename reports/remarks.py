@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from harness.contract.policy import Policy
 from harness.contract.samples import ROLES
 from harness.contract.weakened import NOTHING_WEAKER
+from harness.judging.run_level import lacking
 from harness.judging.verdict import SAME_MODEL, Verdict
 from harness.parity.comparison import SHOW
 from harness.runs.manifest import Manifest
@@ -104,6 +105,9 @@ def notes(
     if sources.unread.names and not sources.unread.shut:
         found.append(f"{sources.unread.sentence}: {one_line(sources.unread.listed, 1000)}.")
     found += [f"{one_line(note, 1000)}." for note in manifest.notes]
+    if policy and verdict and not verdict.after_the_fact:
+        asked = dict.fromkeys(f"{pair.suite}/{pair.task}" for pair in stored.pairs if not pair.unusable)
+        found += [f"{one_line(said, 1000)}." for said in lacking(policy, asked)]
     for role in ROLES if manifest.command[1:2] != ["compare"] else ():  # results made elsewhere have no servers
         if role not in manifest.models:
             found.append(f"The manifest says nothing about the {role} model.")

@@ -25,6 +25,8 @@ from reports.text import date, duration, one_line, plural, worded
 from reports.what_helps import items_there
 
 NOT_JUDGED = "NOT JUDGED"
+NEAREST = 3
+"""Checks that stand on the first screen."""
 MEANING = {
     "PASS": "May be published.",
     "FAIL": "Do not publish.",
@@ -51,6 +53,9 @@ class Report:
     outcome: str
     """PASS, FAIL, INCONCLUSIVE or NOT JUDGED."""
     sentence: str
+    """Why, with the check that is worst."""
+    summary: str
+    """Why, in counts of checks; the checks themselves stand beside it."""
     meaning: str
     exit_code: int | None
     run_id: str
@@ -102,6 +107,11 @@ class Report:
         counts = [(name, sum(row.result.verdict == name for row in self.checks)) for name in RANK]
         return [(name, count) for name, count in counts if count]
 
+    @property
+    def nearest(self) -> list[CheckRow]:
+        """The checks that fail, or come nearest to it."""
+        return self.checks[:NEAREST]
+
     def model(self, role: str) -> ModelView | None:
         return next((model for model in self.models if model.role == role), None)
 
@@ -144,6 +154,7 @@ def build(
     return Report(
         outcome=outcome,
         sentence=_sentence(verdict, checks, sources, not_judged),
+        summary=_summary(verdict, checks) or _sentence(verdict, checks, sources, not_judged),
         meaning=AFTER_THE_FACT if outcome == "PASS" and after else MEANING[outcome],
         exit_code=EXIT_CODES[verdict.verdict] if verdict else None,
         run_id=manifest.run_id,
@@ -192,15 +203,37 @@ def _sentence(verdict: Verdict | None, checks: list[CheckRow], sources: Provenan
         return not_judged
     if not checks:
         return "The verdict holds no checks: nothing was asked of this model."
-    if verdict.verdict == "PASS":
-        return f"All {plural(len(checks), 'check')} hold." if len(checks) > 1 else "The one check holds."
     worst = [row for row in checks if row.result.verdict == verdict.verdict]
+    if verdict.verdict == "PASS" and worst:
+        return _summary(verdict, checks) or "The verdict holds advisory checks alone: nothing blocks."
     if not worst:
         return worded(f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.")
     does = {"FAIL": "fails" if len(worst) == 1 else "fail", "INCONCLUSIVE": "cannot be decided"}[verdict.verdict]
     which = ":" if len(worst) == 1 else "; closest to failing:" if verdict.verdict == "INCONCLUSIVE" else "; worst:"
     first = worst[0]
     return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.result.name}” ({first.reason})."
+
+
+def _summary(verdict: Verdict | None, checks: list[CheckRow]) -> str:
+    """How many checks ended how; empty where no check decides, so that there is another reason."""
+    blocking = [row.result for row in checks if not row.result.advisory]
+    if verdict is None or not any(result.verdict == verdict.verdict for result in blocking):
+        return ""
+    advisory = len(checks) - len(blocking)
+    more = f"; {advisory} more {'is' if advisory == 1 else 'are'} advisory" if advisory else ""
+    if verdict.verdict == "PASS":
+        return (
+            f"All {plural(len(blocking), 'check')} hold" if len(blocking) > 1 else "The one check holds"
+        ) + f"{more}."
+    ended = [(str(result.verdict), result.verdict == "FAIL" and not result.after_holm) for result in blocking]
+    words = {
+        ("FAIL", False): ("fails", "fail"),
+        ("FAIL", True): ("fails by itself, which may be chance", "fail by themselves, which may be chance"),
+        ("INCONCLUSIVE", False): ("cannot be decided",) * 2,
+        ("PASS", False): ("holds", "hold"),
+    }
+    counts = [f"{n} {one if n == 1 else many}" for end, (one, many) in words.items() if (n := ended.count(end))]
+    return f"Of {plural(len(blocking), 'check')} {', '.join(counts)}{more}."
 
 
 def _stages(manifest: Manifest) -> list[StageView]:

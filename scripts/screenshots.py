@@ -88,7 +88,10 @@ def of_pages(browser: Browser, pages: list[Path], history: Path, out: Path) -> I
     for width, scheme in [*((width, "light") for width in WIDTHS), (DARK_WIDTH, "dark")]:
         what = {"report": (pages[0], ""), "history": (history, ""), "instance": (instance, "")}
         what |= {name: (pages[0], place) for name, place in SECTIONS.items()}
-        what |= {f"suite-{name}": (page, f"section.suite:has(> h3:text-is('{name}'))") for name, page in suites.items()}
+        what |= {
+            f"suite-{name}": (page, f"section.suite:has(> details > summary > h3:text-is('{name}'))")
+            for name, page in suites.items()
+        }
         for name, (path, place) in what.items():
             if path and (scheme == "light" or name in IN_DARK):
                 target = out / f"{name}-{width}-{scheme}.webp"
@@ -100,7 +103,7 @@ def suites_of(browser: Browser, pages: list[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in pages:
         with opened(browser, path) as page:
-            for name in page.locator("section.suite:has(table) > h3").all_inner_texts():
+            for name in page.locator("section.suite:has(table) > details > summary > h3").all_inner_texts():
                 found.setdefault(name, path)
     return found
 

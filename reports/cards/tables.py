@@ -1,4 +1,4 @@
-"""What a card of a quantized model begins with: both scores and what is recovered; how to serve it, and to repeat it."""
+"""What a card of a quantized model begins with: both scores, what is recovered, how to serve it and to repeat it."""
 
 from __future__ import annotations
 

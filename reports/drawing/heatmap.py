@@ -1,8 +1,8 @@
-"""Heat maps: scores of both roles and their difference in a grid, each value printed in its cell."""
+"""Heat maps: the difference of both roles' scores as a colour in a grid, with the scores printed in each cell."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 10
 TONES = 6
 """Steps of colour. The values are printed, so that nobody need tell neighbours apart."""
+LEAST_FOR_BOTH, MOST_ACROSS = 72, 150
+"""Pixels of a cell that holds both scores, and of the widest one."""
 FULL_DROP = 0.40
 """A difference that has the strongest colour, as larger ones do."""
 
@@ -61,11 +63,6 @@ def worth_drawing(grid: Grid) -> bool:
     return len(grid.rows) > 1 and len(grid.columns) > 1 and any(None not in scores for scores in grid.cells.values())
 
 
-def tone(score: float) -> str:
-    """The ink of a score: from none at 0 to the strongest at 1."""
-    return f"heat-{min(TONES, int(score * TONES + 1e-9))}"
-
-
 def change_tone(change: float) -> str:
     """The ink of a difference; a change that prints as 0.0 has none."""
     if abs(round(100 * change, 1)) == 0:
@@ -74,46 +71,21 @@ def change_tone(change: float) -> str:
 
 
 def heat_map(grid: Grid) -> Svg:
-    """Three panels: reference, candidate and their difference; side by side on wide pages, else one below another."""
+    """One panel: a cell's colour is the difference, its words are both scores; only the difference where the page is
+    narrow and there are many columns."""
     shown = Grid(grid.rows[-MAX_ROWS:], grid.columns[-MAX_COLUMNS:], grid.cells, grid.across, grid.total)
-    return for_both(lambda: _wide(shown), lambda: _narrow(shown))
+    return for_both(lambda: _figure(shown, WIDE, 168, 26, 12), lambda: _figure(shown, NARROW, 118, 18, 11))
 
 
-def _wide(grid: Grid) -> Figure:
-    labels, gap, row, head = 168, 26, 26, 44
-    width = (WIDE - labels - 2 * gap) / 3
-    figure = canvas(WIDE, head + row * len(grid.rows) + 6)
-    for place, panel in enumerate(_PANELS):
-        left = labels + place * (width + gap)
-        axes = axes_at(figure, left, head, width, row * len(grid.rows))
-        _panel(axes, grid, panel, 12)
-        if place == 0:
-            _labels(axes, grid, labels, 12, 26)
+def _figure(grid: Grid, width: int, labels: int, letters: int, size: int) -> Figure:
+    head, row = 44, 26
+    across = min(width - labels - 2, MOST_ACROSS * len(grid.columns))
+    figure = canvas(width, head + row * len(grid.rows) + 6)
+    axes = axes_at(figure, labels, head, across, row * len(grid.rows))
+    both = across / len(grid.columns) >= LEAST_FOR_BOTH
+    _panel(axes, grid, size, both=both)
+    _labels(axes, grid, labels, size, letters)
     return figure
-
-
-def _narrow(grid: Grid) -> Figure:
-    labels, row, head, foot = 118, 24, 44, 34
-    panel_height = head + row * len(grid.rows)
-    figure = canvas(NARROW, 3 * panel_height + 2 * foot + 6)
-    for place, panel in enumerate(_PANELS):
-        top = place * (panel_height + foot) + head
-        axes = axes_at(figure, labels, top, NARROW - labels - 2, row * len(grid.rows))
-        _panel(axes, grid, panel, 11)
-        _labels(axes, grid, labels, 11, 18)
-    return figure
-
-
-_Said = Callable[[ScorePair], tuple[str, str] | None]
-"""What a cell prints and its ink; None where there is nothing."""
-
-
-def _score_of(place: int) -> _Said:
-    def said(scores: ScorePair) -> tuple[str, str] | None:
-        score = scores[place]
-        return None if score is None else (_percents(score), tone(score))
-
-    return said
 
 
 def _percents(score: float) -> str:
@@ -121,22 +93,19 @@ def _percents(score: float) -> str:
     return number(100 * score, 1).removesuffix(".0")
 
 
-def _change(scores: ScorePair) -> tuple[str, str] | None:
-    change = difference(*scores)
-    return None if change is None else (signed(100 * change, 1).removesuffix(".0"), change_tone(change))
+def _said(scores: ScorePair, *, both: bool) -> tuple[str, str] | None:
+    """What a cell prints and its ink; None where there is nothing."""
+    reference, candidate = scores
+    change = difference(reference, candidate)
+    if change is None or reference is None or candidate is None:
+        return None
+    words = f"{_percents(reference)} → {_percents(candidate)}" if both else signed(100 * change, 1).removesuffix(".0")
+    return words, change_tone(change)
 
 
-_PANELS: Sequence[tuple[str, _Said]] = (
-    ("reference, %", _score_of(0)),
-    ("candidate, %", _score_of(1)),
-    ("difference, points", _change),
-)
-
-
-def _panel(axes: Axes, grid: Grid, panel: tuple[str, _Said], size: int) -> None:
+def _panel(axes: Axes, grid: Grid, size: int, *, both: bool) -> None:
     from matplotlib.patches import Rectangle
 
-    title, said = panel
     small = size - (1 if len(grid.columns) > 6 else 0)
     axes.set_xlim(0, len(grid.columns))
     axes.set_ylim(len(grid.rows), 0)
@@ -146,7 +115,7 @@ def _panel(axes: Axes, grid: Grid, panel: tuple[str, _Said], size: int) -> None:
     axes.set_xticks([x + 0.5 for x in range(len(grid.columns))], [one_line(c, 8) for c in grid.columns])
     axes.tick_params(axis="x", length=0, labelsize=small, labelcolor=INKS["muted"], pad=2)
     axes.annotate(
-        title,
+        "reference → candidate, %" if both else "difference, points",
         (0, 1),
         (0, 24),
         xycoords="axes fraction",
@@ -158,7 +127,7 @@ def _panel(axes: Axes, grid: Grid, panel: tuple[str, _Said], size: int) -> None:
     for y, row in enumerate(grid.rows):
         last = grid.total and y == len(grid.rows) - 1
         for x, column in enumerate(grid.columns):
-            found = said(grid.cells.get((row, column), (None, None)))
+            found = _said(grid.cells.get((row, column), (None, None)), both=both)
             text, ink = found or (ABSENT, "")
             if ink:
                 cell = Rectangle((x + 0.02, y + 0.04), 0.96, 0.92, facecolor=INKS[ink], edgecolor="none", clip_on=False)

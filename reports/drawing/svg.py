@@ -27,7 +27,7 @@ INKS = {
     "fail": "#070707",
     "open": "#080808",
     "paper": "#090909",
-    **{f"heat-{step}": f"#0a0a{step:02x}" for step in range(7)},
+    "heat-0": "#0a0a00",
     **{f"drop-{step}": f"#0b0b{step:02x}" for step in range(1, 7)},
     **{f"gain-{step}": f"#0c0c{step:02x}" for step in range(1, 7)},
 }

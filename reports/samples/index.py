@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -44,6 +45,10 @@ class PairRow(NamedTuple):
     answers: tuple[str | None, str | None]
     """What was taken from the answers of reference and candidate to be scored, cut short."""
     tokens: tuple[int | None, int | None]
+    change: float | None
+    """Score of the candidate minus score of the reference."""
+    kl: float | None
+    """Nats a position, where distributions were compared."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class PairsView:
 def show_pairs(stored: Sequence[StoredPair]) -> PairsView:
     """The index of these pairs."""
     ordered = by_interest(stored)
-    shown = [tuple(visible(shorten(name, NAME_LIMIT)) for name in pair.key[:3]) for pair in ordered]
+    shown = [tuple(shown_name(name) for name in pair.key[:3]) for pair in ordered]
     tasks = sorted({(suite, task) for suite, task, _ in shown})
     spoken = [pair.language or _language(task) for pair, (_, task, _) in zip(ordered, shown, strict=True)]
     languages = sorted({language for language in spoken if language})
@@ -99,6 +104,8 @@ def show_pairs(stored: Sequence[StoredPair]) -> PairsView:
             _scores(pair),
             (_short_answer(pair.reference), _short_answer(pair.candidate)),
             tuple(None if s is None else s.completion_tokens for s in (pair.reference, pair.candidate)),  # type: ignore[arg-type]
+            _rounded(pair.difference),
+            _rounded(pair.kl),
         )
         for pair, (suite, task, item), language in zip(ordered, shown, spoken, strict=True)
     ]
@@ -108,7 +115,17 @@ def show_pairs(stored: Sequence[StoredPair]) -> PairsView:
 def path_of(key: PairKey) -> str:
     """What follows # in a permalink: the same in every report of this item, and in samples.js."""
     *names, repeat = key
-    return "/".join([*(quote(visible(shorten(name, NAME_LIMIT)), safe="!*'()@") for name in names), str(repeat)])
+    return "/".join([*(quote(shown_name(name), safe="!*'()@") for name in names), str(repeat)])
+
+
+def shown_name(name: str) -> str:
+    """A name of a suite, task or item as the page has it."""
+    return visible(shorten(name, NAME_LIMIT))
+
+
+def _rounded(value: float | None) -> float | None:
+    """To six digits after the point, so that many rows stay small; None also for what is no number in JSON."""
+    return round(value, 6) + 0.0 if value is not None and math.isfinite(value) else None
 
 
 def _language(task: str) -> str:

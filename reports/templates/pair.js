@@ -61,15 +61,17 @@ const pairs = (function () {
     return column;
   }
 
+  /* The question stands beside its answers; a long prompt shows its end, where the question is. */
   function prompt(place, path) {
-    return folded("Prompt", async (fold) => {
-      const wait = element("p", "nothing", "Loading …");
-      fold.append(wait);
-      try {
-        const text = await texts.prompt(place, path);
-        wait.replaceWith(text === null ? element("p", "nothing", "The prompt is not stored.") : block(text, "Prompt"));
-      } catch (error) { wait.textContent = error.message; }
-    });
+    const column = element("div", "answer question"), wait = element("p", "nothing", "Loading …");
+    column.append(element("h3", "", "Question"), wait);
+    texts.prompt(place, path).then((text) => {
+      if (!text) { wait.textContent = "The prompt is not stored."; return; }
+      const shown = block(text, "Prompt");
+      wait.replaceWith(shown);
+      shown.scrollTop = shown.scrollHeight;
+    }, (error) => { wait.textContent = error.message; });
+    return column;
   }
 
   /* Fill an opened <details>. */
@@ -82,9 +84,10 @@ const pairs = (function () {
       const pair = await texts.pair(place, path);
       const found = words.compare(pair.reference?.text ?? "", pair.candidate?.text ?? "");
       const sides = element("div", "sides");
-      sides.append(answer("reference", pair.reference, found.left), answer("candidate", pair.candidate, found.right));
-      if (pair.target !== null) body.append(definitions([["target", pair.target]]));
-      body.append(prompt(place, path), sides);
+      const question = prompt(place, path);
+      if (pair.target !== null) question.querySelector("h3").after(definitions([["target", pair.target]]));
+      sides.append(question, answer("reference", pair.reference, found.left), answer("candidate", pair.candidate, found.right));
+      body.append(sides);
       if (found.remark) body.append(element("p", "remark", found.remark));
       wait.remove();
     } catch (error) { wait.textContent = error.message; }

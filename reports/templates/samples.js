@@ -1,12 +1,21 @@
 "use strict";
-/* The list of all pairs: filters, search, pages of a hundred, permalinks. */
+/* The list of all pairs: filters and order, which stand in the address, search, pages of a hundred, permalinks. */
 (function () {
   const PAGE = 100;
   const SAID = 36;  // characters of an answer in the list
   const byId = (id) => document.getElementById(id);
   const count = (number) => number.toLocaleString("en");
   const element = pairs.element;
-  const [TASK, ITEM, REPEAT, KIND, FLAGS, LANGUAGE, SCORES, ANSWERS, TOKENS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+  const [TASK, ITEM, REPEAT, KIND, FLAGS, LANGUAGE, SCORES, ANSWERS, TOKENS, CHANGE, KL] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10];
+  const FILTERS = "pairs?";  // begins an address that sets filters (reports/samples/links.py)
+  /* What each order sorts by, the largest first; null comes last. */
+  const ORDERS = {
+    lost: ["most score lost", (row) => (row[CHANGE] === null ? null : -row[CHANGE])],
+    gained: ["most score gained", (row) => row[CHANGE]],
+    kl: ["largest KL", (row) => row[KL]],
+    longer: ["grown most in length", (row) => (row[TOKENS].includes(null) ? null : row[TOKENS][1] - row[TOKENS][0])],
+    long: ["longest answer", (row) => (row[TOKENS].every((count) => count === null) ? null : Math.max(...row[TOKENS]))],
+  };
   const CUT = [1, 2], LIMITED = [16, 32];
   let index, rows, list;
   let shown = [];  // places in `rows` of the pairs that fit the filters
@@ -120,12 +129,28 @@
     }
     byId("whole").hidden = !wanted || !texts.count() || (full.query === wanted && full.done);
     if (full.query !== wanted) stop();
+    sort();
     draw();
+  }
+
+  function sort() {
+    const order = ORDERS[byId("sort").value];
+    if (!order) return;
+    const keys = new Map(shown.map((place) => [place, order[1](rows[place]) ?? -Infinity]));
+    shown.sort((a, b) => keys.get(b) - keys.get(a) || a - b);
+  }
+
+  function offerOrders() {
+    for (const [name, [words, key]] of Object.entries(ORDERS)) {
+      if (rows.some((row) => key(row))) byId("sort").append(new Option(words, name));
+    }
+    byId("sort").closest("label").hidden = byId("sort").options.length < 2;
   }
 
   function changed() {
     page = 0;
     pinned = null;
+    write();
     if (full.query) { search += 1; full = { query: "", found: new Set(), done: false }; }
     filter();
   }
@@ -193,6 +218,43 @@
     filter();
   }
 
+  /* -- filters in the address ------------------------------------------------------------------------------ */
+
+  const chosen = (id) => (byId(id).selectedIndex > 0 ? byId(id).selectedOptions[0].text : "");
+
+  function write() {
+    const task = byId("task").value;
+    const found = {
+      suite: byId("suite").value, task: task && index.tasks[task][1], show: byId("kind").value,
+      language: chosen("language") && index.languages[byId("language").value], sort: byId("sort").value,
+      q: byId("search").value.trim(),
+    };
+    if (task) found.suite = index.tasks[task][0];
+    const wanted = new URLSearchParams(Object.entries(found).filter(([, value]) => value));
+    history.replaceState(null, "", "#" + (wanted.size ? FILTERS + wanted : "pairs"));
+  }
+
+  /* Set the filters as the address says, and show the list; what it says and nothing here is called stays unset. */
+  function read() {
+    const wanted = new URLSearchParams(location.hash.slice(1 + FILTERS.length));
+    const set = (id, value) => {
+      const select = byId(id);
+      select.value = [...select.options].some((option) => option.value === value) ? value : "";
+    };
+    const suite = wanted.get("suite") || "", task = wanted.get("task");
+    set("suite", suite);
+    offerTasks();
+    set("task", String(index.tasks.findIndex(([of, name]) => name === task && (!suite || of === suite))));
+    set("kind", wanted.get("show") || "");
+    set("language", String(index.languages.indexOf(wanted.get("language"))));
+    set("sort", wanted.get("sort") || "");
+    byId("search").value = wanted.get("q") || "";
+    page = 0;
+    pinned = null;
+    filter();
+    byId("pairs").scrollIntoView();
+  }
+
   /* -- permalinks ----------------------------------------------------------------------------------------- */
 
   function decoded(hash) {
@@ -200,6 +262,7 @@
   }
 
   function follow() {
+    if (location.hash.startsWith("#" + FILTERS)) { read(); return; }
     const wanted = decoded(location.hash);
     if (wanted.split("\n").length !== 4) return;
     const place = rows.findIndex((row) => names(row).join("\n") === wanted);
@@ -224,6 +287,7 @@
     texts.begin(index);
     offerTasks();
     offerLanguages();
+    offerOrders();
     byId("suite").closest("label").hidden = byId("suite").options.length < 3;
     byId("samples").hidden = false;
     byId("filters").addEventListener("input", (event) => {

@@ -117,10 +117,8 @@ def test_a_pair_opens_with_both_answers_thinking_prompt_and_differences(report: 
         expect(row.get_by_label("Answer of the candidate")).to_have_text("48 · 2 = 96.\n\nAnswer: 96")
         for changed in ("deletion", "insertion"):
             expect(row.get_by_role(changed)).not_to_have_count(0)
-        prompts = [address for address in watch.asked if "prompts" in address]
-        row.get_by_text("Prompt", exact=True).click()
-        expect(row.get_by_label("Prompt")).to_contain_text("Natalia sold clips")
-        assert not prompts
+        expect(row.get_by_label("Prompt")).to_contain_text("Natalia sold clips")  # beside the answers, unasked
+        assert len([address for address in watch.asked if "prompts" in address]) == 1
         assert [*axe(page), *axe_contrast(page)] == []
         page.set_viewport_size({"width": 400, "height": 900})
         assert too_wide(page) == []
@@ -229,6 +227,45 @@ def test_a_report_of_a_single_file_needs_no_other(report: Reports, browser: Brow
         counted(page, TOTAL)
         row = opened_pair(page, pair(page, "ruler/vt@2048/0005"))
         expect(row.get_by_label("Answer of the candidate")).to_contain_text("Answer:")
-        row.get_by_text("Prompt", exact=True).click()
         expect(row.get_by_label("Prompt")).to_contain_text("Natalia sold clips")
         assert watch.asked == [alone.as_uri()]
+
+
+def test_filters_and_order_stand_in_the_address(report: Reports, browser: Browser) -> None:
+    index = report("finished")
+    with opened(browser, index) as page:
+        choose(page, "Show", "Worse with the candidate")
+        choose(page, "Suite", "cot")
+        choose(page, "Sort by", "longest answer")
+        shown, address = rows(page).all_text_contents(), page.evaluate("location.hash")
+        said = rows(page).locator(".tokens").all_text_contents()
+        tokens = [max(map(int, re.findall(r"\d+", text))) for text in said]
+        assert len(shown) > 2 and tokens == sorted(tokens, reverse=True)
+        choose(page, "Sort by", "most worth a look first")
+        assert "sort" not in page.evaluate("location.hash")
+    assert address.startswith("#pairs?")
+    with opened(browser, index, after=address) as page:  # as it was passed on
+        expect(rows(page)).to_have_count(len(shown))
+        assert rows(page).all_text_contents() == shown
+        expect(samples(page).get_by_role("combobox", name="Suite")).to_have_value("cot")
+        page.evaluate("location.hash = '#pairs?suite=no%3Cb%3E&sort=x&task=y&show=z&language=q&q=0003'")
+        counted(page, 5)
+
+
+def test_a_check_leads_to_its_pairs_and_to_its_suite(report: Reports, browser: Browser) -> None:
+    stored = report.samples("finished")
+    scored = [(key, roles["reference"].score, roles["candidate"].score) for key, roles in stored.items()]
+    flips = sum(key[0] == "cot" and before != after for key, before, after in scored)
+    with opened(browser, report("finished"), width=400) as page:
+        check = page.get_by_role("rowheader", name="Accuracy · cot/word_problems")
+        page.get_by_role("button", name="Fold all").click()
+        check.get_by_role("link", name="its pairs").click()
+        counted(page, flips)
+        expect(samples(page)).to_be_in_viewport()
+        check.get_by_role("link", name="suite cot").click()
+        table = page.get_by_role("table", name="cot: Scores")
+        expect(table).to_be_visible()  # the link opens the fold
+        heads = table.locator("thead tr").first.locator("th").all_inner_texts()
+        assert [head.split(",")[0] for head in heads[:3]] == ["Task", "Difference", "n"]
+        page.set_viewport_size({"width": 1280, "height": 900})
+        expect(table.locator("thead tr").first.locator("th").nth(1)).to_have_text("n")

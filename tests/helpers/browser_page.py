@@ -242,7 +242,8 @@ def dead_links(page: Page, path: Path) -> list[str]:
         elif not target.is_file():
             faults.append(f"a link leads nowhere: {link}")
         elif target == path and parts.fragment and "/" not in unquote(parts.fragment):
-            known = page.evaluate("(id) => document.getElementById(id) !== null", unquote(parts.fragment))
+            place = unquote(parts.fragment).partition("?")[0]  # what follows sets the filters of the list there
+            known = page.evaluate("(id) => document.getElementById(id) !== null", place)
             faults += [] if known else [f"a link leads nowhere: {link}"]
     return faults
 

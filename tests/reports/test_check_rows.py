@@ -58,18 +58,23 @@ def test_a_bar_puts_no_loss_and_the_margin_at_the_same_place_in_every_row() -> N
         bar = row(lower=0.0, upper=margin, margin=margin).bar
         assert bar is not None and bar.start == pytest.approx(100 / 3) == bar.equal
         assert bar.end == pytest.approx(200 / 3)
-        assert not bar.cut_left and not bar.cut_right
-    longer = row(metric="length_ratio", margin_kind="max", unit="ratio", margin=1.2, lower=1.0, upper=1.2).bar
+        assert not bar.open_left and not bar.open_right
+    longer = row(
+        metric="length_ratio", margin_kind="max", unit="ratio", margin=1.2, lower=1.0, upper=1.2, estimate=1.1
+    ).bar
     assert longer is not None and longer.start == pytest.approx(100 / 3) == longer.equal
     assert longer.end == pytest.approx(200 / 3)
 
 
-def test_a_bar_says_where_it_is_cut_and_where_a_bound_is_absent() -> None:
+def test_a_bar_holds_all_of_its_interval_and_says_where_a_bound_is_absent() -> None:
     far = row(verdict="FAIL", lower=0.05, upper=0.09, estimate=0.07).bar
     unbounded = row(lower=None, upper=None)
     zero = row(lower=-0.03, upper=0.0, margin=0.0).bar
-    assert far is not None and far.cut_right and far.estimate is None
-    assert unbounded.bar is not None and unbounded.bar.cut_left and unbounded.bar.cut_right
+    assert far is not None and not far.open_right and (far.estimate, far.end) == pytest.approx((200 / 3 + 25, 100))
+    assert far.equal is not None and 0 < far.equal < 200 / 3 < far.start  # its own scale, around the same margin
+    low = row(lower=-0.9, upper=0.02, estimate=-0.4).bar
+    assert low is not None and low.start == pytest.approx(0) and 0 < low.estimate < low.end < 100
+    assert unbounded.bar is not None and unbounded.bar.open_left and unbounded.bar.open_right
     assert unbounded.interval == "unbounded to unbounded"
     assert zero is not None and zero.end == pytest.approx(200 / 3) and zero.equal is None
 

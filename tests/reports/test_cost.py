@@ -71,11 +71,11 @@ def test_the_fewest_gpus_of_each_size_that_helps() -> None:
     }
 
 
-def test_the_top_says_them_and_folds_the_stages(tmp_path: Path) -> None:
+def test_the_page_says_them_below_the_verdict_and_folds_the_stages(tmp_path: Path) -> None:
     page = page_of(store(tmp_path / "run", [footprint()]))
     assert "Fits on GPUs 4 × 24 GiB or 1 × 80 GiB 2 × 24 GiB or 1 × 80 GiB" in page.words
     assert "Time 7 min 02 s" in page.words and "Where the time went quantize" in page.words
-    assert page.words.index("Time 7 min 02 s") < page.words.index("No checks to show")
+    assert page.words.index("Fits on GPUs") < page.words.index("No checks to show") < page.words.index("Time 7 min 02")
     without = page_of(make_run(tmp_path / "other"))
     assert "Fits on GPUs" not in without.words and "GPU-hours" not in without.words
     assert "Tokens read and written" in without.words

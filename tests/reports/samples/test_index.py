@@ -50,9 +50,11 @@ def test_the_index_has_kinds_flags_scores_lengths_languages_and_answers() -> Non
     assert [item for _, _, item, _ in view.keys] == ["002", "005", "003", "001", "004"]
     assert (view.tasks, view.languages, view.total) == ([("cot", "gsm8k"), ("cot", "hard-ja")], ["ja"], 5)
     kinds = list(KINDS)
-    assert view.rows[0] == PairRow(1, "002", 0, kinds.index("worse"), 2, 0, "1 → 0", ("72", "96"), (120, 400))
+    assert view.rows[0] == PairRow(
+        1, "002", 0, kinds.index("worse"), 2, 0, "1 → 0", ("72", "96"), (120, 400), -1.0, None
+    )
     assert view.rows[1].scores == "timeout: 120 s" and view.rows[1].language == -1
-    assert view.rows[2][3:] == (kinds.index("truncated"), 6, -1, "1 → 1", (None, None), (120, None))
+    assert view.rows[2][3:] == (kinds.index("truncated"), 6, -1, "1 → 1", (None, None), (120, None), 0.0, None)
     assert view.rows[3].flags == 0 and view.rows[4].flags == 8
     shown = view.rows[4].answers[0]
     assert shown is not None and shown.startswith("⟨U+202E⟩x ⟨U+202E⟩x") and len(shown) == 80
