@@ -11,12 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from harness import __version__, power_command, quantizer_commands
+from harness import __version__, power_command, quantizer_commands, report_commands
 from harness.contract.errors import BadInput
 from harness.contract.policy import load_policy
 from harness.contract.samples import ROLES
 from harness.judging.verdict import EXIT_CODES
 from harness.quantizer_commands import Bits, Bytes, Model
+from harness.report_commands import SingleFile
 from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
 from harness.terminal import closing_line, console, print_verdict
@@ -30,10 +31,6 @@ app = typer.Typer(
 )
 MOST_LOSS = 0.5
 """From here on --max-loss was meant in points: half of all answers lost is no margin that anybody wants kept."""
-
-SingleFile = Annotated[
-    bool, typer.Option("--single-file", help="The page needs no file beside it, and holds fewer samples' texts.")
-]
 
 
 def _version(asked: bool) -> None:
@@ -170,54 +167,10 @@ def compare_command(
     raise typer.Exit(EXIT_CODES[found.verdict.verdict])
 
 
-@app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")], single_file: SingleFile = False) -> None:
-    """Render the report of a stored run again."""
-    from harness.gate.pipeline import render_run
-
-    RunFolder(run).manifest()
-    print(render_run(RunFolder(run), single_file))
-
-
-@app.command("card")
-def card_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    into: Annotated[Path | None, typer.Option(help="A README.md to lay it into; default: print a whole card.")] = None,
-    source_url: Annotated[str | None, typer.Option(help="Where the report is published: the results' source.")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Also into a file that is not named .md.")] = False,
-) -> None:
-    """Write what RUN found into a model card, and .eval_results/ beside it. Nothing is uploaded; done twice, nothing
-    changes the second time."""
-    from reports.cards.card_file import merge_into
-    from reports.cards.eval_results import write_eval_results
-    from reports.cards.model_card import render_model_card
-    from reports.render import read_report
-
-    found = read_report(RunFolder(run))
-    if into is None:
-        print(render_model_card(found, source_url), end="")
-        return
-    merged = merge_into(found, into, source_url, anyway)
-    for line in merged.stayed:
-        print(line)
-    if merged.backup:
-        print(f"as it was: {merged.backup}")
-    beside = write_eval_results(found, into, source_url)
-    for said in [*beside.left_out, *beside.paths, into]:
-        print(said)
-
-
-@app.command("history")
-def history_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders of run folders.")],
-    out: Annotated[Path, typer.Option(help="The page.")] = Path("history.html"),
-) -> None:
-    """Lay RUNS beside each other: each model's checks over time, and any two runs side by side."""
-    from reports.history.page import write_history
-
-    for name, why in write_history(runs, out).skipped:
-        print(f"not shown: {name}: {why}")
-    print(out)
+app.command()(report_commands.report)
+app.command()(report_commands.card)
+app.command()(report_commands.history)
+app.command()(report_commands.export)
 
 
 @app.command("prove")

@@ -1,7 +1,8 @@
-"""Progress of long work: a live bar on a terminal, a line at least every five seconds elsewhere."""
+"""Progress of long work: a live bar on a terminal; elsewhere lines, soon the first ones and then one a minute."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ from rich.table import Table
 from harness.runs.manifest import Stage
 
 LINE_SECONDS = 4.0
+"""Until the first plain line; the next one takes twice as long, and so on up to MOST_SECONDS."""
+MOST_SECONDS = 60.0
 T = TypeVar("T")
 
 
@@ -115,12 +118,12 @@ class Reporter:
             def show() -> None:
                 bar.update(task, completed=meter.done, total=meter.total, rate=meter.rate(), note=meter.text)
 
-            with _every(0.2, show):
+            with _every(itertools.repeat(0.2), show):
                 yield
 
     @contextmanager
     def _lines(self, meter: Meter) -> Iterator[None]:
-        with _every(LINE_SECONDS, lambda: self.say(meter.line())):
+        with _every(waits(), lambda: self.say(meter.line())):
             yield
 
     def print_times(self) -> None:
@@ -133,14 +136,22 @@ class Reporter:
         self.console.print(table)
 
 
+def waits() -> Iterator[float]:
+    """Seconds between the plain lines of a stage: what ends soon is seen to move, what takes hours fills no log."""
+    seconds = LINE_SECONDS
+    while True:
+        yield seconds
+        seconds = min(2 * seconds, MOST_SECONDS)
+
+
 @contextmanager
-def _every(seconds: float, action: Callable[[], None]) -> Iterator[None]:
-    """Call `action` from a thread every so many seconds while the body runs."""
+def _every(pauses: Iterator[float], action: Callable[[], None]) -> Iterator[None]:
+    """Call `action` from a thread after each of these pauses, in seconds, while the body runs."""
 
     stop = threading.Event()
 
     def loop() -> None:
-        while not stop.wait(seconds):
+        while not stop.wait(next(pauses)):
             action()
 
     thread = threading.Thread(target=loop, daemon=True)
