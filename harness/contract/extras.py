@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-MODAL_EXTRA = "pip install 'quantgate[modal]'"
+MODAL_EXTRA = "pip install -e '.[modal]'"

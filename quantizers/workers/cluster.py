@@ -75,7 +75,7 @@ class Cluster(Spread[_Sent]):
             import ray
         except ImportError as error:
             raise QuantizeError(
-                f"--ray needs the package ray ({one_line(error)}): pip install 'quantgate[ray]', or leave --ray out"
+                f"--ray needs the package ray ({one_line(error)}): pip install -e '.[ray]', or leave --ray out"
             ) from None
         self._ray, self._joined, self._started = ray, not ray.is_initialized(), list[_Worker]()
         try:

@@ -75,7 +75,8 @@ def pair_rows(run: RunFolder) -> Iterator[Row]:
     planned = planned_pairs(suites, lambda suite: read_items(run.items_path(suite)))
     found = {pair.key: pair for pair in collect(run.samples(), planned).pairs}
     for key, plan in planned.items():
-        yield _row(found.pop(key, None) or StoredPair(key, unusable="missing", language=plan.language))
+        missing = StoredPair(key, unusable="missing", language=plan.language)
+        yield _row(found.pop(key, missing))
     for pair in found.values():  # of suites without stored items
         yield _row(pair)
 

@@ -95,11 +95,11 @@ def test_modal_needs_packages_of_an_extra(look: Look, monkeypatch: pytest.Monkey
     versions = {"swebench": "5.0.2", "mini-swe-agent": "2.4.6", "modal": "1.6.4", "boto3": "1.40.0"}
     monkeypatch.setattr(doctor, "_version", versions.get)
     found = look(policy("{swebench: {modal: true}}"))
-    assert found["swe-rex"] == Finding("swe-rex", "missing", "not installed here", "pip install 'quantgate[modal]'")
+    assert found["swe-rex"] == Finding("swe-rex", "missing", "not installed here", "pip install -e '.[modal]'")
     assert found["modal"].state == found["boto3"].state == "ok"
     monkeypatch.setattr(metadata, "requires", lambda package: ["swe-rex[modal]==1.4.0; extra == 'modal'"])
     versions["swe-rex"] = "1.3.0"
-    assert look(policy("{swebench: {modal: true}}"))["swe-rex"].way_out == "pip install 'quantgate[modal]'"
+    assert look(policy("{swebench: {modal: true}}"))["swe-rex"].way_out == "pip install -e '.[modal]'"
     assert "swe-rex" not in look(policy(SWEBENCH))
 
 
