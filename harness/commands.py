@@ -89,7 +89,7 @@ def gate(
         size=Size(bits, size),
     )
     run, verdict = run_gate(options, reporter)
-    print_verdict(verdict)
+    print_verdict(verdict, run)
     print(closing_line(verdict, sum(stage.seconds for stage in reporter.stages)))
     reporter.print_times()
     print(f"report: {run.report_path / 'index.html'}")
@@ -116,7 +116,7 @@ def judge_command(
     folder = RunFolder(run)
     verdict = judge_run(folder, load_policy(policy) if policy else None)
     index = render_run(folder)
-    print_verdict(verdict)
+    print_verdict(verdict, folder)
     print(f"report: {index}")
     raise typer.Exit(EXIT_CODES[verdict.verdict])
 

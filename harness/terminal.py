@@ -10,16 +10,23 @@ from rich.table import Table
 
 from harness.contract.weakened import NOTHING_WEAKER
 from harness.judging.verdict import Verdict
+from harness.runs.folder import RunFolder
 from harness.runs.progress import clock
-from reports.check_rows import check_row, task_interval, telling, too_few
+from reports.check_rows import check_row, check_rows, task_interval, telling, too_few
 from reports.metric_words import both_values, recovered
 from reports.text import quantity
+from reports.what_helps import items_there
 
+MOST_REASONS = 3
+"""Checks whose reasons stand below the table; the others have theirs in the report."""
 COLOURS = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow"}
 
 
-def print_verdict(verdict: Verdict) -> None:
-    """The verdict on stdout: one row a check, what of its pairs was left out, then one line."""
+def print_verdict(verdict: Verdict, run: RunFolder | None = None) -> None:
+    """The verdict on stdout: one row a check, what of its pairs was left out, then the outcome and why.
+
+    `run` is what was judged, where it is a run: its policy and plan say how many items the tasks have.
+    """
     output = console()
     blocking = sum(not check.advisory for check in verdict.checks)
     columns = ("check", "verdict", "reference → candidate", "recovery", "loss", "bounds", "margin", "n", "D")
@@ -58,8 +65,26 @@ def print_verdict(verdict: Verdict) -> None:
         output.print("judged after the fact: not with the policy sealed into the run", style="bold yellow")
         for line in verdict.weakened or [NOTHING_WEAKER]:
             output.print(f"  {line}", markup=False)
-    output.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="")
-    output.print(verdict.reason, markup=False)
+    reasons = why(verdict, run)
+    output.print(f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]: ", end="" if len(reasons) == 1 else "\n")
+    for line in reasons:
+        output.print(line if len(reasons) == 1 else f"  {line}", markup=False)
+
+
+def why(verdict: Verdict, run: RunFolder | None = None) -> list[str]:
+    """The reasons of a verdict, a line each: first those of the whole run, then the checks nearest to failing."""
+    open_ones = [check for check in verdict.checks if f"{check.name}: {check.reason}" in verdict.reason]
+    if not open_ones:
+        return [verdict.reason]
+    suites = run.sealed_policy().policy.suites if run else {}
+    planned = run.manifest().planned if run else {}
+    rows = check_rows(verdict.checks, lambda on: items_there(on, planned, suites))
+    rows = [row for row in rows if row.result in open_ones]
+    first = min(verdict.reason.index(f"{check.name}: {check.reason}") for check in open_ones)
+    whole = verdict.reason[:first].rstrip("; ")
+    lines = [whole, *(". ".join([f"{row.result.name}: {row.reason}", *row.remarks]) for row in rows[:MOST_REASONS])]
+    more = len(rows) - MOST_REASONS
+    return [line for line in [*lines, f"and {more} more, in the report" if more > 0 else ""] if line]
 
 
 def closing_line(verdict: Verdict, seconds: float) -> str:

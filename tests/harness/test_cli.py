@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from command_line import POLICY, Quantgate, last_line
-from report_runs import result
+from report_runs import make_run, result, verdict_of
 
 from harness import __version__, commands, terminal
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
@@ -225,6 +225,21 @@ def test_the_console_has_both_values_and_folds_tasks_of_few_items(capsys: pytest
     said = capsys.readouterr().out
     assert re.search(r"accuracy on cot/a +PASS +20\.8 → 4\.2 % +20\.2 % +16\.6 points +.* ≤ 5\.0 ", said)
     assert "kind-" not in said and "12 tasks of 1 item each, folded" in said
+
+
+def test_the_reasons_are_a_line_each_those_of_the_run_first_and_three_checks_after(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", planned={"cot/math500": 2}, verdict=False)
+    said = "-1.0 points to 3.0 points straddles the margin of 1.0 points; about 41,112 items would decide"
+    open_ = {"verdict": "INCONCLUSIVE", "reason": said, "upper": 0.03, "items_needed": 41_112}
+    checks = [result(name=f"check {n}", on="cot/math500", **open_) for n in range(5)]
+    reasons = "; ".join(["required a/b: nothing was answered", *(f"{check.name}: {said}" for check in checks)])
+    verdict = verdict_of(folder, *checks, result(), reason=reasons)
+    lines = terminal.why(verdict, folder)
+    assert lines[0] == "required a/b: nothing was answered" and lines[-1] == "and 2 more, in the report"
+    assert len(lines) == 5 and lines[1].startswith("check 0: −1.0 points to 3.0 points straddles the margin")
+    assert "all 500 items there are would not decide it" in lines[1]
+    assert terminal.why(verdict)[1].endswith("about 41,112 items would decide")
+    assert terminal.why(verdict_of(folder, result(), reason="all 1 checks hold")) == ["all 1 checks hold"]
 
 
 # -- as a process --------------------------------------------------------------------------------------------
