@@ -1,8 +1,9 @@
 """Pictures of reports as a reader sees them, at three widths, light and dark: what is looked at before a release.
 
-    python scripts/screenshots.py RUN [RUN ...] [--out docs/screenshots]
+    python scripts/screenshots.py [RUN ...] [--out docs/screenshots]
 
-Every RUN is rendered beside itself, in a temporary folder: nothing in it changes. The first gives the top of the
+Without RUN they are of invented runs (scripts/made_up_runs.py), as those in docs/screenshots are. Every RUN is rendered
+beside itself, in a temporary folder: nothing in it changes. The first gives the top of the
 report, its checks, its samples with one opened and its provenance; every suite is pictured once, of the first run that
 has it; the instance of SWE-bench is the one that the list shows first, which is one that the candidate lost where there
 is any; the history is that of all runs. Needs Chromium (scripts/browser.sh) and the extra `dev`.
@@ -27,6 +28,7 @@ from browser_page import WIDTHS, chromium, opened
 
 from reports.history.page import write_history
 from reports.render import render
+from scripts.made_up_runs import make
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 250_000
@@ -47,7 +49,7 @@ IN_DARK = ("report", "samples", "instance", "history")
 def main() -> int:
     """The command; see the docstring of the module."""
     parser = argparse.ArgumentParser(prog="python scripts/screenshots.py", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
+    parser.add_argument("runs", nargs="*", type=Path, metavar="RUN")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "screenshots")
     asked = parser.parse_args()
     none = [str(run) for run in asked.runs if not (run / "manifest.json").is_file()]
@@ -55,7 +57,8 @@ def main() -> int:
         parser.error(f"no run: {', '.join(none)}")
     asked.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name, chromium() as browser:
-        runs = [beside(run, Path(name) / run.resolve().name) for run in asked.runs]
+        given = asked.runs or make(Path(name) / "made")
+        runs = [beside(run, Path(name) / run.resolve().name) for run in given]
         pages = [render(run) for run in runs]
         history = Path(name) / "history.html"
         write_history(runs, history)

@@ -9,6 +9,7 @@ from datetime import datetime
 from harness.judging.results import CheckResult
 from reports.check_rows import no_loss
 from reports.history.runs import CheckHistory, Run
+from reports.metric_words import in_words
 from reports.text import bare, plural, quantity, unit_word
 
 WIDTH, HEIGHT = 360, 150
@@ -49,6 +50,7 @@ class Chart:
     """Everything that the template draws, in pixels."""
 
     metric: str
+    """In words."""
     on: str
     verdict: str
     """Of the latest run."""
@@ -103,7 +105,7 @@ def chart(line: CheckHistory) -> Chart:
     ]
     edges = [(x - step / 2, x + step / 2, y(check.margin)) for x, check in zip(xs, checks, strict=True)]
     return Chart(
-        metric=last.metric,
+        metric=in_words(last.metric),
         on=last.on,
         verdict=last.verdict,
         after=points[-1][0].verdict.after_the_fact,
@@ -153,9 +155,8 @@ def _said(run: Run, check: CheckResult) -> str:
 def _label(line: CheckHistory, last: CheckResult) -> str:
     changes = [a.verdict != b.verdict for (_, a), (_, b) in zip(line.points, line.points[1:], strict=False)]
     turned = f"; the verdict changed {plural(sum(changes), 'time')}" if any(changes) else ""
-    return (
-        f"{last.metric} on {last.on} in {plural(len(line.points), 'run')}{turned}. Latest: {_said(*line.points[-1])}."
-    )
+    what = f"{in_words(last.metric)} on {last.on} in {plural(len(line.points), 'run')}"
+    return f"{what}{turned}. Latest: {_said(*line.points[-1])}."
 
 
 def _day(run: Run) -> str:

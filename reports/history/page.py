@@ -16,6 +16,7 @@ from harness.judging.results import CheckResult
 from reports.history.chart import Chart, chart
 from reports.history.runs import History, Run, RunGroup, facts_of, groups, key_of, read_history
 from reports.html import TEMPLATES, embed_json, environment, source_hash, style_sheet
+from reports.metric_words import in_words
 from reports.text import bare, duration, one_line, unit_word
 
 
@@ -134,7 +135,7 @@ def _words(run: Run, check: CheckResult) -> dict[str, object]:
     there = check.estimate is not None
     digits = len(bare(check.unit, 0.0).partition(".")[2])
     return {
-        "name": one_line(f"{check.metric} on {check.on}"),
+        "name": one_line(f"{in_words(check.metric)} on {check.on}"),
         "verdict": f"{check.verdict} after the fact" if run.verdict.after_the_fact else check.verdict,
         "estimate": bare(check.unit, check.estimate) if there else "–",
         "bounds": f"{bare(check.unit, check.lower)} to {bare(check.unit, check.upper)}" if there else "–",

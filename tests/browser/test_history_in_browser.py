@@ -69,7 +69,7 @@ def test_two_runs_are_laid_side_by_side(history: Path, browser: Browser) -> None
             named = [said for said in select.locator("option").all_text_contents() if said.endswith(f"· {run}")]
             select.select_option(label=named[0])
         checks = page.get_by_role("table", name="Checks of both runs")
-        changed = checks.get_by_role("row").filter(has_text="accuracy on cot/word_problems")
+        changed = checks.get_by_role("row").filter(has_text="Accuracy on cot/word_problems")
         expect(changed.get_by_role("cell").last).to_have_text(
             f"+{100 * (losses['third'] - losses['first']):.1f} points"
         )

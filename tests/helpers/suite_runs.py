@@ -9,6 +9,7 @@ from pathlib import Path
 from report_runs import SEALED, manifest, sample
 
 from harness.contract.pairs import Pair
+from harness.contract.policy import SealedPolicy
 from harness.contract.samples import Item, Role, Sample
 from harness.runs.folder import RunFolder
 
@@ -221,13 +222,13 @@ def every_suite(seed: int = 0) -> list[Pair]:
     return [*(made for suite in suites for made in suite(rng)), footprint(), *noise]
 
 
-def store(path: Path, pairs: Iterable[Pair]) -> RunFolder:
+def store(path: Path, pairs: Iterable[Pair], sealed: SealedPolicy = SEALED) -> RunFolder:
     """A run folder that holds these pairs, and their items."""
     samples: dict[str, dict[object, Sample]] = {}
     for one in (one for made in pairs for one in made):
         samples.setdefault(one.suite, {})[one.key] = one
-    folder, facts = RunFolder(path), manifest(planned={})
-    folder.create(facts, SEALED)
+    folder, facts = RunFolder(path), manifest(sealed, {})
+    folder.create(facts, sealed)
     for suite, found in samples.items():
         log = folder.log(suite)
         for one in found.values():

@@ -127,7 +127,7 @@ def test_a_chart_places_estimates_bounds_and_a_margin_that_moved(tmp_path: Path)
     heights = [float(point.split(",")[1]) for point in drawn.margin.split()]
     assert heights[0] == heights[3] and heights[4] == heights[5] > heights[0]
     assert heights[0] - ys[2] == pytest.approx(ys[1] - heights[4], abs=0.11)
-    assert "accuracy on cot/a in 3 runs; the verdict changed 1 time. Latest: 3 May 2025" in drawn.label
+    assert "Accuracy on cot/a in 3 runs; the verdict changed 1 time. Latest: 3 May 2025" in drawn.label
     assert drawn.dates == ["1 May 2025", "3 May 2025"]
     assert [label.text for label in drawn.labels] == ["3.0", "0.0"]
 
@@ -188,7 +188,7 @@ def test_two_runs_differ_in_what_they_differ_in(tmp_path: Path) -> None:
     key = "accuracy\ncot/a\nmax_loss"
     assert (before["checks"][key]["verdict"], before["checks"][key]["value"]) == ("PASS", 0.0)
     assert after["checks"][key] == {
-        "name": "accuracy on cot/a",
+        "name": "Accuracy on cot/a",
         "verdict": "FAIL",
         "estimate": "3.0",
         "bounds": "−0.5 to 0.5",
