@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.contract.metrics import METRICS
 from harness.judging.results import CheckResult, TaskResult
@@ -79,10 +79,21 @@ class CheckRow:
         return f"{self.estimate} {self.unit}".strip() if self.result.estimate is not None else self.estimate
 
 
-def check_rows(results: Sequence[CheckResult], there: Callable[[str], int | None] = lambda on: None) -> list[CheckRow]:
-    """The checks, those closest to failing first; `there` says how many items a check's tasks have, where known."""
+def check_rows(
+    results: Sequence[CheckResult],
+    there: Callable[[str], int | None] = lambda on: None,
+    counts: Callable[[CheckResult], str] = lambda result: "",
+) -> list[CheckRow]:
+    """The checks, those closest to failing first.
+
+    Args:
+        results: As the verdict holds them.
+        there: How many items a check's tasks have, where that is known.
+        counts: What each model has, of a check on a ratio, whose result holds the ratio alone.
+    """
     blocking = sum(not result.advisory for result in results)
-    return [check_row(result, blocking, there(result.on)) for result in sorted(results, key=_closeness)]
+    rows = [check_row(result, blocking, there(result.on)) for result in sorted(results, key=_closeness)]
+    return [replace(row, both=row.both or counts(row.result)) for row in rows]
 
 
 def _closeness(result: CheckResult) -> tuple[int, float]:

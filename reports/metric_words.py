@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from harness.contract.metrics import METRICS, Difference
+import math
+from collections.abc import Iterable
+
+from harness.contract.metrics import METRICS, Difference, Ratio
+from harness.contract.pairs import Pair
 from harness.judging.results import CheckResult, TaskResult
-from reports.text import ABSENT, percent
+from reports.text import ABSENT, number, percent, size
 
 WORDS = {
     "accuracy": "Accuracy",
@@ -33,6 +37,8 @@ WORDS = {
     "speed_ratio": "Speed of the server",
 }
 """Of every metric (harness/contract/metrics.py)."""
+UNITS = {"length_ratio": "tokens", "steps_ratio": "steps", "bytes_ratio": "bytes", "speed_ratio": "tokens/s"}
+"""Of what both models have, where a ratio to the reference is judged."""
 
 
 def in_words(metric: str) -> str:
@@ -47,6 +53,23 @@ def both_values(result: CheckResult | TaskResult) -> str:
         return ""
     reference, candidate = (percent(value) for value in values)
     return ABSENT if ABSENT in (reference, candidate) else f"{reference.removesuffix(' %')} → {candidate}"
+
+
+def both_counts(result: CheckResult, pairs: Iterable[Pair]) -> str:
+    """Of a ratio of the two models' counts, what an answer of each has on average: 154 → 159 tokens; else empty."""
+    metric, unit = METRICS.get(result.metric), UNITS.get(result.metric)
+    if not isinstance(metric, Ratio) or unit is None:
+        return ""
+    spoken_of = (pair for pair in pairs if result.on in (pair.reference.suite, "/".join(pair.reference.key[:2])))
+    parts = [part for pair in spoken_of if (part := metric.part(pair))]
+    if not parts:
+        return ""
+    means = [math.fsum(counts) / len(parts) for counts in ([p.weight for p in parts], [p.high for p in parts])]
+    if not all(math.isfinite(mean) for mean in means):
+        return ""
+    if unit == "bytes":
+        return " → ".join(size(round(mean)) for mean in means)
+    return f"{' → '.join(number(mean) for mean in means)} {unit}"
 
 
 def recovery(metric: str, reference: float | None, candidate: float | None) -> float | None:
