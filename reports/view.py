@@ -214,8 +214,10 @@ def _sentence(verdict: Verdict | None, checks: list[CheckRow], sources: Provenan
         return worded(f"{verdict.reason[:1].upper()}{verdict.reason[1:]}.")
     does = {"FAIL": "fails" if len(worst) == 1 else "fail", "INCONCLUSIVE": "cannot be decided"}[verdict.verdict]
     which = ":" if len(worst) == 1 else "; closest to failing:" if verdict.verdict == "INCONCLUSIVE" else "; worst:"
-    first = worst[0]
-    return f"{len(worst)} of {plural(len(checks), 'check')} {does}{which} “{first.result.name}” ({first.reason})."
+    first, said = worst[0], f"{len(worst)} of {plural(len(checks), 'check')} {does}{which}"
+    if verdict.verdict == "INCONCLUSIVE" and checks[0].result.verdict == "FAIL":  # by itself, not in the run
+        first, said = checks[0], f"{_summary(verdict, checks)[:-1]}; worst:"
+    return f"{said} “{first.result.name}” ({first.reason})."
 
 
 def _summary(verdict: Verdict | None, checks: list[CheckRow]) -> str:

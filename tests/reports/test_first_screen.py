@@ -40,7 +40,10 @@ def run(tmp_path: Path) -> RunFolder:
 )
 def test_the_summary_counts_what_has_a_say(run: RunFolder, checks: list[CheckResult], verdict: str, said: str) -> None:
     verdict_of(run, *checks, verdict=verdict)
-    assert read_report(run).summary == said
+    report = read_report(run)
+    assert report.summary == said
+    if {check.verdict for check in checks} > {"FAIL", "INCONCLUSIVE"}:  # what fails by itself alone is not passed over
+        assert report.sentence == f"{said[:-1]}; worst: “{checks[0].name}” (why)."
 
 
 def test_another_reason_than_a_check_is_said_itself(run: RunFolder) -> None:
