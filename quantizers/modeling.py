@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -231,8 +232,11 @@ def fill(
 
 
 def empty(module: nn.Module) -> None:
-    """Free the weights of `module` again."""
+    """Free the weights of `module` again, and give what glibc keeps of them between layers back to the system."""
     module.to("meta")
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def require_embeddings(architecture: Architecture, tokens: torch.Tensor) -> None:
