@@ -81,4 +81,4 @@ def test_what_was_kept_of_every_run_still_loads() -> None:
             Manifest.model_validate(kept["manifest"])
             if kept["verdict"]["schema_version"] == SCHEMA_VERSION:
                 loaded += len(Verdict.model_validate(kept["verdict"]).checks) > 0
-    assert loaded == 6  # of 9 runs; the other files here are figures, which nothing reads back but their own tests
+    assert loaded == 8  # of 11 runs; the other files here are figures, which nothing reads back but their own tests

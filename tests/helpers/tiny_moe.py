@@ -68,15 +68,16 @@ def edit(folder: Path, change: Change) -> Path:
     return folder
 
 
-def save_tiny_glm(folder: Path) -> Path:
+def save_tiny_glm(folder: Path, **overrides: Any) -> Path:
     """A GLM-5 of a dense layer, one with experts, and an MTP layer with experts beyond them."""
+    hidden = overrides.get("hidden_size", COMMON["hidden_size"])
 
     def add_draft(weights: dict[str, torch.Tensor], config: dict[str, Any]) -> None:
         torch.manual_seed(3)
         for name in [name for name in weights if name.startswith("model.layers.1.")]:
             weights[name.replace("model.layers.1.", DRAFT)] = torch.randn_like(weights[name])
-        weights[f"{DRAFT}eh_proj.weight"] = torch.randn(64, 128).to(torch.bfloat16)
-        weights[f"{DRAFT}enorm.weight"] = weights[f"{DRAFT}hnorm.weight"] = torch.randn(64).to(torch.bfloat16)
+        weights[f"{DRAFT}eh_proj.weight"] = torch.randn(hidden, 2 * hidden).to(torch.bfloat16)
+        weights[f"{DRAFT}enorm.weight"] = weights[f"{DRAFT}hnorm.weight"] = torch.randn(hidden).to(torch.bfloat16)
         config["num_nextn_predict_layers"] = 1
 
-    return edit(save_tiny_moe("glm_moe_dsa", folder), add_draft)
+    return edit(save_tiny_moe("glm_moe_dsa", folder, **overrides), add_draft)

@@ -111,6 +111,18 @@ def test_the_recipes_of_the_releases_go_through_as_they_ship(glm: Path, tmp_path
     assert "40 x 512 tokens of shipped ja (weight 3), shipped reasoning (weight 3)" in card
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("name", GLM_RECIPES)
+def test_so_does_a_checkpoint_of_some_hundred_megabytes(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = {"hidden_size": 1024, "moe_intermediate_size": 256, "n_routed_experts": 64, "num_local_experts": 64}
+    large = save_tiny_glm(tmp_path / "glm", **size)
+    assert sum(file.stat().st_size for file in large.iterdir()) > 200e6
+    test_the_recipes_of_the_releases_go_through_with_less_text(large, tmp_path, name, monkeypatch)
+    require_carried(large, tmp_path / "out", tmp_path)
+
+
 def test_the_recipes_of_the_releases_are_sound() -> None:
     mixed, w4a16 = load_recipe("glm-5.2-mixed"), load_recipe("glm-5.2-w4a16-mtp")
     assert mixed.mix == ("vq1", "vq1.5", "vq2", "vq3") and w4a16.tier == "int4"

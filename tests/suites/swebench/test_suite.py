@@ -228,7 +228,7 @@ def test_what_a_killed_run_left_is_removed_by_its_label(tmp_path: Path, monkeypa
 def test_modal_needs_what_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No engine is asked; what mini-swe-agent would look for in vain for each instance is asked for before."""
     monkeypatch.setattr(swebench_agent, "MODAL_MODULES", ("json", "swerex_that_is_not_there"))
-    with pytest.raises(BadInput, match=r"swerex_that_is_not_there, which is not .*: pip install 'quantgate\[modal\]'"):
+    with pytest.raises(BadInput, match=r"swerex_that_is_not_there, which is not .*: pip install -e '.\[modal\]'"):
         suite(tmp_path, modal=True).require()
     monkeypatch.setattr(swebench_agent, "MODAL_MODULES", ("json",))
     suite(tmp_path, modal=True).require()
