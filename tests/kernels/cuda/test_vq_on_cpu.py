@@ -111,7 +111,7 @@ def test_a_token_turned_by_each_block_gives_the_same_bits(name: str, inputs: int
     assert relative_error(found, expected) < 1e-4
 
 
-@pytest.mark.parametrize("copies", [1, 2, 8])
+@pytest.mark.parametrize("copies", [1, 8])
 def test_copies_of_the_table_change_nothing(copies: int) -> None:
     found, expected = run("vq3", inputs_of(1, 256), 32, replace(SMALL, copies=copies))
     assert relative_error(found, expected) < 1e-4

@@ -80,9 +80,7 @@ def test_a_cluster_that_does_not_answer_is_named(tmp_path: Path) -> None:
 
 def test_without_the_package_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(
-        QuantizeError, match=r"^--ray needs the package ray .*: pip install -e '\.\[ray\]', or leave"
-    ):
+    with pytest.raises(QuantizeError, match=r"^--ray needs the package ray .*: pip install -e '\.\[ray\]', or leave"):
         quantize(tmp_path, Recipe(name="ray"), tmp_path / "out", ray="auto")
 
 

@@ -56,7 +56,7 @@ def two(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (lambda folder: save_tiny_moe("qwen3_moe", folder), {"tier": "int4-rotated", "tune": "none"}),
         (lambda folder: save_tiny_moe("qwen3_moe", folder), {"tier": "int4", "tune": "fast"}),
-        (save_tiny_llama, {"tier": "int4-rotated", "tune": "blocks"}),
+        pytest.param(save_tiny_llama, {"tier": "int4-rotated", "tune": "blocks"}, marks=pytest.mark.long),
     ],
 )
 def test_two_processes_write_the_bytes_of_one(
