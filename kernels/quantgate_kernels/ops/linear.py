@@ -130,6 +130,8 @@ def _vq_linear(
     code_bits: int,
 ) -> torch.Tensor:
     flat = x.reshape(-1, x.shape[-1]).contiguous()
+    if flat.data_ptr() % 16:  # a part of another tensor's only row; kernels read 16 bytes at once
+        flat = flat.clone()
     out = torch.empty(len(flat), rows, dtype=x.dtype, device=x.device)
     weight = (codes, scales, table)
     if len(flat) > MOST_DECODED:

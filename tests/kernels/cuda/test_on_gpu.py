@@ -93,6 +93,13 @@ def test_no_tokens_and_more_dimensions() -> None:
     assert relative_error(found, (x.transpose(0, 1).double() @ truth.T).cpu()) < 3e-3
 
 
+def test_a_row_that_begins_between_16_bytes_is_read_all_the_same() -> None:
+    weight, truth = prepared("vq2", 64, 256)
+    x = inputs_of(1, 264)[:, 4:260]
+    assert x.is_contiguous() and x.data_ptr() % 16
+    assert relative_error(ops.apply(x, weight), (x.double() @ truth.T).cpu()) < 3e-3
+
+
 @pytest.mark.parametrize("tokens", [1, 6])
 def test_kernels_that_overlap_see_what_the_one_before_wrote(tokens: int) -> None:
     """A chain in which each result is the next input, in memory that was another tensor's a moment ago."""
