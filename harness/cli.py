@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,9 @@ import typer
 
 from harness.commands import app
 from harness.contract.errors import GateError, RunFailed
+
+GOES_ON = "gate --resume --out RUN, or the same call again, goes on from there"
+MAKE_ROOM = f"make room: what was done is stored, {GOES_ON}"
 
 
 def main() -> None:
@@ -38,15 +42,13 @@ def main() -> None:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _debug()
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}", RunFailed.exit_code)
+        full = f"; {MAKE_ROOM}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}{full}", RunFailed.exit_code)
     except Exception as error:  # a mistake of ours: still one line and a designed exit code
         _debug()
         _fail(f"internal error: {type(error).__name__}: {error}; --debug shows where", RunFailed.exit_code)
     if status == 130:  # what typer makes of Ctrl-C
-        _fail(
-            "interrupted; what was done is stored: gate --resume --out RUN, or the same call again, goes on from there",
-            RunFailed.exit_code,
-        )
+        _fail(f"interrupted; what was done is stored: {GOES_ON}", RunFailed.exit_code)
     sys.exit(status if isinstance(status, int) else 0)
 
 

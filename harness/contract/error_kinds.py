@@ -1,7 +1,8 @@
 """Kinds of errors: the first word of a sample's `error`, before a colon; and what follows from each.
 
-Of a request: unreachable (no connection), timeout (no answer in time), server (5xx), refused (4xx), garbage (an answer
-that is not what the API promises), budget (the server cut the answer before max_tokens was used). Beside it:
+Of a request: unreachable (no connection), timeout (no answer in time), server (5xx, and what of 4xx says nothing of the
+item: 401, 403, 404, 429 …), refused (any other 4xx), garbage (an answer that is not what the API promises, or that to
+another request), budget (the server cut the answer before max_tokens was used). Beside it:
 infrastructure (containers, images, the agent), grader (it raised, or gave nothing), reference (a sample that had no
 answer of the reference to be compared with).
 """

@@ -152,7 +152,8 @@ class SampleLog:
                 if sample.key in self._samples:
                     raise BadInput(f"{path}: key {'/'.join(map(str, sample.key))} is there twice")
                 self._samples[sample.key] = sample
-        self._file = path.open("ab")
+        self._file = path.open("ab", buffering=0)  # what the disk did not take must not wait here
+        self._end = path.stat().st_size
 
     def __contains__(self, key: object) -> bool:
         return key in self._samples
@@ -169,14 +170,23 @@ class SampleLog:
     def append(self, sample: Sample) -> None:
         """Write one sample and hand it to the operating system, so that a killed process loses nothing.
 
+        A line that the disk took in part is taken back, so that no later one is joined to it.
+
         Raises:
             ValueError: the key was written before (a mistake of the caller, never of the input).
             OSError: the disk is full or gone.
         """
         if sample.key in self._samples:
             raise ValueError(f"sample {sample.key} written twice")
-        self._file.write(sample.model_dump_json().encode() + b"\n")
-        self._file.flush()
+        line = sample.model_dump_json().encode() + b"\n"
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            os.truncate(self.path, self._end)
+            raise OSError(error.errno, error.strerror, str(self.path)) from None
+        self._end += len(line)
         self._samples[sample.key] = sample
 
     def close(self) -> None:

@@ -73,7 +73,8 @@ class Requests(Config):
     concurrency: int = Field(16, ge=1)
     """Requests in flight to one server."""
     retries: int = Field(2, ge=0)
-    """Further tries after a connection error, a timeout, a 429 or a 5xx."""
+    """Further tries after a connection error, a timeout, a 429 or a 5xx, and as many after an answer that is none (torn
+    or another's)."""
     min_tokens_per_second: float = Field(1.0, gt=0)
     """The slowest answer that is still waited for: timeout = 120 s + (max_tokens + characters of the prompt / 1,000) /
     this. A prompt of a million tokens takes minutes to read."""

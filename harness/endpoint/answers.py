@@ -12,15 +12,18 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from harness.contract.error_kinds import RequestErrorKind, error_text
+from harness.endpoint.connections import OURS, REQUEST_ID
 from harness.endpoint.thinking_tags import split_thinking
 
 
 class EndpointError(Exception):
     """One request that gave no usable answer. `kind` says what happened; it is never a wrong answer."""
 
-    def __init__(self, kind: RequestErrorKind, message: str) -> None:
+    def __init__(self, kind: RequestErrorKind, message: str, status: int | None = None) -> None:
+        """`status` is that of the answer, where it was another than 2xx."""
         super().__init__(error_text(kind, valid_text(" ".join(message.split())[:300])))
         self.kind = kind
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,39 @@ def json_object(response: httpx.Response, what: str) -> dict[str, Any]:
     return data
 
 
+NOT_OF_THE_ITEM = frozenset({401, 403, 404, 407, 408, 409, 421, 423, 425, 429})
+"""Statuses 4xx that say nothing of what was asked: a key that ran out, a route that is not there just now, too much at
+once. Taken for refusals of the items, they would be recorded for good, one item after the other."""
+
+
+def kind_of_status(status: int) -> RequestErrorKind:
+    """Kind of an answer that is no 2xx: `refused` speaks of the item, `server` of the server or what is before it."""
+    return "refused" if 400 <= status < 500 and status not in NOT_OF_THE_ITEM else "server"
+
+
+async def require_own(response: httpx.Response, said: Any, what: str) -> None:
+    """Check that an answer is that to its own request, where its id tells: vLLM makes it of our X-Request-Id.
+
+    A connection on which answers and requests have parted is closed: each later answer would be another's as well.
+
+    Raises:
+        EndpointError: garbage: the answer to another request of ours.
+    """
+    sent = response.request.headers.get(REQUEST_ID, "")
+    if not isinstance(said, str) or OURS not in said or sent in said:
+        return
+    if stream := response.extensions.get("network_stream"):
+        await stream.aclose()
+    raise EndpointError("garbage", f"{what}: the answer to another request ({said[:80]!r})")
+
+
 def first_choice(data: dict[str, Any]) -> dict[str, Any]:
+    """The choice of an answer. Raises EndpointError: there is none, or several where one was asked for."""
     choices = data.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise EndpointError("garbage", "the answer has no choices")
+    if len(choices) > 1:
+        raise EndpointError("garbage", f"the answer has {len(choices)} choices, one was asked for")
     return choices[0]
 
 

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx
 import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.contract.chat import Messages
-from harness.contract.error_kinds import RequestErrorKind
 from harness.contract.settings import Requests, Sampling
 from harness.endpoint.answers import (
     FINGERPRINT_HEADER,
@@ -28,18 +27,27 @@ from harness.endpoint.answers import (
     common_fields,
     first_choice,
     json_object,
+    kind_of_status,
     message_fields,
     read_prompt_logprobs,
+    require_own,
     token_ids_of,
     unpack_scores,
     valid_text,
 )
 from harness.endpoint.asked import Asked
-from harness.endpoint.connections import SpreadClient
+from harness.endpoint.connections import REQUEST_ID, SpreadClient
 
 __all__ = ["Asked", "Completion", "Endpoint", "EndpointError", "Scores"]
 
+T = TypeVar("T")
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
+PAUSE_SECONDS = 0.25
+"""Before what was no answer is asked for once more; twice as long each time."""
+NOT_NOW = frozenset({408, 429, 502, 503, 504})
+"""Statuses of a page that may be there: the server, or what stands before it, cannot say just now."""
+PATIENCE_SECONDS = 120.0
+"""For an answer, beside the time that its tokens take."""
 MOST_FINGERPRINTS = 8
 """So many distinct ones are kept: one is right, two are a restart, and a server may send a new one each time."""
 
@@ -132,6 +140,11 @@ class Endpoint:
         Raises:
             EndpointError: no usable answer.
         """
+        return await self._again(lambda: self._chat(messages, max_tokens, repeat, greedy, tools))
+
+    async def _chat(
+        self, messages: Messages, max_tokens: int | None, repeat: int, greedy: bool, tools: list[dict[str, Any]] | None
+    ) -> Completion:
         budget = max_tokens or self.sampling.max_tokens
         body = {"model": self.model, "messages": messages, "return_token_ids": True, **self._sampling_body(budget)}
         body["seed"] += repeat
@@ -161,13 +174,13 @@ class Endpoint:
             EndpointError: no usable answer.
         """
         if not await self._has_packed_scores():
-            return await self._completion_scores(token_ids, start, top)
+            return await self._again(lambda: self._completion_scores(token_ids, start, top))
         try:
-            return await self._packed_scores(token_ids, start, top)
+            return await self._again(lambda: self._packed_scores(token_ids, start, top))
         except EndpointError as error:
             if error.kind in ("unreachable", "timeout"):
                 raise
-        scores = await self._completion_scores(token_ids, start, top)
+        scores = await self._again(lambda: self._completion_scores(token_ids, start, top))
         self.packed_scores = False
         return scores
 
@@ -182,6 +195,7 @@ class Endpoint:
     async def _packed_scores(self, token_ids: list[int], start: int, top: int) -> Scores:
         body = {"token_ids": token_ids, "start": start, "top": top}
         response, _ = await self._send(SCORE_PATH, body, budget=len(token_ids), max_tokens=1)
+        await require_own(response, response.headers.get(REQUEST_ID), self.url)
         self._note(response.headers.get(FINGERPRINT_HEADER), len(token_ids), 1)
         return unpack_scores(token_ids[start:], response.content, top)
 
@@ -214,7 +228,7 @@ class Endpoint:
         body = {"model": self.model, "messages": messages, "return_token_ids": True, "max_tokens": max_tokens}
         if tools is not None:
             body |= {"tools": tools, "tool_choice": "none"}
-        data, _ = await self._post("/chat/completions", body, budget=max_tokens)
+        data, _ = await self._again(lambda: self._post("/chat/completions", body, budget=max_tokens))
         ids = token_ids_of(data.get("prompt_token_ids"))
         if not ids:
             raise EndpointError("garbage", f"{self.url} does not return prompt_token_ids (vLLM 0.10.2 or newer does)")
@@ -231,8 +245,8 @@ class Endpoint:
         return self._requests.thinking_tags
 
     def patience(self, tokens: int) -> float:
-        """Seconds after which an answer of so many tokens is not waited for any longer."""
-        return 120 + tokens / self._requests.min_tokens_per_second
+        """Seconds after which an answer of so many tokens is not waited for any longer, however it trickles in."""
+        return PATIENCE_SECONDS + tokens / self._requests.min_tokens_per_second
 
     def note(self, fingerprint: Any, prompt_tokens: Any, max_tokens: int) -> None:
         """Count a request that something else than this client has sent (an agent), and what its answer says.
@@ -254,35 +268,46 @@ class Endpoint:
 
     async def get_json(self, path: str) -> dict[str, Any]:
         """GET a JSON object. Raises EndpointError."""
-        return json_object(await self._get(path), self.url + path)
+
+        async def get() -> dict[str, Any]:
+            return json_object(await self._get(path), self.url + path)
+
+        return await self._again(get)
 
     async def find_json(self, path: str) -> dict[str, Any] | None:
-        """GET a JSON object that a server need not have: None where there is none. Raises EndpointError: no server."""
-        try:
-            response = await self._http.get(self.url + path, timeout=60.0)
-        except httpx.TimeoutException:
-            return None
-        except httpx.HTTPError as error:
-            raise EndpointError("unreachable", f"{self.url}{path}: {error!r}") from None
-        if response.status_code != 200:
-            return None
-        try:
-            return json_object(response, self.url + path)
-        except EndpointError:  # a page in the place of what was asked for
-            return None
+        """GET a JSON object that a server need not have: None where there is none.
+
+        Raises:
+            EndpointError: no server, or one that cannot say just now whether it has it (NOT_NOW).
+        """
+        return await self._found(self.get_json(path))
 
     async def rendered_request(self, messages: Messages, max_tokens: int | None = None) -> dict[str, Any] | None:
         """The request as the server would run it, sampling defaults filled in; None where the server keeps it shut.
 
         With `max_tokens` the request carries the policy's sampling; without, it says nothing of sampling.
+        Raises EndpointError as `find_json` does.
         """
         settings = {"max_tokens": 1} if max_tokens is None else self._sampling_body(max_tokens)
         body = {"model": self.model, "messages": messages, **settings}
+        path = "/chat/completions/render"
+
+        async def post() -> dict[str, Any]:
+            sent = self._client.post(path, body=body, cast_to=httpx.Response, options={"timeout": 60.0})
+            response = await self._answered(sent, f"{self.url}/v1{path}", 60.0)
+            return json_object(response, self.url)
+
+        return await self._found(self._again(post))
+
+    @staticmethod
+    async def _found(page: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
+        """A page, or None where the server has none, gives something else in its place, or does not answer at all."""
         try:
-            response = await self._http.post(self.url + "/v1/chat/completions/render", json=body, timeout=60.0)
-        except httpx.HTTPError as error:
-            raise EndpointError("unreachable", f"{self.url}: {error!r}") from None
-        return json_object(response, self.url) if response.status_code == 200 else None
+            return await page
+        except EndpointError as error:
+            if error.kind == "unreachable" or error.status in NOT_NOW:
+                raise
+            return None
 
     async def metrics(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Prometheus samples of /metrics by name: (labels, value). Raises EndpointError."""
@@ -301,19 +326,30 @@ class Endpoint:
     def _sampling_body(self, max_tokens: int) -> dict[str, Any]:
         return {**self.sampling.model_dump(exclude={"max_tokens"}), "max_tokens": max_tokens}
 
+    async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What `ask` gives, asked again where an answer came that is none: torn, another's, ended by the server.
+
+        The SDK tries again what failed without an answer or with a 5xx; of what it was answered it sees nothing.
+        """
+        for tried in range(self._requests.retries + 1):
+            try:
+                return await ask()
+            except EndpointError as error:
+                came = error.kind == "garbage" or (error.kind == "server" and error.status is None)
+                if not came or tried == self._requests.retries:
+                    raise
+            await asyncio.sleep(PAUSE_SECONDS * 2**tried)
+        raise AssertionError("unreachable")
+
     async def _get(self, path: str) -> httpx.Response:
-        try:
-            response = await self._http.get(self.url + path, timeout=60.0)
-        except httpx.HTTPError as error:
-            raise EndpointError("unreachable", f"{self.url}{path}: {error!r}") from None
-        if response.status_code != 200:
-            raise EndpointError("server", f"{self.url}{path} answers {response.status_code}")
-        return response
+        sent = self._client.get(self.url + path, cast_to=httpx.Response, options={"timeout": 60.0})
+        return await self._answered(sent, self.url + path, 60.0)
 
     async def _post(self, path: str, body: dict[str, Any], budget: int) -> tuple[dict[str, Any], float]:
-        """POST as `_send` does. Returns the JSON object and the seconds of all tries."""
+        """POST as `_send` does. Returns the JSON object and the seconds of the SDK's tries."""
         response, seconds = await self._send(path, body, budget, body["max_tokens"])
         data = json_object(response, self.url)
+        await require_own(response, data.get("id"), self.url)
         usage = data.get("usage")
         prompt_tokens = usage.get("prompt_tokens") if isinstance(usage, dict) else None
         self._note(data.get("system_fingerprint"), prompt_tokens, body["max_tokens"])
@@ -326,20 +362,24 @@ class Endpoint:
         timeout = httpx.Timeout(self.patience(budget), connect=30.0)
         async with self._slots:
             start = time.monotonic()
-            try:
-                response = await self._client.post(
-                    path, body=body, cast_to=httpx.Response, options={"timeout": timeout}
-                )
-            except openai.APITimeoutError:
-                raise EndpointError("timeout", f"{self.url}: no answer in {timeout.read:.0f} s") from None
-            except openai.APIConnectionError as error:
-                raise EndpointError("unreachable", f"{self.url}: {(error.__cause__ or error)!r}") from None
-            except openai.APIStatusError as error:
-                kind: RequestErrorKind = "server" if error.status_code >= 500 else "refused"
-                raise EndpointError(kind, f"{self.url} answers {error.status_code}: {error.message}") from None
+            sent = self._client.post(path, body=body, cast_to=httpx.Response, options={"timeout": timeout})
+            response = await self._answered(sent, self.url, self.patience(budget))
             seconds = time.monotonic() - start
         self.asked.add(1, max_tokens)
         return response, seconds
+
+    @staticmethod
+    async def _answered(sent: Awaitable[httpx.Response], what: str, seconds: float) -> httpx.Response:
+        """The answer to a request and the SDK's further tries of it. Raises EndpointError: none was answered well."""
+        try:
+            return await sent
+        except openai.APITimeoutError:
+            raise EndpointError("timeout", f"{what}: no answer in {seconds:.0f} s") from None
+        except openai.APIConnectionError as error:
+            raise EndpointError("unreachable", f"{what}: {(error.__cause__ or error)!r}") from None
+        except openai.APIStatusError as error:
+            status, said = error.status_code, f": {error.message}" if error.body else ""
+            raise EndpointError(kind_of_status(status), f"{what} answers {status}{said}", status) from None
 
     def _note(self, fingerprint: Any, prompt_tokens: Any, max_tokens: int) -> None:
         """Remember what an answer says of its server and of the room it took."""

@@ -9,11 +9,17 @@ error through where an answer is no HTTP: to tell them apart again takes a class
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from itertools import cycle
 from typing import Any
 
 import httpx
 
+REQUEST_ID = "x-request-id"
+"""vLLM makes the id of its answer of this header, so that an answer can be told from that to another request."""
+OURS = "quantgate-"
+"""How the values begin that are sent here; what stands between may put its own in their place."""
 SMALL = 4
 """Connections of one pool."""
 
@@ -35,7 +41,17 @@ class SpreadClient(httpx.AsyncClient):
         self._turns = cycle(self._pools)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        return await next(self._turns).send(request, **options)
+        """Each try has an id of its own, and its read timeout for the whole answer.
+
+        httpx begins anew with every byte: a server that sends one a minute would be waited for without end.
+        """
+        request.headers[REQUEST_ID] = f"{OURS}{uuid.uuid4().hex}"
+        seconds = request.extensions.get("timeout", {}).get("read")
+        try:
+            async with asyncio.timeout(seconds):
+                return await next(self._turns).send(request, **options)
+        except TimeoutError:
+            raise httpx.ReadTimeout(f"no whole answer in {seconds} s", request=request) from None
 
     async def aclose(self) -> None:
         await super().aclose()

@@ -11,7 +11,7 @@ the engine is asked for the same with flat log-probabilities and no text, and tw
                                 then the likeliest ones, best first
 
 Errors are JSON, {"error": {"message": ...}}, with vLLM's own status. vLLM and Starlette are the server's; nothing else
-of ours than `harness.endpoint.answers` is imported.
+of ours than `answers` and `connections` is imported.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.endpoint.answers import FINGERPRINT_HEADER, SCORE_PATH, SCORE_VERSION
+from harness.endpoint.connections import REQUEST_ID
 
 T = TypeVar("T")
 NO_PROBABILITY = -9999.0
@@ -79,6 +80,8 @@ async def score(request: Request) -> Response:
     serving = getattr(request.app.state, "openai_serving_completion", None)
     fingerprint = getattr(serving, "system_fingerprint", None)  # vLLM 0.32 and newer
     headers = {FINGERPRINT_HEADER: fingerprint} if isinstance(fingerprint, str) else {}
+    if REQUEST_ID in request.headers:  # whose answer it is, as vLLM says in the id of a completion
+        headers[REQUEST_ID] = request.headers[REQUEST_ID]
     return Response(
         pack_scores(flat, len(token_ids), start, top), media_type="application/octet-stream", headers=headers
     )

@@ -170,6 +170,7 @@ def _policy(options: GateOptions, run: RunFolder) -> SealedPolicy:
     if not options.resume:
         run.require_new()
         return load_policy(options.policy or "demo")
+    run.require_begun()
     sealed = run.sealed_policy()
     if options.policy and load_policy(options.policy).sha256 != sealed.sha256:
         raise BadInput(f"{run.path} was begun with another policy; resume without --policy, or begin a new run")

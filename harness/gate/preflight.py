@@ -19,7 +19,7 @@ import httpx
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.contract.policy import Policy
 from harness.contract.samples import Role
-from harness.contract.settings import Requests, Sampling, Serving
+from harness.contract.settings import Sampling, Serving
 from harness.contract.whole_files import read_json
 from harness.doctor.findings import examine
 from harness.endpoint.client import Endpoint, EndpointError
@@ -137,7 +137,7 @@ async def _server_faults(policy: Policy, urls: Mapping[Role, str]) -> list[str]:
     """What servers that run already cannot do of what the policy asks."""
     faults, versions = [], {}
     for role, url in urls.items():
-        async with Endpoint(url, await served_name(url), Requests(retries=0), Sampling()) as endpoint:
+        async with Endpoint(url, await served_name(url), policy.requests, Sampling()) as endpoint:
             try:
                 versions[role] = str((await endpoint.get_json("/version")).get("version", UNKNOWN))
                 context = await max_model_len(endpoint)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.contract.errors import RunFailed
+from harness.contract.errors import NotComparable, RunFailed
 from harness.contract.samples import ROLES, Role
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import measure_server, spec_counters, spec_metrics
 from harness.gate.job import Job
 from harness.parity.comparison import SHOW, Unread, require_parity, require_same, unread
 from harness.parity.readback import read_back
-from harness.parity.steadiness import ServerCounts, begun, read_after, read_counters, require_steady
+from harness.parity.steadiness import (
+    RESTARTED,
+    RESTARTED_SAME,
+    RESTARTS,
+    ServerCounts,
+    begun,
+    read_after,
+    read_counters,
+    require_steady,
+)
 from harness.runs.manifest import Manifest
 from harness.serving.memory import measure_memory
 
@@ -134,9 +143,27 @@ async def check_steady(job: Job, endpoints: Mapping[Role, Endpoint], before: Map
             found[role] = await read_after(endpoint, before[role])
         except EndpointError as error:
             raise RunFailed(f"the {role} server gives no usable answer: {error}") from None
+        if found[role][RESTARTS] == RESTARTED:
+            found[role][RESTARTS] = await _after_restart(job, role, endpoint)
         job.manifest.servers[role].readback |= found[role]
     keep_fingerprints(job, endpoints)
     require_steady({str(role): facts for role, facts in found.items()})
+
+
+async def _after_restart(job: Job, role: Role, endpoint: Endpoint) -> str:
+    """What a restart in the middle is: nothing, where the server reads back as before, as when a run is resumed on it.
+
+    Raises:
+        EndpointError: it gives no usable answer.
+    """
+    facts, before = job.manifest.models["reference" if role == "noise" else role], job.manifest.servers[role].readback
+    try:
+        require_same(before, await read_back(endpoint, facts), f"the servers of the {role}, before and after a restart,")
+    except NotComparable as error:
+        job.reporter.say(str(error))
+        return RESTARTED
+    job.reporter.say(f"the {role} server restarted in the middle of the run, and reads back as before")
+    return RESTARTED_SAME
 
 
 def keep_fingerprints(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:

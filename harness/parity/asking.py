@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from harness.endpoint.client import Endpoint, EndpointError, Scores
 from harness.parity.server_config import UNKNOWN
 
+NO_SUCH_ROUTE = 404
 TOP = 20
 """Log-probabilities asked for at each position: vLLM gives so many unless it is told otherwise."""
 MOST_POSITIONS = 48
@@ -48,7 +49,7 @@ async def _dtype(endpoint: Endpoint, token_ids: list[int]) -> str:
     try:
         return logits_dtype(await endpoint.score(token_ids, 1, TOP))
     except EndpointError as error:
-        if error.kind not in ("refused", "garbage"):
+        if error.kind not in ("refused", "garbage") and error.status != NO_SUCH_ROUTE:
             raise
         return UNKNOWN
 
@@ -61,7 +62,7 @@ async def max_logprobs(endpoint: Endpoint, token_ids: list[int]) -> str:
     try:
         await endpoint.score(token_ids, 1, FAR_TOO_MANY)
     except EndpointError as error:
-        if error.kind not in ("refused", "garbage"):
+        if error.kind not in ("refused", "garbage") and error.status != NO_SUCH_ROUTE:
             raise
         found = re.search(r"max allowed: (\d{1,8})\b", str(error))
         return found[1] if found else UNKNOWN

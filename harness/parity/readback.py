@@ -132,7 +132,7 @@ async def max_model_len(endpoint: Endpoint) -> int | None:
 
 async def served_name(url: str) -> str:
     """The one model that an attached server serves. Raises RunFailed: there is none."""
-    async with Endpoint(url, "", Requests(retries=0), Sampling()) as endpoint:
+    async with Endpoint(url, "", Requests(), Sampling()) as endpoint:
         try:
             models = (await endpoint.get_json("/v1/models")).get("data")
         except EndpointError as error:

@@ -15,9 +15,11 @@ from harness.parity.server_config import UNKNOWN, short
 
 OF_A_RUN = "run."
 """Facts of a run begin so: they are shown, and never compared between servers."""
+RESTARTS = f"{OF_A_RUN}restarts"
 
 NONE = "none"
 RESTARTED = "restarted"
+RESTARTED_SAME = "restarted, and reads back as before"
 NOT_CHECKED = "not checked"
 """Of a server that is being asked, or was when its run broke off."""
 SHRUNK = "shrunk"
@@ -69,7 +71,7 @@ async def read_after(endpoint: Endpoint, before: ServerCounts) -> dict[str, str]
     again = restarts == RESTARTED  # its counters began anew
     context = await max_model_len(endpoint)
     return {
-        f"{OF_A_RUN}restarts": restarts,
+        RESTARTS: restarts,
         f"{OF_A_RUN}fingerprints": _fingerprints(endpoint.fingerprints),
         f"{OF_A_RUN}preemptions": UNKNOWN if again else _preemptions(before, after),
         f"{OF_A_RUN}budget": UNKNOWN if again else _budget(before, after, endpoint.asked.longest, context),
@@ -86,8 +88,8 @@ def require_steady(facts: Mapping[str, Mapping[str, str]]) -> None:
         fingerprints = found.get(f"{OF_A_RUN}fingerprints", UNKNOWN)
         budget = found.get(f"{OF_A_RUN}budget", UNKNOWN)
         reason = ""
-        if found.get(f"{OF_A_RUN}restarts") == RESTARTED:
-            reason = "restarted in the middle of the run, so its flags are no longer known"
+        if found.get(RESTARTS) == RESTARTED:
+            reason = "restarted in the middle of the run with other settings than before"
         elif fingerprints != UNKNOWN and not fingerprints.startswith("1: "):
             reason = f"changed its settings in the middle of the run (system_fingerprint {fingerprints})"
         elif budget.startswith(SHRUNK):
@@ -98,12 +100,12 @@ def require_steady(facts: Mapping[str, Mapping[str, str]]) -> None:
 
 def begun(facts: Mapping[str, str]) -> dict[str, str]:
     """What was read back from a server, marked as not checked yet: `read_after` says what came of it."""
-    return {**facts, f"{OF_A_RUN}restarts": NOT_CHECKED}
+    return {**facts, RESTARTS: NOT_CHECKED}
 
 
 def unchecked(facts: Mapping[str, Mapping[str, str]]) -> list[str]:
     """The roles whose server was asked and not checked afterwards, because the run broke off."""
-    return [role for role, found in facts.items() if found.get(f"{OF_A_RUN}restarts") == NOT_CHECKED]
+    return [role for role, found in facts.items() if found.get(RESTARTS) == NOT_CHECKED]
 
 
 def _count(metrics: Metrics, name: str) -> int | None:

@@ -44,6 +44,11 @@ class RunFolder:
     def log_path(self, role: Role) -> Path:
         return self.path / "logs" / f"{role}.log"
 
+    def require_begun(self) -> None:
+        """Raises BadInput when the folder holds no run to go on with."""
+        if not self.manifest_path.exists():
+            raise BadInput(f"{self.path} holds no run that has begun; leave out --resume to begin it")
+
     def require_new(self) -> None:
         """Raises BadInput when the folder already holds a run."""
         if self.manifest_path.exists():

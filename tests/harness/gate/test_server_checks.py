@@ -86,7 +86,7 @@ def test_flags_that_nobody_shows_are_said_and_a_strict_policy_refuses_them(
 
 CHANGES: dict[str, Any] = {
     "fingerprint": ({"fingerprint": "vllm-0.32.0-def"}, "changed its settings"),
-    "restart": ({"started": 1795309999.0}, "restarted in the middle"),
+    "restart": ({"started": 1795309999.0, "version": "0.32.1"}, "restarted in the middle .* with other settings"),
     "budget": ({"most_tokens": 8}, "cut the budgets"),
 }
 
@@ -107,6 +107,15 @@ def test_a_server_that_changes_in_the_middle_is_not_comparable_and_its_run_is_no
         judge_run(job.run)
     with pytest.raises(NotComparable, match=f"the {role} server {says}"):  # nor is it after --resume
         judge_run(finish(make_job(tmp_path / "run", policy), servers).run)
+
+
+@pytest.mark.parametrize("role", ["reference", "candidate"])
+def test_a_server_that_restarts_as_it_was_is_gone_on_with(servers: Servers, tmp_path: Path, role: Role) -> None:
+    model(servers, role).changes = (3, {"started": 1795309999.0, "requests": 0, "budget": 0.0})
+    run = finish(make_job(tmp_path / "run"), servers).run
+    assert run.manifest().servers[role].readback["run.restarts"] == "restarted, and reads back as before"
+    assert stored(run) == {(str(r), item): 1 for r in ROLES for item in ITEMS}
+    assert judge_run(run).verdict == "PASS"
 
 
 @pytest.mark.parametrize("drafts", [False, True])
