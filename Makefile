@@ -4,6 +4,7 @@
 # make check | fix             what CI checks before the tests | what of it can be put right without asking
 # make unit | test             the fast tests | browser, containers and real servers too
 # make long                    simulations, whole recipes, gates of damaged models: minutes each
+# make soak                    faults, kills, full disks and loads by the dozen (docs/reliability.md): half an hour
 # make prove | prove-quick     does the gate catch known damage? the whole catalogue | six of it; goes on where it was
 # make report [RUN=...]        renders a run again, the newest unless told otherwise
 # make lock | clean            pins what the environment has | removes the environment and what was built
@@ -20,7 +21,7 @@ RUN ?= $(patsubst %/manifest.json,%,$(lastword $(sort $(wildcard runs/*/manifest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(FLAVOR)
 
-.PHONY: ready gate check fix unit test long prove prove-quick report lock clean
+.PHONY: ready gate check fix unit test long soak prove prove-quick report lock clean
 
 ready: $(READY)
 
@@ -31,20 +32,24 @@ gate: $(READY)
 
 # Nothing here waits for a browser, a container or a server, or takes more than two seconds.
 unit: $(READY)
-	@$(BIN)/python -m pytest -m "not e2e and not browser and not engine and not slow and not long" -n logical --maxprocesses 8 --dist worksteal
+	@$(BIN)/python -m pytest -m "not e2e and not browser and not engine and not slow and not long and not soak" -n logical --maxprocesses 8 --dist worksteal
 
 # Unit tests with reports in a real browser and agents in real containers, which wait a lot: one process more than cores.
 # Then real servers, two files of tests at a time; the run that two files look at is made by the first. All are run,
 # whatever the first say.
 test: $(READY)
 	@failed=0; \
-	  $(BIN)/python -m pytest -m "not e2e and not long" -n $$(($$(nproc) + 1)) --maxprocesses 8 --dist worksteal || failed=1; \
-	  $(BIN)/python -m pytest -m "e2e and not long" -n 2 --dist loadfile --no-loadscope-reorder --durations 8 || failed=1; \
+	  $(BIN)/python -m pytest -m "not e2e and not long and not soak" -n $$(($$(nproc) + 1)) --maxprocesses 8 --dist worksteal || failed=1; \
+	  $(BIN)/python -m pytest -m "e2e and not long and not soak" -n 2 --dist loadfile --no-loadscope-reorder --durations 8 || failed=1; \
 	  exit $$failed
 
 # Simulations, and gates of damaged models: minutes each.
 long: $(READY)
-	@$(BIN)/python -m pytest -m long -n 2 --dist worksteal
+	@$(BIN)/python -m pytest -m "long and not soak" -n 2 --dist worksteal
+
+# The gate among faults, kills and loads, all of it: docs/reliability.md has its figures. One test after the other.
+soak: $(READY)
+	@$(BIN)/python -m pytest -m soak -rs
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -158,7 +158,9 @@ async def _after_restart(job: Job, role: Role, endpoint: Endpoint) -> str:
     """
     facts, before = job.manifest.models["reference" if role == "noise" else role], job.manifest.servers[role].readback
     try:
-        require_same(before, await read_back(endpoint, facts), f"the servers of the {role}, before and after a restart,")
+        require_same(
+            before, await read_back(endpoint, facts), f"the servers of the {role}, before and after a restart,"
+        )
     except NotComparable as error:
         job.reporter.say(str(error))
         return RESTARTED

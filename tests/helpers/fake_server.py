@@ -43,14 +43,14 @@ class Listener(ThreadingHTTPServer):
 class FakeServer:
     """Answers GET /health with 200, everything else with what `handler` returns. Keeps what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.handler: Handler = lambda path, body: chat_reply()
         self.posts: list[tuple[str, dict[str, Any]]] = []
         self.most_in_flight = 0
         self.health = 200
         self._in_flight = 0
         self._lock = threading.Lock()
-        self._http = Listener(("127.0.0.1", 0), self._handler_class())
+        self._http = Listener(("127.0.0.1", port), self._handler_class())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -96,6 +96,9 @@ class FakeServer:
                 if reply is None:
                     self.close_connection = True
                     return
+                asked = self.headers["x-request-id"]
+                if asked and isinstance(reply, dict) and "id" in reply:  # as vLLM does; a `Reply` is sent as it is
+                    reply = reply | {"id": f"chatcmpl-{asked}"}
                 self._send(reply if isinstance(reply, Reply) else Reply(reply))
 
             def _send(self, reply: Reply) -> None:
@@ -296,7 +299,8 @@ def logprobs_of(token_ids: list[int], top: int, bits: int) -> list[Any]:
 
 def score_reply(entries: list[Any]) -> dict[str, Any]:
     """A completion with prompt_logprobs."""
-    return {"choices": [{"index": 0, "text": "x", "finish_reason": "length", "prompt_logprobs": entries}]}
+    choice = {"index": 0, "text": "x", "finish_reason": "length", "prompt_logprobs": entries}
+    return {"id": "cmpl-1", "choices": [choice]}
 
 
 def ask(
