@@ -1,7 +1,7 @@
 """Whole gates in processes of their own, disturbed and gone on with, and what must be true of their run folders.
 
-A process is a fork of one that has loaded everything (torch, lm-eval: ten seconds), so that a test can afford dozens. It
-runs the command with its own signal handlers, is the leader of its session and may be killed like any other.
+A process is a fork of one that has loaded everything (torch, lm-eval: ten seconds), so that a test can afford dozens.
+It runs the command with its own signal handlers, is the leader of its session and may be killed like any other.
 """
 
 from __future__ import annotations
@@ -61,16 +61,18 @@ class Gate:
     urls: Mapping[str, str] = field(default_factory=dict)
     """By role; the gate serves itself without."""
     environment: dict[str, str] = field(default_factory=dict)
+    log: Path = Path()
+    """What it says; beside the run folder unless told otherwise."""
     tries: int = 0
     sessions: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.log == Path():
+            self.log = self.out.with_suffix(".log")
 
     @property
     def run(self) -> RunFolder:
         return RunFolder(self.out)
-
-    @property
-    def log(self) -> Path:
-        return self.out.with_suffix(".log")
 
     def arguments(self) -> list[str]:
         """The command as a user gives it: --resume when there is something to go on with."""
@@ -186,14 +188,25 @@ def orphans(gate: Gate) -> list[psutil.Process]:
         try:
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            ours = os.getsid(process.pid) in gate.sessions or any(
-                str(gate.models) in word for word in process.cmdline()
-            )
+            of_session = os.getsid(process.pid) in gate.sessions
+            if of_session or any(str(gate.models) in word for word in process.cmdline()):
+                found.append(process)
         except (psutil.Error, OSError):
             continue
-        if ours:
-            found.append(process)
     return found
+
+
+def wait_for(gate: Gate, process: BaseProcess, condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is true of a run that goes on. Fails when it ends before, or after LIMIT_SECONDS."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while not condition():
+        assert process.exitcode is None, f"the gate ended before {what}:\n{gate.said()}"
+        assert time.monotonic() < deadline, f"no {what} after {LIMIT_SECONDS} s:\n{gate.said()}"
+        time.sleep(0.01)
+
+
+def samples_of(gate: Gate) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in (gate.out / "samples").glob("*.jsonl"))
 
 
 def send(process: BaseProcess, number: signal.Signals) -> None:

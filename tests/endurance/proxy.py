@@ -1,4 +1,4 @@
-"""A proxy on loopback that spoils answers: which request meets which fault follows from a seed and the request alone."""
+"""A proxy on loopback that spoils answers: which request meets which fault follows from a seed and the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Faults between the gate and its servers: every answer is scored once and as it was, or it is an error and asked again."""
+"""Faults between gate and servers: an answer is scored once and as it was, or it is an error and asked again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.contract.samples import Role
 from harness.endpoint.client import Endpoint, EndpointError
-from tests.endurance.gates import Gate, require_same
+from tests.endurance.gates import Gate, require_same, samples_of, wait_for
 from tests.endurance.good_server import PROBLEMS, GoodModel, said
 from tests.endurance.proxy import HANG, KINDS, FaultProxy, Plan
 
@@ -149,7 +149,7 @@ def test_a_server_that_answers_no_question_is_given_up_in_time_and_later_gone_on
     with faulty(good, lambda number: Plan(number, 0.0)) as proxies:
         gate.urls = {role: proxy.url for role, proxy in proxies.items()}
         process = gate.start(_impatient, seconds)
-        answered_some(good, gate)
+        wait_for(gate, process, lambda: samples_of(gate) >= 10, "its tenth answer")
         proxies["candidate"].plan = Plan(3, 1.0, (HANG,), most=1000)
         # Three tries of every question in flight, at most 64 tokens and a prompt; the rest is a slow machine's.
         assert gate.wait(process, 3 * (seconds + 70) + 120) == 4
@@ -165,13 +165,3 @@ def test_a_server_that_answers_no_question_is_given_up_in_time_and_later_gone_on
         f"exit code 4 in time, verdict after {gate.tries} calls",
         "nothing",
     )
-
-
-def answered_some(good: Good, gate: Gate) -> None:
-    """Wait until the gate is in the middle of its questions."""
-    import time
-
-    deadline = time.monotonic() + 120
-    while sum(1 for _ in gate.run.samples()) < 10:
-        assert time.monotonic() < deadline, gate.said()
-        time.sleep(0.02)
