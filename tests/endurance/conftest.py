@@ -10,9 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_server import FakeServer
-from tiny_llama import save_tiny_llama
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from harness.contract.samples import ROLES, Role
 from tests.endurance.gates import POLICY, Gate
@@ -45,12 +49,37 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tiny checkpoints of one tokenizer."""
+    """Two tiny checkpoints of one tokenizer, which no server loads; made without torch, whose start takes a while."""
     folder = tmp_path_factory.mktemp("models")
-    for role, width in (("reference", 96), ("candidate", 128)):
-        save_tiny_llama(folder / role, intermediate_size=width, max_position_embeddings=4096)
-        (folder / role / "chat_template.jinja").write_text(TEMPLATE)
+    for number, role in enumerate(ROLES):
+        save_checkpoint(folder / role, number)
     return folder
+
+
+def save_checkpoint(folder: Path, seed: int) -> None:
+    """One layer of a Llama with a token a byte."""
+    folder.mkdir()
+    alphabet = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE(vocab={symbol: i for i, symbol in enumerate(alphabet)} | {"<eos>": 256}, merges=[]))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    shapes = {"embed_tokens": (257, 32), "layers.0.self_attn.q_proj": (32, 32), "layers.0.mlp.up_proj": (64, 32)}
+    draw = np.random.default_rng(seed)
+    weights = {f"model.{name}.weight": draw.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
+    save_file(weights, folder / "model.safetensors")
+    config = {"model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "max_position_embeddings": 4096}
+    config |= {
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 257,
+        "architectures": ["LlamaForCausalLM"],
+    }
+    files = {"config.json": config, "generation_config.json": {"eos_token_id": 256}}
+    files["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<eos>"}
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
 
 
 @pytest.fixture(scope="session")
