@@ -20,7 +20,7 @@ from harness.contract.errors import BadInput
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write to: a reader, or a crash, sees what was there before or all of the new one, nothing between.
 
-    What was there stays when the block raises. Folders are made as needed. Raises OSError.
+    What was there stays when the block raises. Folders are made as needed. Raises OSError, which names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -30,6 +30,10 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None  # a full disk does not say of which file
     finally:
         temporary.unlink(missing_ok=True)
 

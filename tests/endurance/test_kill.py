@@ -71,8 +71,10 @@ SIGNALS = {
 }
 
 
-@pytest.mark.parametrize("name", SIGNALS)
-@pytest.mark.parametrize("count", [1, pytest.param(20, marks=soak)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("SIGKILL", 1), ("SIGTERM", 1), *(pytest.param(name, 20, marks=soak) for name in SIGNALS)],
+)
 def test_a_gate_that_is_hit_at_random_moments_ends_as_one_that_is_not(
     good: Good, make_gate: Callable[..., Gate], undisturbed: Gate, name: str, count: int, record: Callable[..., None]
 ) -> None:

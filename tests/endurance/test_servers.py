@@ -89,7 +89,7 @@ def stopped(process: subprocess.Popen[bytes]) -> Iterator[None]:
         process.send_signal(signal.SIGCONT)
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(10, marks=soak)])
+@pytest.mark.parametrize("count", [1, pytest.param(8, marks=soak)])
 def test_a_server_that_is_killed_and_started_again_is_gone_on_with(
     attached: dict[str, Attached],
     make_gate: Callable[..., Gate],
@@ -128,7 +128,7 @@ def _impatient(seconds: float) -> None:
     client.PATIENCE_SECONDS = seconds
 
 
-@pytest.mark.parametrize("count", [1, pytest.param(5, marks=soak)])
+@pytest.mark.parametrize("count", [pytest.param(4, marks=soak)])
 def test_a_server_that_is_stopped_ends_the_gate_in_time(
     attached: dict[str, Attached],
     make_gate: Callable[..., Gate],
