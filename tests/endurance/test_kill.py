@@ -107,7 +107,7 @@ def test_a_gate_that_is_hit_at_random_moments_ends_as_one_that_is_not(
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "Ctrl-C"])
-@pytest.mark.parametrize("count", [pytest.param(3, marks=soak)])
+@pytest.mark.parametrize("count", [pytest.param(2, marks=soak)])
 def test_the_command_as_a_user_starts_it_is_hit_while_it_loads(
     good: Good, make_gate: Callable[..., Gate], undisturbed: Gate, name: str, count: int, record: Callable[..., None]
 ) -> None:
