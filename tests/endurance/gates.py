@@ -36,7 +36,7 @@ POLICY = """\
 name: endurance
 serving: {max_model_len: 4096, max_logprobs: 20, placement: sequential, ready_timeout_seconds: 60}
 sampling: {temperature: 0.0, max_tokens: 64}
-requests: {concurrency: 8, retries: 2}
+requests: {concurrency: 8, retries: 2, min_tokens_per_second: 50}
 suites:
   divergence: {trajectories: 8, max_tokens: 32, top_logprobs: 20}
   cot: {tasks: {word_problems: {limit: 48}}}
