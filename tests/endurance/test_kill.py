@@ -19,7 +19,9 @@ from tests.endurance.gates import ROOT, Gate, require_no_orphan, require_same, s
 
 Good = dict[Role, FakeServer]
 soak = pytest.mark.soak
-HITS_A_RUN = 4
+SAMPLES = 124
+"""Of a whole run."""
+HITS_A_RUN = 5
 """A run folder is hit so often, and then finished."""
 
 
@@ -46,12 +48,27 @@ def whole_lines(gate: Gate) -> dict[str, bytes]:
     return found
 
 
-def hit(gate: Gate, numbers: list[signal.Signals], seconds: float) -> str | None:
-    """Start or resume, send signals after some time; the stage that was hit, None when the gate was through before."""
+def moment(gate: Gate, draw: random.Random) -> Callable[[], bool]:
+    """A random moment of what is left of a run: while it starts, at an answer that is to come, or when it is judged."""
+    part = draw.random()
+    if part < 0.15:
+        until = time.monotonic() + draw.uniform(0, 4)
+        return lambda: time.monotonic() > until
+    if part < 0.85:
+        target = draw.randrange(samples_of(gate), SAMPLES) + 1
+        return lambda: samples_of(gate) >= target
+    name = draw.choice(("verdict.json", "report", "report/index.html"))
+    return lambda: samples_of(gate) >= SAMPLES and (gate.out / name).exists()
+
+
+def hit(gate: Gate, numbers: list[signal.Signals], draw: random.Random) -> str | None:
+    """Start or resume, send signals at a random moment; the stage that was hit, None when the gate was through."""
     said = gate.log.stat().st_size if gate.log.exists() else 0
-    process = gate.start()
+    process, reached = gate.start(), moment(gate, draw)
     wait_for(gate, process, lambda: gate.log.exists() and gate.log.stat().st_size > said, "its first word")
-    process.join(seconds)
+    while process.exitcode is None and not reached():
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 0.1))
     for number in numbers:
         send(process, number)
         time.sleep(0.05)
@@ -73,23 +90,25 @@ SIGNALS = {
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("SIGKILL", 1), ("SIGTERM", 1), *(pytest.param(name, 20, marks=soak) for name in SIGNALS)],
+    [
+        *(("SIGKILL", 1), ("SIGTERM", 1)),
+        *(pytest.param(name, 20, marks=soak) for name in ("SIGKILL", "SIGTERM", "Ctrl-C")),
+        pytest.param("Ctrl-C twice", 5, marks=soak),
+    ],
 )
 def test_a_gate_that_is_hit_at_random_moments_ends_as_one_that_is_not(
     good: Good, make_gate: Callable[..., Gate], undisturbed: Gate, name: str, count: int, record: Callable[..., None]
 ) -> None:
     draw = random.Random(f"{name} {count}")
-    hits, folders, lasts = Counter[str](), 0, 8.0
+    hits, folders = Counter[str](), 0
     while sum(hits.values()) < count:
         gate = make_gate(f"run{folders}", urls(good))
         folders += 1
         assert folders <= 2 * count + 2, f"{count} moments were not hit: {hits}"
         for _ in range(min(HITS_A_RUN, count - sum(hits.values()))):
             before = whole_lines(gate)
-            began = time.monotonic()
-            where = hit(gate, SIGNALS[name], draw.uniform(0, lasts))
+            where = hit(gate, SIGNALS[name], draw)
             if where is None:
-                lasts = max(1.0, 0.7 * (time.monotonic() - began))
                 break
             hits[where] += 1
             after = whole_lines(gate)
@@ -99,7 +118,7 @@ def test_a_gate_that_is_hit_at_random_moments_ends_as_one_that_is_not(
     places = ", ".join(f"{where} {times}" for where, times in sorted(hits.items()))
     record(
         f"{name} of the gate",
-        "signal after a random time, up to four in one run, then --resume",
+        "signal at a random moment, up to five in one run, then --resume",
         f"{sum(hits.values())} moments in {folders} runs ({places})",
         "verdict of the undisturbed run each time" if name == "SIGKILL" else "exit code 4, then that verdict each time",
         "nothing",
