@@ -55,7 +55,7 @@ def moment(gate: Gate, draw: random.Random) -> Callable[[], bool]:
         until = time.monotonic() + draw.uniform(0, 4)
         return lambda: time.monotonic() > until
     if part < 0.85:
-        target = draw.randrange(samples_of(gate), SAMPLES) + 1
+        target = draw.randrange(min(samples_of(gate), SAMPLES - 1), SAMPLES) + 1
         return lambda: samples_of(gate) >= target
     name = draw.choice(("verdict.json", "report", "report/index.html"))
     return lambda: samples_of(gate) >= SAMPLES and (gate.out / name).exists()
