@@ -117,20 +117,25 @@ def test_a_gate_among_faults_of_all_kinds_ends_as_one_without(
 
 
 @soak
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_gate_among_faults_of_one_kind_ends_as_one_without(
-    good: Good, make_gate: Callable[..., Gate], undisturbed: Gate, kind: str, record: Callable[..., None]
+@pytest.mark.parametrize("kinds", [KINDS[start : start + 3] for start in range(0, len(KINDS), 3)], ids=", ".join)
+def test_a_gate_among_faults_of_few_kinds_ends_as_one_without(
+    good: Good,
+    make_gate: Callable[..., Gate],
+    undisturbed: Gate,
+    kinds: tuple[str, ...],
+    record: Callable[..., None],
 ) -> None:
-    plan: Callable[[int], Plan] = lambda number: Plan(100 + number, 0.4, (kind,))  # noqa: E731
+    plan: Callable[[int], Plan] = lambda number: Plan(100 + number, 0.5, kinds)  # noqa: E731
     found, tries = _disturbed(good, make_gate("run"), undisturbed, plan)
-    assert found[kind] > 20
-    record(
-        kind,
-        "proxies before both servers: 40 % of all requests, once or twice in a row",
-        f"{found[kind]} faults",
-        f"verdict after {tries} call{'s' * (tries > 1)} of the command",
-        "nothing",
-    )
+    for kind in kinds:
+        assert found[kind] > 5
+        record(
+            kind,
+            "proxies before both servers: half of all requests meet one of three kinds, once or twice in a row",
+            f"{found[kind]} faults",
+            f"verdict after {tries} call{'s' * (tries > 1)} of the command",
+            "nothing",
+        )
 
 
 def _impatient(seconds: float) -> None:
