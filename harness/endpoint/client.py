@@ -27,7 +27,6 @@ from harness.endpoint.answers import (
     common_fields,
     first_choice,
     json_object,
-    kind_of_status,
     message_fields,
     read_prompt_logprobs,
     require_own,
@@ -37,15 +36,12 @@ from harness.endpoint.answers import (
 )
 from harness.endpoint.asked import Asked
 from harness.endpoint.connections import REQUEST_ID, SpreadClient
+from harness.endpoint.tries import again, answered, found
 
 __all__ = ["Asked", "Completion", "Endpoint", "EndpointError", "Scores"]
 
 T = TypeVar("T")
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": -1, "min_p": 0.0}
-PAUSE_SECONDS = 0.25
-"""Before what was no answer is asked for once more; twice as long each time."""
-NOT_NOW = frozenset({408, 429, 502, 503, 504})
-"""Statuses of a page that may be there: the server, or what stands before it, cannot say just now."""
 PATIENCE_SECONDS = 120.0
 """For an answer, beside the time that its tokens take."""
 MOST_FINGERPRINTS = 8
@@ -280,7 +276,7 @@ class Endpoint:
         Raises:
             EndpointError: no server, or one that cannot say just now whether it has it (NOT_NOW).
         """
-        return await self._found(self.get_json(path))
+        return await found(self.get_json(path))
 
     async def rendered_request(self, messages: Messages, max_tokens: int | None = None) -> dict[str, Any] | None:
         """The request as the server would run it, sampling defaults filled in; None where the server keeps it shut.
@@ -294,20 +290,10 @@ class Endpoint:
 
         async def post() -> dict[str, Any]:
             sent = self._client.post(path, body=body, cast_to=httpx.Response, options={"timeout": 60.0})
-            response = await self._answered(sent, f"{self.url}/v1{path}", 60.0)
+            response = await answered(sent, f"{self.url}/v1{path}", 60.0)
             return json_object(response, self.url)
 
-        return await self._found(self._again(post))
-
-    @staticmethod
-    async def _found(page: Awaitable[dict[str, Any]]) -> dict[str, Any] | None:
-        """A page, or None where the server has none, gives something else in its place, or does not answer at all."""
-        try:
-            return await page
-        except EndpointError as error:
-            if error.kind == "unreachable" or error.status in NOT_NOW:
-                raise
-            return None
+        return await found(self._again(post))
 
     async def metrics(self) -> dict[str, list[tuple[dict[str, str], float]]]:
         """Prometheus samples of /metrics by name: (labels, value). Raises EndpointError."""
@@ -327,23 +313,11 @@ class Endpoint:
         return {**self.sampling.model_dump(exclude={"max_tokens"}), "max_tokens": max_tokens}
 
     async def _again(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` gives, asked again where an answer came that is none: torn, another's, ended by the server.
-
-        The SDK tries again what failed without an answer or with a 5xx; of what it was answered it sees nothing.
-        """
-        for tried in range(self._requests.retries + 1):
-            try:
-                return await ask()
-            except EndpointError as error:
-                came = error.kind == "garbage" or (error.kind == "server" and error.status is None)
-                if not came or tried == self._requests.retries:
-                    raise
-            await asyncio.sleep(PAUSE_SECONDS * 2**tried)
-        raise AssertionError("unreachable")
+        return await again(ask, self._requests.retries)
 
     async def _get(self, path: str) -> httpx.Response:
         sent = self._client.get(self.url + path, cast_to=httpx.Response, options={"timeout": 60.0})
-        return await self._answered(sent, self.url + path, 60.0)
+        return await answered(sent, self.url + path, 60.0)
 
     async def _post(self, path: str, body: dict[str, Any], budget: int) -> tuple[dict[str, Any], float]:
         """POST as `_send` does. Returns the JSON object and the seconds of the SDK's tries."""
@@ -363,23 +337,10 @@ class Endpoint:
         async with self._slots:
             start = time.monotonic()
             sent = self._client.post(path, body=body, cast_to=httpx.Response, options={"timeout": timeout})
-            response = await self._answered(sent, self.url, self.patience(budget))
+            response = await answered(sent, self.url, self.patience(budget))
             seconds = time.monotonic() - start
         self.asked.add(1, max_tokens)
         return response, seconds
-
-    @staticmethod
-    async def _answered(sent: Awaitable[httpx.Response], what: str, seconds: float) -> httpx.Response:
-        """The answer to a request and the SDK's further tries of it. Raises EndpointError: none was answered well."""
-        try:
-            return await sent
-        except openai.APITimeoutError:
-            raise EndpointError("timeout", f"{what}: no answer in {seconds:.0f} s") from None
-        except openai.APIConnectionError as error:
-            raise EndpointError("unreachable", f"{what}: {(error.__cause__ or error)!r}") from None
-        except openai.APIStatusError as error:
-            status, said = error.status_code, f": {error.message}" if error.body else ""
-            raise EndpointError(kind_of_status(status), f"{what} answers {status}{said}", status) from None
 
     def _note(self, fingerprint: Any, prompt_tokens: Any, max_tokens: int) -> None:
         """Remember what an answer says of its server and of the room it took."""

@@ -12,7 +12,7 @@ import pytest
 from fake_server import FakeServer, Reply, ask, chat_reply
 from scripted_chats import HELLO, chat, failure
 
-from harness.endpoint import client
+from harness.endpoint import client, tries
 from harness.endpoint.client import Endpoint, EndpointError
 
 FOREIGN = chat_reply("of another") | {"id": "chatcmpl-quantgate-" + "0" * 32}
@@ -20,7 +20,7 @@ FOREIGN = chat_reply("of another") | {"id": "chatcmpl-quantgate-" + "0" * 32}
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(tries, "PAUSE_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize(
