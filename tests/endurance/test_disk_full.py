@@ -114,7 +114,7 @@ def test_a_full_disk_ends_the_gate_and_loses_nothing(
     kept = {sample.key: sample for sample in raw_samples(gate.run)}
     assert all(kept[sample.key] == sample for sample in before), "a stored sample was asked again"
     record(
-        f"disk full while {what} is written" if what == "Parquet" else f"disk full while {what} are written",
+        f"disk full while writing {what}",
         f"tmpfs made as small as what lies in it, {spare} pages spare",
         f"call {call}",
         f"exit code 4, then with room the same verdict; {len(before)} samples were kept",
