@@ -34,7 +34,7 @@ LIMIT_SECONDS = 300
 
 POLICY = """\
 name: endurance
-serving: {max_model_len: 4096, max_logprobs: 20, placement: sequential, ready_timeout_seconds: 60}
+serving: {max_model_len: 4096, max_logprobs: 20, placement: sequential, ready_timeout_seconds: 900}
 sampling: {temperature: 0.0, max_tokens: 64}
 requests: {concurrency: 8, retries: 2, min_tokens_per_second: 50}
 suites:

@@ -227,7 +227,7 @@ def test_a_server_that_never_loads_is_given_up_in_the_stated_time(
 ) -> None:
     gate = served(reference={"load": "hang"})
     gate.policy = tmp_path / "soon.yaml"
-    gate.policy.write_text(POLICY.replace("ready_timeout_seconds: 60", "ready_timeout_seconds: 5"))
+    gate.policy.write_text(POLICY.replace("ready_timeout_seconds: 900", "ready_timeout_seconds: 5"))
     assert gate.wait(gate.start(), 5 + 35 + 60) == 4  # the worker has its fifteen seconds to end, and is killed
     assert "reference server was not ready after 5 s (serving.ready_timeout_seconds)" in gate.said()
     require_no_orphan(gate)
