@@ -18,6 +18,7 @@ from fake_server import FakeServer
 from harness.contract.samples import Role
 from tests.endurance.gates import Gate, raw_samples, require_no_orphan, require_same
 
+pytestmark = pytest.mark.slow
 PAGE = 4096
 ROOM = "size=2g"
 WRITES = {
@@ -37,7 +38,7 @@ MOMENTS = {
     "the report": (1,),
 }
 """At which call of the write the disk becomes full."""
-SMALL = ("samples", "Parquet", "the report")
+SMALL = ("samples", "Parquet")
 """Those of `make test`."""
 
 

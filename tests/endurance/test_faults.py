@@ -19,6 +19,7 @@ from tests.endurance.good_server import PROBLEMS, GoodModel, said
 from tests.endurance.proxy import HANG, KINDS, FaultProxy, Plan
 
 Good = dict[Role, FakeServer]
+pytestmark = pytest.mark.slow
 soak = pytest.mark.soak
 
 

@@ -18,6 +18,7 @@ from harness.contract.samples import Role
 from tests.endurance.gates import ROOT, Gate, require_no_orphan, require_same, samples_of, send, wait_for
 
 Good = dict[Role, FakeServer]
+pytestmark = pytest.mark.slow
 soak = pytest.mark.soak
 SAMPLES = 124
 """Of a whole run."""

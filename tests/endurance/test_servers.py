@@ -29,6 +29,7 @@ from tests.endurance.gates import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow
 soak = pytest.mark.soak
 PYTHONPATH = os.pathsep.join(map(str, (ROOT, ROOT / "kernels", ROOT / "tests" / "helpers")))
 
