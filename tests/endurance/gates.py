@@ -29,7 +29,7 @@ from harness.runs.positions import position_summary
 ROOT = Path(__file__).parents[2]
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.endurance.warm"])
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 900
 """No gate of these tests takes so long, on a machine that does ten other things: one that does hangs."""
 
 POLICY = """\

@@ -19,6 +19,7 @@ import pytest
 
 from harness.contract.samples import ROLES
 from tests.endurance.gates import (
+    LIMIT_SECONDS,
     POLICY,
     ROOT,
     Gate,
@@ -60,7 +61,7 @@ class Attached:
             return False
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + LIMIT_SECONDS
         while not self.ready():
             assert time.monotonic() < deadline and self.process.poll() is None, "no good server"
             time.sleep(0.05)
@@ -144,7 +145,7 @@ def test_a_server_that_is_stopped_ends_the_gate_in_time(
         wait_for(gate, process, lambda: samples_of(gate) >= first, f"answer {first}")  # noqa: B023
         with stopped(attached["candidate"].process):
             # Three tries of 1 s and 2 s for tokens and prompt, then ten for /health; the rest is the machine's.
-            status = gate.wait(process, 3 * 3 + 10 + 120)
+            status = gate.wait(process, 3 * 3 + 10 + 300)
         assert status == 4 and "--resume" in gate.said()
         assert gate.finish() == 0, gate.said()
         require_same(gate, undisturbed.run)
