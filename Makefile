@@ -4,7 +4,7 @@
 # make check | fix             what CI checks before the tests | what of it can be put right without asking
 # make unit | test             the fast tests | browser, containers and real servers too
 # make long                    simulations, whole recipes, gates of damaged models: minutes each
-# make soak                    faults, kills, full disks and loads by the dozen (docs/reliability.md): half an hour
+# make soak                    faults, kills, full disks and loads by the dozen (docs/reliability.md)
 # make prove | prove-quick     does the gate catch known damage? the whole catalogue | six of it; goes on where it was
 # make report [RUN=...]        renders a run again, the newest unless told otherwise
 # make lock | clean            pins what the environment has | removes the environment and what was built
