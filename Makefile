@@ -5,6 +5,7 @@
 # make unit | test             the fast tests | browser, containers and real servers too
 # make long                    simulations, whole recipes, gates of damaged models: minutes each
 # make prove | prove-quick     does the gate catch known damage? the whole catalogue | six of it; goes on where it was
+# make prove-weakest           how little of each defect is still caught? bisections, hours
 # make report [RUN=...]        renders a run again, the newest unless told otherwise
 # make lock | clean            pins what the environment has | removes the environment and what was built
 #
@@ -20,7 +21,7 @@ RUN ?= $(patsubst %/manifest.json,%,$(lastword $(sort $(wildcard runs/*/manifest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(FLAVOR)
 
-.PHONY: ready gate check fix unit test long prove prove-quick report lock clean
+.PHONY: ready gate check fix unit test long prove prove-quick prove-weakest report lock clean
 
 ready: $(READY)
 
@@ -56,12 +57,20 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Known damage, gated for real. What an earlier call has finished is not done again: remove the folder to begin anew.
+# Known damage, gated for real, two gates at a time on two cores. What an earlier call has finished is not done again:
+# remove the folder to begin anew. prove-weakest goes on from there; both may be given SEEDS=3.
+PROVE = $(BIN)/quantgate prove --out runs/prove --resume --jobs $(JOBS) --seeds $(SEEDS)
+JOBS ?= $(if $(shell nvidia-smi -L 2>/dev/null),1,2)
+SEEDS ?= 1
+
 prove: $(READY)
-	@$(BIN)/quantgate prove --out runs/prove --resume
+	@$(PROVE)
 
 prove-quick: $(READY)
-	@$(BIN)/quantgate prove --out runs/prove --resume --only quick
+	@$(PROVE) --only quick
+
+prove-weakest: $(READY)
+	@$(PROVE) --weakest
 
 report: $(READY)
 	@$(BIN)/quantgate report $(or $(RUN),$(error no run under runs/ yet: make gate first))

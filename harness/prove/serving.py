@@ -34,7 +34,7 @@ ENTRIES = (
         "stop-added",
         "serving",
         "a gateway ends every answer at its first line break",
-        fails("parting_rate"),
+        fails("length_ratio"),
         flags=("--middleware", f"{GATEWAYS}AddStop"),
     ),
     Entry(

@@ -7,7 +7,7 @@ import pytest
 from harness.judging.results import CheckResult, Outcome
 from harness.judging.verdict import EXIT_CODES, Verdict
 from harness.prove.document import markdown, page, summary
-from harness.prove.entries import HARMLESS, Entry, Expected, doubted, fails, refused
+from harness.prove.entries import HARMLESS, Entry, Expected, doubted, fails, refused, unserved
 from harness.prove.findings import Finding, Proof, cell, not_run, of_refusal, of_verdict
 
 HOSTILE = "<script>alert(1)</script> | `x` **y**\u202e"
@@ -96,6 +96,9 @@ def test_a_verdict_is_held_against_what_was_stated(expected: Expected, verdict: 
         (HARMLESS, 3, "not comparable", "false alarm"),
         (refused("merge"), 4, "the server died of a merge", "not run"),
         (HARMLESS, 4, "the server died", "not run"),
+        (unserved("not initialized"), 4, "weights were not initialized", "caught"),
+        (unserved("not initialized"), 4, "too little memory", "not run"),
+        (unserved("not initialized"), 3, "not initialized", "caught otherwise"),
     ],
 )
 def test_so_is_an_end_without_a_verdict(expected: Expected, exit_code: int, reason: str, status: str) -> None:
