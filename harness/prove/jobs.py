@@ -32,15 +32,21 @@ def require_jobs(jobs: int) -> None:
         raise BadInput(f"--jobs {jobs} is more than the {len(machine.cpus)} cores of this machine")
 
 
-def done_in_turn(tasks: Sequence[tuple[str, Task, Path]], jobs: int, reporter: Reporter) -> Iterator[str]:
+def done_in_turn(
+    tasks: list[tuple[str, Task, Path]], jobs: int, reporter: Reporter, ready: Callable[[str], bool] = lambda _: True
+) -> Iterator[str]:
     """Do tasks (name, what, folder), `jobs` at a time, and yield the name of each that is done. A task that runs beside
     others writes its progress to `folder`/progress.log. An interruption ends all that run.
+
+    `ready` says whether a task may begin: the first one can, and each can once those before it are done. Tasks that
+    wait may be taken out of the list meanwhile.
 
     Raises:
         RunFailed: a process ended without finishing its task.
     """
     if jobs == 1:
-        for name, task, _ in tasks:
+        while tasks:
+            name, task, _ = tasks.pop(0)
             task(reporter=reporter)
             yield name
         return
@@ -49,11 +55,12 @@ def done_in_turn(tasks: Sequence[tuple[str, Task, Path]], jobs: int, reporter: R
     cores = detect().cpus
     share = len(cores) // jobs
     free = [cores[slot * share : (slot + 1) * share] for slot in range(jobs)]
-    waiting, running = list(tasks), dict[int, tuple[str, ForkServerProcess, list[int], Path]]()
+    running = dict[int, tuple[str, ForkServerProcess, list[int], Path]]()
     try:
-        while waiting or running:
-            while waiting and free:
-                name, task, folder = waiting.pop(0)
+        while tasks or running:
+            while free and (able := [task for task in tasks if ready(task[0])]):
+                tasks.remove(able[0])
+                name, task, folder = able[0]
                 own = free.pop(0)
                 process = context.Process(target=_alone, args=(task, own, folder / "progress.log"))
                 process.start()

@@ -125,32 +125,38 @@ def _bench(good: Good, own: Bench, reporter: Reporter) -> Bench | NotApplicable:
 def _go_on(bout: Bout) -> Proof:
     """Gate what is not known yet: controls first, then what is compared with them."""
     proof = _write(bout)
-    controls = {bench.control for bench in bout.benches.values()}
-    for of_controls in (True, False):
-        waiting = [name for name in bout.benches if name not in bout.found and (name in controls) == of_controls]
-        tasks = [(name, partial(gated, bout.benches[name], name), bout.benches[name].out / name) for name in waiting]
-        for number, name in enumerate(done_in_turn(tasks, bout.options.jobs, bout.reporter), start=1):
-            finding = read(bout.benches[name].folder(BY_NAME[name]))
-            bout.reporter.say(f"-- {number} of {len(waiting)}: {name}: {finding.status}; {finding.reason}")
-            bout.found[name] = finding
-            proof = _write(bout)
-        if of_controls:
-            _require_controls(bout)
+    waiting = sorted(bout.benches.keys() - bout.found.keys(), key=lambda name: _turn(bout, name))
+    tasks = [
+        (name, partial(gated, bout.benches[name], name), bout.benches[name].folder(BY_NAME[name])) for name in waiting
+    ]
+
+    def ready(name: str) -> bool:
+        return bout.benches[name].control in (name, *bout.found)
+
+    for number, name in enumerate(done_in_turn(tasks, bout.options.jobs, bout.reporter, ready), start=1):
+        finding = read(bout.benches[name].folder(BY_NAME[name]))
+        bout.reporter.say(f"-- {number} of {len(waiting)}: {name}: {finding.status}; {finding.reason}")
+        bout.found[name] = finding
+        if bout.benches[name].control == name and finding.verdict is None:
+            _leave_out(bout, name)
+            tasks[:] = [task for task in tasks if task[0] not in bout.found]
+        proof = _write(bout)
     return proof
 
 
-def _require_controls(bout: Bout) -> None:
-    """Leave out what has no control to be compared with. Raises RunFailed: the given model's has none."""
-    for control in {bench.control for bench in bout.benches.values()}:
-        finding = bout.found[control]
-        if finding.verdict is not None:
-            continue
-        why = f"the control could not be gated, so nothing can be proved: {finding.reason}"
-        if BY_NAME[control].good == "own":
-            raise RunFailed(why)
-        for name, bench in list(bout.benches.items()):
-            if bench.control == control and name != control:
-                bout.found[name] = not_run(BY_NAME[name], why)
+def _turn(bout: Bout, name: str) -> tuple[bool, int]:
+    """Controls first, the rest as the catalogue has it."""
+    return bout.benches[name].control != name, list(BY_NAME).index(name)
+
+
+def _leave_out(bout: Bout, control: str) -> None:
+    """What has no control cannot be compared. Raises RunFailed: the given model has none."""
+    why = f"the control could not be gated, so nothing can be proved: {bout.found[control].reason}"
+    if BY_NAME[control].good == "own":
+        raise RunFailed(why)
+    for name, bench in bout.benches.items():
+        if bench.control == control and name != control:
+            bout.found[name] = not_run(BY_NAME[name], why)
 
 
 def _weakest(bout: Bout) -> Proof:
