@@ -62,6 +62,6 @@ ENTRIES = (
         "serving",
         "calls of tools that repeat",
         fails("looped_rate"),
-        needs="a model that calls tools",
+        needs="a model that calls tools, and a gateway that repeats them",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.whole_files import write_whole
+from harness.endpoint.thinking_tags import NOT_ALONE, TAGS
 from harness.prove.editing import INDEX, edit_tensors, link_files, read_tensors, save_tensors, tensor_files
 from harness.prove.entries import HARMLESS, Doses, Entry, NotApplicable, always, fails, fixed
 from harness.prove.rounding import EMBEDDINGS, LAYER, is_linear, ladder, layers_of, rescaled, rounded
@@ -19,6 +21,13 @@ COARSER = fixed(7, 6, 5, 4, 3, 2)
 
 def bits_in_words(bits: float, _: float) -> str:
     return f"{bits:g} bits"
+
+
+LOST = fixed(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+
+
+def lost_in_words(share: float, _: float) -> str:
+    return f"{100 * share:g} % of the row"
 
 
 def is_embedding(name: str, tensor: torch.Tensor) -> bool:
@@ -71,14 +80,31 @@ def swap_layers(source: Path, out: Path, seed: int = 0) -> None:
     edit_tensors(out, change)
 
 
-def lose_end(source: Path, out: Path, share: float) -> None:
-    """The token that ends an answer loses this share of its row in the matrix that the next token is chosen by."""
+def end_of_answer(model: Path) -> int:
+    """The token that ends an answer. Raises NotApplicable: there is none."""
+    token = getattr(load_tokenizer(model, model.name), "eos_token_id", None)
+    if not isinstance(token, int):
+        raise NotApplicable("its tokenizer has no token that ends an answer")
+    return token
+
+
+def end_of_thinking(model: Path) -> int:
+    """The token that closes thinking. Raises NotApplicable: it does not think, or closes by several tokens."""
+    vocabulary: dict[str, int] = load_tokenizer(model, model.name).get_vocab()  # type: ignore[attr-defined]
+    found = next((vocabulary[tag] for _, tag in TAGS if tag in vocabulary and tag not in NOT_ALONE), None)
+    if found is None:
+        raise NotApplicable("its tokenizer has no token that closes thinking")
+    return found
+
+
+def lose_token(source: Path, out: Path, share: float, which: Callable[[Path], int]) -> None:
+    """A token loses this share of its row in the matrix that the next token is chosen by."""
     link_files(source, out)
-    token = getattr(load_tokenizer(source, source.name), "eos_token_id", None)
+    token = which(source)
     names = [name for name in tensor_files(out) if EMBEDDINGS.search(name)]
     head = next((name for name in names if "lm_head" in name), names[0] if names else None)
-    if token is None or head is None:
-        raise NotApplicable("the model has no token that ends an answer")
+    if head is None:
+        raise NotApplicable("the model has no embeddings under a known name")
 
     def change(name: str, tensor: torch.Tensor) -> torch.Tensor | None:
         if name != head:
@@ -174,19 +200,14 @@ ENTRIES = (
         "weights",
         "the row of the token that ends an answer is zero",
         fails("truncated_rate"),
-        doses=Doses(
-            lose_end,
-            fixed(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1),
-            always(1),
-            lambda share, _: f"{100 * share:g} % of the row",
-        ),
+        doses=Doses(partial(lose_token, which=end_of_answer), LOST, always(1), lost_in_words),
     ),
     Entry(
         "think-end-lost",
         "weights",
-        "the end of thinking made unlikely",
+        "the row of the token that closes thinking is zero",
         fails("unterminated_rate"),
-        needs="a model that thinks",
+        doses=Doses(partial(lose_token, which=end_of_thinking), LOST, always(1), lost_in_words),
     ),
     Entry(
         "japanese-lost",

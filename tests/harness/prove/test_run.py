@@ -22,7 +22,7 @@ from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 
 POLICY = "name: p\nsuites: {cot: {}}\nchecks: [{metric: accuracy, on: cot, max_loss: 0.1}]\n"
-ENTRIES = ("rtn-2bit", "max-new-tokens", "think-end-lost")
+ENTRIES = ("rtn-2bit", "max-new-tokens", "japanese-lost")
 
 
 class Gates:
@@ -99,7 +99,7 @@ def test_each_candidate_is_gated_against_the_controls_reference(gates: Gates, ag
     assert statuses(proof) == {
         "int8": "harmless",
         "rtn-2bit": "undecided",
-        "think-end-lost": "not run",
+        "japanese-lost": "not run",
         "max-new-tokens": "caught",
     }
     assert not proof.holds
@@ -112,7 +112,7 @@ def test_each_candidate_is_gated_against_the_controls_reference(gates: Gates, ag
     assert (tmp_path / "out" / "int8" / "model").is_dir() and not (tmp_path / "out" / "rtn-2bit" / "model").exists()
     stored = json.loads((tmp_path / "out" / "proof.json").read_text())
     assert Proof.model_validate(stored) == proof
-    assert "needs a model that thinks" in (tmp_path / "out" / "sensitivity.md").read_text()
+    assert "needs a model that answers in Japanese" in (tmp_path / "out" / "sensitivity.md").read_text()
     assert "max-new-tokens" in (tmp_path / "out" / "index.html").read_text()
 
 
@@ -130,7 +130,10 @@ def test_an_interrupted_proof_says_what_it_has_and_goes_on(gates: Gates, again: 
     kept = Proof.model_validate_json((tmp_path / "out" / "proof.json").read_bytes())
     assert statuses(kept) == {"int8": "harmless"} | dict.fromkeys(ENTRIES, "not run")
     reasons = {finding.name: finding.reason for finding in kept.findings}
-    assert reasons["rtn-2bit"].startswith("not reached") and reasons["think-end-lost"] == "needs a model that thinks"
+    assert (
+        reasons["rtn-2bit"].startswith("not reached")
+        and reasons["japanese-lost"] == "needs a model that answers in Japanese"
+    )
     before = gates.weights["rtn-2bit"]
     gates.answers["rtn-2bit"] = "FAIL"
     assert statuses(again(resume=True))["rtn-2bit"] == "caught otherwise"

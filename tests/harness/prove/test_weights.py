@@ -100,7 +100,7 @@ def test_embeddings_have_sixteen_levels_a_row_at_most(good: Path, tmp_path: Path
 
 
 def test_of_a_model_with_a_head_the_ending_tokens_row_there_is_lost(good: Path, tmp_path: Path) -> None:
-    weights.lose_end(good, tmp_path / "made", 1)
+    weights.lose_token(good, tmp_path / "made", 1, weights.end_of_answer)
     assert changed(good, tmp_path / "made") == {"lm_head.weight"}
     rows = (tensors_of(good)["lm_head.weight"] != tensors_of(tmp_path / "made")["lm_head.weight"]).any(1)
     assert rows.nonzero().flatten().tolist() == [256]
@@ -160,3 +160,20 @@ def test_doses_end_beyond_or_at_the_stated_one(good: Path) -> None:
     for name in ("rtn-2bit", "noise", "foreign-scales", "embeddings-4bit", "eos-lost", "rope-theta", "far-positions"):
         doses = BY_NAME[name].doses
         assert doses and doses.stated(good) in doses.steps(good), name
+
+
+def test_the_token_that_closes_thinking_is_found_by_its_tag(good: Path, tmp_path: Path) -> None:
+    with pytest.raises(NotApplicable, match="no token that closes thinking"):
+        weights.end_of_thinking(good)
+    thinking = save_tiny_llama(tmp_path / "thinking", num_hidden_layers=3)
+    (thinking / "chat_template.jinja").write_text((good / "chat_template.jinja").read_text())
+    tokenizer = json.loads((thinking / "tokenizer.json").read_text())
+    end = dict(tokenizer["added_tokens"][0]) | {"id": 255, "content": "</think>"}
+    tokenizer["added_tokens"].append(end)
+    del tokenizer["model"]["vocab"][next(s for s, i in tokenizer["model"]["vocab"].items() if i == 255)]
+    tokenizer["model"]["vocab"]["</think>"] = 255
+    (thinking / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert weights.end_of_thinking(thinking) == 255
+    assert BY_NAME["think-end-lost"].write(thinking, tmp_path / "made", seed=0)
+    assert not tensors_of(tmp_path / "made")["lm_head.weight"][255].any()
+    assert changed(thinking, tmp_path / "made") == {"lm_head.weight"}
