@@ -21,7 +21,7 @@ def edited(source: Path, out: Path, name: str, change: Callable[[dict[str, Any]]
 
 def positioned(source: Path, out: Path, times: float, change: Callable[[dict[str, Any], float], None]) -> None:
     """The good checkpoint with other rotary positions."""
-    edited(source, out, CONFIG, partial(change, times=times))
+    edited(source, out, CONFIG, lambda config: change(config, times))
 
 
 def _times(times: float, _: float) -> str:

@@ -138,7 +138,7 @@ def dose_in_words(found: Weakest) -> str:
 def _weakest(proof: Proof) -> list[str]:
     if not proof.weakest:
         return []
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (_code(w.name), _text(w.damage), dose_in_words(w), "; ".join(f"{dose}: {s}" for dose, s in w.tried.items()))
         for w in proof.weakest
     ]
