@@ -44,8 +44,11 @@ class Finding(BaseModel):
 
     @property
     def well(self) -> bool:
-        """Whether it is as it must be: stopped where it is harmful, not stopped where it is not."""
-        return self.status != "false alarm" if self.harmless else self.status in ("caught", "caught otherwise")
+        """Whether it is as it must be, with every seed: stopped where it is harmful, not stopped where it is not."""
+        ran = [status for status in (self.status, *self.seeds) if status != "not run"]
+        if self.harmless:
+            return "false alarm" not in ran
+        return all(status in ("caught", "caught otherwise") for status in ran)
 
 
 class Weakest(BaseModel):

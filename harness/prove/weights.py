@@ -148,13 +148,6 @@ ENTRIES = (
         doses=Doses(partial(rounded, wanted=is_linear), COARSER, always(2), bits_in_words),
     ),
     Entry(
-        "rtn-3bit",
-        "weights",
-        "linears at 3 bits, rounded to nearest",
-        fails("tv_mean"),
-        partial(rounded, bits=3, wanted=is_linear),
-    ),
-    Entry(
         "noise",
         "weights",
         "noise of half the weights' size on all linears",
