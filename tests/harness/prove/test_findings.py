@@ -161,4 +161,4 @@ def test_the_weakest_dose_stands_in_both_documents() -> None:
     for text in (markdown(found), page(found)):
         assert "from 3 of 64 on, not at 2 of 64" in text and "1 of 64: undecided; 3 of 64: caught" in text
         assert "from 1 of 64 on, the weakest that was tried" in text and "not even the strongest dose" in text
-        assert "caught (other seeds: missed)" in text and "<script" not in text
+        assert "caught (other seeds: missed)" in text and "<script" not in text.replace("\\<", "")
