@@ -6,7 +6,7 @@ import math
 
 from harness.contract.metrics import METRICS, Difference
 from harness.judging.results import CheckResult, TaskResult
-from reports.text import ABSENT, number, percent, size
+from reports.text import number, percent, size
 
 WORDS = {
     "accuracy": "Accuracy",
@@ -50,14 +50,15 @@ def both_values(result: CheckResult, task: TaskResult | None = None) -> str:
     of = task or result
     if of.reference_value is None or of.candidate_value is None:
         return ""
-    values, unit = (of.reference_value, of.candidate_value), UNITS.get(result.metric, "%")
-    words = {"%": percent, "bytes": lambda value: size(round(value))}.get(unit, number)
-    reference, candidate = (words(value) if math.isfinite(value) else ABSENT for value in values)
-    if ABSENT in (reference, candidate):
+    reference, candidate = of.reference_value, of.candidate_value
+    if not (math.isfinite(reference) and math.isfinite(candidate)):
         return ""
+    unit = UNITS.get(result.metric, "%")
+    if unit == "%":
+        return f"{percent(reference).removesuffix(' %')} → {percent(candidate)}"
     if unit == "bytes":
-        return f"{reference} → {candidate}"
-    return f"{reference.removesuffix(' %')} → {candidate}{'' if unit == '%' else f' {unit}'}"
+        return f"{size(round(reference))} → {size(round(candidate))}"
+    return f"{number(reference)} → {number(candidate)} {unit}"
 
 
 def recovery(metric: str, reference: float | None, candidate: float | None) -> float | None:

@@ -20,7 +20,7 @@ from harness.prove.document import markdown, page
 from harness.prove.entries import Entry, Good, NotApplicable
 from harness.prove.findings import Finding, Proof, not_run
 from harness.prove.gating import gated, known, read
-from harness.prove.jobs import done_in_turn, require_jobs
+from harness.prove.jobs import Task, done_in_turn, require_jobs
 from harness.prove.seeds import policy_of_seed
 from harness.prove.weakest import find_weakest, known_weakest
 from harness.runs.folder import RunFolder
@@ -126,7 +126,7 @@ def _go_on(bout: Bout) -> Proof:
     """Gate what is not known yet: controls first, then what is compared with them."""
     proof = _write(bout)
     waiting = sorted(bout.benches.keys() - bout.found.keys(), key=lambda name: _turn(bout, name))
-    tasks = [
+    tasks: list[tuple[str, Task, Path]] = [
         (name, partial(gated, bout.benches[name], name), bout.benches[name].folder(BY_NAME[name])) for name in waiting
     ]
 
@@ -163,7 +163,9 @@ def _weakest(bout: Bout) -> Proof:
     """Find the weakest dose of every entry that has some, one entry after the other or several at a time."""
     out = {name: bench.folder(BY_NAME[name]) for name, bench in bout.benches.items() if BY_NAME[name].doses}
     waiting = [name for name in out if not known_weakest(bout.benches[name], BY_NAME[name])]
-    tasks = [(name, partial(find_weakest, bout.benches[name], name), out[name]) for name in waiting]
+    tasks: list[tuple[str, Task, Path]] = [
+        (name, partial(find_weakest, bout.benches[name], name), out[name]) for name in waiting
+    ]
     proof = _write(bout)
     for name in done_in_turn(tasks, bout.options.jobs, bout.reporter):
         found = known_weakest(bout.benches[name], BY_NAME[name])

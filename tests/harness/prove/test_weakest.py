@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -106,11 +107,11 @@ def hang(folder: Path, *, reporter: Reporter) -> None:
         raise
 
 
-def task(function: object, folder: Path) -> tuple[str, object, Path]:
+def task(function: Callable[[Path], object], folder: Path) -> tuple[str, Callable[[], object], Path]:
     from functools import partial
 
     folder.mkdir()
-    return folder.name, partial(function, folder), folder  # type: ignore[arg-type]
+    return folder.name, partial(function, folder), folder
 
 
 @pytest.mark.slow
