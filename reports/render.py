@@ -165,18 +165,18 @@ class _Stored:
             yield from self.of_suite(path.stem)
 
     def of_suite(self, suite: str) -> Iterator[Sample]:
-        path, left_out = self.folder.samples_path(suite), LeftOut()
+        left_out = LeftOut()
         try:
-            with path.open("rb") as file:
+            with self.folder.samples_path(suite).open("rb") as file:
                 for line in sample_lines(file):
                     if line.sample:
                         yield line.sample
                     else:
                         left_out.add(line)
-        except OSError as error:
+        except (BadInput, OSError) as error:
             self._note(error)
         if left_out.count:
-            self._notes[one_line(left_out.said(f"samples/{path.name}"), 400)] = None
+            self._notes[one_line(left_out.said(f"samples/{suite}.jsonl"), 400)] = None
 
     def _note(self, error: Exception) -> None:
         said = str(error).replace(f"{self.folder.path}/", "")

@@ -25,6 +25,7 @@ from harness.contract.errors import BadInput, NotComparable
 from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, load_policy
 from harness.contract.samples import ROLES, Role
+from harness.contract.secrets import hide_secrets
 from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.graders import require_graders
@@ -244,7 +245,7 @@ def _manifest(options: GateOptions, run: RunFolder, sealed: SealedPolicy, models
         run_id=run.path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         quantgate_version=__version__,
-        command=["quantgate", *sys.argv[1:]],
+        command=hide_secrets(["quantgate", *sys.argv[1:]]),
         policy_name=sealed.policy.name,
         policy_sha256=sealed.sha256,
         models=models,

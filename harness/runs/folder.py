@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.contract.errors import BadInput, RunFailed, first_error
 from harness.contract.items import ItemRef, index_items, load_item, write_items
+from harness.contract.names import file_in
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
 from harness.contract.whole_files import sha256_of_file, write_whole
@@ -36,10 +37,12 @@ class RunFolder:
         return self.path / "report"
 
     def samples_path(self, suite: str) -> Path:
-        return self.path / "samples" / f"{suite}.jsonl"
+        """Raises BadInput: no name of a file; the manifest of a run may be anybody's."""
+        return file_in(self.path / "samples", suite, ".jsonl")
 
     def items_path(self, suite: str) -> Path:
-        return self.path / "items" / f"{suite}.jsonl"
+        """Raises BadInput as `samples_path` does."""
+        return file_in(self.path / "items", suite, ".jsonl")
 
     def log_path(self, role: Role) -> Path:
         return self.path / "logs" / f"{role}.log"

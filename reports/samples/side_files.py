@@ -184,7 +184,7 @@ class StoredTexts:
         """The first of each sample counts and what is no sample is passed over, as everywhere in the report."""
         try:
             file = self._samples[suite] = self._files.enter_context(self.folder.samples_path(suite).open("rb"))
-        except (OSError, ValueError):
+        except (BadInput, OSError, ValueError):
             return
         for line in sample_lines(file):
             if line.sample and (key := line.sample.key.pair) in wanted:
