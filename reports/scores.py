@@ -59,7 +59,7 @@ class TaskScores:
 def task_scores(task: str, pairs: Sequence[Pair]) -> TaskScores:
     """Scores of some pairs; those without two scores do not count."""
     scored = [p for p in pairs if p.reference.score is not None and p.candidate.score is not None]
-    items = {p.reference.key[:3] for p in scored}
+    items = {(p.reference.suite, p.reference.task, p.reference.item) for p in scored}
     lost = [(p.reference.score or 0.0) - (p.candidate.score or 0.0) for p in scored]
     roles = _role([p.reference for p in scored]), _role([p.candidate for p in scored])
     return TaskScores(task, len(items), *roles, worse=sum(x > 0 for x in lost), better=sum(x < 0 for x in lost))
@@ -97,8 +97,8 @@ def mean_over_items(samples: Iterable[Sample], value: Callable[[Sample], float |
     """Mean over items of the mean over an item's answers; answers without a value, and items of such, do not count."""
     by_item: dict[tuple[str, ...], list[float | None]] = {}
     for sample in samples:
-        by_item.setdefault(sample.key[:3], []).append(value(sample))
-    return mean(mean(values) for values in by_item.values())
+        by_item.setdefault((sample.suite, sample.task, sample.item), []).append(value(sample))
+    return mean(values[0] if len(values) == 1 else mean(values) for values in by_item.values())
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -146,7 +146,7 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
         hidden = forbidden_unread(found["reference"], found["candidate"], chosen.policy.allow_unreadable)
         if hidden:
             doubts.append(f"{hidden.sentence}, which policy {chosen.policy.name} does not allow: {hidden.listed}")
-    samples = with_missing_sums(run.samples(), run.path / "divergence")
+    samples = (sample.without_texts() for sample in with_missing_sums(run.samples(), run.path / "divergence"))
     verdict = judge(chosen.policy, samples, run.planned(), chosen.sha256, sealed, doubts)
     if verdict.after_the_fact:
         write_whole(run.path / "judged_by.yaml", chosen.text)

@@ -113,10 +113,14 @@ class RunFolder:
         Raises:
             BadInput: the file is missing, is not what the manifest names, or holds a broken line.
         """
+        return index_items(self.sealed_items(suite))
+
+    def sealed_items(self, suite: str) -> Path:
+        """The file of a suite's items. Raises BadInput: it is missing, or not what the manifest names."""
         path = self.items_path(suite)
         if sha256_of_file(path) != self.manifest().items_sha256.get(suite):
             raise BadInput(f"{path} is not the file that the manifest names; the run cannot go on with other items")
-        return index_items(path)
+        return path
 
     def load(self, suite: str, ref: ItemRef) -> Item:
         """One item with its prompt. Raises BadInput: the file was changed since."""

@@ -88,9 +88,7 @@ def test_planted_secrets_reach_no_file_of_a_run_and_no_terminal(tmp_path: Path, 
         assert not [needle for needle in needles if needle.encode() in data], path
     assert not [needle for needle in needles if needle in said]
     manifest = run.manifest()
-    assert [word for word in manifest.command if "(hidden)@127.0.0.1" in word] == manifest.command[
-        -3:-2
-    ] + manifest.command[-1:]
+    assert all("http://(hidden)@127.0.0.1" in word for word in manifest.command[-2:])
     assert manifest.servers["candidate"].url == candidate.url
 
 
