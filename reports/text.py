@@ -23,6 +23,8 @@ def visible(text: str) -> str:
 
     The result can be written as UTF-8 and as XML 1.0, and cannot turn the text around it from right to left.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return _HIDDEN.sub(_sign, text.replace("\r\n", "\n"))
 
 

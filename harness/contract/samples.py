@@ -69,10 +69,11 @@ class Sample(BaseModel):
 
     def without_texts(self, **instead: Any) -> Sample:
         """The same without text and reasoning, in as little memory as it takes: of large runs all are kept so."""
-        values = {**self.__dict__, "text": "", "reasoning": "", **instead}
+        bare: Sample = self.model_copy(update={"text": "", "reasoning": "", **instead})
         for name in ("suite", "task", "role"):
-            values[name] = sys.intern(values[name])
-        return Sample.model_construct(_FIELDS, **values)
+            bare.__dict__[name] = sys.intern(bare.__dict__[name])
+        object.__setattr__(bare, "__pydantic_fields_set__", _FIELDS)
+        return bare
 
 
 _FIELDS = set(Sample.model_fields)

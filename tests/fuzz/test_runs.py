@@ -108,7 +108,7 @@ def test_values_of_an_instances_result(value: Any) -> None:
 
 
 @fuzz(
-    1,
+    0.3,
     values=st.lists(edited(SAMPLE_VALUES, most=2), max_size=4),
     manifest=st.none() | edited([json.loads(RUN.manifest_path.read_text())], most=1),
 )
