@@ -48,7 +48,7 @@ def render(run: Path, single_file: bool = False) -> Path:
         OSError: the report cannot be written.
     """
     folder = RunFolder(run)
-    report, offsets = _read(folder)
+    report, offsets = located_report(folder)
     report = _with_instance_pages(folder, report, linked=not single_file)
     page = folder.report_path / "index.html"
     write_whole(folder.report_path / "report.json", render_json(report, folder.manifest()))
@@ -74,10 +74,10 @@ def _with_instance_pages(folder: RunFolder, report: Report, linked: bool) -> Rep
 
 def read_report(folder: RunFolder) -> Report:
     """The view of a run folder. Raises BadInput when its manifest cannot be read."""
-    return _read(folder)[0]
+    return located_report(folder)[0]
 
 
-def _read(folder: RunFolder) -> tuple[Report, Offsets]:
+def located_report(folder: RunFolder) -> tuple[Report, Offsets]:
     """The same, and where its samples are in their files."""
     stored = _Stored(folder)
     verdict = stored.verdict()

@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -13,7 +14,7 @@ import numpy as np
 from fake_server import chat_reply, server_info
 from fuzzing import fuzz
 from hypothesis import strategies as st
-from mutations import as_json, damaged, edited
+from mutations import as_json, damaged, edited, seeded, text
 from ruler_tasks import ruler
 from safetensors.numpy import save
 
@@ -28,6 +29,7 @@ from harness.endpoint.answers import (
     message_fields,
     read_prompt_logprobs,
     unpack_scores,
+    valid_text,
 )
 from harness.endpoint.thinking_tags import TAGS, WRAPPERS, split_thinking
 from harness.parity.comparison import differences, unread
@@ -57,16 +59,70 @@ ENTRIES = [
 ]
 PACKED = save({"ids": np.ones((2, 3), np.int32), "logprobs": -np.ones((2, 3), np.float32)})
 PIECES = [
-    *(tag for pair in TAGS[:8] for tag in pair), *WRAPPERS[:4], "The answer is ", "Answer: ", "\\boxed{", "}", "$", "\\frac{1}{2}", "(A)",
-    "**B**", "#### ", "12", "-3.5", "1,234", "10^{9}", "9^{9^{9^9}}", "½", "twelve", "三百二十", "\n", "\n\n", ".", "```", "so ", "Wait, ", "no, ",
-    "答え", "是", "x = ", "% ", "1e400", "0.000", "((((", "|", "\t", "\u202e", "٣", "²", "⅓", "\x00", "１２", "sqrt(", "=", "or", "and ",
-]  # fmt: skip
-WRITTEN = st.one_of(
-    st.lists(st.sampled_from(PIECES), max_size=30).map("".join),
-    st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=20).map("".join),
-    st.text(max_size=200),
-    st.tuples(st.sampled_from(PIECES), st.integers(1, 3000)).map(lambda made: made[0] * made[1]),
-)
+    *(tag for pair in TAGS[:8] for tag in pair),
+    *WRAPPERS[:4],
+    *[
+        "The answer is ",
+        "Answer: ",
+        "\\boxed{",
+        "}",
+        "$",
+        "\\frac{1}{2}",
+        "(A)",
+        "**B**",
+        "#### ",
+        "\n",
+        "\n\n",
+        ".",
+        "```",
+    ],
+    *[
+        "12",
+        "-3.5",
+        "1,234",
+        "10^{9}",
+        "9^{9^{9^9}}",
+        "½",
+        "twelve",
+        "三百二十",
+        "1e400",
+        "0.000",
+        "٣",
+        "²",
+        "⅓",
+        "１２",
+    ],
+    *[
+        "so ",
+        "Wait, ",
+        "no, ",
+        "答え",
+        "是",
+        "x = ",
+        "% ",
+        "((((",
+        "|",
+        "\t",
+        "\u202e",
+        "\x00",
+        "sqrt(",
+        "=",
+        "or",
+        "and ",
+    ],
+]
+
+
+def _written(rng: Random) -> str:
+    """What a model might write: pieces in a row, one piece very often, or noise between pieces."""
+    kind = rng.randint(0, 3)
+    if kind == 0:
+        return rng.choice(PIECES) * rng.choice((1, 2, 50, 1000, 3000))
+    pieces = [rng.choice(PIECES) if kind < 3 or rng.random() < 0.5 else text(rng) for _ in range(rng.randint(0, 30))]
+    return (" " if kind == 1 else "").join(pieces)
+
+
+WRITTEN = seeded(lambda rng: valid_text(_written(rng)))  # as every text that comes out of an endpoint
 
 
 @fuzz(7, reply=edited(REPLIES))
@@ -109,18 +165,18 @@ def test_values_of_what_a_server_says_of_itself(one: Any, other: Any) -> None:
     assert unread(*facts).sentence and all(len(value) < 200 for found in facts for value in found.values())
 
 
-@fuzz(8, text=WRITTEN, gold=st.sampled_from(["7", "A", "\\frac{1}{2}", "twelve", "x"]))
-def test_an_answer_is_read(text: str, gold: str) -> None:
+@fuzz(8, said=WRITTEN, gold=st.sampled_from(["7", "A", "\\frac{1}{2}", "twelve", "x"]))
+def test_an_answer_is_read(said: str, gold: str) -> None:
     for opened in (False, True):
-        thinking, answer, _ = split_thinking(text, opened)
-        assert len(thinking) + len(answer) <= 2 * len(text) + 2
-    completion = Completion(text, text[::-1], "stop", 3, 7, [], [], 1.0, None)
-    final_number(text), last_number(text), final_letter(text), final_expression(text), plain_number(text[:60])
-    list(find_numbers(text)), count_markers(text), without_code(text), looped(text), looped(text, cut=True)
-    first_accepted(text, [gold]), share_said(text, [gold]), reached_in(text, gold)
+        thinking, answer, _ = split_thinking(said, opened)
+        assert len(thinking) + len(answer) <= 2 * len(said) + 2
+    completion = Completion(said, said[::-1], "stop", 3, 7, [], [], 1.0, None)
+    final_number(said), last_number(said), final_letter(said), final_expression(said), plain_number(said[:60])
+    list(find_numbers(said)), count_markers(said), without_code(said), looped(said), looped(said, cut=True)
+    first_accepted(said, [gold]), share_said(said, [gold]), reached_in(said, gold)
     thinking_metrics(completion, answered=True, reached=False, right=True)
     for language in ("en", "ja", "zh"):
-        fits(text, language)  # type: ignore[arg-type]
+        fits(said, language)  # type: ignore[arg-type]
 
 
 @cache

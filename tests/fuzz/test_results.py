@@ -1,4 +1,4 @@
-"""Whatever results made elsewhere hold (lm-eval, swebench, trajectories, data): they are read, or refused in one line."""
+"""Whatever results made elsewhere hold (lm-eval, swebench, data): they are read, or refused in one line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from suites.swebench.trajectory import InfrastructureError, raise_unless_ended, 
 ROWS = records([1.0, 0.0, 1.0, 1.0])
 SUMMARY = {
     "results": {"gsm8k": {"exact_match,none": 0.75, "exact_match_stderr,none": 0.1, "alias": "gsm8k"}},
-    "n-samples": {"gsm8k": {"original": 4, "effective": 4}}, "configs": {"gsm8k": {"metric_list": [{"metric": "exact_match"}]}},
+    "n-samples": {"gsm8k": {"original": 4, "effective": 4}},
+    "configs": {"gsm8k": {"metric_list": [{"metric": "exact_match"}]}},
     "groups": {}, "group_subtasks": {"g": ["gsm8k"]}, "model_name": "m", "config": {"model": "local"},
 }  # fmt: skip
 REPORT = {
@@ -50,7 +51,8 @@ TRAJECTORY = {
     "messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "a", "extra": ANSWER}],
 }  # fmt: skip
 ROW = {
-    "instance_id": "a__a-1", "problem_statement": "p", "image": "i", "repo": "a/a", "version": "1", "FAIL_TO_PASS": "[\"t\"]",
+    "instance_id": "a__a-1", "problem_statement": "p", "image": "i", "repo": "a/a", "version": "1",
+    "FAIL_TO_PASS": "[\"t\"]",
     "PASS_TO_PASS": ["u"], "log_parser": "pytest", "eval_type": "pass_and_fail", "eval_script": "true",
 }  # fmt: skip
 LINE = {

@@ -32,7 +32,8 @@ SAMPLES = RUN.samples_path("stub").read_bytes().splitlines(keepends=True)
 ITEMS = RUN.items_path("stub").read_bytes().splitlines(keepends=True)
 SAMPLE_VALUES = [json.loads(line) for line in SAMPLES]
 RESULT = {
-    "schema_version": 1, "instance_id": "a__b-1", "role": "candidate", "outcome": "resolved", "exit_status": "Submitted",
+    "schema_version": 1, "instance_id": "a__b-1", "role": "candidate", "outcome": "resolved",
+    "exit_status": "Submitted",
     "patch": "diff", "steps": 3, "failures": [], "tests": {"FAIL_TO_PASS": {"success": ["t"], "failure": []}},
 }  # fmt: skip
 
