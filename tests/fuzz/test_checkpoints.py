@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
 from coded_folders import save_coded
 from fuzzing import fuzz
 from mutations import as_json, damaged, edited
@@ -46,6 +47,19 @@ CARD = "---\nbase_model: o/m\ntags: [awq, 4-bit]\nlicense: mit\nmodel-index: [{n
 def stored(header: Any) -> bytes:
     text = as_json(header).encode()
     return struct.pack("<Q", len(text)) + text + FILE[8 + LENGTH :]
+
+
+@pytest.mark.parametrize("odd", [{}, [], {"a": 1}, 7, None, "\x00"])
+@pytest.mark.parametrize("place", ["default_tier", "modules", "tiers"])
+def test_a_tier_that_is_no_name_is_refused(tmp_path: Path, place: str, odd: Any) -> None:
+    """Found by fuzzing: a tier's name that is an object was looked up as a key."""
+    shutil.copytree(CODED, tmp_path / "m")
+    config = json.loads(as_json(CONFIG))
+    settings = config["quantization_config"]
+    settings[place] = dict.fromkeys(settings[place], odd) if place != "default_tier" else odd
+    (tmp_path / "m" / "config.json").write_text(as_json(config))
+    with pytest.raises(BadInput):
+        describe("m", tmp_path / "m")
 
 
 def read_both(data: bytes) -> None:
