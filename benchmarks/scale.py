@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.memory import peak_memory
+from benchmarks.scripted_server import TEXT
 from benchmarks.suite_run import rounded, versions
+from harness.contract.chat import Messages
 from harness.contract.items import index_items, load_item, write_items
 from harness.contract.policy import parse_policy
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog
@@ -72,6 +74,14 @@ class Counted(ChatSuite):
         return make_sample(self.name, item, role, completion, score=float(found == item.target), answer=found)
 
 
+class Instant(Endpoint):
+    """Answers without any server: what is left is the memory of items, runner, scoring and log, and their time."""
+
+    async def chat(self, messages: Messages, max_tokens: int | None = None, **options: Any) -> Completion:
+        await asyncio.sleep(0)
+        return Completion(TEXT * 2, "", "stop", 40, 64, [], [], 0.0, "instant")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; see the docstring of the module."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
@@ -82,8 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=0.5, help="from a request to its answer")
     parser.add_argument("--tokens", type=int, default=64, help="of an answer")
     parser.add_argument("--beside", default="", help="what else ran on the machine, for the record")
+    parser.add_argument("--instant", type=int, nargs="*", default=[10_000, 100_000], help="items without a server")
     parser.add_argument("--ask", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--urls", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--urls", nargs="*", default=[], help=argparse.SUPPRESS)
     parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--step", choices=("judge", "render"), help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
@@ -114,6 +125,7 @@ def measure(asked: argparse.Namespace) -> dict[str, Any]:
         "server_seconds": asked.seconds,
         "answer_tokens": asked.tokens,
         "asking": [_asked(count, asked) for count in asked.items],
+        "without_a_server": [_child(["--ask", count, "--concurrency", asked.concurrency]) for count in asked.instant],
         "judging": [_judged(count) for count in asked.pairs],
     }
 
@@ -149,9 +161,10 @@ async def ask(count: int, urls: list[str], concurrency: int) -> dict[str, Any]:
         planned: dict[PairKey, str | None] = {ref.pair(suite.name): ref.prompt_sha256 for ref in items["reference"]}
         stop, before = EarlyStop(sealed.policy, planned, sealed.sha256), peak_memory()
         policy = sealed.policy
+        made, (first, second) = (Endpoint, urls) if urls else (Instant, ["http://127.0.0.1:1", "http://127.0.0.1:2"])
         async with (
-            Endpoint(urls[0], "m", policy.requests, policy.sampling) as reference,
-            Endpoint(urls[1], "m", policy.requests, policy.sampling) as candidate,
+            made(first, "m", policy.requests, policy.sampling) as reference,
+            made(second, "m", policy.requests, policy.sampling) as candidate,
         ):
             endpoints: dict[Role, Endpoint] = {"reference": reference, "candidate": candidate}
             with closing(SampleLog(Path(name) / "samples.jsonl")) as log:
