@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fuzzing import fuzz
 from mutations import as_json, damaged, edited
 from ruamel.yaml import YAML
@@ -46,6 +47,15 @@ def read(text: str) -> None:
         make_suites(sealed.policy, Path("run"))
     except BadInput as error:
         assert "\n" not in str(error) or len(str(error)) < 2000
+
+
+@pytest.mark.parametrize(
+    "text", ['{"\\ud800": 1}', 'name: n\nsuites: {"\\udf60": {}}\nchecks: []', '{"name": "\\udf60"}']
+)
+def test_half_of_a_surrogate_pair_is_refused(text: str) -> None:
+    """Found by fuzzing: pydantic raised UnicodeEncodeError."""
+    with pytest.raises(BadInput):
+        parse_policy(text)
 
 
 @fuzz(8.2, tree=edited(TREES))
