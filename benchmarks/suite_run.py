@@ -121,7 +121,7 @@ async def ask_suite(work: Workload, url: str, model: str, samples: Path) -> Figu
                 meter,
             )
             seconds, cpu = time.monotonic() - start, time.process_time() - cpu
-            found = log.samples()
+            found = list(log.samples())
     if wrong := next((sample.error for sample in found if sample.error), None):
         raise RunFailed(f"a sample has an error: {wrong}")
     tokens = [(sample.prompt_tokens or 0, sample.completion_tokens or 0) for sample in found]

@@ -2,11 +2,9 @@
 
     python -m benchmarks.upcycling DENSE OUT --texts F.txt F.jsonl...      # SmolLM2-135M: a few minutes on 2 cores
 
-In some layers the strongest neurons of the MLP become the experts, all of them the same at first; the others are the
-shared expert (arXiv 2212.05055, 2401.06066). A router's rows are the centres of spherical k-means over what enters it,
-so that experts are used unevenly and for a reason. So far the model computes what the dense one does, which is checked.
-Then each expert gets noise of its own, and routers and experts, nothing else, learn the next token of the texts. The
-record beside the model (upcycling.json) says what became of it.
+How it begins: `harness/prove/upcycling.py`. So far the model computes what the dense one does, which is checked. Then
+each expert gets noise of its own, and routers and experts, nothing else, learn the next token of the texts. The record
+beside the model (upcycling.json) says what became of it.
 """
 
 from __future__ import annotations
@@ -23,6 +21,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.prove.upcycling import Shape, disturb, upcycled
+
 LAYERS = (12, 17, 22, 27)
 """Late ones: what lies before the first is not trained through."""
 EXPERTS, WIDTH, ACTIVE = 8, 192, 2
@@ -32,78 +32,7 @@ STEPS, SEQUENCES, LENGTH = 16, 4, 96
 HELD = 16
 """Rows that are not trained on."""
 EXPERT_RATE, ROUTER_RATE = 5e-4, 2e-3
-SHARPNESS = 2.0
-"""Standard deviation of the routers' logits over tokens before training."""
 RECORD = "upcycling.json"
-
-
-def upcycled(dense: Any, rows: torch.Tensor) -> Any:
-    """A Qwen2-MoE, float32, that computes what the Llama `dense` does; routers are placed by tokens `rows` [N, L]."""
-    from transformers import AutoModelForCausalLM, Qwen2MoeConfig
-
-    own = dense.config
-    shared = own.intermediate_size - WIDTH
-    names = (
-        "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
-        "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
-        "bos_token_id", "eos_token_id", "pad_token_id",
-    )  # fmt: skip
-    config = Qwen2MoeConfig(
-        **{name: getattr(own, name) for name in names},
-        qkv_bias=False,
-        num_experts=EXPERTS,
-        num_experts_per_tok=ACTIVE,
-        moe_intermediate_size=WIDTH,
-        shared_expert_intermediate_size=shared,
-        norm_topk_prob=True,
-        mlp_only_layers=[layer for layer in range(own.num_hidden_layers) if layer not in LAYERS],
-    )
-    model: Any = AutoModelForCausalLM.from_config(config).float()
-    weights = dense.state_dict()
-    for layer, entering in _entering(dense, rows).items():
-        head = f"model.layers.{layer}.mlp"
-        gate, up, down = (weights.pop(f"{head}.{name}_proj.weight") for name in ("gate", "up", "down"))
-        inner = nn.functional.silu(entering @ gate.t()) * (entering @ up.t())
-        order = (inner.square().mean(0).sqrt() * down.norm(dim=0)).argsort(descending=True)
-        strong, weak = order[:WIDTH], order[WIDTH:]
-        weights[f"{head}.experts.gate_up_proj"] = torch.cat([gate[strong], up[strong]]).repeat(EXPERTS, 1, 1)
-        weights[f"{head}.experts.down_proj"] = down[:, strong].repeat(EXPERTS, 1, 1)
-        weights |= {
-            f"{head}.shared_expert.gate_proj.weight": gate[weak],
-            f"{head}.shared_expert.up_proj.weight": up[weak],
-            f"{head}.shared_expert.down_proj.weight": 2 * down[:, weak],  # whose gate is the sigmoid of 0
-            f"{head}.shared_expert_gate.weight": torch.zeros(1, own.hidden_size),
-            f"{head}.gate.weight": router(entering),
-        }
-    model.load_state_dict(weights)
-    return model
-
-
-def router(entering: torch.Tensor, rounds: int = 20) -> torch.Tensor:
-    """Rows [EXPERTS, D] whose products with `entering` [T, D] tell the clusters of spherical k-means apart."""
-    unit = nn.functional.normalize(entering - entering.mean(0), dim=1)
-    centres = unit[torch.randperm(len(unit), generator=torch.Generator().manual_seed(0))[:EXPERTS]]
-    for _ in range(rounds):
-        nearest = (unit @ centres.t()).argmax(1)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, unit)
-        centres = nn.functional.normalize(torch.where(sums.any(1, keepdim=True), sums, centres), dim=1)
-    logits = entering @ centres.t()
-    return centres * (SHARPNESS / (logits - logits.mean(1, keepdim=True)).std())
-
-
-def _entering(dense: Any, rows: torch.Tensor) -> dict[int, torch.Tensor]:
-    """What enters the MLP of each of LAYERS [T, D]."""
-    found: dict[int, torch.Tensor] = {}
-
-    def keep(layer: int) -> Any:
-        return lambda _, inputs: found.update({layer: inputs[0].flatten(0, 1)})
-
-    handles = [dense.model.layers[layer].mlp.register_forward_pre_hook(keep(layer)) for layer in LAYERS]
-    with torch.no_grad():
-        dense.model(rows)
-    for handle in handles:
-        handle.remove()
-    return found
 
 
 def token_rows(tokenizer: Any, texts: list[Path], count: int) -> torch.Tensor:
@@ -118,16 +47,6 @@ def token_rows(tokenizer: Any, texts: list[Path], count: int) -> torch.Tensor:
     each = min(-(-count // len(texts)), *(len(stream) // LENGTH for stream in streams))
     parts = [stream[: each * LENGTH].view(each, LENGTH) for stream in streams]
     return torch.stack(parts, 1).flatten(0, 1)[:count]
-
-
-def disturb(model: Any) -> None:
-    """Normal noise on each expert, so that they are not the same."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".experts." in name:
-                spread = NOISE * parameter.square().mean().sqrt()
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
 
 
 def train(model: Any, rows: torch.Tensor) -> Iterator[float]:
@@ -199,11 +118,11 @@ def main(arguments: list[str] | None = None) -> int:
     held, rows = rows[:HELD], rows[HELD:]
     before, _ = loss_and_usage(dense, held)
     print(f"dense: {before:.4f}", flush=True)
-    model = upcycled(dense, rows[:32])
+    model = upcycled(dense, rows[:32], Shape(LAYERS, EXPERTS, WIDTH, ACTIVE))
     start, _ = loss_and_usage(model, held)
     if abs(start - before) > 1e-3:
         raise SystemExit(f"the loss is {start:.4f} and not {before:.4f}: this dense model is of another kind")
-    disturb(model)
+    disturb(model, NOISE)
     began = time.monotonic()
     for step, loss in enumerate(train(model, rows)):
         print(f"step {step}: {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)

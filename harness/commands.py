@@ -180,13 +180,16 @@ def prove_command(
     only: Annotated[list[str] | None, typer.Option(help="An entry of the catalogue, or 'quick' for six.")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the proof and of its runs.")] = Path("runs/prove"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the proof in --out.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Gates at a time, each with its share of the cores.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="How many times all is done, each with another seed.")] = 1,
+    weakest: Annotated[bool, typer.Option("--weakest", help="Bisect for the weakest dose that is caught.")] = False,
 ) -> None:
     """Damage MODEL in known ways and gate each: would POLICY catch it? Ends with 0 where all was as it must be."""
     reporter = Reporter()
     with reporter.stage("start"):
         from harness.prove.document import summary
         from harness.prove.run import ProveOptions, prove
-    proof = prove(ProveOptions(model, policy, out, tuple(only or ()), resume), reporter)
+    proof = prove(ProveOptions(model, policy, out, tuple(only or ()), resume, jobs, seeds, weakest), reporter)
     for finding in proof.findings:
         print(f"{finding.status:17}{finding.name:20}stated {finding.expected}; {finding.reason[:160]}")
     print(f"{summary(proof)}\nproof: {out / 'index.html'}")

@@ -48,7 +48,7 @@ def print_verdict(verdict: Verdict, run: RunFolder | None = None) -> None:
             table.add_row(
                 escape(f"  {task.task}"),
                 f"[{COLOURS['FAIL']}]breaks it[/]" if task.after_holm else "",
-                both_values(task),
+                both_values(check, task),
                 recovered(check.metric, task),
                 quantity(check.unit, task.estimate),
                 task_interval(check, task),

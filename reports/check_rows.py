@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from harness.contract.metrics import METRICS
 from harness.judging.results import CheckResult, TaskResult
@@ -79,21 +79,10 @@ class CheckRow:
         return f"{self.estimate} {self.unit}".strip() if self.result.estimate is not None else self.estimate
 
 
-def check_rows(
-    results: Sequence[CheckResult],
-    there: Callable[[str], int | None] = lambda on: None,
-    counts: Callable[[CheckResult], str] = lambda result: "",
-) -> list[CheckRow]:
-    """The checks, those closest to failing first.
-
-    Args:
-        results: As the verdict holds them.
-        there: How many items a check's tasks have, where that is known.
-        counts: What each model has, of a check on a ratio, whose result holds the ratio alone.
-    """
+def check_rows(results: Sequence[CheckResult], there: Callable[[str], int | None] = lambda on: None) -> list[CheckRow]:
+    """The checks, those closest to failing first; `there` says how many items a check's tasks have, where known."""
     blocking = sum(not result.advisory for result in results)
-    rows = [check_row(result, blocking, there(result.on)) for result in sorted(results, key=_closeness)]
-    return [replace(row, both=row.both or counts(row.result)) for row in rows]
+    return [check_row(result, blocking, there(result.on)) for result in sorted(results, key=_closeness)]
 
 
 def _closeness(result: CheckResult) -> tuple[int, float]:
@@ -159,7 +148,7 @@ def too_few(result: CheckResult) -> str:
 
 
 def _task(result: CheckResult, task: TaskResult) -> str:
-    both, estimate = both_values(task), bare(result.unit, task.estimate)
+    both, estimate = both_values(result, task), bare(result.unit, task.estimate)
     said = f"{both}, {estimate}" if both else estimate
     return f"{task.task}: {said} ({task_interval(result, task)}), n {task.n:,}, {task.verdict} alone"
 

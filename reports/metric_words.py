@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
-from harness.contract.metrics import METRICS, Difference, Ratio
-from harness.contract.pairs import Pair
+from harness.contract.metrics import METRICS, Difference
 from harness.judging.results import CheckResult, TaskResult
-from reports.text import ABSENT, number, percent, size
+from reports.text import number, percent, size
 
 WORDS = {
     "accuracy": "Accuracy",
@@ -46,30 +44,21 @@ def in_words(metric: str) -> str:
     return WORDS.get(metric, metric)
 
 
-def both_values(result: CheckResult | TaskResult) -> str:
-    """What each model has by itself: 83.3 → 70.8 %; empty where only their distance is measured."""
-    values = result.reference_value, result.candidate_value
-    if None in values:
+def both_values(result: CheckResult, task: TaskResult | None = None) -> str:
+    """What each model has by itself, in all or of one task: 83.3 → 70.8 %, 154 → 159 tokens; empty where only their
+    distance is measured."""
+    of = task or result
+    if of.reference_value is None or of.candidate_value is None:
         return ""
-    reference, candidate = (percent(value) for value in values)
-    return ABSENT if ABSENT in (reference, candidate) else f"{reference.removesuffix(' %')} → {candidate}"
-
-
-def both_counts(result: CheckResult, pairs: Iterable[Pair]) -> str:
-    """Of a ratio of the two models' counts, what an answer of each has on average: 154 → 159 tokens; else empty."""
-    metric, unit = METRICS.get(result.metric), UNITS.get(result.metric)
-    if not isinstance(metric, Ratio) or unit is None:
+    reference, candidate = of.reference_value, of.candidate_value
+    if not (math.isfinite(reference) and math.isfinite(candidate)):
         return ""
-    spoken_of = (pair for pair in pairs if result.on in (pair.reference.suite, "/".join(pair.reference.key[:2])))
-    parts = [part for pair in spoken_of if (part := metric.part(pair))]
-    if not parts:
-        return ""
-    means = [math.fsum(counts) / len(parts) for counts in ([p.weight for p in parts], [p.high for p in parts])]
-    if not all(math.isfinite(mean) for mean in means):
-        return ""
+    unit = UNITS.get(result.metric, "%")
+    if unit == "%":
+        return f"{percent(reference).removesuffix(' %')} → {percent(candidate)}"
     if unit == "bytes":
-        return " → ".join(size(round(mean)) for mean in means)
-    return f"{' → '.join(number(mean) for mean in means)} {unit}"
+        return f"{size(round(reference))} → {size(round(candidate))}"
+    return f"{number(reference)} → {number(candidate)} {unit}"
 
 
 def recovery(metric: str, reference: float | None, candidate: float | None) -> float | None:

@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import ROLES
+from harness.contract.secrets import hide_secret, hide_secrets
 from harness.parity.comparison import Unread, differences, unread
 from harness.runs.manifest import Baseline, Manifest, ServerFacts
 from reports.rerun_commands import Command, repeat, started
 from reports.text import (
     date,
-    hide_secret,
-    hide_secrets,
     one_line,
     parameters,
     percent,

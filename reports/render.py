@@ -24,8 +24,8 @@ from reports.html import render_html
 from reports.instances.outcomes import instances, with_instances
 from reports.instances.pages import write_pages
 from reports.remarks import NOT_THERE
-from reports.samples.side_files import inline_texts, write_texts
-from reports.samples.stored import LeftOut, sample_lines
+from reports.samples.side_files import Offsets, inline_texts, write_texts
+from reports.samples.stored import LeftOut, Line, sample_lines
 from reports.text import one_line, plural
 from reports.view import Report, build
 
@@ -48,14 +48,15 @@ def render(run: Path, single_file: bool = False) -> Path:
         OSError: the report cannot be written.
     """
     folder = RunFolder(run)
-    report = _with_instance_pages(folder, read_report(folder), linked=not single_file)
+    report, offsets = located_report(folder)
+    report = _with_instance_pages(folder, report, linked=not single_file)
     page = folder.report_path / "index.html"
     write_whole(folder.report_path / "report.json", render_json(report, folder.manifest()))
     write_whole(folder.report_path / "junit.xml", render_junit(report))
     write_whole(folder.report_path / "summary.md", render_markdown(report))
     write_whole(folder.report_path / "badge.svg", render_badge(report))
     write_whole(folder.report_path / "model_card.md", render_model_card(report))
-    texts = inline_texts(folder, report.pairs) if single_file else write_texts(folder, report.pairs)
+    texts = (inline_texts if single_file else write_texts)(folder, report.pairs, offsets)
     write_whole(page, render_html(report, texts))
     return page
 
@@ -73,13 +74,18 @@ def _with_instance_pages(folder: RunFolder, report: Report, linked: bool) -> Rep
 
 def read_report(folder: RunFolder) -> Report:
     """The view of a run folder. Raises BadInput when its manifest cannot be read."""
+    return located_report(folder)[0]
+
+
+def located_report(folder: RunFolder) -> tuple[Report, Offsets]:
+    """The same, and where its samples are in their files."""
     stored = _Stored(folder)
     verdict = stored.verdict()
     judged_by = stored.judged_by(verdict) if verdict and verdict.after_the_fact else None
     edited = stored.edited()
     manifest, policy, positions = folder.manifest(), stored.policy(), stored.positions()
     report = build(manifest, policy, verdict, stored, stored.items, stored.not_judged, judged_by, positions, edited)
-    return replace(report, notes=[*report.notes, *stored.notes])
+    return replace(report, notes=[*report.notes, *stored.notes]), stored.offsets
 
 
 class _Stored:
@@ -90,6 +96,8 @@ class _Stored:
         self.not_judged = NOT_THERE
         """Why there is no verdict, where there is none."""
         self._notes: dict[str, None] = {}
+        self.offsets: Offsets = {}
+        """Where the first of each sample begins, once all have been read."""
 
     @property
     def notes(self) -> list[str]:
@@ -154,29 +162,34 @@ class _Stored:
     def items(self, suite: str) -> Iterator[Item]:
         """A suite's items, one in memory at a time; none where the file is not the one that the manifest names."""
         try:
-            self.folder.items(suite)
-            yield from read_items(self.folder.items_path(suite))
+            yield from read_items(self.folder.sealed_items(suite))
         except (BadInput, ValueError) as error:
             self._note(error)
 
     def __iter__(self) -> Iterator[Sample]:
         """All samples, suite by suite; what is no sample is passed over and told."""
         for path in sorted((self.folder.path / "samples").glob("*.jsonl")):
-            yield from self.of_suite(path.stem)
+            for line, sample in self._lines(path.stem):
+                self.offsets.setdefault(sample.key, line.offset)
+                yield sample
 
     def of_suite(self, suite: str) -> Iterator[Sample]:
-        path, left_out = self.folder.samples_path(suite), LeftOut()
+        """Those of one suite."""
+        yield from (sample for _, sample in self._lines(suite))
+
+    def _lines(self, suite: str) -> Iterator[tuple[Line, Sample]]:
+        left_out = LeftOut()
         try:
-            with path.open("rb") as file:
+            with self.folder.samples_path(suite).open("rb") as file:
                 for line in sample_lines(file):
                     if line.sample:
-                        yield line.sample
+                        yield line, line.sample
                     else:
                         left_out.add(line)
-        except OSError as error:
+        except (BadInput, OSError) as error:
             self._note(error)
         if left_out.count:
-            self._notes[one_line(left_out.said(f"samples/{path.name}"), 400)] = None
+            self._notes[one_line(left_out.said(f"samples/{suite}.jsonl"), 400)] = None
 
     def _note(self, error: Exception) -> None:
         said = str(error).replace(f"{self.folder.path}/", "")

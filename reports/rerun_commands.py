@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 
 from harness.contract.model_facts import ModelFacts
 from harness.contract.samples import ROLES
+from harness.contract.secrets import HIDDEN, hide_secret, hide_secrets
 from harness.runs.manifest import Manifest, ServerFacts
 from reports.known_suites import known_suite
-from reports.text import hide_secret, hide_secrets, one_line, visible
+from reports.text import one_line, visible
 
-HIDDEN = "(hidden)"
 OUT, POLICY, RESUME, BASELINE = "--out", "--policy", "--resume", "--baseline"
 DROPPED = (OUT, POLICY, BASELINE)
 """Options with a value that say where and by what a run was made, and would be wrong for the next one."""

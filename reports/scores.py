@@ -59,7 +59,7 @@ class TaskScores:
 def task_scores(task: str, pairs: Sequence[Pair]) -> TaskScores:
     """Scores of some pairs; those without two scores do not count."""
     scored = [p for p in pairs if p.reference.score is not None and p.candidate.score is not None]
-    items = {p.reference.key[:3] for p in scored}
+    items = {(p.reference.suite, p.reference.task, p.reference.item) for p in scored}
     lost = [(p.reference.score or 0.0) - (p.candidate.score or 0.0) for p in scored]
     roles = _role([p.reference for p in scored]), _role([p.candidate for p in scored])
     return TaskScores(task, len(items), *roles, worse=sum(x > 0 for x in lost), better=sum(x < 0 for x in lost))
@@ -81,15 +81,21 @@ def all_scores(groups: Mapping[str, Sequence[Pair]]) -> list[TaskScores]:
 def _role(samples: Sequence[Sample]) -> RoleScores:
     finished = [s for s in samples if s.finish_reason is not None]
     completed = [s for s in finished if s.finish_reason == "stop"]
+    repeated = len({(s.suite, s.task, s.item) for s in samples}) < len(samples)
+
+    def average(part: Sequence[Sample], value: Callable[[Sample], float | None]) -> float | None:
+        """Where every item has one answer, that is the item's mean: the same number, in a fifth of the time."""
+        return mean_over_items(part, value) if repeated else mean(map(value, part))
+
     return RoleScores(
         n=len(samples),
-        score=mean_over_items(samples, lambda s: s.score),
+        score=average(samples, lambda s: s.score),
         completed=len(completed),
-        score_completed=mean_over_items(completed, lambda s: s.score),
-        cap_hit_rate=mean_over_items(finished, lambda s: float(s.finish_reason == "length")),
-        limit_rate=mean_over_items(finished, lambda s: float(s.finish_reason == "limit")),
+        score_completed=average(completed, lambda s: s.score),
+        cap_hit_rate=average(finished, lambda s: float(s.finish_reason == "length")),
+        limit_rate=average(finished, lambda s: float(s.finish_reason == "limit")),
         finish_known=len(finished),
-        tokens=mean_over_items(samples, lambda s: s.completion_tokens),
+        tokens=average(samples, lambda s: s.completion_tokens),
     )
 
 
@@ -97,7 +103,7 @@ def mean_over_items(samples: Iterable[Sample], value: Callable[[Sample], float |
     """Mean over items of the mean over an item's answers; answers without a value, and items of such, do not count."""
     by_item: dict[tuple[str, ...], list[float | None]] = {}
     for sample in samples:
-        by_item.setdefault(sample.key[:3], []).append(value(sample))
+        by_item.setdefault((sample.suite, sample.task, sample.item), []).append(value(sample))
     return mean(mean(values) for values in by_item.values())
 
 

@@ -13,12 +13,6 @@ _HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
 )
-_SECRET = re.compile(
-    r"(?<![a-z])token(?![a-z]|[-_](?:ids?|threshold|budget|length|limit)(?![a-z]))"
-    r"|secret|passw|api[-_]?key|credential|authorization",
-    re.IGNORECASE,
-)
-_LOGIN = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 ABSENT = "–"
 """Stands where there is no number."""
@@ -29,6 +23,8 @@ def visible(text: str) -> str:
 
     The result can be written as UTF-8 and as XML 1.0, and cannot turn the text around it from right to left.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return _HIDDEN.sub(_sign, text.replace("\r\n", "\n"))
 
 
@@ -52,28 +48,6 @@ def one_line(text: str, limit: int = 300) -> str:
     """Visible text on one line, cut at `limit` characters."""
     line = " ".join(visible(text[: 4 * limit]).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def hide_secret(name: str, value: str) -> str:
-    """`value`, or a remark in its place when `name` says that it is a password or a token."""
-    return "(hidden)" if value and _SECRET.search(name) else _LOGIN.sub("(hidden)", value)
-
-
-def hide_secrets(command: list[str]) -> list[str]:
-    """A command line without its passwords and tokens (`--api-key x`, `--api-key=x`, `TOKEN=x`)."""
-    return [_hide_in_word(word, before) for word, before in zip(command, ["", *command], strict=False)]
-
-
-def _hide_in_word(word: str, before: str) -> str:
-    """One argument without its secret; `before` is the argument before it, which may be its name."""
-    name, equals, value = word.partition("=")
-    if equals and value and _SECRET.search(name):
-        return f"{name}=(hidden)"
-    if before.startswith("-") and "=" not in before and _SECRET.search(before) and not word.startswith("-"):
-        return "(hidden)"
-    if "authorization:" in word.lower():
-        return "authorization: (hidden)"
-    return _LOGIN.sub("(hidden)", word)
 
 
 def short_hash(sha256: str) -> str:

@@ -15,7 +15,6 @@ from harness.runs.manifest import Manifest
 from harness.runs.positions import PositionSummary
 from reports.check_rows import RANK, CheckRow, check_rows
 from reports.cost import costs
-from reports.metric_words import both_counts
 from reports.provenance import ModelView, Provenance, model_views, provenance, size_ratio
 from reports.remarks import NOT_THERE, Banner, banners, notes, remarks
 from reports.samples.index import PairsView, show_pairs
@@ -147,10 +146,7 @@ def build(
     extras = SuiteExtras(positions, manifest.speculative, kl_margin)
     suites = suite_views(stored, manifest.planned, policy.suites if policy else (), extras, stopped)
     settings = policy.suites if policy else {}
-    pairs = [pair for each in stored.pairs if (pair := each.pair)]
-    checks = check_rows(
-        results, lambda on: items_there(on, manifest.planned, settings), lambda result: both_counts(result, pairs)
-    )
+    checks = check_rows(results, lambda on: items_there(on, manifest.planned, settings))
     sources = provenance(manifest, policy.allow_different if policy else ())
     seconds = sum(stage.seconds for stage in manifest.stages)
     outcome: str = verdict.verdict if verdict else NOT_JUDGED

@@ -33,7 +33,9 @@ hint='no CPU build of torch 2.13.0 where pip looks; name an index that has it: m
 step "torch (CPU)" "${pip[@]}" install ${TORCH_FLAGS:-} "torch==2.13.0+cpu"
 hint=
 # Everything is pinned, so nothing has to be resolved and no CUDA package can come along.
-step "packages" "${pip[@]}" install --no-deps -r "$here/requirements/cpu.txt"
+hint="a package is not the one that was locked: make lock, after a look at why"
+step "packages" "${pip[@]}" install --no-deps --require-hashes -r "$here/requirements/cpu.txt"
+hint=
 if [ -n "${VLLM_CPU_WHEEL:-}" ]; then
   step "vLLM from $VLLM_CPU_WHEEL" "${pip[@]}" install --no-deps "$VLLM_CPU_WHEEL"
 else

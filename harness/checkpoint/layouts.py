@@ -166,7 +166,8 @@ def _qweight(parts: Mapping[str, TensorInfo], word_bits: int) -> int:
 def _our_codes(words: TensorInfo, quantization: Mapping[str, Any]) -> int:
     tiers, modules = quantization.get("tiers"), quantization.get("modules")
     named = modules.get(words.name.rpartition(".")[0]) if isinstance(modules, Mapping) else None
-    tier = tiers.get(named or quantization.get("default_tier")) if isinstance(tiers, Mapping) else None
+    name = named or quantization.get("default_tier")
+    tier = tiers.get(name) if isinstance(tiers, Mapping) and isinstance(name, str) else None
     bits = tier.get("bits") if isinstance(tier, Mapping) else None  # of a weight, where each has a code of its own
     if isinstance(bits, int) and 1 <= bits <= 16:
         return math.prod(words.shape) * 32 // bits

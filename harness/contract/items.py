@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from pydantic import ValidationError
 
@@ -64,11 +64,16 @@ def index_items(path: Path) -> list[ItemRef]:
 def load_item(path: Path, ref: ItemRef) -> Item:
     """Read one item. Raises BadInput: the file is not the one that was indexed."""
     with path.open("rb") as file:
-        file.seek(ref.offset)
-        try:
-            item = Item.model_validate_json(file.readline())
-        except ValidationError:
-            raise BadInput(f"{path} was changed while it was read") from None
+        return item_at(file, path, ref)
+
+
+def item_at(file: BinaryIO, path: Path, ref: ItemRef) -> Item:
+    """Read one item out of an open file. Raises BadInput as `load_item` does."""
+    file.seek(ref.offset)
+    try:
+        item = Item.model_validate_json(file.readline())
+    except ValidationError:
+        raise BadInput(f"{path} was changed while it was read") from None
     if (item.task, item.item, item.repeat, item.prompt_sha256) != ref[:4]:
         raise BadInput(f"{path} was changed while it was read")
     return item

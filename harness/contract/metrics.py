@@ -88,6 +88,11 @@ class Ratio:
         return self.counts is not None or (self.sums is not None and math.isfinite(self.high))
 
     @property
+    def of_both(self) -> bool:
+        """Whether the candidate's count is divided by the reference's: the part and the weight are what each has."""
+        return self.unit == "ratio" and self.neutral is not None
+
+    @property
     def equal(self) -> float | None:
         """What a check's power is asked at: `neutral`; None where there is no such value, or nothing is uncertain."""
         return None if self.exact else self.neutral

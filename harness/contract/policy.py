@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 
 from harness.contract.check import Check
 from harness.contract.errors import BadInput
+from harness.contract.secrets import secret_in
 from harness.contract.settings import SHORT_ANSWER, SHORT_ANSWERS, STEP_LIMIT, Config, Requests, Sampling, Serving
 from harness.contract.text import quoted
 from harness.contract.validation import validate
@@ -99,7 +100,8 @@ def load_policy(name_or_path: str | Path) -> SealedPolicy:
     """Read a policy by the name of a shipped one or by path.
 
     Raises:
-        BadInput: no such file, not YAML, an unknown key (the nearest known one is named) or a bad value.
+        BadInput: no such file, not YAML, an unknown key (the nearest known one is named), a bad value, or a secret: the
+            policy's bytes are kept in every run and shown in its report.
     """
     name = str(name_or_path)
     try:
@@ -111,7 +113,14 @@ def load_policy(name_or_path: str | Path) -> SealedPolicy:
     except (OSError, UnicodeDecodeError) as error:
         known = ", ".join(shipped_policies())
         raise BadInput(f"policy {name}: {error}; give a YAML file or one of: {known}") from None
-    return parse_policy(text, source=name)
+    sealed = parse_policy(text, source=name)
+    serving = sealed.policy.serving
+    if found := secret_in(text, [*serving.extra_args, *serving.image_args]):
+        raise BadInput(
+            f"policy {name} holds a secret, {found}, and a policy is kept and shown as it is: leave it out (servers "
+            "that the gate starts have a key of their own; containers take NAME of `-e NAME` from the environment)"
+        )
+    return sealed
 
 
 def parse_policy(text: str, source: str = "policy") -> SealedPolicy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -65,6 +66,18 @@ class Sample(BaseModel):
     @property
     def key(self) -> Key:
         return Key(self.suite, self.task, self.item, self.repeat, self.role)
+
+    def without_texts(self, **instead: Any) -> Sample:
+        """The same without text and reasoning, in as little memory as it takes: of large runs all are kept so."""
+        bare: Sample = self.model_copy(update={"text": "", "reasoning": "", **instead})
+        for name in ("suite", "task", "role"):
+            bare.__dict__[name] = sys.intern(bare.__dict__[name])
+        object.__setattr__(bare, "__pydantic_fields_set__", _FIELDS)
+        return bare
+
+
+_FIELDS = set(Sample.model_fields)
+"""One for all samples that `without_texts` makes: a set of their own is larger than all that they hold."""
 
 
 class Item(BaseModel):
@@ -135,7 +148,10 @@ def read_samples(path: Path) -> Iterator[Sample]:
 
 
 class SampleLog:
-    """The samples of one suite on disk. Append only; a key is never written twice."""
+    """The samples of one suite on disk. Append only; a key is never written twice.
+
+    In memory are the keys alone, and errors: the texts of a large run would fill it.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open or create `path`, cut off a half-written last line and learn which keys are there.
@@ -146,26 +162,28 @@ class SampleLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         _cut_half_line(path)
-        self._samples: dict[Key, Sample] = {}
+        self._errors: dict[Key, str | None] = {}
         if path.exists():
             for sample in read_samples(path):
-                if sample.key in self._samples:
+                if sample.key in self._errors:
                     raise BadInput(f"{path}: key {'/'.join(map(str, sample.key))} is there twice")
-                self._samples[sample.key] = sample
+                self._note(sample)
         self._file = path.open("ab", buffering=0)  # what the disk did not take must not wait here
         self._end = path.stat().st_size
 
     def __contains__(self, key: object) -> bool:
-        return key in self._samples
+        return key in self._errors
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._errors)
 
-    def get(self, key: Key) -> Sample | None:
-        return self._samples.get(key)
+    def answered(self, key: Key) -> bool:
+        """Whether a sample is there, and no error."""
+        return self._errors.get(key, "absent") is None
 
-    def samples(self) -> list[Sample]:
-        return list(self._samples.values())
+    def samples(self) -> Iterator[Sample]:
+        """All of them, read from disk."""
+        return read_samples(self.path) if self._errors else iter(())
 
     def append(self, sample: Sample) -> None:
         """Write one sample and hand it to the operating system, so that a killed process loses nothing.
@@ -176,7 +194,7 @@ class SampleLog:
             ValueError: the key was written before (a mistake of the caller, never of the input).
             OSError: the disk is full or gone.
         """
-        if sample.key in self._samples:
+        if sample.key in self._errors:
             raise ValueError(f"sample {sample.key} written twice")
         line = sample.model_dump_json().encode() + b"\n"
         left = memoryview(line)
@@ -187,7 +205,12 @@ class SampleLog:
             os.truncate(self.path, self._end)
             raise OSError(error.errno, error.strerror, str(self.path)) from None
         self._end += len(line)
-        self._samples[sample.key] = sample
+        self._note(sample)
+
+    def _note(self, sample: Sample) -> None:
+        suite, task, item, repeat, role = sample.key
+        key = Key(sys.intern(suite), sys.intern(task), item, repeat, sys.intern(role))
+        self._errors[key] = sample.error
 
     def close(self) -> None:
         self._file.close()

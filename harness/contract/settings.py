@@ -13,6 +13,10 @@ SHORT_ANSWER = 512
 SHORT_ANSWERS = ("decoding", "speculative")
 
 
+PICKLES = ("pt", "npcache")
+"""vLLM's load formats that read pickles."""
+
+
 STEP_LIMIT = 250
 """Default of the most steps of an agent's trajectory."""
 
@@ -50,6 +54,21 @@ class Serving(Config):
     ports: tuple[int, int] | None = None
     """Ports of (reference, candidate); free ones are taken when absent."""
     ready_timeout_seconds: float = Field(900, gt=0)
+
+    @field_validator("extra_args")
+    @classmethod
+    def _are_safe(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        for word, after in zip(words, [*words[1:], ""], strict=True):
+            name, equals, value = word.partition("=")
+            flag = name.replace("_", "-")
+            if flag in ("--host", "--uds"):
+                raise ValueError(
+                    f"{flag} is not for a policy: a server of the gate listens on loopback alone; serve by hand and "
+                    "attach (--candidate-url, --reference-url)"
+                )
+            if flag == "--load-format" and (value if equals else after) in PICKLES:
+                raise ValueError(f"{flag} {value or after} reads pickles, which run code when read: give safetensors")
+        return words
 
 
 class Sampling(Config):

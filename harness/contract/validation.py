@@ -20,6 +20,8 @@ def validate(model: type[M], data: Any, what: str) -> M:
     """
     try:
         return model.model_validate(data)
+    except UnicodeEncodeError:  # of a message that quotes it
+        raise BadInput(f"{what}: a key or a value is no Unicode text (half of a surrogate pair)") from None
     except ValidationError as failure:
         # A misspelt key that is required is also missing: its nearest known one says more than "Field required".
         unknown = next((error["loc"] for error in failure.errors() if error["type"] == "extra_forbidden"), None)

@@ -17,10 +17,12 @@ from harness.contract.errors import BadInput
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write to: a reader, or a crash, sees what was there before or all of the new one, nothing between.
 
-    What was there stays when the block raises. Folders are made as needed. Raises OSError, which names the file.
+    What was there stays when the block raises. Folders are made as needed. Not `durable`: of files that can be made
+    again, by the thousand; when the power fails they may be lost. Raises OSError, which
+    names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -28,7 +30,8 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         if error.errno is None or error.filename is not None:
@@ -38,9 +41,9 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, durable: bool = True) -> None:
     """Write a text as `whole_file` does, its ends of lines as they are. Raises OSError."""
-    with whole_file(path) as file:
+    with whole_file(path, durable) as file:
         file.write(text.encode("utf-8"))
 
 

@@ -16,6 +16,7 @@ import openai
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness.contract.chat import Messages
+from harness.contract.secrets import without_login
 from harness.contract.settings import Requests, Sampling
 from harness.endpoint.answers import (
     FINGERPRINT_HEADER,
@@ -63,13 +64,16 @@ class Endpoint:
         tokenizer_path: str = "",
         fingerprints: Iterable[str] = (),
     ) -> None:
-        """`url` is the server's root (without /v1), `model` the name it is served under.
+        """`url` is the server's root (without /v1), `model` the name it is served under. A login in the URL is sent and
+        stands in no error.
 
         `thinking_opened`: the chat template opens the thinking, so that answers begin inside it. `tokenizer_path`: of
         the tokenizer that items were made with; empty when it is not here. `fingerprints`: of earlier answers.
         """
-        self.url = url.rstrip("/")
+        self.url = without_login(url.rstrip("/"))
         self.model = model
+        self.api_key = api_key
+        self._given_url = url
         self.sampling = sampling
         self.thinking_opened = thinking_opened
         self.tokenizer_path = tokenizer_path
@@ -83,7 +87,7 @@ class Endpoint:
         self._requests = requests
         self._slots = asyncio.Semaphore(requests.concurrency)
         # A proxy from the environment must not be asked for a server on this machine.
-        self._http = SpreadClient(requests.concurrency, trust_env=not self.on_this_machine)
+        self._http = SpreadClient(requests.concurrency, trust_env=not self.on_this_machine, auth=_login(url))
         self._http.headers["Authorization"] = f"Bearer {api_key}"  # /v1/models and the like are guarded as well
         self._client = openai.AsyncOpenAI(
             base_url=self.url + "/v1",
@@ -95,11 +99,11 @@ class Endpoint:
     def with_seed(self, seed: int) -> Endpoint:
         """Another client of the same server: the two count together what they ask, and know the same of it."""
         other = Endpoint(
-            self.url,
+            self._given_url,
             self.model,
             self._requests,
             self.sampling.model_copy(update={"seed": seed}),
-            self._client.api_key,
+            self.api_key,
             thinking_opened=self.thinking_opened,
             tokenizer_path=self.tokenizer_path,
         )
@@ -231,6 +235,11 @@ class Endpoint:
         return ids
 
     @property
+    def has_login(self) -> bool:
+        """Whether it is asked with a login in its URL, which only this client knows."""
+        return self._given_url.rstrip("/") != self.url
+
+    @property
     def on_this_machine(self) -> bool:
         """Whether the server is reached over loopback: no proxy must be asked for it."""
         return httpx.URL(self.url).host in ("127.0.0.1", "localhost", "::1")
@@ -353,3 +362,9 @@ class Endpoint:
 def _reading(messages: Messages) -> int:
     """Tokens' time for reading a prompt: a thousand characters are read at least as fast as one token is written."""
     return sum(len(str(message.get("content", ""))) for message in messages) // 1000
+
+
+def _login(url: str) -> httpx.BasicAuth | None:
+    """The login in a URL, in the place of the bearer's key; None where there is none."""
+    parsed = httpx.URL(url)
+    return httpx.BasicAuth(parsed.username, parsed.password) if parsed.userinfo else None

@@ -31,13 +31,15 @@ class SpreadClient(httpx.AsyncClient):
     connections that is most of the time of a core (benchmarks/results/client_cost.json); with 4 it does not show.
     """
 
-    def __init__(self, connections: int, trust_env: bool = True) -> None:
+    def __init__(self, connections: int, trust_env: bool = True, auth: httpx.Auth | None = None) -> None:
         """`connections` at most are used at the same time, which is for the caller to see to."""
         verify = httpx.create_ssl_context(trust_env=trust_env)  # reads all certificates: once, and not for each pool
         super().__init__(verify=verify, trust_env=trust_env)
         pools = -(-connections // SMALL)
         limits = httpx.Limits(max_connections=None)
-        self._pools = [httpx.AsyncClient(verify=verify, trust_env=trust_env, limits=limits) for _ in range(pools)]
+        self._pools = [
+            httpx.AsyncClient(verify=verify, trust_env=trust_env, limits=limits, auth=auth) for _ in range(pools)
+        ]
         self._turns = cycle(self._pools)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:

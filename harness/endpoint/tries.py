@@ -26,7 +26,9 @@ async def answered(sent: Awaitable[httpx.Response], what: str, seconds: float) -
     """
     try:
         return await sent
-    except openai.APITimeoutError:
+    except openai.APITimeoutError as error:
+        if isinstance(error.__cause__, httpx.ConnectTimeout):
+            raise EndpointError("unreachable", f"{what}: no connection came about") from None
         raise EndpointError("timeout", f"{what}: no answer in {seconds:.0f} s") from None
     except openai.APIConnectionError as error:
         raise EndpointError("unreachable", f"{what}: {(error.__cause__ or error)!r}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.contract.items import ItemRef
 from harness.contract.pairs import noise_keys, sealed_order
@@ -13,6 +13,14 @@ from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 from suites.base import Suite
+
+
+@dataclass
+class Access:
+    """How a role's server is asked. It may hold secrets and is never stored: the manifest has a URL without login."""
+
+    url: str = field(repr=False)
+    api_key: str = field(default="none", repr=False)
 
 
 @dataclass
@@ -26,6 +34,8 @@ class Job:
     items: dict[str, dict[Role, list[ItemRef]]]
     """By suite, what each role is asked, in the sealed order."""
     reporter: Reporter
+    access: dict[Role, Access] = field(default_factory=dict)
+    """By role that is served now."""
 
     def save(self) -> None:
         self.run.write_manifest(self.manifest)

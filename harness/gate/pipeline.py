@@ -25,6 +25,7 @@ from harness.contract.errors import BadInput, NotComparable
 from harness.contract.model_facts import ModelFacts
 from harness.contract.policy import SealedPolicy, load_policy
 from harness.contract.samples import ROLES, Role
+from harness.contract.secrets import hide_secrets
 from harness.contract.whole_files import write_whole
 from harness.gate.baseline import mismatches, reuse
 from harness.gate.graders import require_graders
@@ -145,7 +146,7 @@ def judge_run(run: RunFolder, policy: SealedPolicy | None = None) -> Verdict:
         hidden = forbidden_unread(found["reference"], found["candidate"], chosen.policy.allow_unreadable)
         if hidden:
             doubts.append(f"{hidden.sentence}, which policy {chosen.policy.name} does not allow: {hidden.listed}")
-    samples = with_missing_sums(run.samples(), run.path / "divergence")
+    samples = (sample.without_texts() for sample in with_missing_sums(run.samples(), run.path / "divergence"))
     verdict = judge(chosen.policy, samples, run.planned(), chosen.sha256, sealed, doubts)
     if verdict.after_the_fact:
         write_whole(run.path / "judged_by.yaml", chosen.text)
@@ -245,7 +246,7 @@ def _manifest(options: GateOptions, run: RunFolder, sealed: SealedPolicy, models
         run_id=run.path.name,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         quantgate_version=__version__,
-        command=["quantgate", *sys.argv[1:]],
+        command=hide_secrets(["quantgate", *sys.argv[1:]]),
         policy_name=sealed.policy.name,
         policy_sha256=sealed.sha256,
         models=models,

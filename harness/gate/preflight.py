@@ -19,6 +19,7 @@ import httpx
 from harness.contract.errors import BadInput, GateError, NotComparable, RunFailed
 from harness.contract.policy import Policy
 from harness.contract.samples import Role
+from harness.contract.secrets import hide_keys
 from harness.contract.settings import Sampling, Serving
 from harness.contract.whole_files import read_json
 from harness.doctor.findings import examine
@@ -36,6 +37,7 @@ NOT_OURS = ("memory", "runs", "cache", "container engine")
 may not use, of an engine that suites ask for themselves."""
 OF_SERVERS = ("vllm", "devices")
 """Those that do not count where servers run already."""
+OWN_CLIENTS = "it is asked by a program that takes no login in a URL; give one without, or leave the suite out"
 LEAST_FREE_GIB = 0.5
 """Disk that a run takes at the least: answers, log-probabilities and the report."""
 SHAPED_BY_FLAGS = ("--hf-overrides", "--rope-scaling", "--hf-config-path", "--speculative-config")
@@ -116,7 +118,7 @@ def server_root(url: str, option: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host or parsed.query or parsed.fragment:
-        raise BadInput(f"{option} is {url}; give the server's root, such as http://127.0.0.1:8000")
+        raise BadInput(f"{option} is {hide_keys(url)}; give the server's root, such as http://127.0.0.1:8000")
     return root
 
 
@@ -133,11 +135,17 @@ def _machine_faults(policy: Policy, run: Path, attached: bool) -> Iterator[str]:
         yield f"{there}: {free:.1f} GiB are free, a run takes {LEAST_FREE_GIB:g} (--out names another folder)"
 
 
+def _strangers(policy: Policy, endpoint: Endpoint) -> list[str]:
+    """Suites whose requests are another program's, where only our client knows how to log in."""
+    return [name for name in ("speed", "swebench") if name in policy.suites] if endpoint.has_login else []
+
+
 async def _server_faults(policy: Policy, urls: Mapping[Role, str]) -> list[str]:
     """What servers that run already cannot do of what the policy asks."""
     faults, versions = [], {}
     for role, url in urls.items():
         async with Endpoint(url, await served_name(url), policy.requests, Sampling()) as endpoint:
+            faults += [f"suite {n} cannot log in to the {role}: {OWN_CLIENTS}" for n in _strangers(policy, endpoint)]
             try:
                 versions[role] = str((await endpoint.get_json("/version")).get("version", UNKNOWN))
                 context = await max_model_len(endpoint)
@@ -150,7 +158,7 @@ async def _server_faults(policy: Policy, urls: Mapping[Role, str]) -> list[str]:
         try:
             make_suites(policy.model_copy(update={"serving": has}), Path())
         except GateError as error:
-            faults.append(f"the {role} server at {url} is too small: {error} (restart it with more)")
+            faults.append(f"the {role} server at {endpoint.url} is too small: {error} (restart it with more)")
     if len(set(versions.values())) > 1 and not any(fnmatch.fnmatchcase("version", p) for p in policy.allow_different):
         listed = ", ".join(f"{role} {version}" for role, version in versions.items())
         raise NotComparable(f"not comparable: version: {listed} (allow_different in the policy lists what may differ)")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.samples import ROLES, Key, Role
+from harness.contract.secrets import without_login
 from harness.endpoint.client import Endpoint
-from harness.gate.job import Job
+from harness.gate.job import Access, Job
 from harness.gate.server_checks import (
     check_parity,
     check_steady,
@@ -27,7 +28,7 @@ from harness.judging.early_stop import EarlyStop
 from harness.parity.readback import served_name
 from harness.parity.steadiness import require_steady, unchecked
 from harness.runs.manifest import ServerFacts
-from harness.serving.flags import SERVED_NAME, ServerPlan, plan_servers
+from harness.serving.flags import SERVED_NAME, ServerPlan, plan_servers, with_api_key
 from harness.serving.hardware import detect
 from harness.serving.servers import Server, serve
 from suites.base import Suite
@@ -56,7 +57,8 @@ def ask_everything(job: Job, urls: Mapping[Role, str] | None) -> None:
         if not urls.keys() >= set(models):  # a baseline was to spare it
             raise BadInput("the reference has to be asked after all: give --reference-url, or a baseline that fits")
         for role in models:
-            job.manifest.servers[role] = _served(job, role, ServerFacts(url=urls[role]))
+            job.access[role] = Access(urls[role])
+            job.manifest.servers[role] = _served(job, role, ServerFacts(url=without_login(urls[role])))
         _finish(job, models, "noise" in waiting, servers=())
         return
     for roles, with_noise in _rounds(job, waiting):
@@ -94,8 +96,9 @@ def _served(job: Job, role: Role, facts: ServerFacts) -> ServerFacts:
 
 def _serve_and_ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
     serving = job.sealed.policy.serving
-    plans = _plans(job, roles)
+    plans = with_api_key(_plans(job, roles))
     for plan in plans:
+        job.access[plan.role] = Access(plan.url, plan.api_key)
         facts = ServerFacts(url=plan.url, command=plan.command, environment=plan.environment)
         job.manifest.servers[plan.role] = _served(job, plan.role, facts)
     job.save()
@@ -143,13 +146,14 @@ async def _ask(job: Job, roles: Sequence[Role], with_noise: bool) -> None:
     async with AsyncExitStack() as stack:
         endpoints: dict[Role, Endpoint] = {}
         for role in roles:
-            facts = job.manifest.servers[role]
-            name = SERVED_NAME if facts.command else await served_name(facts.url)
+            facts, access = job.manifest.servers[role], job.access[role]
+            name = SERVED_NAME if facts.command else await served_name(access.url)
             endpoint = Endpoint(
-                facts.url,
+                access.url,
                 name,
                 policy.requests,
                 policy.sampling,
+                access.api_key,
                 thinking_opened=job.manifest.thinking_opened,
                 tokenizer_path=job.manifest.models["reference"].path,
                 fingerprints=facts.fingerprints,

@@ -24,6 +24,7 @@ from harness.parity.steadiness import (
 from harness.runs.manifest import Manifest
 from harness.serving.memory import measure_memory
 
+REMOTE_CODE = "ran code out of the checkpoint's own folder (trust_remote_code): it is as trusted as whoever wrote it"
 UNTESTED_DRAFT = (
     "it has a draft head and was served without drafts, so whether the head works is not known "
     "(--speculative-config in serving.extra_args)"
@@ -51,6 +52,7 @@ async def check_parity(job: Job, endpoints: Mapping[Role, Endpoint]) -> None:
         if before:
             require_same(before, now, f"the servers of the {role}, then and now,")
         servers[role].readback = begun(now)
+        _note_remote_code(job, role)
     _doubt_untested_draft(job)
     job.save()
     if "noise" in endpoints:
@@ -70,6 +72,16 @@ def _say_unread(job: Job, hidden: Unread) -> None:
             f"WARNING: {hidden.sentence}, so whether the servers are equal in them is not known: {hidden.listed}"
             f"{f'; {SHOW}' if hidden.shut else ''}"
         )
+
+
+def _note_remote_code(job: Job, role: Role) -> None:
+    """A checkpoint's code is not run unless the policy's extra_args ask for it; where it was, every report says so."""
+    served = job.manifest.servers[role]
+    asked = any(word.split("=")[0].replace("_", "-") == "--trust-remote-code" for word in served.command)
+    note = f"The {role}'s server {REMOTE_CODE}"
+    if (asked or served.readback.get("config.model.trust_remote_code") == "true") and note not in job.manifest.notes:
+        job.manifest.notes.append(note)
+        job.reporter.say(f"WARNING: {note[0].lower()}{note[1:]}")
 
 
 def _doubt_untested_draft(job: Job) -> None:

@@ -31,7 +31,12 @@ class Ledger:
     stop: EarlyStop
     meter: Meter
     answered: dict[PairKey, asyncio.Event]
-    """Set once the reference's sample of a pair is written."""
+    """Set once the reference's sample of a pair is written; of suites that wait for it."""
+
+    def release(self, pair: PairKey) -> None:
+        """Other roles may go on with a pair."""
+        if event := self.answered.get(pair):
+            event.set()
 
 
 @dataclass
@@ -65,7 +70,8 @@ async def run_suite(
     """
     for sample in log.samples():
         stop.record(sample)
-    answered = {_key(suite, item, "reference").pair: asyncio.Event() for item in items["reference"]}
+    waited_for = items["reference"] if suite.reference_first else ()
+    answered = {_key(suite, item, "reference").pair: asyncio.Event() for item in waited_for}
     for pair, event in answered.items():
         if Key(*pair, "reference") in log or "reference" not in endpoints:
             event.set()
@@ -119,7 +125,7 @@ async def _step(ledger: Ledger, mine: RoleQueue) -> None:
     if ledger.suite.reference_first and mine.role != "reference":
         await ledger.answered[pair].wait()
     if mine.role != "noise" and ledger.stop.needless(pair):
-        ledger.answered[pair].set()
+        ledger.release(pair)
     else:
         await _answer(ledger, mine, item)
     if not mine.queue and mine.held:
@@ -159,16 +165,15 @@ def _write(ledger: Ledger, samples: Sequence[Sample]) -> None:
         ledger.log.append(sample)
         ledger.stop.record(sample)
         if sample.role == "reference":
-            ledger.answered[sample.key.pair].set()
+            ledger.release(sample.key.pair)
 
 
 async def _ask(ledger: Ledger, mine: RoleQueue, item: ItemRef) -> Sample:
     """The sample of one item; a failed request becomes a sample with an error and no score."""
-    if ledger.suite.reference_first and mine.role != "reference":
-        reference = ledger.log.get(_key(ledger.suite, item, "reference"))
-        if reference is None or reference.error:
-            error = error_text(FOLLOWS, "gave no answer to compare with")
-            return sample_of(ledger.suite.name, item, mine.role, error=error)
+    waits = ledger.suite.reference_first and mine.role != "reference"
+    if waits and not ledger.log.answered(_key(ledger.suite, item, "reference")):
+        error = error_text(FOLLOWS, "gave no answer to compare with")
+        return sample_of(ledger.suite.name, item, mine.role, error=error)
     try:
         return await ledger.suite.answer(ledger.load(item), mine.role, mine.endpoint)
     except EndpointError as failed:

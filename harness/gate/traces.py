@@ -24,7 +24,7 @@ from harness.contract.settings import Sampling
 from harness.contract.whole_files import cache_folder, write_whole
 from harness.endpoint.client import Completion, Endpoint, EndpointError
 from harness.runs.progress import Meter, Reporter
-from harness.serving.flags import SERVED_NAME, plan_servers
+from harness.serving.flags import SERVED_NAME, plan_servers, with_api_key
 from harness.serving.hardware import detect
 from harness.serving.servers import serve
 from quantizers.calibration_sources import HEADER, trace_prompts
@@ -106,9 +106,9 @@ def write_traces(
     """
     tokenizer = load_tokenizer(model, name)
     sampling = _sampling(model, policy, max_tokens)
-    (plan,) = plan_servers(policy.serving, {"reference": model}, detect(), "traces")
+    (plan,) = with_api_key(plan_servers(policy.serving, {"reference": model}, detect(), "traces"))
     asking: dict[str, Any] = {"requests": policy.requests, "thinking_opened": opens_thinking(tokenizer)}
-    endpoint = Endpoint(plan.url, SERVED_NAME, sampling=sampling, **asking)
+    endpoint = Endpoint(plan.url, SERVED_NAME, sampling=sampling, api_key=plan.api_key, **asking)
     with ExitStack() as server:
         with reporter.stage("server", 1) as meter:
             logs = cache_folder() / "serve"

@@ -16,7 +16,7 @@ from harness.contract.samples import PairKey, Sample
 from harness.judging.estimates import StopRule, values_by_item
 from harness.judging.gaps import filled
 from harness.judging.run_level import blocking_statements, targets_of
-from harness.judging.usable_pairs import usable_enough, with_values
+from harness.judging.usable_pairs import few_enough, with_values
 
 
 class EarlyStop:
@@ -94,23 +94,24 @@ class _Statement:
         self._order = list(self.items)
         self._next = 0
         self._policy = policy
-        self._used = Pairing()
+        self._pairs, self._unusable, self._items_used = 0, 0, 0
         self._samples: dict[PairKey, list[Sample]] = {}
 
     @property
     def done(self) -> bool:
         """Decided, with so few unusable pairs until then that the verdict may say so."""
-        return self.rule.outcome is not None and usable_enough(self._used, self._policy.max_unusable)
+        few = few_enough(self._unusable, self._pairs, self._policy.max_unusable)
+        return self.rule.outcome is not None and few
 
     @property
     def used(self) -> int:
         """Items that were answered so far and are used."""
-        return len({key[:3] for key in self._used.pairs})
+        return self._items_used
 
     def record(self, sample: Sample) -> None:
         if sample.role == "noise" or sample.key.pair not in self.planned:
             return
-        self._samples.setdefault(sample.key.pair, []).append(sample)
+        self._samples.setdefault(sample.key.pair, []).append(sample.without_texts())
         # Only what is whole up to here is fed: an item that takes long must not be overtaken.
         while not self.done and self._next < len(self._order):
             keys = self.items[self._order[self._next]]
@@ -122,8 +123,9 @@ class _Statement:
     def _feed(self, keys: Iterable[PairKey]) -> None:
         there = [sample for key in keys for sample in self._samples.pop(key)]
         pairing = with_values(self.check, pair_samples(there, {key: self.planned[key] for key in keys}), Pairing())
-        self._used.pairs |= pairing.pairs
-        self._used.unusable |= pairing.unusable
+        self._pairs += pairing.total
+        self._unusable += len(pairing.unusable)
+        self._items_used += len({key[:3] for key in pairing.pairs})
         worst, best = (
             values_by_item(self.metric, filled(self.check, pairing, Pairing(), self._policy, worst=worst)[0].pairs)
             for worst in (True, False)

@@ -109,7 +109,8 @@ def measure(check: Check, pairing: Pairing, context: Context) -> Estimate:
     """The statistic of a check on pairs that all have its value. Raises ValueError when there are none."""
     metric, confidence = METRICS[check.metric], context.confidence
     if isinstance(metric, Ratio):
-        return _ratio(metric, check, pairing, context)
+        reference, candidate = _counts(metric, pairing)
+        return replace(_ratio(metric, check, pairing, context), reference=reference, candidate=candidate)
     items = values_by_item(metric, pairing.pairs)
     losses = {item: values.loss for item, values in items.items()}
     values = [(metric.value(p.reference) or 0.0, metric.value(p.candidate) or 0.0) for p in pairing.pairs.values()]
@@ -206,6 +207,14 @@ def share_p_value(values: Sequence[float], limit: float) -> float:
     if all(value in (0.0, 1.0) for value in values):
         return proportion_p_value(round(math.fsum(values)), len(values), limit)
     return mean_p_value([2 * v - 1 for v in values], 2 * limit - 1)
+
+
+def _counts(metric: Ratio, pairing: Pairing) -> tuple[float | None, float | None]:
+    """What an answer of the reference has on average, and of the candidate, where their ratio is judged."""
+    parts = [part for pair in pairing.pairs.values() if (part := metric.part(pair))]
+    if not metric.of_both or not parts:
+        return None, None
+    return math.fsum(p.weight for p in parts) / len(parts), math.fsum(p.high for p in parts) / len(parts)
 
 
 def _ratio(metric: Ratio, check: Check, pairing: Pairing, context: Context) -> Estimate:

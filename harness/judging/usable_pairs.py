@@ -58,7 +58,12 @@ def _has_value(check: Check, pair: Pair) -> bool:
 
 def usable_enough(pairing: Pairing, max_unusable: float) -> bool:
     """Whether so few pairs cannot be used that a check may be decided."""
-    return len(pairing.unusable) <= max_unusable * pairing.total
+    return few_enough(len(pairing.unusable), pairing.total, max_unusable)
+
+
+def few_enough(unusable: int, pairs: int, max_unusable: float) -> bool:
+    """Whether so many of all pairs may be left out."""
+    return unusable <= max_unusable * pairs
 
 
 def until_decided(check: Check, pairing: Pairing, context: Context) -> tuple[Pairing, Literal["PASS", "FAIL"] | None]:

@@ -136,9 +136,9 @@ async def served_name(url: str) -> str:
         try:
             models = (await endpoint.get_json("/v1/models")).get("data")
         except EndpointError as error:
-            raise RunFailed(f"no usable server at {url}: {error}") from None
+            raise RunFailed(f"no usable server at {endpoint.url}: {error}") from None
     if not isinstance(models, list) or not models or not isinstance(models[0], dict):
-        raise RunFailed(f"the server at {url} lists no model at /v1/models")
+        raise RunFailed(f"the server at {endpoint.url} lists no model at /v1/models")
     return str(models[0].get("id"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.prove.editing import edit_json, link_files
-from harness.prove.entries import Entry, NotApplicable, fails, refused
+from harness.prove.entries import Doses, Entry, NotApplicable, always, fails, fixed, refused
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 
@@ -19,23 +19,32 @@ def edited(source: Path, out: Path, name: str, change: Callable[[dict[str, Any]]
     edit_json(out, name, change)
 
 
-def lower_theta(config: dict[str, Any]) -> None:
-    """Positions turn ten times as fast, as where a converter leaves rope_theta at its default."""
+def positioned(source: Path, out: Path, times: float, change: Callable[[dict[str, Any], float], None]) -> None:
+    """The good checkpoint with other rotary positions."""
+    edited(source, out, CONFIG, lambda config: change(config, times))
+
+
+def _times(times: float, _: float) -> str:
+    return f"{times:g} times"
+
+
+def lower_theta(config: dict[str, Any], times: float) -> None:
+    """Positions turn so many times as fast, as where a converter leaves rope_theta at its default."""
     inside = config.get("rope_parameters") or config
     if not isinstance(inside.get("rope_theta"), int | float):
         raise NotApplicable("config.json has no rope_theta")
-    inside["rope_theta"] = inside["rope_theta"] / 10
+    inside["rope_theta"] = inside["rope_theta"] / times
 
 
-def stretch_far(config: dict[str, Any]) -> None:
-    """The slow rotations, which tell far positions apart, are slowed down further; near ones stay what they were."""
+def stretch_far(config: dict[str, Any], times: float) -> None:
+    """The slow rotations, which tell far positions apart, are slowed down so many times; near ones stay."""
     inside = config.get("rope_parameters") or config
     if not isinstance(inside.get("rope_theta"), int | float) or inside.get("rope_type", "default") != "default":
         raise NotApplicable("config.json has no plain rope_theta")
     changed = {
         "rope_theta": inside["rope_theta"],
         "rope_type": "llama3",
-        "factor": 32.0,
+        "factor": float(times),
         "low_freq_factor": 1.0,
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 1024,
@@ -57,8 +66,8 @@ ENTRIES = (
         "rope-theta",
         "configuration",
         "rope_theta a tenth of what it was",
-        fails("kl_mean"),
-        partial(edited, name=CONFIG, change=lower_theta),
+        fails("tv_mean"),
+        doses=Doses(partial(positioned, change=lower_theta), fixed(1.2, 1.5, 2, 3, 5, 10, 20), always(10), _times),
         of_control=True,
     ),
     Entry(
@@ -66,7 +75,7 @@ ENTRIES = (
         "configuration",
         "rotary scaling that changes far positions most",
         fails("accuracy"),
-        partial(edited, name=CONFIG, change=stretch_far),
+        doses=Doses(partial(positioned, change=stretch_far), fixed(2, 4, 8, 16, 32), always(32), _times),
         of_control=True,
     ),
     Entry(

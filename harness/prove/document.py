@@ -7,7 +7,7 @@ from textwrap import shorten
 
 from markupsafe import Markup
 
-from harness.prove.findings import Finding, Proof, Status, cell
+from harness.prove.findings import Finding, Proof, Status, Weakest, cell
 from reports.html import environment, source_hash, style_sheet
 from reports.text import visible
 
@@ -77,15 +77,16 @@ def markdown(proof: Proof) -> str:
         "## What was stated, and what came of it",
         "",
         *_table(
-            ("Entry", "What was done", "Stated", "Found", "Exit code", "Seconds", "The gate's words"),
+            ("Entry", "What was done", "Stated", "Found", "Exit code", "Seconds", "of a core", "The gate's words"),
             [
                 (
                     _code(f.name),
                     _text(f.damage),
                     f.expected,
-                    f.status,
+                    found_in_words(f),
                     str(f.exit_code),
                     f"{f.seconds:.0f}",
+                    f"{f.processor_seconds:.0f}",
                     _text(reason(f)),
                 )
                 for f in ran
@@ -109,6 +110,7 @@ def markdown(proof: Proof) -> str:
             [(_code(f.name), *(_text(cell(f, column)) for column in proof.columns)) for f in ran if f.checks],
         ),
         "",
+        *_weakest(proof),
         "## Not run",
         "",
         *_table(
@@ -117,6 +119,38 @@ def markdown(proof: Proof) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def found_in_words(finding: Finding) -> str:
+    """What came of an entry; where other seeds came to something else, that too."""
+    others = [status for status in finding.seeds if status != finding.status]
+    return finding.status + (f" (other seeds: {', '.join(others)})" if others else "")
+
+
+def dose_in_words(found: Weakest) -> str:
+    """From which dose on a defect is caught."""
+    if found.caught is None:
+        return "not even the strongest dose is caught as stated"
+    below = f", not at {found.not_caught}" if found.not_caught else ", the weakest that was tried"
+    return f"from {found.caught} on{below}"
+
+
+def _weakest(proof: Proof) -> list[str]:
+    if not proof.weakest:
+        return []
+    rows: list[tuple[str, ...]] = [
+        (_code(w.name), _text(w.damage), dose_in_words(w), "; ".join(f"{dose}: {s}" for dose, s in w.tried.items()))
+        for w in proof.weakest
+    ]
+    return [
+        "## The weakest dose that is caught",
+        "",
+        "Found by bisection, which takes what is stronger than a dose that is caught to be caught too. A dose counts "
+        "where it is caught as stated.",
+        "",
+        *_table(("Entry", "What was done, at the stated dose", "Caught", "Tried"), rows),
+        "",
+    ]
 
 
 def page(proof: Proof) -> str:
@@ -133,6 +167,8 @@ def page(proof: Proof) -> str:
         meaning=MEANING,
         tones=TONES,
         cell=cell,
+        found_in_words=found_in_words,
+        dose_in_words=dose_in_words,
         reason=reason,
     )
 

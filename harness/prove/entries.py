@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,11 @@ from typing import Literal
 
 from harness.runs.folder import RunFolder
 
-Family = Literal["weights", "configuration", "tokenizer", "serving", "results"]
-Kind = Literal["refused", "fail", "inconclusive", "harmless"]
+Family = Literal["weights", "experts", "drafts", "configuration", "tokenizer", "serving", "results"]
+Good = Literal["own", "mixture", "drafts"]
+"""What candidates are made of: the model that was given, or, where that has no experts or no draft head, one made for
+the purpose (`standins.py`)."""
+Kind = Literal["refused", "fail", "inconclusive", "unserved", "harmless"]
 
 
 class NotApplicable(Exception):
@@ -23,14 +26,20 @@ class Expected:
     """What the gate must say, stated before it is asked."""
 
     kind: Kind
-    """refused: exit 3. fail: exit 1. inconclusive: exit 2. harmless: anything but FAIL, exit 3 and exit 4."""
+    """refused: exit 3. fail: exit 1. inconclusive: exit 2. unserved: exit 4, as no server starts. harmless: PASS, and
+    anything but FAIL, exit 3 and exit 4 is no false alarm."""
     names: str = ""
-    """What must be named: of `fail` the metric of a check that fails, else words of the reason."""
+    """What must be named: of `fail` the metric of a check that fails, of `unserved` words of the server's log, else
+    words of the reason."""
 
     def __str__(self) -> str:
-        said = {"refused": "exit 3", "fail": "FAIL of", "inconclusive": "INCONCLUSIVE", "harmless": "no FAIL"}[
-            self.kind
-        ]
+        said = {
+            "refused": "exit 3",
+            "fail": "FAIL of",
+            "inconclusive": "INCONCLUSIVE",
+            "unserved": "exit 4, and the server's log says",
+            "harmless": "PASS",
+        }[self.kind]
         return f"{said} `{self.names}`" if self.names else said
 
 
@@ -49,10 +58,39 @@ def doubted(words: str) -> Expected:
     return Expected("inconclusive", words)
 
 
+def unserved(words: str) -> Expected:
+    """Exit 4: the candidate's server does not start, and says why with these words."""
+    return Expected("unserved", words)
+
+
 HARMLESS = Expected("harmless")
 
-Make = Callable[[Path, Path], None]
+Make = Callable[..., None]
 """Writes a candidate's checkpoint: (folder that it is made of, new folder). Raises NotApplicable."""
+
+
+@dataclass(frozen=True)
+class Doses:
+    """A defect of which there is more or less."""
+
+    make: Callable[..., None]
+    """Writes a candidate with this much of it: (folder that it is made of, new folder, dose). Raises NotApplicable."""
+    steps: Callable[[Path], Sequence[float]]
+    """Of a good model, by its folder: doses from the weakest to the strongest. Raises NotApplicable."""
+    stated: Callable[[Path], float]
+    """The dose of the catalogue, one of the steps."""
+    words: Callable[[float, float], str]
+    """A dose for a reader, who may want to know the strongest one too."""
+
+
+def fixed(*steps: float) -> Callable[[Path], Sequence[float]]:
+    """The same steps for every model."""
+    return lambda _: steps
+
+
+def always(dose: float) -> Callable[[Path], float]:
+    """The same dose for every model."""
+    return lambda _: dose
 
 
 @dataclass(frozen=True)
@@ -65,7 +103,14 @@ class Entry:
     """One clause for a reader: what was done to a good model, its server or its results."""
     expected: Expected
     make: Make | None = None
-    """How the candidate's checkpoint is made; None: it is that of the control."""
+    """How the candidate's checkpoint is made; None, and no doses: it is that of the control."""
+    doses: Doses | None = None
+    """In the place of `make`, of a defect of which there is more or less."""
+    seeded: bool = False
+    """Where the damage lies is by chance: what makes it takes a `seed`."""
+    good: Good = "own"
+    control: bool = False
+    """Harmless, and gated first: every other candidate of the same good model is compared in its run."""
     of_control: bool = False
     """Made of the control's checkpoint: with the reference's own weights a gate would take it for the reference."""
     flags: tuple[str, ...] = ()
@@ -83,3 +128,13 @@ class Entry:
     def attached(self) -> bool:
         """Whether the candidate's server is not the gate's own."""
         return bool(self.flags) or self.serves_reference
+
+    def write(self, source: Path, out: Path, seed: int, dose: float | None = None) -> bool:
+        """Write the candidate's checkpoint, with another dose than the stated one where `dose` says so. False: it has
+        none of its own. Raises NotApplicable."""
+        chance = {"seed": seed} if self.seeded else {}
+        if self.doses:
+            self.doses.make(source, out, self.doses.stated(source) if dose is None else dose, **chance)
+        elif self.make:
+            self.make(source, out, **chance)
+        return bool(self.doses or self.make)

@@ -11,7 +11,7 @@ from harness.judging.verdict import EXIT_CODES, Verdict
 from harness.prove.entries import HARMLESS, Entry, Family
 
 Status = Literal["caught", "caught otherwise", "undecided", "missed", "harmless", "false alarm", "not run"]
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Finding(BaseModel):
@@ -33,6 +33,10 @@ class Finding(BaseModel):
     doubts: list[str] = []
     """About the candidate's checkpoint, which decide nothing."""
     seconds: float = 0.0
+    processor_seconds: float = 0.0
+    """Of the gate and its servers, as far as they ended by themselves: what a busy machine does not lengthen."""
+    seeds: list[Status] = []
+    """What came of it with further seeds, each against a control of its own."""
 
     @property
     def harmless(self) -> bool:
@@ -40,8 +44,26 @@ class Finding(BaseModel):
 
     @property
     def well(self) -> bool:
-        """Whether it is as it must be: stopped where it is harmful, not stopped where it is not."""
-        return self.status != "false alarm" if self.harmless else self.status in ("caught", "caught otherwise")
+        """Whether it is as it must be, with every seed: stopped where it is harmful, not stopped where it is not."""
+        ran = [status for status in (self.status, *self.seeds) if status != "not run"]
+        if self.harmless:
+            return "false alarm" not in ran
+        return all(status in ("caught", "caught otherwise") for status in ran)
+
+
+class Weakest(BaseModel):
+    """Of a defect of which there is more or less: the weakest dose that is caught, found by bisection."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    damage: str
+    caught: str | None
+    """In words; None: not even the strongest one."""
+    not_caught: str | None
+    """The step below it; None: the weakest one is caught."""
+    tried: dict[str, Status]
+    """Doses that were gated, in words, and what came of each."""
 
 
 class Proof(BaseModel):
@@ -57,7 +79,9 @@ class Proof(BaseModel):
     policy: str
     policy_sha256: str
     machine: str
+    seeds: int = 1
     findings: list[Finding]
+    weakest: list[Weakest] = []
 
     @property
     def holds(self) -> bool:
@@ -90,9 +114,9 @@ def of_verdict(entry: Entry, verdict: Verdict, doubts: list[str], seconds: float
     )
 
 
-def of_refusal(entry: Entry, exit_code: int, reason: str, seconds: float) -> Finding:
-    """An entry at which the gate ended without a verdict."""
-    status = status_of(entry, None, reason, exit_code)
+def of_refusal(entry: Entry, exit_code: int, reason: str, seconds: float, log: str = "") -> Finding:
+    """An entry at which the gate ended without a verdict; `log` is the candidate's server's."""
+    status = status_of(entry, None, f"{reason}\n{log}", exit_code)
     return _finding(entry, status, exit_code=exit_code, reason=reason, seconds=round(seconds, 1))
 
 
@@ -101,11 +125,11 @@ def status_of(entry: Entry, verdict: Verdict | None, reason: str, exit_code: int
 
     A harmful candidate is caught where the gate ends as stated and names what was stated; FAIL or exit 3 for another
     reason stop it too. INCONCLUSIVE publishes nothing, but it is no discovery unless what was stated is named.
-    A run that failed (exit 4) says nothing of either.
+    A run that failed (exit 4) says nothing of either, unless just that was stated.
     """
     kind, names = entry.expected.kind, entry.expected.names
     if exit_code == 4:
-        return "not run"
+        return "caught" if kind == "unserved" and names in reason else "not run"
     if kind == "harmless":
         return {0: "harmless", 2: "undecided"}.get(exit_code, "false alarm")  # type: ignore[return-value]
     broken = {c.metric for c in (verdict.checks if verdict else ()) if c.verdict == "FAIL" and c.after_holm}
@@ -113,6 +137,7 @@ def status_of(entry: Entry, verdict: Verdict | None, reason: str, exit_code: int
         "refused": exit_code == 3 and names in reason,
         "fail": exit_code == 1 and names in broken,
         "inconclusive": exit_code == 2 and names in reason,
+        "unserved": False,
     }
     if as_stated[kind]:
         return "caught"

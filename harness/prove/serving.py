@@ -34,7 +34,7 @@ ENTRIES = (
         "stop-added",
         "serving",
         "a gateway ends every answer at its first line break",
-        fails("parting_rate"),
+        fails("length_ratio"),
         flags=("--middleware", f"{GATEWAYS}AddStop"),
     ),
     Entry(
@@ -62,6 +62,6 @@ ENTRIES = (
         "serving",
         "calls of tools that repeat",
         fails("looped_rate"),
-        needs="a model that calls tools",
+        needs="a model that calls tools, and a gateway that repeats them",
     ),
 )

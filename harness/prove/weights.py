@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -10,70 +10,66 @@ import torch
 
 from harness.checkpoint.tokenizer import load_tokenizer
 from harness.contract.whole_files import write_whole
+from harness.endpoint.thinking_tags import NOT_ALONE, TAGS
 from harness.prove.editing import INDEX, edit_tensors, link_files, read_tensors, save_tensors, tensor_files
-from harness.prove.entries import HARMLESS, Entry, NotApplicable, fails
+from harness.prove.entries import HARMLESS, Doses, Entry, NotApplicable, always, fails, fixed
+from harness.prove.rounding import EMBEDDINGS, LAYER, is_linear, ladder, layers_of, rescaled, rounded
 
-GROUP = 64
-LAYER = re.compile(r"\blayers\.(\d+)\.")
-EMBEDDINGS = re.compile(r"\b(embed_tokens|lm_head)\.weight$")
-
-
-def round_to_nearest(weight: torch.Tensor, bits: int, group: int = GROUP) -> torch.Tensor:
-    """A weight [outputs, inputs] as symmetric integers of `bits`, one scale for `group` inputs of a row, and back.
-
-    Where the inputs do not divide into groups, a row has one scale. 2 bits are -1, 0 and 1 times the scale.
-    """
-    codes, scales = encode(weight, bits, group)
-    return decode(codes, scales, weight)
+COARSER = fixed(7, 6, 5, 4, 3, 2)
+"""Bits a weight, from 7 on: 8 are the harmless control's."""
 
 
-def encode(weight: torch.Tensor, bits: int, group: int = GROUP) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes [outputs, groups, inputs of a group] and scales [outputs, groups, 1], in float32."""
-    rows, columns = weight.shape
-    groups = weight.float().view(rows, -1, group if columns % group == 0 else columns)
-    scales = (groups.abs().amax(-1, keepdim=True) / (2 ** (bits - 1) - 1)).clamp_min(1e-12)
-    return (groups / scales).round(), scales
+def bits_in_words(bits: float, _: float) -> str:
+    return f"{bits:g} bits"
 
 
-def decode(codes: torch.Tensor, scales: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    return (codes * scales).view(like.shape).to(like.dtype)
+LOST = fixed(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
-def is_linear(name: str, tensor: torch.Tensor) -> bool:
-    """Whether a tensor is the weight of a linear layer inside a block."""
-    return tensor.ndim == 2 and name.endswith(".weight") and LAYER.search(name) is not None
+def lost_in_words(share: float, _: float) -> str:
+    return f"{100 * share:g} % of the row"
 
 
-def round_linears(source: Path, out: Path, bits: int) -> None:
-    """All linear layers rounded to nearest, stored in 16 bits again so that every server loads them."""
+def is_embedding(name: str, tensor: torch.Tensor) -> bool:
+    """Whether a tensor is the embeddings, or the head where it is stored."""
+    return EMBEDDINGS.search(name) is not None
+
+
+def foreign_scales(source: Path, out: Path, count: float, seed: int = 0) -> None:
+    """8-bit linears, of which `count` layers from the middle on have the next layer's scales, the last the first's."""
+    layers = layers_of(source)
+    hit = {(layers // 2 + seed + step) % layers for step in range(int(count))}
+
+    def owner(name: str) -> str | None:
+        found = LAYER.search(name)
+        if found is None or int(found[1]) not in hit:
+            return None
+        return LAYER.sub(f"layers.{(int(found[1]) + 1) % layers}.", name)
+
+    rescaled(source, out, owner)
+
+
+def add_noise(source: Path, out: Path, noise: float, seed: int = 0) -> None:
+    """Normal noise on all linears, in units of the root mean square of each."""
     link_files(source, out)
-    edit_tensors(out, lambda name, tensor: round_to_nearest(tensor, bits) if is_linear(name, tensor) else None)
-
-
-def foreign_scales(source: Path, out: Path) -> None:
-    """8-bit linears, of which one layer in the middle has the next layer's scales."""
-    link_files(source, out)
-    layer = _layers(out) // 2
-    others = {
-        LAYER.sub(f"layers.{layer}.", name): encode(tensor, 8)[1]
-        for name, tensor in read_tensors(out, lambda name: f"layers.{layer + 1}." in name).items()
-        if is_linear(name, tensor)
-    }
+    chance = torch.Generator().manual_seed(seed)
 
     def change(name: str, tensor: torch.Tensor) -> torch.Tensor | None:
         if not is_linear(name, tensor):
             return None
-        codes, scales = encode(tensor, 8)
-        return decode(codes, others.get(name, scales), tensor)
+        whole = tensor.float()
+        spread = noise * whole.square().mean().sqrt()
+        return (whole + torch.randn(whole.shape, generator=chance) * spread).to(tensor.dtype)
 
     edit_tensors(out, change)
 
 
-def swap_layers(source: Path, out: Path) -> None:
-    """Two neighbouring layers in the middle change places."""
+def swap_layers(source: Path, out: Path, seed: int = 0) -> None:
+    """Two neighbouring layers in the middle change places; another seed is a layer further on."""
     link_files(source, out)
-    middle = _layers(out) // 2
-    pair = {str(middle): str(middle + 1), str(middle + 1): str(middle)}
+    layers = layers_of(out)
+    first = (layers // 2 + seed) % (layers - 1)
+    pair = {str(first): str(first + 1), str(first + 1): str(first)}
     held = read_tensors(out, lambda name: (found := LAYER.search(name)) is not None and found[1] in pair)
 
     def change(name: str, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -84,30 +80,37 @@ def swap_layers(source: Path, out: Path) -> None:
     edit_tensors(out, change)
 
 
-def round_embeddings(source: Path, out: Path) -> None:
-    """Embeddings, and the head where it is stored, at 4 bits with one scale a row."""
+def end_of_answer(model: Path) -> int:
+    """The token that ends an answer. Raises NotApplicable: there is none."""
+    token = getattr(load_tokenizer(model, model.name), "eos_token_id", None)
+    if not isinstance(token, int):
+        raise NotApplicable("its tokenizer has no token that ends an answer")
+    return token
+
+
+def end_of_thinking(model: Path) -> int:
+    """The token that closes thinking. Raises NotApplicable: it does not think, or closes by several tokens."""
+    vocabulary: dict[str, int] = load_tokenizer(model, model.name).get_vocab()  # type: ignore[attr-defined]
+    found = next((vocabulary[tag] for _, tag in TAGS if tag in vocabulary and tag not in NOT_ALONE), None)
+    if found is None:
+        raise NotApplicable("its tokenizer has no token that closes thinking")
+    return found
+
+
+def lose_token(source: Path, out: Path, share: float, which: Callable[[Path], int]) -> None:
+    """A token loses this share of its row in the matrix that the next token is chosen by."""
     link_files(source, out)
-
-    def change(name: str, tensor: torch.Tensor) -> torch.Tensor | None:
-        return round_to_nearest(tensor, 4, tensor.shape[-1]) if EMBEDDINGS.search(name) else None
-
-    edit_tensors(out, change)
-
-
-def never_end(source: Path, out: Path) -> None:
-    """The token that ends an answer has a row of zeros in the matrix that the next token is chosen by."""
-    link_files(source, out)
-    token = getattr(load_tokenizer(source, source.name), "eos_token_id", None)
+    token = which(source)
     names = [name for name in tensor_files(out) if EMBEDDINGS.search(name)]
     head = next((name for name in names if "lm_head" in name), names[0] if names else None)
-    if token is None or head is None:
-        raise NotApplicable("the model has no token that ends an answer")
+    if head is None:
+        raise NotApplicable("the model has no embeddings under a known name")
 
     def change(name: str, tensor: torch.Tensor) -> torch.Tensor | None:
         if name != head:
             return None
         lost = tensor.clone()
-        lost[token] = 0
+        lost[token] *= 1 - share
         return lost
 
     edit_tensors(out, change)
@@ -127,43 +130,77 @@ def save_again(source: Path, out: Path) -> None:
     write_whole(out / INDEX, f'{{\n  "metadata": {{}},\n  "weight_map": {{\n{where}\n  }}\n}}\n')
 
 
-def _layers(folder: Path) -> int:
-    found = {int(match[1]) for name in tensor_files(folder) if (match := LAYER.search(name))}
-    if len(found) < 3:
-        raise NotApplicable("the model has fewer than three layers")
-    return len(found)
-
-
-CONTROL = Entry("int8", "weights", "linears at 8 bits, rounded to nearest", HARMLESS, partial(round_linears, bits=8))
-"""Whose run every other one is compared in: the reference's answers in it are used again."""
-
 ENTRIES = (
-    CONTROL,
+    Entry(
+        "int8",
+        "weights",
+        "linears at 8 bits, rounded to nearest",
+        HARMLESS,
+        partial(rounded, bits=8, wanted=is_linear),
+        control=True,
+    ),
     Entry("saved-again", "weights", "the model loaded and saved in two files", HARMLESS, save_again),
     Entry(
-        "rtn-2bit", "weights", "linears at 2 bits, rounded to nearest", fails("kl_mean"), partial(round_linears, bits=2)
+        "rtn-2bit",
+        "weights",
+        "linears at 2 bits, rounded to nearest",
+        fails("tv_mean"),
+        doses=Doses(partial(rounded, wanted=is_linear), COARSER, always(2), bits_in_words),
     ),
     Entry(
-        "rtn-3bit", "weights", "linears at 3 bits, rounded to nearest", fails("kl_mean"), partial(round_linears, bits=3)
+        "noise",
+        "weights",
+        "noise of half the weights' size on all linears",
+        fails("tv_mean"),
+        doses=Doses(
+            add_noise,
+            fixed(0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5),
+            always(0.5),
+            lambda noise, _: f"noise of {100 * noise:g} % of the weights' root mean square",
+        ),
+        seeded=True,
     ),
-    Entry("foreign-scales", "weights", "one layer has the scales of the next one", fails("kl_mean"), foreign_scales),
-    Entry("layers-swapped", "weights", "two neighbouring layers changed places", fails("kl_mean"), swap_layers),
-    Entry("embeddings-4bit", "weights", "embeddings at 4 bits, a scale a row", fails("kl_mean"), round_embeddings),
     Entry(
-        "eos-lost", "weights", "the row of the token that ends an answer is zero", fails("truncated_rate"), never_end
+        "foreign-scales",
+        "weights",
+        "one layer has the scales of the next one",
+        fails("tv_mean"),
+        doses=Doses(
+            foreign_scales,
+            lambda good: ladder(layers_of(good)),
+            always(1),
+            lambda count, most: f"{count:g} of {most:g} layers",
+        ),
+        seeded=True,
     ),
-    Entry("router-4bit", "weights", "router at 4 bits", fails("kl_mean"), needs="a mixture of experts"),
-    Entry("shared-expert-2bit", "weights", "shared expert at 2 bits", fails("kl_mean"), needs="a mixture of experts"),
     Entry(
-        "foreign-expert", "weights", "one expert has another's scales", fails("kl_mean"), needs="a mixture of experts"
+        "layers-swapped",
+        "weights",
+        "two neighbouring layers changed places",
+        fails("tv_mean"),
+        swap_layers,
+        seeded=True,
     ),
-    Entry("mtp-zeroed", "weights", "draft head of zeros", fails("acceptance"), needs="a draft head (MTP)"),
+    Entry(
+        "embeddings-4bit",
+        "weights",
+        "embeddings at 4 bits, a scale a row",
+        fails("tv_mean"),
+        doses=Doses(partial(rounded, wanted=is_embedding, group=0), COARSER, always(4), bits_in_words),
+    ),
+    Entry(
+        "eos-lost",
+        "weights",
+        "the row of the token that ends an answer is zero",
+        fails("truncated_rate"),
+        doses=Doses(partial(lose_token, which=end_of_answer), LOST, always(1), lost_in_words),
+    ),
     Entry(
         "think-end-lost",
         "weights",
-        "the end of thinking made unlikely",
+        "the row of the token that closes thinking is zero",
         fails("unterminated_rate"),
-        needs="a model that thinks",
+        doses=Doses(partial(lose_token, which=end_of_thinking), LOST, always(1), lost_in_words),
     ),
     Entry(
         "japanese-lost",

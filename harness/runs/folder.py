@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.contract.errors import BadInput, RunFailed, first_error
 from harness.contract.items import ItemRef, index_items, load_item, write_items
+from harness.contract.names import file_in
 from harness.contract.policy import SealedPolicy, parse_policy
 from harness.contract.samples import Item, PairKey, Role, Sample, SampleLog, read_samples
 from harness.contract.whole_files import sha256_of_file, write_whole
@@ -36,10 +37,12 @@ class RunFolder:
         return self.path / "report"
 
     def samples_path(self, suite: str) -> Path:
-        return self.path / "samples" / f"{suite}.jsonl"
+        """Raises BadInput: no name of a file; the manifest of a run may be anybody's."""
+        return file_in(self.path / "samples", suite, ".jsonl")
 
     def items_path(self, suite: str) -> Path:
-        return self.path / "items" / f"{suite}.jsonl"
+        """Raises BadInput as `samples_path` does."""
+        return file_in(self.path / "items", suite, ".jsonl")
 
     def log_path(self, role: Role) -> Path:
         return self.path / "logs" / f"{role}.log"
@@ -115,10 +118,14 @@ class RunFolder:
         Raises:
             BadInput: the file is missing, is not what the manifest names, or holds a broken line.
         """
+        return index_items(self.sealed_items(suite))
+
+    def sealed_items(self, suite: str) -> Path:
+        """The file of a suite's items. Raises BadInput: it is missing, or not what the manifest names."""
         path = self.items_path(suite)
         if sha256_of_file(path) != self.manifest().items_sha256.get(suite):
             raise BadInput(f"{path} is not the file that the manifest names; the run cannot go on with other items")
-        return index_items(path)
+        return path
 
     def load(self, suite: str, ref: ItemRef) -> Item:
         """One item with its prompt. Raises BadInput: the file was changed since."""

@@ -82,4 +82,4 @@ class Manifest(BaseModel):
     """By suite and role what the draft head proposed and what was accepted (names: harness/endpoint/counters.py)."""
     stages: list[Stage] = Field(default_factory=list)
     notes: list[str] = Field(default_factory=list)
-    """What a reader must be told of results made elsewhere: what was not judged, files that do not fit together."""
+    """What a reader must be told: of results made elsewhere what was not judged, of servers whose code they ran."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import secrets
 import shutil
 import socket
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from harness.serving.plugin import MOUNTED, needs_plugin, plugin_folder
 
 SERVED_NAME = "quantgate"
 """Both roles are served under one name, so that both are sent the same bytes."""
+
+API_KEY = "VLLM_API_KEY"
+"""Environment variable of vLLM: the key that it asks for."""
 
 SERVER_OVERHEAD_GIB = 2.4
 """Memory of a vLLM server on CPU beside weights and KV cache (measured: 3.4 GiB with 1 GiB of KV, 135M weights)."""
@@ -38,6 +42,9 @@ class ServerPlan:
     cpus: list[int] = field(default_factory=list)
     cleanup: list[str] = field(default_factory=list)
     """Command that removes what ending the process group may leave (a container)."""
+    api_key: str = field(default="", repr=False)
+    """What the server asks for below /v1. Only its process gets it, by its environment: a command line is for all to
+    see, and is kept."""
 
     @property
     def url(self) -> str:
@@ -86,6 +93,12 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
             raise BadInput("serving.kv_cache_memory_gib must be a whole number on CPU: vLLM reads no other there")
         _require_memory(serving, plans, hardware)
     return plans
+
+
+def with_api_key(plans: list[ServerPlan]) -> list[ServerPlan]:
+    """The same servers with a key of their own, new each time, which is kept nowhere: nobody else may ask them."""
+    key = secrets.token_urlsafe(32)
+    return [replace(plan, api_key=key) for plan in plans]
 
 
 def one_process(serving: Serving) -> str:
@@ -197,5 +210,6 @@ def _container(
         environment["PYTHONPATH"] = MOUNTED
     for key, value in environment.items():
         command += ["-e", f"{key}={value}"]
+    command += ["-e", API_KEY]  # out of the environment of this command, if it is there
     command += [*serving.image_args, str(serving.image), "--model", "/model", *arguments]
     return ServerPlan(role, model, port, command, {}, [], cleanup=[engine, "rm", "-f", name])

@@ -15,8 +15,9 @@ from pathlib import Path
 import httpx
 
 from harness.contract.errors import RunFailed
+from harness.contract.secrets import without_secrets
 from harness.runs.progress import Meter
-from harness.serving.flags import ServerPlan
+from harness.serving.flags import API_KEY, ServerPlan
 from harness.serving.guard import GRACE_SECONDS, end_leftovers
 
 HINTS = [
@@ -54,6 +55,7 @@ class Server:
         self.state = log.with_suffix(".state.json")
         log.parent.mkdir(parents=True, exist_ok=True)
         guard = [sys.executable, "-m", "harness.serving.guard", str(self.state), ",".join(map(str, plan.cpus))]
+        key = {API_KEY: plan.api_key} if plan.api_key else {}
         with log.open("ab") as file:
             self._log_start = file.tell()
             self.guard = subprocess.Popen(
@@ -61,7 +63,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **plan.environment},
+                env={**without_secrets(os.environ), **plan.environment, **key},
                 start_new_session=True,
             )
 

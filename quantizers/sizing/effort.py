@@ -36,9 +36,9 @@ EXPERT_SECONDS: dict[str, tuple[float, float]] = {
 """By family, for that layer untuned and one-sided on one H200, from checkpoint to checkpoint, with its attention:
 seconds for any calibration, and those of EXPERT_TOKENS (benchmarks/results/glm5_layer_h200.json, stage inputs). The
 others: with their encoding in place of vq2's 12 s (expert_encoding_h200.json), trellis2's 193 s and int4's 23 s."""
-MIX_SECONDS = (764.0, 1639.0)
-"""For such a layer of a mix of four tiers of vq: to measure what they cost, and to correct the choice. An estimate from
-measured rates, added up in docs/experts.md; never measured as a whole."""
+MIX_SECONDS = (599.0, 1511.0)
+"""For such a layer of a mix of four tiers of vq: to measure what they cost, and to correct the choice. Added up in
+docs/experts.md from a layer that was measured and rates; never measured as a whole."""
 EXPERT_TOKENS = 64 * 512
 STATES = 2
 """Float32 states of the calibration that are held: of the quantized model and of the original."""

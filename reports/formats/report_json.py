@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from harness.contract.model_facts import ModelFacts
+from harness.contract.secrets import hide_secret, hide_secrets
 from harness.runs.manifest import Manifest
 from reports.check_rows import CheckRow
 from reports.formats.report_schema import (
@@ -38,7 +39,7 @@ from reports.metric_words import recovery
 from reports.samples.pairs import KINDS
 from reports.scores import RoleScores
 from reports.suite_view import Coverage, SuiteView
-from reports.text import hide_secret, hide_secrets, one_line
+from reports.text import one_line
 from reports.view import Report
 
 

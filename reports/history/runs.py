@@ -8,13 +8,14 @@ from pathlib import Path
 
 from harness.contract.errors import BadInput
 from harness.contract.samples import ROLES
+from harness.contract.secrets import hide_secret
 from harness.contract.whole_files import read_json
 from harness.judging.results import CheckResult
 from harness.judging.verdict import SCHEMA_VERSION, Verdict
 from harness.runs.folder import RunFolder
 from harness.runs.manifest import Manifest
 from reports.cards.licence import public_name
-from reports.text import date, hide_secret, one_line
+from reports.text import date, one_line
 
 MOST_RUNS = 500
 """The latest; a page of more helps nobody."""

@@ -146,7 +146,7 @@ def collect(samples: Iterable[Sample], planned: Mapping[PairKey, Planned] = Mapp
             found.duplicates += sample.role != "noise"
         else:
             answer = sample.answer[: ANSWER_LIMIT + 1] if sample.answer else sample.answer
-            kept[key] = sample.model_copy(update={"text": sample.text.strip()[:1], "reasoning": "", "answer": answer})
+            kept[key] = sample.without_texts(text=sample.text.strip()[:1], answer=answer)
     unplanned = Planned(None)
     plans = {key.pair: planned.get(key.pair, unplanned) for key in kept if key.role in ROLES}
     hashes = {name: plan.prompt_sha256 for name, plan in plans.items()}

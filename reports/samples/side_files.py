@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -16,12 +16,11 @@ from typing import Any, BinaryIO, NamedTuple
 from pydantic import ValidationError
 
 from harness.contract.errors import BadInput
-from harness.contract.items import ItemRef, load_item
-from harness.contract.samples import Item, PairKey, Role, Sample
+from harness.contract.items import ItemRef, item_at
+from harness.contract.samples import Item, Key, PairKey, Role, Sample
 from harness.contract.whole_files import write_whole
 from harness.runs.folder import RunFolder
 from reports.samples.index import PairsView, path_of
-from reports.samples.stored import sample_lines
 from reports.text import number, shorten, visible
 
 FOLDER = "samples"
@@ -32,6 +31,9 @@ FILE_PAIRS, FILE_CHARACTERS = 200, 2_000_000
 """A side file ends with the pair that reaches one of these."""
 
 FIELD_LIMIT = 500
+
+Offsets = dict[Key, int]
+"""Bytes before the first sample of each key, in the file of its suite."""
 
 ENDS = {"limit": "a limit of steps, time or cost"}
 """Finish reasons that are not a server's word, in ours."""
@@ -97,7 +99,7 @@ class Texts:
     """In a report of a single file the texts of its first pairs."""
 
 
-def write_texts(folder: RunFolder, pairs: PairsView) -> Texts:
+def write_texts(folder: RunFolder, pairs: PairsView, offsets: Offsets) -> Texts:
     """Write the texts of every pair into side files, one file in memory at a time; those of an earlier render go.
 
     Raises:
@@ -107,13 +109,13 @@ def write_texts(folder: RunFolder, pairs: PairsView) -> Texts:
     starts: list[int] = []
     written: set[str] = set()
     place = 0
-    with StoredTexts(folder, pairs.keys) as stored:
+    with StoredTexts(folder, pairs.keys, offsets) as stored:
         for part in _files(stored.pair(key, BESIDE) for key in pairs.keys):
             for name, values in (
                 (f"{len(starts)}", [pair.record() for pair in part]),
                 (f"{len(starts)}-prompts", [[pair.path, pair.prompt] for pair in part]),
             ):
-                write_whole(target / f"{name}.js", f"{CALL}({json.dumps(name)},{inert_json(values)});\n")
+                write_whole(target / f"{name}.js", f"{CALL}({json.dumps(name)},{inert_json(values)});\n", durable=False)
                 written.add(f"{name}.js")
             starts.append(place)
             place += len(part)
@@ -121,11 +123,11 @@ def write_texts(folder: RunFolder, pairs: PairsView) -> Texts:
     return Texts(starts)
 
 
-def inline_texts(folder: RunFolder, pairs: PairsView) -> Texts:
+def inline_texts(folder: RunFolder, pairs: PairsView, offsets: Offsets) -> Texts:
     """The texts that a report of a single file holds; side files of an earlier render go."""
     remove_others(folder.report_path / FOLDER, set())
     keys = pairs.keys[:INLINED_PAIRS]
-    with StoredTexts(folder, keys) as stored:
+    with StoredTexts(folder, keys, offsets) as stored:
         return Texts(inlined=[stored.pair(key, INLINED) for key in keys])
 
 
@@ -147,20 +149,22 @@ def inert_json(value: object) -> str:
 
 
 class StoredTexts:
-    """Reads single samples and items of a run: their places are noted first, so that no text need be kept.
+    """Reads single samples and items of a run by their places, so that no text need be kept.
 
     Both roles' samples of a pair can be far apart in a file.
     """
 
-    def __init__(self, folder: RunFolder, keys: Iterable[PairKey]) -> None:
+    def __init__(self, folder: RunFolder, keys: Iterable[PairKey], offsets: Offsets) -> None:
         self.folder = folder
         self._files = ExitStack()
         self._samples: dict[str, BinaryIO] = {}
-        self._offsets: dict[tuple[PairKey, Role], int] = {}
+        self._offsets = offsets
+        self._item_files: dict[str, BinaryIO] = {}
         self._items: dict[PairKey, ItemRef] = {}
         wanted = set(keys)
         for suite in sorted({suite for suite, *_ in wanted}):
-            self._find_samples(suite, wanted)
+            with suppress(BadInput, OSError, ValueError):  # said by whoever read the run before
+                self._samples[suite] = self._files.enter_context(folder.samples_path(suite).open("rb"))
             self._find_items(suite, wanted)
 
     def __enter__(self) -> StoredTexts:
@@ -180,20 +184,11 @@ class StoredTexts:
             candidate=_answer(candidate, limits) if candidate else None,
         )
 
-    def _find_samples(self, suite: str, wanted: set[PairKey]) -> None:
-        """The first of each sample counts and what is no sample is passed over, as everywhere in the report."""
-        try:
-            file = self._samples[suite] = self._files.enter_context(self.folder.samples_path(suite).open("rb"))
-        except (OSError, ValueError):
-            return
-        for line in sample_lines(file):
-            if line.sample and (key := line.sample.key.pair) in wanted:
-                self._offsets.setdefault((key, line.sample.role), line.offset)
-
     def _find_items(self, suite: str, wanted: set[PairKey]) -> None:
         try:
             refs = self.folder.items(suite)
-        except (BadInput, ValueError):
+            self._item_files[suite] = self._files.enter_context(self.folder.items_path(suite).open("rb"))
+        except (BadInput, OSError, ValueError):
             return  # said by whoever read the run before
         for ref in refs:
             key = ref.pair(suite)
@@ -202,10 +197,9 @@ class StoredTexts:
 
     def _sample(self, key: PairKey, role: Role) -> Sample | None:
         """None when it is not stored, or no longer: a run that goes on may be rendered."""
-        offset = self._offsets.get((key, role))
-        if offset is None:
+        offset, file = self._offsets.get(Key(*key, role)), self._samples.get(key[0])
+        if offset is None or file is None:
             return None
-        file = self._samples[key[0]]
         file.seek(offset)
         try:
             found = Sample.model_validate_json(file.readline())
@@ -216,7 +210,7 @@ class StoredTexts:
     def _item(self, key: PairKey) -> Item | None:
         ref = self._items.get(key)
         try:
-            return load_item(self.folder.items_path(key[0]), ref) if ref else None
+            return item_at(self._item_files[key[0]], self.folder.items_path(key[0]), ref) if ref else None
         except (BadInput, OSError):
             return None
 

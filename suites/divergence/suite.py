@@ -22,6 +22,7 @@ from pydantic import Field
 
 from harness.contract.chat import Tokenizer
 from harness.contract.errors import BadInput
+from harness.contract.names import file_in
 from harness.contract.samples import Item, Role, Sample, sha256_of
 from harness.contract.settings import Sampling, Serving
 from harness.endpoint.answers import Scores
@@ -128,4 +129,4 @@ class Divergence(Suite):
             raise
 
     def _path(self, item: Item, role: Role) -> Path:
-        return self._folder / f"{item.item}.{role}.parquet"
+        return file_in(self._folder, item.item, f".{role}.parquet")

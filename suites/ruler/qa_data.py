@@ -142,7 +142,7 @@ def _files(data: str | None, dataset: PublicDataset, fits: Callable[[Any], bool]
     for path in sorted(Path(data).glob(dataset.file)):
         try:
             content = json.loads(path.read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BadInput(f"{path} is not JSON ({error}); mend it or take it away") from error
         if fits(content):
             found.append((path, content))

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from harness.contract.errors import BadInput
 from harness.contract.extras import MODAL_EXTRA
+from harness.contract.secrets import without_secrets
 from harness.contract.whole_files import write_whole
 from harness.endpoint.client import Endpoint
 from harness.serving.guarded_command import run_guarded
@@ -134,7 +135,6 @@ def _config(endpoint: Endpoint, settings: AgentSettings, image: str) -> dict[str
     beside = {name: sampling.pop(name) for name in ("top_k", "min_p", "repetition_penalty")}
     kwargs = {
         "api_base": f"{endpoint.url}/v1",
-        "api_key": "none",
         "max_tokens": settings.max_tokens,
         "timeout": endpoint.patience(settings.max_tokens),
         **sampling,
@@ -174,8 +174,10 @@ def _config(endpoint: Endpoint, settings: AgentSettings, image: str) -> dict[str
 
 
 def _environment(folder: Path, endpoint: Endpoint) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MSWEA_", "OPENAI_"))}
+    ours = without_secrets(os.environ, keep="MODAL_")
+    environment = {name: value for name, value in ours.items() if not name.startswith(("MSWEA_", "OPENAI_"))}
     environment |= {
+        "OPENAI_API_KEY": endpoint.api_key,  # not in the configuration, which is kept with the trajectory
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "MSWEA_SILENT_STARTUP": "1",
         "MSWEA_GLOBAL_CONFIG_DIR": str(folder / "cache" / "mini"),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.errors import BadInput, RunFailed
+from harness.contract.secrets import without_secrets
 from harness.contract.whole_files import read_json, write_whole
 from harness.runs.instances import InstanceOutcome
 from harness.serving.guarded_command import run_guarded
@@ -84,7 +85,12 @@ async def grade(
     else:
         command = [sys.executable, "-m", HARNESS, *options, "--modal", "true"]
     # swebench would load a .env file that lies above its own files.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHON_DOTENV_DISABLED": "1"}
+    environment = {
+        **without_secrets(os.environ, keep="MODAL_"),
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHON_DOTENV_DISABLED": "1",
+    }
     log = folder / "grader.log"
     try:
         patience = seconds + MARGIN_SECONDS

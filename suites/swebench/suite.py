@@ -20,6 +20,7 @@ from pydantic import Field
 from harness.contract.chat import Tokenizer
 from harness.contract.datasets import SWEBENCH
 from harness.contract.errors import BadInput
+from harness.contract.names import file_in
 from harness.contract.samples import Item, Role, Sample
 from harness.contract.settings import STEP_LIMIT, Sampling, Serving
 from harness.endpoint.answers import EndpointError
@@ -152,7 +153,7 @@ class Swebench(Suite):
 
         What an earlier, killed run finished of it is used: a result, or a trajectory that is still to be graded.
         """
-        folder = self._folder / role / item.item
+        folder = file_in(self._folder / role, item.item)
         result = _finished(folder)
         if result is None:
             result = await self._run(item, role, endpoint, folder)

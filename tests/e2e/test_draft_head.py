@@ -14,9 +14,9 @@ import pytest
 
 from harness.checkpoint.models import resolve_model
 from harness.contract.samples import ROLES, Role
+from harness.prove.draft_model import make_model
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate, wait_for
-from tests.e2e.draft_model import make_model
 
 POLICY = """
 name: drafts

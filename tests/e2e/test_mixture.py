@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks.served_experts import random_model
 from harness.checkpoint.models import resolve_model
+from harness.prove.draft_model import TOKENIZER_FILES
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import quantgate
-from tests.e2e.draft_model import TOKENIZER_FILES
 
 RECIPE = """
 name: coded-experts

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.checkpoint.models import resolve_model
+from harness.prove.draft_model import make_model
 from tests.e2e.conftest import quantgate
-from tests.e2e.draft_model import make_model
 from tests.e2e.served_logprobs import Served, served
 from tests.e2e.test_mixture import save_mixture
 

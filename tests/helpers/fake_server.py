@@ -46,6 +46,8 @@ class FakeServer:
     def __init__(self, port: int = 0) -> None:
         self.handler: Handler = lambda path, body: chat_reply()
         self.posts: list[tuple[str, dict[str, Any]]] = []
+        self.authorizations: set[str | None] = set()
+        """What requests said of who sends them."""
         self.most_in_flight = 0
         self.health = 200
         self._in_flight = 0
@@ -74,6 +76,7 @@ class FakeServer:
             disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
+                server.authorizations.add(self.headers["authorization"])
                 if self.path == "/health":
                     self._send(Reply({}, server.health))
                 else:
@@ -82,6 +85,7 @@ class FakeServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with server._lock:
+                    server.authorizations.add(self.headers["authorization"])
                     server.posts.append((self.path, body))
                     server._in_flight += 1
                     server.most_in_flight = max(server.most_in_flight, server._in_flight)

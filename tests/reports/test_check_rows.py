@@ -7,14 +7,12 @@ from functools import partial
 
 import pytest
 from report_runs import result
-from suite_runs import pair
 
 from harness.contract.metrics import METRICS, Unit
-from harness.contract.pairs import Pair
 from harness.judging.margins import more_items
 from harness.judging.results import CheckResult, NoiseResult, TaskResult, show
 from reports.check_rows import CheckRow, check_row, check_rows, telling, too_few
-from reports.metric_words import WORDS, both_counts
+from reports.metric_words import WORDS
 from reports.text import bare, quantity, unit_word
 from reports.what_helps import NOT_ITEMS, items_there
 
@@ -142,20 +140,14 @@ def test_both_values_and_recovery_stand_before_the_loss() -> None:
 
 
 def test_of_a_ratio_both_counts_are_shown() -> None:
-    pairs = [
-        pair("cot", task, metrics=({"bytes": 15.2e9}, {"bytes": 5.6e9}), completion_tokens=tokens)
-        for task, tokens in (("a", 100), ("b", 200))
-    ]
-    longer = [Pair(one.reference, one.candidate.model_copy(update={"completion_tokens": 240})) for one in pairs]
+    def shown(metric: str, reference: float, candidate: float) -> str:
+        values = {"reference_value": reference, "candidate_value": candidate}
+        return row(metric=metric, unit="ratio", **values).both
 
-    def shown(metric: str, on: str) -> str:
-        return both_counts(result(metric=metric, on=on), longer)
-
-    assert shown("length_ratio", "cot") == "150 → 240 tokens" and shown("length_ratio", "cot/b") == "200 → 240 tokens"
-    assert shown("bytes_ratio", "cot") == "15.2 GB → 5.6 GB"
-    assert shown("kl_mean", "cot") == shown("accuracy", "cot") == shown("length_ratio", "ruler") == ""
-    rows = check_rows([result(metric="length_ratio", on="cot", unit="ratio")], counts=lambda _: "1 → 2 tokens")
-    assert rows[0].both == "1 → 2 tokens" and rows[0].recovery == ""
+    assert shown("length_ratio", 150.4, 240.0) == "150 → 240 tokens"
+    assert shown("bytes_ratio", 15.2e9, 5.6e9) == "15.2 GB → 5.6 GB"
+    assert shown("speed_ratio", 1411.0, math.inf) == ""
+    assert row(metric="length_ratio", unit="ratio", reference_value=1.0, candidate_value=2.0).recovery == ""
 
 
 def test_every_metric_has_words() -> None:

@@ -10,13 +10,12 @@ import pytest
 from report_page import page_of
 from report_runs import make_run, result, verdict_of
 
+from harness.contract.secrets import hide_secret, hide_secrets
 from reports.check_rows import check_rows
 from reports.drawing.forest import drawn, forest
 from reports.text import (
     date,
     duration,
-    hide_secret,
-    hide_secrets,
     number,
     one_line,
     percent,

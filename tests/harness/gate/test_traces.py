@@ -6,7 +6,6 @@ import asyncio
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from harness.endpoint.client import Completion, Endpoint
 from harness.gate import quantization, traces
 from harness.gate.traces import Traces, collect, own_sampling, traces_key, why_dropped, write_traces
 from harness.runs.progress import Meter, Reporter
+from harness.serving.flags import ServerPlan
 from quantizers.calibration_sources import read_documents, trace_prompts
 from quantizers.recipe import Source
 
@@ -145,7 +145,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         return Traces(rows, count)
 
     monkeypatch.setattr(traces, "collect", answers)
-    monkeypatch.setattr(traces, "plan_servers", lambda *_: [SimpleNamespace(url="http://127.0.0.1:1")])
+    monkeypatch.setattr(traces, "plan_servers", lambda *_: [ServerPlan("reference", tmp_path, 1, [])])
     monkeypatch.setattr(traces, "serve", lambda *_: nullcontext([]))
     monkeypatch.setattr(traces, "load_tokenizer", lambda folder, name: name)
     monkeypatch.setattr(traces, "opens_thinking", lambda tokenizer: False)

@@ -101,6 +101,13 @@ def test_a_draft_head_that_never_helps_fails_and_a_server_without_one_shows_noth
     assert decided(check, accepted([(0.0, 0.0)] * 48)).verdict == "INCONCLUSIVE"
 
 
+def test_what_both_models_have_stands_beside_their_ratio() -> None:
+    found = decided({"metric": "length_ratio", "on": "x", "max": 2.0}, ratios("tokens", [(1000, 1100), (10, 100)] * 10))
+    assert (found.reference_value, found.candidate_value) == (505.0, 600.0)
+    alone = decided({"metric": "kl_mean", "on": "x", "max": 0.1}, RATIOS["kl_mean max"]["PASS"])
+    assert alone.reference_value is alone.candidate_value is None
+
+
 def test_the_size_of_a_file_is_known_exactly() -> None:
     check = {"metric": "bytes_ratio", "on": "footprint", "max": 0.3}
     result = decided(check, ratios("bytes", [(1000.0, 250.0), (3000.0, 950.0)]))

@@ -13,9 +13,8 @@ from tokenizers import Tokenizer
 from harness.checkpoint.models import describe
 from harness.contract.errors import BadInput
 from harness.prove import configuration, tokenizers
-from harness.prove.catalogue import CATALOGUE, QUICK, chosen
+from harness.prove.catalogue import BY_NAME, CATALOGUE, QUICK, chosen
 from harness.prove.entries import NotApplicable
-from harness.prove.weights import CONTROL
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -34,9 +33,8 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["max-new-tokens", "sampling-defaults", "eos-id", "rope-theta", "far-positions"])
 def test_one_file_differs_and_the_good_one_stays(good: Path, tmp_path: Path, name: str) -> None:
-    entry, before = next(entry for entry in CATALOGUE if entry.name == name), folder_bytes(good)
-    assert entry.make
-    entry.make(good, tmp_path / "made")
+    entry, before = BY_NAME[name], folder_bytes(good)
+    assert entry.write(good, tmp_path / "made", seed=0)
     after = folder_bytes(tmp_path / "made")
     assert folder_bytes(good) == before
     different = [file for file in before if before[file] != after[file]]
@@ -45,14 +43,14 @@ def test_one_file_differs_and_the_good_one_stays(good: Path, tmp_path: Path, nam
 
 
 def test_theta_is_a_tenth(good: Path, tmp_path: Path) -> None:
-    configuration.edited(good, tmp_path / "made", configuration.CONFIG, configuration.lower_theta)
+    configuration.positioned(good, tmp_path / "made", 10, configuration.lower_theta)
     theta = [read(folder, "config.json")["rope_parameters"]["rope_theta"] for folder in (good, tmp_path / "made")]
     assert theta[1] == theta[0] / 10
 
 
 def test_a_model_without_rotary_positions_is_not_damaged(good: Path, tmp_path: Path) -> None:
     with pytest.raises(NotApplicable, match="no rope_theta"):
-        configuration.lower_theta({"model_type": "gpt2"})
+        configuration.lower_theta({"model_type": "gpt2"}, 10)
     with pytest.raises(NotApplicable, match=r"config\.json is as it was"):
         configuration.edited(good, tmp_path / "made", configuration.CONFIG, lambda config: None)
 
@@ -82,14 +80,19 @@ def test_a_tokenizer_without_merges_is_not_damaged(good: Path, tmp_path: Path) -
 def test_names_are_unique_and_each_entry_can_be_made_or_says_what_it_needs() -> None:
     assert len({entry.name for entry in CATALOGUE}) == len(CATALOGUE)
     for entry in CATALOGUE:
-        ways = [entry.make, entry.flags, entry.serves_reference, entry.during, entry.after, entry.needs]
+        ways = [entry.make, entry.doses, entry.flags, entry.serves_reference, entry.during, entry.after, entry.needs]
         assert sum(map(bool, ways)) == 1, entry.name
         assert entry.expected.names or entry.expected.kind == "harmless"
 
 
-def test_entries_are_chosen_by_name_and_the_control_with_them() -> None:
+def test_entries_are_chosen_by_name_and_their_controls_with_them() -> None:
+    def names(*only: str) -> list[str]:
+        return [entry.name for entry in chosen(only)]
+
     assert chosen([]) == list(CATALOGUE)
-    assert [entry.name for entry in chosen(["merge-off"])] == [CONTROL.name, "merge-off"]
-    assert {entry.name for entry in chosen(["quick"])} == {CONTROL.name, *QUICK}
+    assert names("merge-off") == ["int8", "merge-off"]
+    assert names("router-4bit") == ["int8", "experts-int8", "router-4bit"]
+    assert names("mtp-zeroed") == ["int8", "drafts-int8", "mtp-zeroed"]
+    assert set(names("quick")) == {"int8", *QUICK}
     with pytest.raises(BadInput, match="no entry 'merge-of'; did you mean 'merge-off'"):
         chosen(["merge-of"])

@@ -7,8 +7,8 @@ import pytest
 from harness.judging.results import CheckResult, Outcome
 from harness.judging.verdict import EXIT_CODES, Verdict
 from harness.prove.document import markdown, page, summary
-from harness.prove.entries import HARMLESS, Entry, Expected, doubted, fails, refused
-from harness.prove.findings import Finding, Proof, cell, not_run, of_refusal, of_verdict
+from harness.prove.entries import HARMLESS, Entry, Expected, doubted, fails, refused, unserved
+from harness.prove.findings import Finding, Proof, Status, Weakest, cell, not_run, of_refusal, of_verdict
 
 HOSTILE = "<script>alert(1)</script> | `x` **y**\u202e"
 
@@ -96,6 +96,9 @@ def test_a_verdict_is_held_against_what_was_stated(expected: Expected, verdict: 
         (HARMLESS, 3, "not comparable", "false alarm"),
         (refused("merge"), 4, "the server died of a merge", "not run"),
         (HARMLESS, 4, "the server died", "not run"),
+        (unserved("not initialized"), 4, "weights were not initialized", "caught"),
+        (unserved("not initialized"), 4, "too little memory", "not run"),
+        (unserved("not initialized"), 3, "not initialized", "caught otherwise"),
     ],
 )
 def test_so_is_an_end_without_a_verdict(expected: Expected, exit_code: int, reason: str, status: str) -> None:
@@ -136,6 +139,8 @@ def test_a_proof_holds_when_all_that_ran_is_as_it_must_be() -> None:
     assert proof(of_verdict(entry(HARMLESS), undecided, [], 1.0)).holds  # it was not stopped
     assert not proof(of_verdict(entry(refused("x")), undecided, [], 1.0)).holds  # it was not found
     assert not proof(of_verdict(entry(HARMLESS), judged("FAIL", check("FAIL")), [], 1.0)).holds
+    assert not proof(caught.model_copy(update={"seeds": ["caught", "missed"]})).holds
+    assert proof(caught.model_copy(update={"seeds": ["not run"]}), harmless).holds
 
 
 def test_words_of_others_are_no_markup() -> None:
@@ -144,3 +149,16 @@ def test_words_of_others_are_no_markup() -> None:
     assert "<script" not in html and "alert(1)" in html and "\u202e" not in html
     row = next(line for line in text.splitlines() if "alert" in line)
     assert "\\<script\\>" in row and "\\|" in row and "\u202e" not in row
+
+
+def test_the_weakest_dose_stands_in_both_documents() -> None:
+    caught = of_refusal(entry(refused("x"), "a"), 3, "x", 1.0).model_copy(update={"seeds": ["caught", "missed"]})
+    doses: dict[str, Status] = {"1 of 64": "undecided", "3 of 64": "caught"}
+    weakest = Weakest(name="a", damage=HOSTILE, caught="3 of 64", not_caught="2 of 64", tried=doses)
+    never = Weakest(name="b", damage="d", caught=None, not_caught="64 of 64", tried={})
+    least = Weakest(name="c", damage="d", caught="1 of 64", not_caught=None, tried={})
+    found = proof(caught).model_copy(update={"weakest": [weakest, never, least]})
+    for text in (markdown(found), page(found)):
+        assert "from 3 of 64 on, not at 2 of 64" in text and "1 of 64: undecided; 3 of 64: caught" in text
+        assert "from 1 of 64 on, the weakest that was tried" in text and "not even the strongest dose" in text
+        assert "caught (other seeds: missed)" in text and "<script" not in text.replace("\\<", "")

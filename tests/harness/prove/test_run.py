@@ -14,7 +14,7 @@ from harness.contract.errors import BadInput, NotComparable, RunFailed
 from harness.contract.policy import load_policy
 from harness.gate.pipeline import GateOptions
 from harness.judging.verdict import Verdict
-from harness.prove import run as proving
+from harness.prove import gating
 from harness.prove.findings import Proof
 from harness.prove.run import ProveOptions, prove
 from harness.runs.folder import RunFolder
@@ -22,7 +22,7 @@ from harness.runs.manifest import Manifest
 from harness.runs.progress import Reporter
 
 POLICY = "name: p\nsuites: {cot: {}}\nchecks: [{metric: accuracy, on: cot, max_loss: 0.1}]\n"
-ENTRIES = ("rtn-2bit", "max-new-tokens", "mtp-zeroed")
+ENTRIES = ("rtn-2bit", "max-new-tokens", "japanese-lost")
 
 
 class Gates:
@@ -73,7 +73,7 @@ Again = Callable[..., Proof]
 @pytest.fixture
 def gates(monkeypatch: pytest.MonkeyPatch) -> Gates:
     made = Gates()
-    monkeypatch.setattr(proving, "run_gate", made)
+    monkeypatch.setattr(gating, "run_gate", made)
     return made
 
 
@@ -83,8 +83,15 @@ def again(tmp_path: Path) -> Again:
     model = save_tiny_llama(tmp_path / "good", num_hidden_layers=3)
     (tmp_path / "p.yaml").write_text(POLICY)
 
-    def start(resume: bool = False, policy: str = "p.yaml", only: tuple[str, ...] = ENTRIES) -> Proof:
-        options = ProveOptions(str(model), str(tmp_path / policy), tmp_path / "out", only, resume)
+    def start(
+        resume: bool = False,
+        policy: str = "p.yaml",
+        only: tuple[str, ...] = ENTRIES,
+        seeds: int = 1,
+        weakest: bool = False,
+    ) -> Proof:
+        path = str(tmp_path / policy)
+        options = ProveOptions(str(model), path, tmp_path / "out", only, resume, seeds=seeds, weakest=weakest)
         return prove(options, Reporter())
 
     return start
@@ -99,7 +106,7 @@ def test_each_candidate_is_gated_against_the_controls_reference(gates: Gates, ag
     assert statuses(proof) == {
         "int8": "harmless",
         "rtn-2bit": "undecided",
-        "mtp-zeroed": "not run",
+        "japanese-lost": "not run",
         "max-new-tokens": "caught",
     }
     assert not proof.holds
@@ -112,7 +119,7 @@ def test_each_candidate_is_gated_against_the_controls_reference(gates: Gates, ag
     assert (tmp_path / "out" / "int8" / "model").is_dir() and not (tmp_path / "out" / "rtn-2bit" / "model").exists()
     stored = json.loads((tmp_path / "out" / "proof.json").read_text())
     assert Proof.model_validate(stored) == proof
-    assert "needs a draft head" in (tmp_path / "out" / "sensitivity.md").read_text()
+    assert "needs a model that answers in Japanese" in (tmp_path / "out" / "sensitivity.md").read_text()
     assert "max-new-tokens" in (tmp_path / "out" / "index.html").read_text()
 
 
@@ -130,7 +137,10 @@ def test_an_interrupted_proof_says_what_it_has_and_goes_on(gates: Gates, again: 
     kept = Proof.model_validate_json((tmp_path / "out" / "proof.json").read_bytes())
     assert statuses(kept) == {"int8": "harmless"} | dict.fromkeys(ENTRIES, "not run")
     reasons = {finding.name: finding.reason for finding in kept.findings}
-    assert reasons["rtn-2bit"].startswith("not reached") and reasons["mtp-zeroed"] == "needs a draft head (MTP)"
+    assert (
+        reasons["rtn-2bit"].startswith("not reached")
+        and reasons["japanese-lost"] == "needs a model that answers in Japanese"
+    )
     before = gates.weights["rtn-2bit"]
     gates.answers["rtn-2bit"] = "FAIL"
     assert statuses(again(resume=True))["rtn-2bit"] == "caught otherwise"
@@ -178,3 +188,40 @@ def test_what_the_model_has_not_is_not_damaged(gates: Gates, again: Again) -> No
     finding = next(finding for finding in proof.findings if finding.name == "merge-off")
     assert finding.status == "not run" and finding.reason == "not of this model: the tokenizer has no merges"
     assert gates.names == ["int8"]
+
+
+def test_experts_are_damaged_in_a_mixture_with_a_control_of_its_own(gates: Gates, again: Again, tmp_path: Path) -> None:
+    gates.answers |= {"experts-int8": "PASS", "router-4bit": "PASS"}
+    proof = again(only=("router-4bit",))
+    assert statuses(proof) == {"int8": "harmless", "experts-int8": "harmless", "router-4bit": "missed"}
+    mixture, control = tmp_path / "out" / "good" / "mixture", tmp_path / "out" / "experts-int8" / "run"
+    assert [options.reference for options in gates.asked[1:]] == [str(mixture)] * 2
+    assert [options.baseline for options in gates.asked] == [None, None, control]
+
+
+def test_without_its_control_a_mixture_says_nothing_and_the_rest_does(gates: Gates, again: Again) -> None:
+    gates.answers["experts-int8"] = RunFailed("no kernel")
+    found = {f.name: f for f in again(only=("router-4bit", "max-new-tokens")).findings}
+    assert found["max-new-tokens"].status == "caught" and found["experts-int8"].status == "not run"
+    assert found["router-4bit"].reason == "the control could not be gated, so nothing can be proved: no kernel"
+    assert gates.names == ["int8", "experts-int8", "max-new-tokens"]
+
+
+def test_further_seeds_are_proofs_of_their_own(gates: Gates, again: Again, tmp_path: Path) -> None:
+    proof = again(only=("max-new-tokens",), seeds=2)
+    assert {f.name: f.seeds for f in proof.findings} == {"int8": ["harmless"], "max-new-tokens": ["caught"]}
+    second = Proof.model_validate_json((tmp_path / "out" / "seed-2" / "proof.json").read_bytes())
+    assert statuses(second) == statuses(proof)
+    assert load_policy(tmp_path / "out" / "seed-2" / "policy.yaml").policy.sampling.seed == 1
+    assert gates.asked[3].baseline == tmp_path / "out" / "seed-2" / "int8" / "run"
+    gates.answers["max-new-tokens"] = RunFailed("too little memory")
+    assert again(only=("max-new-tokens",), seeds=2, resume=True) == proof
+
+
+def test_doses_are_bisected_once(gates: Gates, again: Again, tmp_path: Path) -> None:
+    proof = again(only=("rtn-2bit",), weakest=True)
+    (found,) = proof.weakest
+    assert found.caught is None and found.tried == {"2 bits": "undecided"}  # what is stronger is not there
+    assert "not even the strongest dose" in (tmp_path / "out" / "sensitivity.md").read_text()
+    asked = len(gates.asked)
+    assert again(only=("rtn-2bit",), weakest=True, resume=True) == proof and len(gates.asked) == asked

@@ -166,8 +166,21 @@ def test_a_server_gets_the_cores_it_was_given(guards: Guards) -> None:
 # -- what a killed guard leaves ------------------------------------------------------------------------------
 
 
-def test_a_server_whose_guard_was_killed_is_found_and_ended(guards: Guards, tmp_path: Path) -> None:
-    process, pids = guards.start_stubborn(cleanup=("touch", str(tmp_path / "cleaned")))
+@pytest.fixture
+def removal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The cleanup of a served container, by an engine that leaves a file."""
+    engine = tmp_path / "bin" / "docker"
+    engine.parent.mkdir()
+    engine.write_text(f"#!/bin/sh\ntouch {tmp_path}/cleaned\n")
+    engine.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{engine.parent}{os.pathsep}{os.environ['PATH']}")
+    return (str(engine), "rm", "-f", "quantgate-run-candidate")
+
+
+def test_a_server_whose_guard_was_killed_is_found_and_ended(
+    guards: Guards, tmp_path: Path, removal: tuple[str, ...]
+) -> None:
+    process, pids = guards.start_stubborn(cleanup=removal)
     process.kill()
     process.wait()
     assert not any(gone(pid) for pid in pids)
@@ -197,20 +210,58 @@ def test_another_process_with_the_same_id_is_never_touched(guards: Guards, tmp_p
     assert process.poll() is None and not gone(record["server"]["pid"])
 
 
-def test_what_a_dead_run_left_outside_is_cleaned_up_even_when_its_processes_are_gone(tmp_path: Path) -> None:
+def test_what_a_dead_run_left_outside_is_cleaned_up_even_when_its_processes_are_gone(
+    tmp_path: Path, removal: tuple[str, ...]
+) -> None:
     # A container lives on when the processes that started it were killed.
     ended = subprocess.Popen(["true"])
     created = psutil.Process(ended.pid).create_time()
     ended.wait()
     identity = {"pid": ended.pid, "created": created}
     state = tmp_path / "server.state.json"
-    cleanup = ["touch", str(tmp_path / "cleaned")]
-    state.write_text(json.dumps({"guard": identity, "server": identity, "cleanup": cleanup}), "utf-8")
+    for cleanup in strangers(tmp_path):
+        state.write_text(json.dumps({"guard": identity, "server": identity, "cleanup": cleanup}), "utf-8")
+        assert end_leftovers(state) is False
+        assert not (tmp_path / "cleaned").exists() and not state.exists()
+    state.write_text(json.dumps({"guard": identity, "server": identity, "cleanup": removal}), "utf-8")
     assert end_leftovers(state) is False
     assert (tmp_path / "cleaned").exists() and not state.exists()
 
 
-@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"guard": 1}', "7"])
+def strangers(folder: Path) -> list[object]:
+    """Commands that a run folder of anybody could hold in the place of a cleanup."""
+    mark = f"{folder}/cleaned"
+    (folder / "podman").write_text(f"#!/bin/sh\ntouch {mark}\n")
+    (folder / "podman").chmod(0o755)
+    return [
+        ["touch", mark],
+        ["sh", "-c", f"touch {mark}", "x"],
+        ["docker", "run", "-f", "quantgate-x"],
+        ["docker", "rm", "-f", "other"],
+        ["docker", "rm", "-f", "-a"],
+        [str(folder / "podman"), "exec", "-f", "quantgate-x"],
+        [sys.executable, "-c", f"open({mark!r}, 'w')", "quantgate-x"],
+        f"touch {mark}",
+        [["touch", mark]],
+        {"touch": mark},
+    ]
+
+
+ODD_STATES = [
+    f'{{"guard": {odd}, "server": {odd}, "cleanup": {odd}}}'
+    for odd in (
+        "1",
+        '"x"',
+        "[]",
+        "{}",
+        '{"pid": "x", "created": 1}',
+        '{"pid": -1, "created": 0}',
+        f'{{"pid": 1{"0" * 40}}}',
+    )
+]
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"guard": 1}', "7", *ODD_STATES])
 def test_a_state_file_that_cannot_be_read_ends_nothing(tmp_path: Path, text: str | None) -> None:
     state = tmp_path / "server.state.json"
     if text is not None:

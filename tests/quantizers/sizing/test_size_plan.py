@@ -172,8 +172,8 @@ def test_notes_say_what_is_so_of_this_plan(glm_5: Path, tmp_path: Path) -> None:
         assert "a mix takes longer" not in notes(dense, None, recipe)
     assert "a mix takes longer" in notes(dense, 2, "mixed") and "a mix takes longer" in notes(dense, 2, None)
     assert "routed experts" not in notes(dense, 2, None) and "h and" not in notes(dense, 2, "mixed")
-    assert "about 16 h and 34 h, never measured" in notes(glm_5, 1.71, "glm-5.2-mixed")
-    assert "about 16 h and 34 h, never measured" in notes(glm_5, 1.71, None)
+    assert "about 12 h and 31 h, never measured" in notes(glm_5, 1.71, "glm-5.2-mixed")
+    assert "about 12 h and 31 h, never measured" in notes(glm_5, 1.71, None)
     assert "routed experts of vq, trellis, int tiers from a layer" in notes(glm_5, None, "glm-5.2-w4a16-mtp")
 
 

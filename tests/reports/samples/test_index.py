@@ -15,7 +15,7 @@ from report_runs import make_run, sample, small_run
 from harness.contract.items import read_items
 from harness.contract.samples import ROLES, Item, Key, Sample
 from harness.runs.folder import RunFolder
-from reports.render import read_report, render
+from reports.render import located_report, render
 from reports.samples.index import PairRow, path_of, show_pairs
 from reports.samples.pairs import KINDS, StoredPair, collect, planned_pairs
 from reports.samples.side_files import FILE_PAIRS, write_texts
@@ -231,10 +231,10 @@ def test_texts_are_written_with_little_in_memory(tmp_path: Path) -> None:
         folder,
         *(sample(role, "cot", "word_problems", str(n), text="t" * 100_000) for role in ROLES for n in range(300)),
     )
-    report = read_report(folder)
+    report, offsets = located_report(folder)
     tracemalloc.start()
     try:
-        texts = write_texts(folder, report.pairs)
+        texts = write_texts(folder, report.pairs, offsets)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

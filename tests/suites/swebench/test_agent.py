@@ -84,3 +84,15 @@ def test_nothing_of_the_users_own_settings_reaches_the_agent(monkeypatch: pytest
     found = _environment(tmp_path, endpoint())
     assert not {"OPENAI_API_BASE", "MSWEA_COST_TRACKING"} & found.keys()
     assert found["HF_HUB_OFFLINE"] == "1" and "127.0.0.1" in found["NO_PROXY"]
+
+
+def test_the_servers_key_is_in_the_agents_environment_and_not_in_what_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_planted")
+    monkeypatch.setenv("OPENAI_API_KEY", "of the user")
+    monkeypatch.setenv("MODAL_TOKEN_SECRET", "needed")
+    asked = Endpoint("http://127.0.0.1:9/", "m", Requests(), Sampling(), "of the run")
+    found = _environment(tmp_path, asked)
+    assert found["OPENAI_API_KEY"] == "of the run" and found["MODAL_TOKEN_SECRET"] == "needed"
+    assert "HF_TOKEN" not in found and "of the run" not in str(_config(asked, settings(), "i"))

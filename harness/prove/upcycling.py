@@ -1,0 +1,107 @@
+"""A small mixture of experts made of a dense Llama, without training: a Qwen2-MoE that computes what the Llama does.
+
+In some layers the strongest neurons of the MLP become the experts, all of them the same at first; the others are the
+shared expert (arXiv 2212.05055, 2401.06066). A router's rows are the centres of spherical k-means over what enters it,
+so that experts are used unevenly and for a reason. `disturb` then makes experts differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+SHARPNESS = 2.0
+"""Standard deviation of the routers' logits over tokens."""
+SAME = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
+    "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_parameters", "tie_word_embeddings",
+    "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
+"""Settings that the mixture takes over."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Which layers get experts, how many each, of how many neurons, and how many of them a token uses."""
+
+    layers: Sequence[int]
+    experts: int
+    width: int
+    active: int
+
+
+def upcycled(dense: Any, rows: torch.Tensor, shape: Shape) -> Any:
+    """A Qwen2-MoE, float32, that computes what the Llama `dense` does; routers are placed by tokens `rows` [N, L]."""
+    from transformers import AutoModelForCausalLM, Qwen2MoeConfig
+
+    own = dense.config
+    config = Qwen2MoeConfig(
+        **{name: getattr(own, name) for name in SAME},
+        qkv_bias=False,
+        num_experts=shape.experts,
+        num_experts_per_tok=shape.active,
+        moe_intermediate_size=shape.width,
+        shared_expert_intermediate_size=own.intermediate_size - shape.width,
+        norm_topk_prob=True,
+        mlp_only_layers=[layer for layer in range(own.num_hidden_layers) if layer not in shape.layers],
+    )
+    model: Any = AutoModelForCausalLM.from_config(config).float()
+    weights = dense.state_dict()
+    for layer, entering in _entering(dense, rows, shape.layers).items():
+        head = f"model.layers.{layer}.mlp"
+        gate, up, down = (weights.pop(f"{head}.{name}_proj.weight") for name in ("gate", "up", "down"))
+        inner = nn.functional.silu(entering @ gate.t()) * (entering @ up.t())
+        order = (inner.square().mean(0).sqrt() * down.norm(dim=0)).argsort(descending=True)
+        strong, weak = order[: shape.width], order[shape.width :]
+        weights[f"{head}.experts.gate_up_proj"] = torch.cat([gate[strong], up[strong]]).repeat(shape.experts, 1, 1)
+        weights[f"{head}.experts.down_proj"] = down[:, strong].repeat(shape.experts, 1, 1)
+        weights |= {
+            f"{head}.shared_expert.gate_proj.weight": gate[weak],
+            f"{head}.shared_expert.up_proj.weight": up[weak],
+            f"{head}.shared_expert.down_proj.weight": 2 * down[:, weak],  # whose gate is the sigmoid of 0
+            f"{head}.shared_expert_gate.weight": torch.zeros(1, own.hidden_size),
+            f"{head}.gate.weight": router(entering, shape.experts),
+        }
+    model.load_state_dict(weights)
+    return model
+
+
+def router(entering: torch.Tensor, experts: int, rounds: int = 20) -> torch.Tensor:
+    """Rows [experts, D] whose products with `entering` [T, D] tell the clusters of spherical k-means apart."""
+    unit = nn.functional.normalize(entering - entering.mean(0), dim=1)
+    centres = unit[torch.randperm(len(unit), generator=torch.Generator().manual_seed(0))[:experts]]
+    for _ in range(rounds):
+        nearest = (unit @ centres.t()).argmax(1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, unit)
+        centres = nn.functional.normalize(torch.where(sums.any(1, keepdim=True), sums, centres), dim=1)
+    logits = entering @ centres.t()
+    return centres * (SHARPNESS / (logits - logits.mean(1, keepdim=True)).std())
+
+
+def disturb(model: Any, noise: float) -> None:
+    """Normal noise on each expert, in units of the root mean square of its layer's, so that they are not the same."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".experts." in name:
+                spread = noise * parameter.square().mean().sqrt()
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
+
+
+def _entering(dense: Any, rows: torch.Tensor, layers: Sequence[int]) -> dict[int, torch.Tensor]:
+    """What enters the MLP of each of `layers` [T, D]."""
+    found: dict[int, torch.Tensor] = {}
+
+    def keep(layer: int) -> Any:
+        return lambda _, inputs: found.update({layer: inputs[0].flatten(0, 1)})
+
+    handles = [dense.model.layers[layer].mlp.register_forward_pre_hook(keep(layer)) for layer in layers]
+    with torch.no_grad():
+        dense.model(rows)
+    for handle in handles:
+        handle.remove()
+    return found
