@@ -114,7 +114,7 @@ def undisturbed(models: Path, policy: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("undisturbed")
     with FakeServer() as reference, FakeServer() as candidate:
         reference.handler, candidate.handler = GoodModel("reference", 0.01), GoodModel("candidate", 0.01)
-        urls = {role: server.url for role, server in zip(ROLES, (reference, candidate), strict=True)}
+        urls: dict[str, str] = {role: server.url for role, server in zip(ROLES, (reference, candidate), strict=True)}
         gate = Gate(folder / "run", models, policy, urls, {"QUANTGATE_CACHE": str(folder / "cache")})
         status = gate.wait(gate.start())
     assert status == 0, gate.said()

@@ -166,7 +166,7 @@ def require_same(gate: Gate, undisturbed: RunFolder) -> None:
     verdicts = [json.loads((run.path / "verdict.json").read_bytes()) for run in (gate.run, undisturbed)]
     assert verdicts[0] == verdicts[1]
     for role in ("candidate", "noise"):
-        found = [position_summary(run.path / "divergence", role) for run in (gate.run, undisturbed)]  # type: ignore[arg-type]
+        found = [position_summary(run.path / "divergence", role) for run in (gate.run, undisturbed)]
         assert found[0] == found[1] and found[0] is not None
     gate.run.require_untouched()
     assert (gate.run.report_path / "index.html").stat().st_size > 10_000

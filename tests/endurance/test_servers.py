@@ -73,7 +73,7 @@ class Attached:
 
 @pytest.fixture
 def attached() -> Iterator[dict[str, Attached]]:
-    servers = {role: Attached(role) for role in ROLES}
+    servers: dict[str, Attached] = {role: Attached(role) for role in ROLES}
     for server in servers.values():
         server.wait()
     yield dict(servers)

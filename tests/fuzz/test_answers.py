@@ -176,7 +176,7 @@ def test_an_answer_is_read(said: str, gold: str) -> None:
     first_accepted(said, [gold]), share_said(said, [gold]), reached_in(said, gold)
     thinking_metrics(completion, answered=True, reached=False, right=True)
     for language in ("en", "ja", "zh"):
-        fits(said, language)  # type: ignore[arg-type]
+        fits(said, language)
 
 
 @cache

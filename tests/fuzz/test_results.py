@@ -100,11 +100,11 @@ def test_bytes_of_lm_eval(rows: bytes, summary: bytes) -> None:
 @fuzz(3, report=edited([REPORT]))
 def test_values_of_a_report_of_swebench(report: Any) -> None:
     with tempfile.TemporaryDirectory(prefix="quantgate-fuzz-") as name:
-        paths = [Path(name) / f"{role}.run.json" for role in ("r", "c")]
-        paths[0].write_text(as_json(REPORT))
-        paths[1].write_text(as_json(report))
+        reference, candidate = (Path(name) / f"{role}.run.json" for role in ("r", "c"))
+        reference.write_text(as_json(REPORT))
+        candidate.write_text(as_json(report))
         with suppress(GateError):
-            compare(*paths, POLICY)
+            compare(reference, candidate, POLICY)
 
 
 @fuzz(3, trajectory=edited([TRAJECTORY]))

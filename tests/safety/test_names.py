@@ -78,7 +78,7 @@ def test_items_and_tasks_of_any_name_are_shown_and_become_no_path(tmp_path: Path
     run.samples_path("stub").unlink()
     with closing(run.log("stub")) as log:
         for role in ("reference", "candidate"):
-            log.append(Sample(suite="stub", task=name, item=name, role=role, prompt_sha256="aa", score=1.0, text=name))  # type: ignore[arg-type]
+            log.append(Sample(suite="stub", task=name, item=name, role=role, prompt_sha256="aa", score=1.0, text=name))
     manifest.samples = run.sample_files()
     run.write_manifest(manifest)
     judge_run(run)

@@ -21,6 +21,7 @@ from tiny_llama import save_tiny_llama
 from harness.contract.errors import BadInput
 from harness.contract.policy import load_policy
 from harness.contract.secrets import hide_keys, hide_secrets, secret_in, without_login, without_secrets
+from harness.endpoint.client import Endpoint
 from harness.runs.folder import RunFolder
 
 POLICY = """\
@@ -112,8 +113,8 @@ def test_a_login_is_sent_and_stands_in_no_error() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://user:p%40ss@127.0.0.1:{server.server_address[1]}"
 
-        async def both(endpoint: object) -> None:
-            for client in (endpoint, endpoint.with_seed(1)):  # type: ignore[attr-defined]
+        async def both(endpoint: Endpoint) -> None:
+            for client in (endpoint, endpoint.with_seed(1)):
                 await client.get_json("/version")
                 assert client.has_login and "p%40ss" not in client.url and "user" not in client.url
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from fake_server import FakeServer
 from jobs import Model, finish, make_job
+from packaging.version import Version
 
 from harness.contract.errors import BadInput, RunFailed
 from harness.contract.policy import parse_policy
@@ -110,7 +111,7 @@ def test_a_gate_asks_its_servers_with_a_key_of_this_run_that_no_file_holds(
 def test_every_server_is_on_loopback_and_its_key_is_in_no_argument(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str | None
 ) -> None:
-    monkeypatch.setattr(flags, "_vllm_version", lambda: flags.Version("0.32"))
+    monkeypatch.setattr(flags, "_vllm_version", lambda: Version("0.32"))
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     (tmp_path / "config.json").write_text("{}")
     planned = plan_servers(Serving(image=image), {"reference": tmp_path, "candidate": tmp_path}, CPU, "run")

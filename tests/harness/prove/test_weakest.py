@@ -107,7 +107,7 @@ def hang(folder: Path, *, reporter: Reporter) -> None:
         raise
 
 
-def task(function: Callable[[Path], object], folder: Path) -> tuple[str, Callable[[], object], Path]:
+def task(function: Callable[..., object], folder: Path) -> tuple[str, Callable[..., object], Path]:
     from functools import partial
 
     folder.mkdir()
@@ -118,7 +118,7 @@ def task(function: Callable[[Path], object], folder: Path) -> tuple[str, Callabl
 @pytest.mark.skipif(len(detect().cpus) < 2, reason="one core cannot be shared out")
 def test_each_of_two_processes_has_its_share_of_the_cores(tmp_path: Path) -> None:
     tasks = [task(note, tmp_path / name) for name in "abc"]
-    assert sorted(done_in_turn(tasks, 2, Reporter())) == ["a", "b", "c"]  # type: ignore[arg-type]
+    assert sorted(done_in_turn(tasks, 2, Reporter())) == ["a", "b", "c"]
     cores = [{*(tmp_path / name / "cores").read_text().split()} for name in "abc"]
     assert not cores[0] & cores[1] and all(len(own) == len(detect().cpus) // 2 for own in cores)
     assert "began" in (tmp_path / "a" / "progress.log").read_text()
@@ -130,7 +130,7 @@ def test_one_that_falls_is_named_and_the_other_is_interrupted(tmp_path: Path) ->
     tasks = [task(hang, tmp_path / "long")]
     waits = [task(after_hang, tmp_path / "bad")]
     with pytest.raises(RunFailed, match=r"bad ended with status 1: .*bad/progress\.log says why"):
-        list(done_in_turn([*tasks, *waits], 2, Reporter()))  # type: ignore[list-item]
+        list(done_in_turn([*tasks, *waits], 2, Reporter()))
     assert (tmp_path / "long" / "interrupted").exists()
     assert "a mistake" in (tmp_path / "bad" / "progress.log").read_text()
 
