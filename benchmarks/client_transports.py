@@ -35,17 +35,17 @@ from harness.serving.hardware import detect
 PACKAGES = ("httpx2", "httpx-aiohttp")
 
 
-def one_pool(connections: int, trust_env: bool = True) -> httpx.AsyncClient:
+def one_pool(connections: int, trust_env: bool = True, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
     """What httpx does by itself."""
     return httpx.AsyncClient(trust_env=trust_env, limits=httpx.Limits(max_connections=None))
 
 
-def aiohttp(connections: int, trust_env: bool = True) -> httpx.AsyncClient:
+def aiohttp(connections: int, trust_env: bool = True, auth: httpx.Auth | None = None) -> httpx.AsyncClient:
     """openai's client over aiohttp; without a number it would keep to 100 connections."""
     return openai.DefaultAioHttpClient(trust_env=trust_env, limits=httpx.Limits(max_connections=connections))
 
 
-def httpx2(connections: int, trust_env: bool = True) -> Any:
+def httpx2(connections: int, trust_env: bool = True, auth: httpx.Auth | None = None) -> Any:
     """The next httpx, which openai takes as well. Its errors are not httpx's: only for a server that never fails."""
     import httpx2
 
