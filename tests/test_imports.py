@@ -63,7 +63,8 @@ def test_every_room_has_its_rule_and_no_two_need_each_other() -> None:
     assert set(TopologicalSorter(needs).static_order()) >= ROOMS.keys()  # raises CycleError where rooms form a circle
 
 
-def test_what_runs_inside_vllm_needs_one_other_file() -> None:
+def test_what_runs_inside_vllm_needs_two_other_files() -> None:
     assert {name.rpartition(".")[0] for name in imported(ROOT / "harness/endpoint/score_route.py")} == {
-        "harness.endpoint.answers"
+        "harness.endpoint.answers",
+        "harness.endpoint.connections",
     }
