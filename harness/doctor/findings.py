@@ -134,7 +134,13 @@ def devices(needs: Needs) -> Iterator[Finding]:
         return
     if not gpus:
         cores = f"{len(needs.hardware.cpus)} cores of {needs.hardware.processor}"
-        yield Finding("devices", "ok", f"no GPU is seen, so vLLM runs on CPU: {cores}")
+        if needs.hardware.avx512:
+            yield Finding("devices", "ok", f"no GPU is seen, so vLLM runs on CPU: {cores}")
+        else:
+            lacking = (
+                f"no GPU is seen, and vLLM's CPU build has int4 (w4a16) with AVX-512 alone, which {cores} have not"
+            )
+            yield Finding("devices", "warning", lacking, "another machine, or a recipe of codes (--recipe vq-2bit)")
         return
     detail = ", ".join(f"{gpu.name} ({gpu.free_gib:g} of {gpu.memory_gib:g} GiB free)" for gpu in gpus)
     if serving and serving.tensor_parallel_size > len(gpus):

@@ -7,11 +7,13 @@ import platform
 import shutil
 import subprocess
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 GIB = 1 << 30
+_CPU_INFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Hardware:
     memory_gib: float
     free_gib: float
     gpus: list[Gpu]
+    avx512: bool = True
+    """Whether the processor has AVX-512 where it is an x86: without it vLLM's CPU build has no kernel for int4."""
 
     def record(self) -> dict[str, Any]:
         """As JSON for the manifest."""
@@ -49,7 +53,17 @@ def detect() -> Hardware:
         memory_gib=round(memory.total / GIB, 1),
         free_gib=round(memory.available / GIB, 1),
         gpus=_gpus(),
+        avx512=_has_avx512(),
     )
+
+
+def _has_avx512() -> bool:
+    """The instruction sets that vLLM's CPU build asks torch for. True on other processors, which have their own build."""
+    try:
+        flags = next(line for line in _CPU_INFO.read_text("utf-8").splitlines() if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return True
+    return {"avx512f", "avx512bw", "avx512vl", "avx512dq"} <= {*flags}
 
 
 def _processor() -> str:

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -154,6 +155,12 @@ def test_versions_are_held_against_the_pins(look: Look, monkeypatch: pytest.Monk
         assert look(policy(), CPU)["vllm"].detail == "0.33.1 is built for GPUs, and none is seen"
         versions["vllm"] = "0.33.1+cpu"
         assert look(policy(), GPUS)["vllm"].way_out == "make FLAVOR=gpu"
+
+
+def test_a_processor_on_which_int4_cannot_be_served_is_named(look: Look) -> None:
+    found = look(policy(), replace(CPU, avx512=False))["devices"]
+    assert found.state == "warning" and "AVX-512" in found.detail and "vq-2bit" in found.way_out
+    assert look(policy())["devices"].state == "ok"
 
 
 def test_memory_of_the_servers_on_cpu(look: Look) -> None:
