@@ -58,7 +58,7 @@ def detect() -> Hardware:
 
 
 def _has_avx512() -> bool:
-    """The instruction sets that vLLM's CPU build asks torch for. True on other processors, which have their own build."""
+    """What vLLM's CPU build asks torch for. True on processors that are no x86: they have a build of their own."""
     try:
         flags = next(line for line in _CPU_INFO.read_text("utf-8").splitlines() if line.startswith("flags")).split()
     except (OSError, StopIteration):
