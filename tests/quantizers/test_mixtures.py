@@ -215,7 +215,7 @@ def run(program: str, *arguments: object, before: tuple[str, ...] = ()) -> subpr
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kills_in_any_stage_of_a_mixture_with_a_draft_head_change_no_byte(
     glm: Path, tmp_path: Path, recipe: Recipe
 ) -> None:
