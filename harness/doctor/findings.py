@@ -140,7 +140,9 @@ def devices(needs: Needs) -> Iterator[Finding]:
             lacking = (
                 f"no GPU is seen, and vLLM's CPU build has int4 (w4a16) with AVX-512 alone, which {cores} have not"
             )
-            yield Finding("devices", "warning", lacking, "another machine, or a recipe of codes (--recipe vq-2bit)")
+            yield Finding(
+                "devices", "warning", lacking, "another machine, or a recipe whose tier is one of codes, such as vq2"
+            )
         return
     detail = ", ".join(f"{gpu.name} ({gpu.free_gib:g} of {gpu.memory_gib:g} GiB free)" for gpu in gpus)
     if serving and serving.tensor_parallel_size > len(gpus):
