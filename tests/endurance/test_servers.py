@@ -183,7 +183,8 @@ def tell(gate: Gate, **how: dict[str, object]) -> None:
     Path(gate.environment["QUANTGATE_TEST_SERVERS"]).write_text(json.dumps(how))
 
 
-@pytest.mark.parametrize("role", ["candidate", pytest.param("reference", marks=soak)])
+@soak
+@pytest.mark.parametrize("role", ["candidate", "reference"])
 def test_out_of_memory_at_load_says_so_and_is_gone_on_with(
     served: Callable[..., Gate], undisturbed: Gate, role: str, record: Callable[..., None]
 ) -> None:

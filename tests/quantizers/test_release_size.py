@@ -38,7 +38,7 @@ print(json.dumps({
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_glm_5_2_is_opened_built_and_planned_in_little_memory(tmp_path: Path) -> None:
     shapes = released_shapes(GLM_5)
     try:
