@@ -18,6 +18,7 @@ from quantizers.errors import QuantizeError
 from quantizers.pipeline import quantize
 from quantizers.recipe import Calibration, Recipe
 from quantizers.schemes import stacked
+from quantizers.workers import cluster
 from quantizers.workers.cluster import Cluster
 
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the package ray")
@@ -25,7 +26,8 @@ RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs 
 
 @pytest.fixture
 def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster of two nodes on this machine."""
+    """A cluster of two nodes on this machine. Beside other tests a worker may take minutes to import torch."""
+    monkeypatch.setattr(cluster, "START_SECONDS", 600)
     from ray.cluster_utils import Cluster as LocalCluster
 
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
