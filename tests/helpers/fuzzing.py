@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import functools
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
+from hangs import no_hang
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
@@ -23,15 +22,9 @@ WEIGHTS = 100
 """Sum of the weights of all targets."""
 FEW = 12
 """Inputs a weight, where nothing is asked for."""
-HANG_SECONDS = 20
-"""Processor time of one input, which no slow machine changes: beyond it the input is taken to hang."""
 
 INPUTS: Counter[str] = Counter()
 SECONDS: Counter[str] = Counter()
-
-
-class Hang(Exception):
-    """An input took too long."""
 
 
 def fuzz(weight: float, **strategies: SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -50,20 +43,13 @@ def fuzz(weight: float, **strategies: SearchStrategy[Any]) -> Callable[[Callable
         @functools.wraps(test)
         def counted(*args: Any, **inputs: Any) -> None:
             began = time.process_time()
-            before = signal.signal(signal.SIGVTALRM, _hang)
-            signal.setitimer(signal.ITIMER_VIRTUAL, HANG_SECONDS)
             try:
-                test(*args, **inputs)
+                with no_hang():
+                    test(*args, **inputs)
             finally:
-                signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-                signal.signal(signal.SIGVTALRM, before)
                 INPUTS[test.__name__] += 1
                 SECONDS[test.__name__] += time.process_time() - began  # type: ignore[assignment]
 
         return counted
 
     return decorate
-
-
-def _hang(number: int, frame: FrameType | None) -> None:
-    raise Hang(f"more than {HANG_SECONDS} s of processor time")

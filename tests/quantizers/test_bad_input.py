@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,10 +103,8 @@ def test_claimed_layers_are_counted_before_the_model_is_built(
     claim = {"num_hidden_layers": layers}
     change(model, **({"text_config": claim} if nested else claim))
     checkpoint = open_checkpoint(model)
-    began = time.monotonic()
     with pytest.raises(QuantizeError, match=rf"num_hidden_layers {layers}, .* 2 layers: model.layers.2.\* is missing"):
         build(checkpoint)
-    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("settings", [None, {}])

@@ -1,11 +1,11 @@
 """What a checkpoint says of itself, and that no card or config can break the reading of it."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hangs import no_hang
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -253,9 +253,8 @@ HOSTILE = [
 @pytest.mark.parametrize("card", HOSTILE, ids=range(len(HOSTILE)))
 def test_a_hostile_card_is_read_in_seconds(tmp_path: Path, card: str) -> None:
     model = folder(tmp_path, card)
-    began = time.process_time()
-    claims = claims_of(model, "x" * 10**6)
-    assert time.process_time() - began < 5
+    with no_hang():
+        claims = claims_of(model, "x" * 10**6)
     assert len(claims) <= 150
     assert all(len(claim.text) <= 80 and claim.text.isprintable() for claim in claims)
     assert all(len(text) <= 240 for text in claimed(claims).values())

@@ -1,12 +1,12 @@
 """Damaged or lying files are refused or doubted by name, and a large checkpoint takes seconds."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hangs import no_hang
 from safetensors.torch import save_file
 from weight_files import PACKED, Q, bf16, f8, f16, i32, module, read, u8, zeros
 
@@ -178,9 +178,7 @@ def test_a_large_checkpoint_takes_seconds(tmp_path: Path) -> None:
                     file.write((2048).to_bytes(8, "little") + (6144).to_bytes(8, "little"))
             file.truncate(8 + len(text) + position)
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}), "utf-8")
-    began = time.process_time()
-    found = read_weights(tmp_path, {"num_hidden_layers": 10, "quantization_config": {"quant_method": "x"}})
-    seconds = time.process_time() - began
+    with no_hang():
+        found = read_weights(tmp_path, {"num_hidden_layers": 10, "quantization_config": {"quant_method": "x"}})
     assert (found.linear_parameters, found.layers, found.doubts) == (10 * 768 * 2048 * 6144, 10, [])
     assert found.linear_bits == 4.125
-    assert seconds < 10

@@ -1,7 +1,6 @@
 """What would end a gate after an hour is said before anything is loaded, all of it at once."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +136,8 @@ def able(servers: Servers) -> Servers:
 
 
 def test_servers_that_can_do_it_are_asked_little(able: Servers, tmp_path: Path) -> None:
-    begun = time.perf_counter()
     look(able, tmp_path)
-    assert time.perf_counter() - begun < 20 and all(len(able[role].posts) == 1 for role in ROLES)
+    assert all(len(able[role].posts) == 1 for role in ROLES)
 
 
 @pytest.mark.parametrize("role", ROLES)

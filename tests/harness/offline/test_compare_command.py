@@ -3,13 +3,13 @@
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from foreign_results import FINE, STAMP, Both, ids, make_run, record, records, report, write
+from hangs import no_hang
 
 from harness import cli
 from harness.offline.compare import compare, to_json
@@ -148,11 +148,10 @@ def test_twelve_thousand_graded_answers_are_judged_quickly(both: Both, quantgate
     """No two scores are alike: nothing can be counted, every bound is drawn."""
     scores = [(i * 0.618033988749895) % 1 for i in range(12_000)]
     sides = both(records(scores), records([score * 0.9 for score in scores]))
-    before = time.process_time()
-    code, out, _ = quantgate(*sides, "--max-loss", "0.01", "--json")
+    with no_hang():
+        code, out, _ = quantgate(*sides, "--max-loss", "0.01", "--json")
     (task,) = json.loads(out)["tasks"]
     assert (code, task["n"]) == (1, 12_000) and task["lower"] > 0.045
-    assert time.process_time() - before < 20
 
 
 def test_no_more_items_are_asked_for_than_anybody_has(both: Both, quantgate: Callable[..., Any]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hangs import no_hang
 from instance_runs import change, instance_run, place, step, store_samples, store_trajectory
 from report_page import Page
 
@@ -206,9 +206,8 @@ def test_huge_outputs_cost_neither_page_nor_time(tmp_path: Path) -> None:
     store_trajectory(folder, "candidate", ONE, {"messages": step("cat big", huge) * 3})
     with (place(folder, "candidate", ONE) / "grading" / "test_output.txt").open("w") as file:
         file.writelines(huge for _ in range(3))
-    start = time.process_time()
-    text = one_page(folder)
-    assert time.process_time() - start < 5
+    with no_hang():
+        text = one_page(folder)
     assert len(text) < 1_000_000 and "Output, 11,200,000 characters" in Page(text).words
 
 

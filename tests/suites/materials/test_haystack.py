@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,7 +117,6 @@ def test_a_data_folder_without_text_is_refused(content: bytes, tmp_path: Path, m
 
 
 def test_the_regular_expressions_take_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
 
     lines: dict[Language, str] = {"zh": "没有句号" * 200_000, "en": "word" * 200_000}
     for language, line in lines.items():
@@ -125,6 +125,5 @@ def test_the_regular_expressions_take_linear_time(tmp_path: Path, monkeypatch: p
             "\n".join([line, *["句。 x." for _ in range(20)]]), "utf-8"
         )
         monkeypatch.setenv("QUANTGATE_DATA", str(tmp_path))
-        begun = time.process_time()
-        running_text(language)
-        assert time.process_time() - begun < 5
+        with no_hang():
+            running_text(language)

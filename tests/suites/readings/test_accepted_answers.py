@@ -1,9 +1,9 @@
 """Accepted answers are found in every usual spelling, and nowhere else."""
 
-import time
 import unicodedata
 
 import pytest
+from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import HOSTILE
@@ -93,6 +93,5 @@ def test_folding_is_the_same_for_every_form_of_a_text(text: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text_and_no_faster(name: str) -> None:
-    start = time.process_time()
-    first_accepted(HOSTILE[name], ["1016", "Paris", "北岳"])
-    assert time.process_time() - start < 10
+    with no_hang():
+        first_accepted(HOSTILE[name], ["1016", "Paris", "北岳"])

@@ -3,10 +3,10 @@
 import base64
 import json
 import random
-import time
 from pathlib import Path
 
 import pytest
+from hangs import no_hang
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -169,10 +169,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_text_of_a_million_characters_takes_no_time(name: str) -> None:
-    start = time.process_time()  # others work on this machine too
-    endings(completion(HOSTILE[name]))
-    endings(completion("", HOSTILE[name]))
-    assert time.process_time() - start < 5
+    with no_hang():
+        endings(completion(HOSTILE[name]))
+        endings(completion("", HOSTILE[name]))
 
 
 @given(ANY_TEXT, ANY_TEXT, st.sampled_from(["stop", "length", "tool_calls", "repetition", "abort"]))

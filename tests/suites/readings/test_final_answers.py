@@ -1,9 +1,9 @@
 """The final answer of a text is found wherever models put it, and hostile text costs no time."""
 
-import time
 from collections.abc import Callable
 
 import pytest
+from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -205,9 +205,8 @@ HOSTILE = [
 @pytest.mark.parametrize("find", [final_number, final_letter, final_expression])
 def test_hostile_text_is_read_in_no_time(find: Callable[[str], str]) -> None:
     for text in HOSTILE:
-        start = time.process_time()
-        found = find(text)
-        assert time.process_time() - start < 1, text[:20]
+        with no_hang():
+            found = find(text)
         assert len(found) <= TAIL
 
 

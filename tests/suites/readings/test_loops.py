@@ -1,9 +1,9 @@
 """Loops of any length are found and nothing else is, on a corpus of 400 texts, half of which loop."""
 
-import time
 from collections import Counter
 
 import pytest
+from hangs import no_hang
 from loop_texts import looping, not_looping
 
 from suites.readings.loops import LEAST_LOOP, looped, repeated_unit
@@ -42,6 +42,5 @@ def test_a_unit_of_any_length_is_measured(size: int) -> None:
 
 
 def test_two_million_characters_take_no_time() -> None:
-    start = time.process_time()
-    assert looped(("x" * 499 + "y") * 4000) and not looped("".join(map(str, range(300_000))))
-    assert time.process_time() - start < 5
+    with no_hang():
+        assert looped(("x" * 499 + "y") * 4000) and not looped("".join(map(str, range(300_000))))

@@ -1,8 +1,7 @@
 """Over-thinking markers: what turns the thinking around is counted, words that only look like it are not."""
 
-import time
-
 import pytest
+from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import HOSTILE
@@ -103,6 +102,5 @@ def test_as_many_as_were_written(markers: list[str], between: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text_and_no_faster(name: str) -> None:
-    start = time.process_time()
-    count_markers(HOSTILE[name])
-    assert time.process_time() - start < 10
+    with no_hang():
+        count_markers(HOSTILE[name])

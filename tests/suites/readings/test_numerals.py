@@ -1,10 +1,10 @@
 """Every number is read to its end, in every notation, and quickly."""
 
 import itertools
-import time
 from fractions import Fraction
 
 import pytest
+from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,6 +126,6 @@ def test_any_text_is_read(text: str) -> None:
 
 @pytest.mark.parametrize("unit", ["9", "9,", "9万", "-", "(1", "1 ", "1/", r"\frac{1}", "1 111", "twenty ", "一"])
 def test_a_hostile_text_takes_no_time(unit: str) -> None:
-    text, start = unit * (20_000 // len(unit)), time.process_time()
-    assert len(list(find_numbers(normalised(text)))) + len(list(find_words(text))) <= len(text)
-    assert time.process_time() - start < 3
+    text = unit * (20_000 // len(unit))
+    with no_hang():
+        assert len(list(find_numbers(normalised(text)))) + len(list(find_words(text))) <= len(text)

@@ -1,9 +1,9 @@
 """Scripts: histograms are exact, languages are decided or left open, letters of two scripts in one word are found."""
 
-import time
 import unicodedata
 
 import pytest
+from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 from language_cases import HOSTILE
@@ -248,9 +248,8 @@ def test_a_text_is_never_in_two_languages(text: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_time_grows_with_the_text_and_no_faster(name: str) -> None:
-    start = time.process_time()
-    fits(HOSTILE[name], "ja")
-    mixed_words(HOSTILE[name])
-    script_shares(HOSTILE[name])
-    broken_characters(HOSTILE[name])
-    assert time.process_time() - start < 10  # quadratic time would be minutes
+    with no_hang():
+        fits(HOSTILE[name], "ja")
+        mixed_words(HOSTILE[name])
+        script_shares(HOSTILE[name])
+        broken_characters(HOSTILE[name])
