@@ -138,11 +138,10 @@ def devices(needs: Needs) -> Iterator[Finding]:
             yield Finding("devices", "ok", f"no GPU is seen, so vLLM runs on CPU: {cores}")
         else:
             lacking = (
-                f"no GPU is seen, and vLLM's CPU build has int4 (w4a16) with AVX-512 alone, which {cores} have not"
+                f"no GPU is seen, so vLLM runs on CPU: {cores}. Without AVX-512 it has no int4 of its own: "
+                "quantgate-kernels serves 4-bit weights as 16 bits"
             )
-            yield Finding(
-                "devices", "warning", lacking, "another machine, or a recipe whose tier is one of codes, such as vq2"
-            )
+            yield Finding("devices", "warning", lacking, "for speed and memory of int4, another machine")
         return
     detail = ", ".join(f"{gpu.name} ({gpu.free_gib:g} of {gpu.memory_gib:g} GiB free)" for gpu in gpus)
     if serving and serving.tensor_parallel_size > len(gpus):

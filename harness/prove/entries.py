@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.runs.folder import RunFolder
+from harness.serving.hardware import Hardware
 
 Family = Literal["weights", "experts", "drafts", "configuration", "tokenizer", "serving", "results"]
 Good = Literal["own", "mixture", "drafts"]
@@ -123,6 +124,14 @@ class Entry:
     """What is done to the finished run of the control, which is then judged again."""
     needs: str = ""
     """What the model or the machine must have that no entry can make; such an entry is listed and not run."""
+    avx512: bool = False
+    """Whether vLLM takes the flags with AVX-512 alone, where it runs on a CPU."""
+
+    def lacks(self, hardware: Hardware) -> str:
+        """What is missing for this entry on a machine; empty: nothing that is known before it is run."""
+        if self.avx512 and not (hardware.gpus or hardware.avx512):
+            return "a GPU, or a processor with AVX-512"
+        return self.needs
 
     @property
     def attached(self) -> bool:

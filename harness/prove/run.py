@@ -90,6 +90,7 @@ def _begin(options: ProveOptions, out: Path, seed: int, entries: Sequence[Entry]
     """A folder, its good models, and what is known without a gate: what an entry lacks, and what was found before."""
     good = resolve_model(options.model, reporter.say)
     policy = policy_of_seed(options.policy, seed, out) if seed else options.policy
+    hardware = detect()
     own = own_bench(out, options.model, good, policy, seed)
     facts = facts_of(own)
     seal(own, facts, options.resume)
@@ -97,8 +98,8 @@ def _begin(options: ProveOptions, out: Path, seed: int, entries: Sequence[Entry]
     found: dict[str, Finding] = {}
     of_good: dict[Good, Bench | NotApplicable] = {}
     for entry in entries:
-        if entry.needs:
-            found[entry.name] = not_run(entry, f"needs {entry.needs}")
+        if lacking := entry.lacks(hardware):
+            found[entry.name] = not_run(entry, f"needs {lacking}")
             continue
         if entry.good not in of_good:
             of_good[entry.good] = _bench(entry.good, own, reporter)

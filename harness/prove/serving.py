@@ -15,6 +15,7 @@ ENTRIES = (
         "KV cache in 8 bits in one role only",
         refused("kv_cache_dtype"),
         flags=("--kv-cache-dtype", "fp8_e5m2"),
+        avx512=True,
     ),
     Entry(
         "context-length",

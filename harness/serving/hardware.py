@@ -37,7 +37,8 @@ class Hardware:
     free_gib: float
     gpus: list[Gpu]
     avx512: bool = True
-    """Whether the processor has AVX-512 where it is an x86: without it vLLM's CPU build has no kernel for int4."""
+    """Whether the processor has AVX-512 where it is an x86: without it vLLM's CPU build has no KV cache
+    of 8 bits, and no int4 of its own."""
 
     def record(self) -> dict[str, Any]:
         """As JSON for the manifest."""

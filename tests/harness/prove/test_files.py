@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from harness.contract.errors import BadInput
 from harness.prove import configuration, tokenizers
 from harness.prove.catalogue import BY_NAME, CATALOGUE, QUICK, chosen
 from harness.prove.entries import NotApplicable
+from harness.serving.hardware import Gpu, Hardware
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -96,3 +98,12 @@ def test_entries_are_chosen_by_name_and_their_controls_with_them() -> None:
     assert set(names("quick")) == {"int8", *QUICK}
     with pytest.raises(BadInput, match="no entry 'merge-of'; did you mean 'merge-off'"):
         chosen(["merge-of"])
+
+
+def test_what_a_machine_lacks_for_an_entry_is_named() -> None:
+    entry = BY_NAME["kv-cache-dtype"]
+    plain = Hardware("a processor", [0, 1], 24.0, 20.0, [], avx512=False)
+    assert entry.lacks(plain) == "a GPU, or a processor with AVX-512"
+    assert entry.lacks(replace(plain, avx512=True)) == ""
+    assert entry.lacks(replace(plain, gpus=[Gpu("0", "a GPU", 80.0, 80.0)])) == ""
+    assert BY_NAME["tensor-parallel"].lacks(plain) == "two GPUs"

@@ -1,0 +1,73 @@
+"""4-bit weights of compressed-tensors on processors for which vLLM's CPU build has no kernel.
+
+That build multiplies 4-bit weights with AVX-512 alone: elsewhere a server of such a checkpoint loads, and dies at its
+first token. Here the weights become 16 bits when they are loaded. Answers are those of the 4-bit weights, so such a
+machine can test and gate them; memory and speed are those of 16 bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Any
+
+import torch
+from vllm.model_executor.kernels.linear import register_linear_kernel
+from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearKernel, MPLinearLayerConfig
+from vllm.model_executor.layers.quantization.utils import replace_parameter
+from vllm.model_executor.layers.quantization.utils.quant_utils import unpack_quantized_values_into_int32
+from vllm.platforms import PlatformEnum
+from vllm.scalar_type import scalar_types
+
+STOCK = "CPUWNA16LinearKernel"
+"""vLLM's kernel: it takes every layer, also where its operation was not built."""
+
+
+@functools.cache
+def register_int4_on_cpu() -> None:
+    """Have vLLM take Int4As16Bits where its own 4-bit operation is missing. Called again, nothing changes."""
+    if hasattr(torch.ops._C, "cpu_gemm_wna16"):
+        return
+    disabled = os.environ.get("VLLM_DISABLED_KERNELS", "").split(",")
+    os.environ["VLLM_DISABLED_KERNELS"] = ",".join(sorted({STOCK, *filter(None, disabled)}))
+    register_linear_kernel(Int4As16Bits, PlatformEnum.CPU)
+
+
+class Int4As16Bits(MPLinearKernel):
+    """(code - zero) x scale of each weight, in the dtype of the activations, and a plain matrix product."""
+
+    @classmethod
+    def get_min_capability(cls) -> int:
+        return -1
+
+    @classmethod
+    def can_implement(cls, c: MPLinearLayerConfig) -> tuple[bool, str | None]:
+        if c.weight_type not in (scalar_types.uint4, scalar_types.uint4b8):
+            return False, f"{c.weight_type} is no 4-bit type"
+        return True, None
+
+    def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
+        codes = _outputs_first(self._unpacked(getattr(layer, self.w_q_name)), getattr(layer, self.w_q_name))
+        scales = _outputs_first(getattr(layer, self.w_s_name).data, getattr(layer, self.w_s_name)).float()
+        zeros: torch.Tensor | int = self.config.weight_type.bias
+        if self.config.zero_points:
+            stored = getattr(layer, self.w_zp_name or "")
+            zeros = self._by_input(_outputs_first(self._unpacked(stored), stored), codes)
+        weight = ((codes - zeros) * self._by_input(scales, codes)).to(self.config.act_type)
+        replace_parameter(layer, self.w_q_name, torch.nn.Parameter(weight, requires_grad=False))
+
+    def apply_weights(self, layer: torch.nn.Module, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.nn.functional.linear(x, getattr(layer, self.w_q_name), bias)
+
+    def _unpacked(self, stored: Any) -> torch.Tensor:
+        return unpack_quantized_values_into_int32(stored.data, self.config.weight_type, stored.packed_dim)
+
+    @staticmethod
+    def _by_input(groups: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Outputs x groups, for each input of its group."""
+        return groups.repeat_interleave(codes.shape[1] // groups.shape[1], dim=1)
+
+
+def _outputs_first(values: torch.Tensor, stored: Any) -> torch.Tensor:
+    """A layer's parameter is outputs x inputs, or the other way round: it knows which."""
+    return values if stored.output_dim == 0 else values.t()

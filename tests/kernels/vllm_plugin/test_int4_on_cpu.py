@@ -1,0 +1,88 @@
+"""4-bit weights on a processor for which vLLM's CPU build has no kernel; tests/e2e serves them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("vllm")
+linear = pytest.importorskip("vllm.model_executor.kernels.linear")
+from quantgate_kernels.vllm_plugin import int4_on_cpu  # noqa: E402
+from quantgate_kernels.vllm_plugin.int4_on_cpu import STOCK, Int4As16Bits, register_int4_on_cpu  # noqa: E402
+from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearLayerConfig  # noqa: E402
+from vllm.platforms import PlatformEnum, current_platform  # noqa: E402
+from vllm.scalar_type import scalar_types  # noqa: E402
+
+if not current_platform.is_cpu():
+    pytest.skip("vLLM is built for GPUs", allow_module_level=True)
+
+OUTPUTS, INPUTS, GROUP = 64, 128, 32
+
+
+def config(zero_points: bool = False) -> MPLinearLayerConfig:
+    kind = scalar_types.uint4 if zero_points else scalar_types.uint4b8
+    return MPLinearLayerConfig((INPUTS, OUTPUTS), (INPUTS, OUTPUTS), kind, torch.float32, GROUP, zero_points)
+
+
+def packed(values: torch.Tensor, dim: int) -> torch.Tensor:
+    """Eight 4-bit values a word along `dim`, the first in the lowest bits, as compressed-tensors stores them."""
+    eights = values.movedim(dim, -1).unflatten(-1, (-1, 8)).to(torch.int64)
+    words = (eights << (4 * torch.arange(8))).sum(-1)
+    return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).movedim(-1, dim).contiguous()
+
+
+def parameter(values: torch.Tensor, **places: int) -> torch.nn.Parameter:
+    made = torch.nn.Parameter(values, requires_grad=False)
+    for name, place in places.items():
+        setattr(made, name, place)
+    return made
+
+
+@pytest.mark.parametrize("zero_points", [False, True])
+@pytest.mark.parametrize("outputs_first", [True, False])
+def test_outputs_are_those_of_the_weights(zero_points: bool, outputs_first: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    codes = torch.randint(16, (OUTPUTS, INPUTS), generator=generator)
+    scales = torch.rand(OUTPUTS, INPUTS // GROUP, generator=generator)
+    zeros = torch.randint(16, scales.shape, generator=generator) if zero_points else torch.full(scales.shape, 8)
+    each = codes.reshape(OUTPUTS, -1, GROUP)
+    weight = ((each - zeros[..., None]) * scales[..., None].double()).reshape(OUTPUTS, INPUTS)
+
+    turn: Callable[[torch.Tensor], torch.Tensor] = (lambda x: x) if outputs_first else (lambda x: x.t().contiguous())
+    first, second = (0, 1) if outputs_first else (1, 0)
+    layer: Any = torch.nn.Module()
+    layer.q = parameter(turn(packed(codes, 1)), output_dim=first, input_dim=second, packed_dim=second)
+    layer.s = parameter(turn(scales), output_dim=first, input_dim=second)
+    layer.z = parameter(turn(packed(zeros, 0)), output_dim=first, input_dim=second, packed_dim=first)
+    kernel = Int4As16Bits(config(zero_points), "q", "s", "z")
+    kernel.process_weights_after_loading(layer)
+
+    x, bias = torch.randn(3, INPUTS, generator=generator), torch.randn(OUTPUTS, generator=generator)
+    expected = x.double() @ weight.t() + bias
+    torch.testing.assert_close(kernel.apply_weights(layer, x, bias).double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("built", "chosen"), [(True, STOCK), (False, "Int4As16Bits")])
+def test_it_is_taken_where_the_servers_own_is_missing(
+    monkeypatch: pytest.MonkeyPatch, built: bool, chosen: str
+) -> None:
+    monkeypatch.setitem(os.environ, "VLLM_DISABLED_KERNELS", "")
+    kernels = [k for k in linear._POSSIBLE_KERNELS[PlatformEnum.CPU] if k.__name__ != "Int4As16Bits"]
+    monkeypatch.setitem(linear._POSSIBLE_KERNELS, PlatformEnum.CPU, kernels)
+    ops = SimpleNamespace(cpu_gemm_wna16=None) if built else SimpleNamespace()
+    monkeypatch.setattr(int4_on_cpu.torch.ops, "_C", ops)
+    register_int4_on_cpu.cache_clear()
+    register_int4_on_cpu()
+    register_int4_on_cpu()
+    assert linear.choose_mp_linear_kernel(config()).__name__ == chosen
+
+
+def test_what_is_not_of_4_bits_is_left_to_others() -> None:
+    assert Int4As16Bits.can_implement(config())[0]
+    assert not Int4As16Bits.can_implement(replace(config(), weight_type=scalar_types.uint8b128))[0]
