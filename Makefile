@@ -31,16 +31,19 @@ gate: $(READY)
 	  $(if $(RECIPE),--recipe $(RECIPE)) $(if $(BITS),--bits $(BITS)) $(if $(BYTES),--bytes $(BYTES)) \
 	  $(if $(BASELINE),--baseline $(BASELINE)) $(if $(OUT),--out $(OUT)) $(if $(RESUME),--resume)
 
+# One process a core is work enough: more threads in each wait for one another, in twice the processor time.
+ONE_THREAD = OMP_NUM_THREADS=1
+
 # Nothing here waits for a browser, a container or a server, or takes more than two seconds.
 unit: $(READY)
-	@$(BIN)/python -m pytest -m "not e2e and not browser and not engine and not slow and not long and not soak" -n logical --maxprocesses 8 --dist worksteal
+	@$(ONE_THREAD) $(BIN)/python -m pytest -m "not e2e and not browser and not engine and not slow and not long and not soak" -n logical --maxprocesses 8 --dist worksteal
 
 # Unit tests with reports in a real browser and agents in real containers, which wait a lot: one process more than cores.
 # Then real servers, two files of tests at a time; the run that two files look at is made by the first. All are run,
 # whatever the first say.
 test: $(READY)
 	@failed=0; \
-	  $(BIN)/python -m pytest -m "not e2e and not long and not soak" -n $$(($$(nproc) + 1)) --maxprocesses 8 --dist worksteal || failed=1; \
+	  $(ONE_THREAD) $(BIN)/python -m pytest -m "not e2e and not long and not soak" -n $$(($$(nproc) + 1)) --maxprocesses 8 --dist worksteal || failed=1; \
 	  $(BIN)/python -m pytest -m "e2e and not long and not soak" -n 2 --dist loadfile --no-loadscope-reorder --durations 8 || failed=1; \
 	  exit $$failed
 
