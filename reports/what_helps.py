@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from harness.judging.margins import MOST_ITEMS, more_items
@@ -14,21 +14,36 @@ OTHER_WAYS = "more repeats of each, a wider margin, or more tasks judged togethe
 NOT_ITEMS = "a wider margin, or more tasks judged together, would help"
 
 
-def items_there(on: str, tasks: Iterable[str], settings: Mapping[str, Mapping[str, Any]]) -> int | None:
+def items_there(on: str, planned: Mapping[str, int], settings: Mapping[str, Mapping[str, Any]]) -> int | None:
     """How many items the tasks of a check have; None where that is not known, or where more can be made.
 
     Args:
         on: A suite, or "suite/task".
-        tasks: All tasks of the run, as "suite/task".
+        planned: Pairs of each "suite/task" of the run.
         settings: Of each suite, by the policy.
     """
     together = 0
-    for suite, _, task in (name.partition("/") for name in tasks if name == on or name.startswith(f"{on}/")):
-        source = known_suite(suite).source(settings.get(suite), task)
-        if source is None or source.items is None:
-            return None
-        together += source.items
+    for name in planned:
+        if name == on or name.startswith(f"{on}/"):
+            items = _items_of(name, planned[name], settings)
+            if items is None:
+                return None
+            together += items
     return together or None
+
+
+def _items_of(name: str, pairs: int, settings: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """Of one task: those of its public data set, or all that were asked where the policy says no limit."""
+    suite, _, task = name.partition("/")
+    source = known_suite(suite).source(settings.get(suite), task)
+    if source is not None:
+        return source.items
+    if suite != "cot" or suite not in settings:
+        return None
+    of_suite, of_task = settings[suite], settings[suite].get("tasks", {}).get(task) or {}
+    if of_suite.get("limit") or of_task.get("limit"):
+        return None
+    return pairs // (of_task.get("repeats") or of_suite.get("repeats") or 1)
 
 
 def reason_of(result: CheckResult, most: int | None = None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import Any
 
 import pytest
 from report_runs import result
@@ -158,17 +159,33 @@ def test_every_metric_has_words() -> None:
 def test_no_more_items_are_named_than_there_are() -> None:
     said = "-1.0 points to 3.0 points straddles the margin of 1.0 points; "
     open_ = result(on="cot/math500", verdict="INCONCLUSIVE", items_needed=41_112, reason=said + more_items(41_112))
-    tasks, settings = ["cot/math500", "cot/gsm8k", "ruler/vt@4096"], {"swebench": {"dataset": "my/own"}}
-    there = partial(items_there, tasks=tasks, settings=settings)
+    planned, settings = {"cot/math500": 48, "cot/gsm8k": 48, "ruler/vt@4096": 20}, {"swebench": {"dataset": "my/own"}}
+    there = partial(items_there, planned=planned, settings=settings)
     assert [there(on) for on in ("cot/math500", "cot", "ruler", "cot/math")] == [500, 1819, None, None]
-    assert items_there("swebench", ["swebench/instances"], {"swebench": {}}) == 500
-    assert items_there("swebench", ["swebench/instances"], settings) is None
+    assert items_there("swebench", {"swebench/instances": 9}, {"swebench": {}}) == 500
+    assert items_there("swebench", {"swebench/instances": 9}, settings) is None
     (capped,) = check_rows([open_], there)
     assert "all 500 items there are would not decide it" in capped.reason and "repeats" in capped.reason
     assert check_rows([open_])[0].reason.endswith("; about 41,112 items would decide")
     assert check_row(open_, 1, 41_112).reason.endswith("; about 41,112 items would decide")
     far = check_row(result(verdict="INCONCLUSIVE", reason=said + more_items(10**6)), 1).reason
     assert far.endswith(f"too near to the margin; {NOT_ITEMS}")
+
+
+def test_a_task_that_was_asked_whole_has_no_more_items() -> None:
+    """One that no hub's data set is known of: all that it has are those that a policy without a limit asked."""
+    planned = {"cot/my_task": 240, "cot/my_other": 50}
+
+    def there(**settings: Any) -> list[int | None]:
+        return [items_there(on, planned, {"cot": settings}) for on in ("cot/my_task", "cot")]
+
+    whole: dict[str, Any] = {"my_task": {}, "my_other": None}
+    assert there(tasks=whole) == [240, 290]
+    assert there(tasks=whole, repeats=2) == [120, 145]
+    assert there(tasks=whole | {"my_task": {"repeats": 8}}) == [30, 80]
+    assert there(tasks=whole | {"my_other": {"limit": 50}}) == [240, None]
+    assert there(tasks=whole, limit=240) == [None, None]
+    assert items_there("cot", planned, {}) is None
 
 
 def test_tasks_of_few_items_are_folded_and_one_that_breaks_the_margin_is_not() -> None:
