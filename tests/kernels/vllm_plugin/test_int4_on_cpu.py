@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-pytest.importorskip("vllm")
-linear = pytest.importorskip("vllm.model_executor.kernels.linear")
-from quantgate_kernels.vllm_plugin import int4_on_cpu  # noqa: E402
-from quantgate_kernels.vllm_plugin.int4_on_cpu import STOCK, Int4As16Bits, register_int4_on_cpu  # noqa: E402
-from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearLayerConfig  # noqa: E402
-from vllm.platforms import PlatformEnum, current_platform  # noqa: E402
-from vllm.scalar_type import scalar_types  # noqa: E402
-
-if not current_platform.is_cpu():
-    pytest.skip("vLLM is built for GPUs", allow_module_level=True)
-
 OUTPUTS, INPUTS, GROUP = 64, 128, 32
 
 
-def config(zero_points: bool = False) -> MPLinearLayerConfig:
-    kind = scalar_types.uint4 if zero_points else scalar_types.uint4b8
-    return MPLinearLayerConfig((INPUTS, OUTPUTS), (INPUTS, OUTPUTS), kind, torch.float32, GROUP, zero_points)
+@pytest.fixture
+def plugin() -> Iterator[Any]:
+    """Imported by the tests and not with them: vLLM takes seconds."""
+    if not pytest.importorskip("vllm.platforms").current_platform.is_cpu():
+        pytest.skip("vLLM is built for GPUs")
+    from quantgate_kernels.vllm_plugin import int4_on_cpu
+
+    yield int4_on_cpu
+    int4_on_cpu.register_int4_on_cpu.cache_clear()
+
+
+def config(kind: str) -> Any:
+    from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearLayerConfig
+    from vllm.scalar_type import scalar_types
+
+    shape = (INPUTS, OUTPUTS)
+    return MPLinearLayerConfig(shape, shape, getattr(scalar_types, kind), torch.float32, GROUP, kind == "uint4")
 
 
 def packed(values: torch.Tensor, dim: int) -> torch.Tensor:
@@ -46,7 +48,7 @@ def parameter(values: torch.Tensor, **places: int) -> torch.nn.Parameter:
 
 @pytest.mark.parametrize("zero_points", [False, True])
 @pytest.mark.parametrize("outputs_first", [True, False])
-def test_outputs_are_those_of_the_weights(zero_points: bool, outputs_first: bool) -> None:
+def test_outputs_are_those_of_the_weights(plugin: Any, zero_points: bool, outputs_first: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     codes = torch.randint(16, (OUTPUTS, INPUTS), generator=generator)
     scales = torch.rand(OUTPUTS, INPUTS // GROUP, generator=generator)
@@ -60,7 +62,7 @@ def test_outputs_are_those_of_the_weights(zero_points: bool, outputs_first: bool
     layer.q = parameter(turn(packed(codes, 1)), output_dim=first, input_dim=second, packed_dim=second)
     layer.s = parameter(turn(scales), output_dim=first, input_dim=second)
     layer.z = parameter(turn(packed(zeros, 0)), output_dim=first, input_dim=second, packed_dim=first)
-    kernel = Int4As16Bits(config(zero_points), "q", "s", "z")
+    kernel = plugin.Int4As16Bits(config("uint4" if zero_points else "uint4b8"), "q", "s", "z")
     kernel.process_weights_after_loading(layer)
 
     x, bias = torch.randn(3, INPUTS, generator=generator), torch.randn(OUTPUTS, generator=generator)
@@ -68,21 +70,23 @@ def test_outputs_are_those_of_the_weights(zero_points: bool, outputs_first: bool
     torch.testing.assert_close(kernel.apply_weights(layer, x, bias).double(), expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("built", "chosen"), [(True, STOCK), (False, "Int4As16Bits")])
+@pytest.mark.parametrize(("built", "chosen"), [(True, "CPUWNA16LinearKernel"), (False, "Int4As16Bits")])
 def test_it_is_taken_where_the_servers_own_is_missing(
-    monkeypatch: pytest.MonkeyPatch, built: bool, chosen: str
+    monkeypatch: pytest.MonkeyPatch, plugin: Any, built: bool, chosen: str
 ) -> None:
+    from vllm.model_executor.kernels import linear
+    from vllm.platforms import PlatformEnum
+
     monkeypatch.setitem(os.environ, "VLLM_DISABLED_KERNELS", "")
-    kernels = [k for k in linear._POSSIBLE_KERNELS[PlatformEnum.CPU] if k.__name__ != "Int4As16Bits"]
+    kernels = [kernel for kernel in linear._POSSIBLE_KERNELS[PlatformEnum.CPU] if kernel is not plugin.Int4As16Bits]
     monkeypatch.setitem(linear._POSSIBLE_KERNELS, PlatformEnum.CPU, kernels)
-    ops = SimpleNamespace(cpu_gemm_wna16=None) if built else SimpleNamespace()
-    monkeypatch.setattr(int4_on_cpu.torch.ops, "_C", ops)
-    register_int4_on_cpu.cache_clear()
-    register_int4_on_cpu()
-    register_int4_on_cpu()
-    assert linear.choose_mp_linear_kernel(config()).__name__ == chosen
+    monkeypatch.setattr(torch.ops, "_C", SimpleNamespace(cpu_gemm_wna16=None) if built else SimpleNamespace())
+    plugin.register_int4_on_cpu.cache_clear()
+    plugin.register_int4_on_cpu()
+    plugin.register_int4_on_cpu()
+    assert linear.choose_mp_linear_kernel(config("uint4b8")).__name__ == chosen
 
 
-def test_what_is_not_of_4_bits_is_left_to_others() -> None:
-    assert Int4As16Bits.can_implement(config())[0]
-    assert not Int4As16Bits.can_implement(replace(config(), weight_type=scalar_types.uint8b128))[0]
+def test_what_is_not_of_4_bits_is_left_to_others(plugin: Any) -> None:
+    assert plugin.Int4As16Bits.can_implement(config("uint4b8"))[0]
+    assert not plugin.Int4As16Bits.can_implement(config("uint8b128"))[0]
