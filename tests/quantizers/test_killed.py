@@ -36,10 +36,19 @@ quantize(Path(sys.argv[1]), Recipe.model_validate({RECIPE!r}), Path(sys.argv[2])
 """
 
 
-def test_kills_in_any_stage_change_no_byte(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param((("columns", 3), ("tuning", 2)), id="two"),
+        pytest.param((("gradients", 2), ("tuning", 1), ("copy", 1)), id="three more", marks=pytest.mark.soak),
+    ],
+)
+def test_kills_in_any_stage_change_no_byte(
+    tiny_model: Path, tmp_path: Path, kills: tuple[tuple[str, int], ...]
+) -> None:
     expected = quantize(tiny_model, Recipe.model_validate(RECIPE), tmp_path / "whole", device="cpu")
     out = tmp_path / "out"
-    for stage, count in (("gradients", 2), ("columns", 3), ("tuning", 1), ("tuning", 2), ("copy", 1)):
+    for stage, count in kills:
         program = PROGRAM.replace("{STAGE!r}", repr(stage)).replace("{COUNT}", str(count))
         command = [sys.executable, "-c", program.replace("{RECIPE!r}", repr(RECIPE)), str(tiny_model), str(out)]
         ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

@@ -228,7 +228,7 @@ def test_kills_in_any_stage_of_a_mixture_with_a_draft_head_change_no_byte(
     assert folder_bytes(out) == folder_bytes(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_disk_that_is_full_in_the_midst_of_a_layer_is_gone_on_from(glm: Path, tmp_path: Path, recipe: Recipe) -> None:
     """A small disk of its own, in a name space that ends with the process."""
     disk = tmp_path / "disk"

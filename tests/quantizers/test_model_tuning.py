@@ -47,7 +47,9 @@ def divergence(model: Path, quantized: Path, work: Path) -> float:
 
 
 @pytest.mark.usefixtures("few_steps")
-@pytest.mark.parametrize("tiers", [{}, {"re:.*down_proj": "int3", "re:.*o_proj": "fp8"}])
+@pytest.mark.parametrize(
+    "tiers", [{}, pytest.param({"re:.*down_proj": "int3", "re:.*o_proj": "fp8"}, marks=pytest.mark.long)]
+)
 def test_the_whole_comes_nearer(tiny_model: Path, tmp_path: Path, tiers: dict[str, str]) -> None:
     blocks = quantize(tiny_model, recipe("blocks", tiers=tiers), tmp_path / "blocks", device="cpu")
     whole = quantize(tiny_model, recipe("model", tiers=tiers), tmp_path / "whole", device="cpu")

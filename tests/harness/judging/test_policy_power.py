@@ -108,8 +108,8 @@ def test_what_is_not_known_decides_nothing() -> None:
     assert [s.items for s in made] == [600, None, 400, 300]  # no more than there are
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("d", [0.1, pytest.param(0.2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("d", [0.1, 0.2])
 def test_a_sequential_check_costs_about_twice_the_items(d: float) -> None:
     planned = replace(ONE, variance=d, sequential=True)
     needed = next(n for n in range(50, 5000, 10) if chance_of_pass(planned, n) >= 0.8)

@@ -9,7 +9,7 @@ from harness.judging.sequential import items_without_loss, run_test
 pytestmark = pytest.mark.slow  # simulates
 
 
-@pytest.mark.parametrize("discordance", [0.05, 0.2])
+@pytest.mark.parametrize("discordance", [0.05, pytest.param(0.2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("margin", [0.05, 0.1])
 def test_it_is_the_share_of_tests_that_pass(discordance: float, margin: float) -> None:
     rng, n = np.random.default_rng(7), 200

@@ -143,7 +143,12 @@ def times(log_factor: float, count: NDArray[np.int_]) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize(
     ("shares", "margin"),
-    [((0.03, 0.0, 0.97), 0.03), ((0.06, 0.05, 0.89), 0.01), ((0.1, 0.1, 0.8), 0.0), ((0.3, 0.2, 0.5), 0.1)],
+    [
+        ((0.03, 0.0, 0.97), 0.03),
+        ((0.06, 0.05, 0.89), 0.01),
+        pytest.param((0.1, 0.1, 0.8), 0.0, marks=pytest.mark.long),
+        pytest.param((0.3, 0.2, 0.5), 0.1, marks=pytest.mark.long),
+    ],
 )
 @pytest.mark.parametrize("outcome", ["PASS", "FAIL"])
 def test_looking_after_every_item_is_wrong_in_five_percent_at_most(

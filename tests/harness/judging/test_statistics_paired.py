@@ -27,7 +27,7 @@ def bounds(b: int, c: int, n: int) -> tuple[float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [2, 5, 9, 12])
+@pytest.mark.parametrize("n", [2, 5, 9, pytest.param(12, marks=pytest.mark.long)])
 def test_the_exact_interval_is_the_unconditional_test_of_brute_force_inverted(n: int) -> None:
     b, c = tables(n)
     deltas = np.linspace(-1, 1, 201)[1:-1]
@@ -41,7 +41,7 @@ def test_the_exact_interval_is_the_unconditional_test_of_brute_force_inverted(n:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 12, 25])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, *(pytest.param(n, marks=pytest.mark.long) for n in (12, 25))])
 def test_no_margin_is_passed_by_mistake_in_more_than_five_percent(n: int) -> None:
     # Exact: all tables, all margins at which a table begins to pass, all discordances.
     b, c = tables(n)
@@ -55,7 +55,7 @@ def test_no_margin_is_passed_by_mistake_in_more_than_five_percent(n: int) -> Non
     assert worst > 0.045  # and it gives nothing away
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_forty_items_pass_or_fail_by_mistake_in_at_most_five_percent() -> None:
     n, margin = 40, 0.12
     b, c = tables(n)

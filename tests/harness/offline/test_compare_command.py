@@ -143,7 +143,7 @@ def test_policy_report_and_warnings_on_the_command_line(
         assert (code, out) == (3, "") and says in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twelve_thousand_graded_answers_are_judged_quickly(both: Both, quantgate: Callable[..., Any]) -> None:
     """No two scores are alike: nothing can be counted, every bound is drawn."""
     scores = [(i * 0.618033988749895) % 1 for i in range(12_000)]

@@ -69,6 +69,7 @@ def test_one_broken_subject_keeps_the_group_from_passing(tmp_path: Path) -> None
     assert (check.upper or 1) <= 0.05  # the pooled loss alone keeps the margin
 
 
+@pytest.mark.long
 def test_damage_everywhere_fails_the_group(tmp_path: Path) -> None:
     verdict = judged(tmp_path, *draw(np.random.default_rng(3), dict.fromkeys(SUBJECTS, 0.06))).verdict
     assert (verdict.verdict, len(verdict.checks)) == ("FAIL", 1)

@@ -122,8 +122,6 @@ def test_a_tight_margin_allows_no_gap_as_wide_as_itself(both: Both) -> None:
     assert only(compare_results(*both(records(scores), records(scores[:-2])), 0.001)).verdict == "PASS"
     check = only(compare_results(*both(records(scores), records(scores[:-9])), 0.001))
     assert (check.verdict, check.missing) == ("INCONCLUSIVE", 9)  # nine losses would break it
-    check = only(compare_results(*both(records(scores), records(scores[:-50])), 0.001))
-    assert (check.verdict, check.missing) == ("INCONCLUSIVE", 50)
 
 
 def test_what_lm_eval_itself_writes_is_read(tmp_path: Path) -> None:

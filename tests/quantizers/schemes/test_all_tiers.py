@@ -15,12 +15,17 @@ from quantizers.schemes import TIERS, Scheme
 from quantizers.schemes.base import split_rows
 from quantizers.schemes.trellis import Trellis
 
-SLOW = ("vq1", "vq3", "trellis", "aqlm-1x16g8")
+SLOW = ("vq1", "vq3", "trellis")
 """Tiers, or how they begin, whose tables take a second to make or to search."""
+LONG = ("vq1.5", "aqlm-1x16g8")
+"""Those whose tables take ten."""
 
 
 def marked(tiers: Iterable[str]) -> list[Any]:
-    return [pytest.param(tier, marks=[pytest.mark.slow] if tier.startswith(SLOW) else []) for tier in tiers]
+    def marks(tier: str) -> list[Any]:
+        return [pytest.mark.long] if tier in LONG else [pytest.mark.slow] if tier.startswith(SLOW) else []
+
+    return [pytest.param(tier, marks=marks(tier)) for tier in tiers]
 
 
 def scheme_of(tier: str, columns: int) -> Scheme:

@@ -211,7 +211,7 @@ def test_huge_outputs_cost_neither_page_nor_time(tmp_path: Path) -> None:
     assert len(text) < 1_000_000 and "Output, 11,200,000 characters" in Page(text).words
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_flat_over_many_instances(tmp_path: Path) -> None:
     names = [f"a__a-{n}" for n in range(12)]
     folder, _ = instance_run(tmp_path / "run", dict.fromkeys(names, ("resolved", "unresolved")))
