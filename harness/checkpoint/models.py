@@ -95,7 +95,11 @@ def _demo_model(say: Callable[[str], None]) -> Path:
         say("demo model: making a bf16 checkpoint of it")
         made = work / DEMO_NAME
         _dequantize(gguf, made)
-        made.rename(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not (folder / "config.json").exists():  # another gate has made it in the meantime
+                raise
     return folder
 
 

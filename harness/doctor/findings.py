@@ -139,7 +139,7 @@ def devices(needs: Needs) -> Iterator[Finding]:
         else:
             lacking = (
                 f"no GPU is seen, so vLLM runs on CPU: {cores}. Without AVX-512 it has no int4 of its own: "
-                "quantgate-kernels serves 4-bit weights as 16 bits"
+                "quantgate-kernels serves 4-bit weights as plain ones"
             )
             yield Finding("devices", "warning", lacking, "for speed and memory of int4, another machine")
         return

@@ -35,7 +35,7 @@ RECIPE = "name: w4a16-tiny\ntune: none\ncalibration: {samples: 4, length: 128}\n
 # Of a vast margin no more is wanted than that the check is judged.
 SERVED = """
 recipe: {recipe}
-serving: {{max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_num_seqs: 16,
+serving: {{max_model_len: 2048, dtype: float32, kv_cache_memory_gib: 1, enforce_eager: true, max_num_seqs: 16,
           max_logprobs: 20, extra_args: ["--speculative-config",
           '{{"method": "ngram", "num_speculative_tokens": 3, "prompt_lookup_max": 3}}']}}
 sampling: {{temperature: 0.0, max_tokens: 48}}
@@ -77,7 +77,7 @@ speed_ratio, on: speed, min: 0.1
 FEW = """
 name: few
 recipe: {recipe}
-serving: {{max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
+serving: {{max_model_len: 2048, dtype: float32, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
           placement: sequential}}
 sampling: {{temperature: 0.0, max_tokens: 32}}
 requests: {{concurrency: 8}}

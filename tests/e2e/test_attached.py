@@ -22,14 +22,14 @@ from harness.serving.servers import serve
 
 pytestmark = pytest.mark.e2e
 
-SERVING = Serving(max_model_len=1024, dtype="float32", max_logprobs=24, max_num_seqs=4, enforce_eager=True)
+SERVING = Serving(max_model_len=1024, dtype="bfloat16", max_logprobs=24, max_num_seqs=4, enforce_eager=True)
 
 
 def test_what_is_missed_of_a_shut_server_is_what_an_open_one_tells(finished: tuple[RunFolder, int, str]) -> None:
     for server in finished[0].manifest().servers.values():
         told = {name for name in server.readback if name.startswith(("config.", "env."))}
         assert len(told & set(FLAGS)) > 0.9 * len(FLAGS), sorted(set(FLAGS) - told)
-        assert server.readback["asked.dtype"] == "bfloat16" and server.readback["asked.max_logprobs"] == "20"
+        assert server.readback["asked.dtype"] == "float32" and server.readback["asked.max_logprobs"] == "20"
 
 
 def test_a_shut_server_is_asked_for_dtype_and_limits(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_shut_server_is_asked_for_dtype_and_limits(tmp_path: Path) -> None:
     facts = describe("demo", model)
     with Reporter().stage("server") as meter, serve([shut], tmp_path, 600, meter):
         found = ask(shut.url, lambda endpoint: read_back(endpoint, facts), max_tokens=32)
-    assert found["asked.dtype"] == "float32" and found["asked.max_logprobs"] == "24"
+    assert found["asked.dtype"] == "bfloat16" and found["asked.max_logprobs"] == "24"
     assert found["max_model_len"] == "1024" and found["config"] == found["sampling"] == UNKNOWN
     hidden = unread(found, dict(found))
     assert not differences(found, dict(found)) and len(hidden.names) > 100 and hidden.shut

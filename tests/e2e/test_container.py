@@ -26,7 +26,7 @@ IMAGE = os.environ.get("QUANTGATE_TEST_IMAGE", "")
 POLICY = """
 name: container
 recipe: {recipe}
-serving: {{max_model_len: 2048, dtype: bfloat16, enforce_eager: true, max_logprobs: 20,
+serving: {{max_model_len: 2048, dtype: float32, enforce_eager: true, max_logprobs: 20,
           image: {image}, image_args: {args}}}
 sampling: {{temperature: 0.0, max_tokens: 32}}
 suites:

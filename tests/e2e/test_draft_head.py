@@ -20,7 +20,7 @@ from tests.e2e.conftest import quantgate, wait_for
 
 POLICY = """
 name: drafts
-serving: {max_model_len: 2048, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
+serving: {max_model_len: 2048, dtype: float32, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
           extra_args: ["--speculative-config", '{"method": "mtp", "num_speculative_tokens": 1}']}
 sampling: {temperature: 0.0, max_tokens: 64}
 suites:

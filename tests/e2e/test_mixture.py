@@ -27,7 +27,7 @@ calibration: {samples: 4, length: 64}
 """
 POLICY = """
 name: mixture
-serving: {max_model_len: 1024, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20}
+serving: {max_model_len: 1024, dtype: float32, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20}
 sampling: {temperature: 0.0, max_tokens: 24}
 suites:
   divergence: {trajectories: 8, max_tokens: 24, top_logprobs: 20}

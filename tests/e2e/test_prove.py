@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.long]  # three servers, which take mi
 
 POLICY = """
 name: few
-serving: {max_model_len: 1024, dtype: bfloat16, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
+serving: {max_model_len: 1024, dtype: float32, kv_cache_memory_gib: 1, enforce_eager: true, max_logprobs: 20,
           placement: sequential}
 sampling: {temperature: 0.0, max_tokens: 24}
 suites:

@@ -1,39 +1,31 @@
-"""4-bit weights of compressed-tensors on processors for which vLLM's CPU build has no kernel.
+"""4-bit weights of compressed-tensors on a CPU, where vLLM's own kernel cannot multiply them.
 
-That build multiplies 4-bit weights with AVX-512 alone: elsewhere a server of such a checkpoint loads, and dies at its
-first token. Here the weights become 16 bits when they are loaded. Answers are those of the 4-bit weights, so such a
-machine can test and gate them; memory and speed are those of 16 bits.
+vLLM's CPU build has 4-bit products with AVX-512 alone, and of 16-bit activations alone: anywhere else a server of such
+a checkpoint loads, and dies at its first token. Here the weights become plain ones when they are loaded. Answers are
+those of the 4-bit weights, so such a machine can test and gate them; memory and speed are those of plain weights.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from typing import Any
 
 import torch
-from vllm.model_executor.kernels.linear import register_linear_kernel
+from vllm.model_executor.kernels.linear import _POSSIBLE_KERNELS
 from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearKernel, MPLinearLayerConfig
 from vllm.model_executor.layers.quantization.utils import replace_parameter
 from vllm.model_executor.layers.quantization.utils.quant_utils import unpack_quantized_values_into_int32
 from vllm.platforms import PlatformEnum
 from vllm.scalar_type import scalar_types
 
-STOCK = "CPUWNA16LinearKernel"
-"""vLLM's kernel: it takes every layer, also where its operation was not built."""
-
 
 @functools.cache
 def register_int4_on_cpu() -> None:
-    """Have vLLM take Int4As16Bits where its own 4-bit operation is missing. Called again, nothing changes."""
-    if hasattr(torch.ops._C, "cpu_gemm_wna16"):
-        return
-    disabled = os.environ.get("VLLM_DISABLED_KERNELS", "").split(",")
-    os.environ["VLLM_DISABLED_KERNELS"] = ",".join(sorted({STOCK, *filter(None, disabled)}))
-    register_linear_kernel(Int4As16Bits, PlatformEnum.CPU)
+    """Have vLLM ask DequantizedInt4Kernel first: its own one takes every layer. Called again, nothing changes."""
+    _POSSIBLE_KERNELS[PlatformEnum.CPU].insert(0, DequantizedInt4Kernel)
 
 
-class Int4As16Bits(MPLinearKernel):
+class DequantizedInt4Kernel(MPLinearKernel):
     """(code - zero) x scale of each weight, in the dtype of the activations, and a plain matrix product."""
 
     @classmethod
@@ -44,6 +36,8 @@ class Int4As16Bits(MPLinearKernel):
     def can_implement(cls, c: MPLinearLayerConfig) -> tuple[bool, str | None]:
         if c.weight_type not in (scalar_types.uint4, scalar_types.uint4b8):
             return False, f"{c.weight_type} is no 4-bit type"
+        if hasattr(torch.ops._C, "cpu_gemm_wna16") and c.act_type in (torch.bfloat16, torch.float16):
+            return False, "vLLM's own kernel can"
         return True, None
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:

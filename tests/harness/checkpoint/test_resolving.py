@@ -118,3 +118,16 @@ def test_a_demo_that_is_there_is_not_made_again(cache: Path, monkeypatch: pytest
     folder = checkpoint(cache / "models" / models.DEMO_NAME, model=DENSE)
     monkeypatch.setattr(models, "_fetch_gguf", lambda *_: pytest.fail("fetched again"))
     assert resolve_model("demo") == folder
+
+
+def test_a_demo_that_another_gate_made_in_the_meantime_is_taken(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cache / "models" / models.DEMO_NAME
+
+    def made(gguf: Path, out: Path) -> None:
+        for path in (out, folder):
+            checkpoint(path, model=DENSE)
+
+    monkeypatch.setattr(models, "_fetch_gguf", lambda *_: None)
+    monkeypatch.setattr(models, "_dequantize", made)
+    assert resolve_model("demo", lambda _: None) == folder
+    assert [path.name for path in (cache / "models").iterdir()] == [models.DEMO_NAME]

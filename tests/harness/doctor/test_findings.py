@@ -157,9 +157,9 @@ def test_versions_are_held_against_the_pins(look: Look, monkeypatch: pytest.Monk
         assert look(policy(), GPUS)["vllm"].way_out == "make FLAVOR=gpu"
 
 
-def test_a_processor_on_which_int4_is_served_as_16_bits_is_named(look: Look) -> None:
+def test_a_processor_on_which_int4_is_served_as_plain_weights_is_named(look: Look) -> None:
     found = look(policy(), replace(CPU, avx512=False))["devices"]
-    assert found.state == "warning" and "AVX-512" in found.detail and "16 bits" in found.detail
+    assert found.state == "warning" and "AVX-512" in found.detail and "plain" in found.detail
     assert look(policy())["devices"].state == "ok"
 
 

@@ -1,8 +1,7 @@
-"""4-bit weights on a processor for which vLLM's CPU build has no kernel; tests/e2e serves them."""
+"""4-bit weights where vLLM's CPU build has no kernel for them; tests/e2e serves them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +23,12 @@ def plugin() -> Iterator[Any]:
     int4_on_cpu.register_int4_on_cpu.cache_clear()
 
 
-def config(kind: str) -> Any:
+def config(kind: str, dtype: torch.dtype = torch.float32) -> Any:
     from vllm.model_executor.kernels.linear.mixed_precision.MPLinearKernel import MPLinearLayerConfig
     from vllm.scalar_type import scalar_types
 
     shape = (INPUTS, OUTPUTS)
-    return MPLinearLayerConfig(shape, shape, getattr(scalar_types, kind), torch.float32, GROUP, kind == "uint4")
+    return MPLinearLayerConfig(shape, shape, getattr(scalar_types, kind), dtype, GROUP, kind == "uint4")
 
 
 def packed(values: torch.Tensor, dim: int) -> torch.Tensor:
@@ -62,7 +61,7 @@ def test_outputs_are_those_of_the_weights(plugin: Any, zero_points: bool, output
     layer.q = parameter(turn(packed(codes, 1)), output_dim=first, input_dim=second, packed_dim=second)
     layer.s = parameter(turn(scales), output_dim=first, input_dim=second)
     layer.z = parameter(turn(packed(zeros, 0)), output_dim=first, input_dim=second, packed_dim=first)
-    kernel = plugin.Int4As16Bits(config("uint4" if zero_points else "uint4b8"), "q", "s", "z")
+    kernel = plugin.DequantizedInt4Kernel(config("uint4" if zero_points else "uint4b8"), "q", "s", "z")
     kernel.process_weights_after_loading(layer)
 
     x, bias = torch.randn(3, INPUTS, generator=generator), torch.randn(OUTPUTS, generator=generator)
@@ -70,23 +69,30 @@ def test_outputs_are_those_of_the_weights(plugin: Any, zero_points: bool, output
     torch.testing.assert_close(kernel.apply_weights(layer, x, bias).double(), expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(("built", "chosen"), [(True, "CPUWNA16LinearKernel"), (False, "Int4As16Bits")])
-def test_it_is_taken_where_the_servers_own_is_missing(
-    monkeypatch: pytest.MonkeyPatch, plugin: Any, built: bool, chosen: str
+@pytest.mark.parametrize(
+    ("built", "dtype", "chosen"),
+    [
+        (True, torch.bfloat16, "CPUWNA16LinearKernel"),
+        (True, torch.float32, "DequantizedInt4Kernel"),
+        (False, torch.bfloat16, "DequantizedInt4Kernel"),
+    ],
+)
+def test_it_is_taken_where_the_servers_own_cannot(
+    monkeypatch: pytest.MonkeyPatch, plugin: Any, built: bool, dtype: torch.dtype, chosen: str
 ) -> None:
     from vllm.model_executor.kernels import linear
     from vllm.platforms import PlatformEnum
 
-    monkeypatch.setitem(os.environ, "VLLM_DISABLED_KERNELS", "")
-    kernels = [kernel for kernel in linear._POSSIBLE_KERNELS[PlatformEnum.CPU] if kernel is not plugin.Int4As16Bits]
+    kernels = [each for each in linear._POSSIBLE_KERNELS[PlatformEnum.CPU] if each is not plugin.DequantizedInt4Kernel]
     monkeypatch.setitem(linear._POSSIBLE_KERNELS, PlatformEnum.CPU, kernels)
     monkeypatch.setattr(torch.ops, "_C", SimpleNamespace(cpu_gemm_wna16=None) if built else SimpleNamespace())
     plugin.register_int4_on_cpu.cache_clear()
     plugin.register_int4_on_cpu()
     plugin.register_int4_on_cpu()
-    assert linear.choose_mp_linear_kernel(config("uint4b8")).__name__ == chosen
+    assert kernels.count(plugin.DequantizedInt4Kernel) == 1
+    assert linear.choose_mp_linear_kernel(config("uint4b8", dtype)).__name__ == chosen
 
 
 def test_what_is_not_of_4_bits_is_left_to_others(plugin: Any) -> None:
-    assert plugin.Int4As16Bits.can_implement(config("uint4b8"))[0]
-    assert not plugin.Int4As16Bits.can_implement(config("uint8b128"))[0]
+    assert plugin.DequantizedInt4Kernel.can_implement(config("uint4b8"))[0]
+    assert not plugin.DequantizedInt4Kernel.can_implement(config("uint8b128"))[0]
