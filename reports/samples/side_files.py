@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from harness.contract.errors import BadInput
 from harness.contract.items import ItemRef, item_at
@@ -142,7 +143,7 @@ def remove_others(target: Path, written: set[str]) -> None:
 
 def inert_json(value: object) -> str:
     """JSON that is also JavaScript, and in which nothing can begin or end an HTML element."""
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    data = to_json(value).decode("utf-8")
     for character in "<>&\u2028\u2029":
         data = data.replace(character, f"\\u{ord(character):04x}")
     return data
@@ -159,7 +160,7 @@ class StoredTexts:
         self._files = ExitStack()
         self._samples: dict[str, BinaryIO] = {}
         self._offsets = offsets
-        self._item_files: dict[str, BinaryIO] = {}
+        self._item_files: dict[str, tuple[Path, BinaryIO]] = {}
         self._items: dict[PairKey, ItemRef] = {}
         wanted = set(keys)
         for suite in sorted({suite for suite, *_ in wanted}):
@@ -187,7 +188,8 @@ class StoredTexts:
     def _find_items(self, suite: str, wanted: set[PairKey]) -> None:
         try:
             refs = self.folder.items(suite)
-            self._item_files[suite] = self._files.enter_context(self.folder.items_path(suite).open("rb"))
+            path = self.folder.items_path(suite)
+            self._item_files[suite] = path, self._files.enter_context(path.open("rb"))
         except (BadInput, OSError, ValueError):
             return  # said by whoever read the run before
         for ref in refs:
@@ -209,8 +211,11 @@ class StoredTexts:
 
     def _item(self, key: PairKey) -> Item | None:
         ref = self._items.get(key)
+        if ref is None:
+            return None
+        path, file = self._item_files[key[0]]
         try:
-            return item_at(self._item_files[key[0]], self.folder.items_path(key[0]), ref) if ref else None
+            return item_at(file, path, ref)
         except (BadInput, OSError):
             return None
 
