@@ -157,8 +157,8 @@ def test_footprint_and_speed_are_measured(pairs: dict[str, list[Pair]]) -> None:
     assert 0.4 < candidate.metrics["bytes"] / reference.metrics["bytes"] < 0.5
     for found in (reference.metrics, candidate.metrics):
         assert found["kv_bytes"] == 2**30 and found["gpus_24gib"] == 1 and found["resident_bytes"] > found["bytes"]
-        # 30 layers x 3 KV heads x 64 x 2 (K and V) x 2 bytes for each token, in whole blocks
-        assert found["kv_tokens"] == pytest.approx(2**30 / 23_040, rel=0.02)
+        # 30 layers x 3 KV heads x 64 x 2 (K and V) x 4 bytes for each token, in whole blocks
+        assert found["kv_tokens"] == pytest.approx(2**30 / 46_080, rel=0.02)
     ((reference, candidate),) = pairs["speed"]
     for sample in (reference, candidate):
         found = sample.metrics
