@@ -32,7 +32,7 @@ checks:
   - {metric: accepted_length, on: speculative, min: 1.5}
 """
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 
 @pytest.fixture

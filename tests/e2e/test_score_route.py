@@ -21,7 +21,7 @@ from harness.serving.flags import SERVED_NAME, plan_servers
 from harness.serving.hardware import detect
 from harness.serving.servers import serve
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 KEY = "secret"
 TOP = 20

@@ -41,7 +41,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @RAY
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_node_changes_no_byte(two_nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second = two_nodes.add_node(num_cpus=1, object_store_memory=100 << 20)
     monkeypatch.setattr(tall, "CHUNK_BYTES", 4 * 64 * 128)

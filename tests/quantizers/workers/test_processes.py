@@ -120,7 +120,7 @@ def problem(count: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     return weights, [each.t() @ each for each in inputs]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_broken_hessian_comes_back_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a stack and of a tall weight; the same line as here, and the workers can be used again."""
     monkeypatch.setitem(stacked.STACK_BYTES, "cpu", 2 * 4 * 16 * 128)
