@@ -32,6 +32,7 @@ def test_what_is_missed_of_a_shut_server_is_what_an_open_one_tells(finished: tup
         assert server.readback["asked.dtype"] == "float32" and server.readback["asked.max_logprobs"] == "20"
 
 
+@pytest.mark.long
 def test_a_shut_server_is_asked_for_dtype_and_limits(tmp_path: Path) -> None:
     model = resolve_model("demo")
     (plan,) = plan_servers(SERVING, {"reference": model}, detect(), "attached")
