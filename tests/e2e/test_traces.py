@@ -12,7 +12,7 @@ from quantizers.calibration import calibration_tokens, own_tokenizer
 from quantizers.recipe import load_recipe
 from tests.e2e.conftest import quantgate
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]  # the model writes before it is quantized
 
 
 def test_traces_of_the_demo_model_calibrate_it(few: Path, tmp_path: Path) -> None:
