@@ -13,26 +13,16 @@ from harness.contract.settings import Serving
 from harness.parity.comparison import differences, unread
 from harness.parity.readback import read_back
 from harness.parity.server_config import UNKNOWN
-from harness.parity.vllm_flags import FLAGS
-from harness.runs.folder import RunFolder
 from harness.runs.progress import Reporter
 from harness.serving.flags import plan_servers
 from harness.serving.hardware import detect
 from harness.serving.servers import serve
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 SERVING = Serving(max_model_len=1024, dtype="bfloat16", max_logprobs=24, max_num_seqs=4, enforce_eager=True)
 
 
-def test_what_is_missed_of_a_shut_server_is_what_an_open_one_tells(finished: tuple[RunFolder, int, str]) -> None:
-    for server in finished[0].manifest().servers.values():
-        told = {name for name in server.readback if name.startswith(("config.", "env."))}
-        assert len(told & set(FLAGS)) > 0.9 * len(FLAGS), sorted(set(FLAGS) - told)
-        assert server.readback["asked.dtype"] == "float32" and server.readback["asked.max_logprobs"] == "20"
-
-
-@pytest.mark.long
 def test_a_shut_server_is_asked_for_dtype_and_limits(tmp_path: Path) -> None:
     model = resolve_model("demo")
     (plan,) = plan_servers(SERVING, {"reference": model}, detect(), "attached")

@@ -14,6 +14,7 @@ import pytest
 from harness.checkpoint.models import resolve_model
 from harness.contract.pairs import pair_samples
 from harness.judging.verdict import EXIT_CODES
+from harness.parity.vllm_flags import FLAGS
 from harness.runs.folder import RunFolder
 from harness.terminal import why
 from tests.e2e.conftest import policy_of, quantgate, servers_of
@@ -54,6 +55,13 @@ def test_parity_was_read_back_from_both_servers(finished: tuple[RunFolder, int, 
         assert facts.readback["run.restarts"] == "none" and facts.readback["run.fingerprints"].startswith("1: ")
         assert facts.readback["run.budget"].startswith("arrives as asked")
     assert not manifest.models["candidate"].doubts and 4 < manifest.models["candidate"].linear_bits < 4.6
+
+
+def test_what_is_missed_of_a_shut_server_is_what_an_open_one_tells(finished: tuple[RunFolder, int, str]) -> None:
+    for server in finished[0].manifest().servers.values():
+        told = {name for name in server.readback if name.startswith(("config.", "env."))}
+        assert len(told & set(FLAGS)) > 0.9 * len(FLAGS), sorted(set(FLAGS) - told)
+        assert server.readback["asked.dtype"] == "float32" and server.readback["asked.max_logprobs"] == "20"
 
 
 def test_a_baseline_spares_the_reference(

@@ -15,7 +15,7 @@ from harness.judging.verdict import EXIT_CODES
 from harness.runs.folder import RunFolder
 from tests.e2e.conftest import FEW_PAIRS, quantgate, servers_of, wait_for
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]  # eight servers, one after the other
 
 
 def test_a_killed_run_is_finished_by_resume(
