@@ -54,7 +54,10 @@ class DequantizedInt4Kernel(MPLinearKernel):
         return torch.nn.functional.linear(x, getattr(layer, self.w_q_name), bias)
 
     def _unpacked(self, stored: Any) -> torch.Tensor:
-        return unpack_quantized_values_into_int32(stored.data, self.config.weight_type, stored.packed_dim)
+        codes: torch.Tensor = unpack_quantized_values_into_int32(
+            stored.data, self.config.weight_type, stored.packed_dim
+        )
+        return codes
 
     @staticmethod
     def _by_input(groups: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:

@@ -33,7 +33,8 @@ def config(kind: str, dtype: torch.dtype = torch.float32) -> Any:
 
 def packed(values: torch.Tensor, dim: int) -> torch.Tensor:
     """Eight 4-bit values a word along `dim`, the first in the lowest bits, as compressed-tensors stores them."""
-    eights = values.movedim(dim, -1).unflatten(-1, (-1, 8)).to(torch.int64)
+    last = values.movedim(dim, -1)
+    eights = last.reshape(*last.shape[:-1], -1, 8).to(torch.int64)
     words = (eights << (4 * torch.arange(8))).sum(-1)
     return torch.where(words >= 1 << 31, words - (1 << 32), words).to(torch.int32).movedim(-1, dim).contiguous()
 
