@@ -23,7 +23,7 @@ new file mode 100644
 +This changes no behaviour.
 """
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.long]  # minutes: the official harness on whole repositories
 
 
 @pytest.fixture(scope="module")

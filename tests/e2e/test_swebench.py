@@ -160,6 +160,7 @@ def test_both_roles_solve_and_are_graded(
     assert (run.report_path / "swebench" / f"{names[1]}.html").exists()
 
 
+@pytest.mark.long
 def test_a_killed_run_goes_on(
     rows: list[dict[str, Any]],
     models: tuple[Path, Path],
