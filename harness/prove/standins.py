@@ -43,11 +43,13 @@ def mixture_of(model: Path, out: Path) -> None:
     """A dense Llama, upcycled: every other layer has eight experts and a shared one (`upcycling.py`)."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     kind = read_json(model / "config.json").get("model_type")
     if kind != "llama":
         raise NotApplicable(f"it has no experts, and a mixture can be made of a dense Llama, not of {kind}")
     torch.manual_seed(0)
+    disable_progress_bar()  # the gate has lines of its own
     dense: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     text = (resources.files("suites") / "data" / "essay_en.txt").read_text("utf-8")
     ids = torch.tensor(AutoTokenizer.from_pretrained(model)(text)["input_ids"])
