@@ -66,6 +66,8 @@ class KnownSuite:
     """The metric that its mean score is, in a model card."""
     result_by_task: bool = False
     """Whether tasks are results of their own in a model card; those of others (52 of RULER) are one together."""
+    whole_without_limit: bool = False
+    """Whether a task that the policy gives no `limit` is asked with all items that it has."""
     source: Callable[[Mapping[str, Any] | None, str], PublicDataset | None] = of_none
     """The public data set of (the suite's settings in the policy, if that is there; a task), where that is known."""
 
@@ -73,7 +75,7 @@ class KnownSuite:
 KNOWN_SUITES = {
     suite.name: suite
     for suite in (
-        KnownSuite("cot", result_by_task=True, source=of_cot, reads_files=True),
+        KnownSuite("cot", result_by_task=True, whole_without_limit=True, source=of_cot, reads_files=True),
         KnownSuite("ruler", ruler.tables, ruler_figures.figures, reads_files=True),
         KnownSuite("needle", needle.tables, needle_figures.figures, reads_files=True),
         KnownSuite("divergence", divergence.tables, divergence_figures.figures, has_scores=False, has_divergence=True),

@@ -35,15 +35,19 @@ def items_there(on: str, planned: Mapping[str, int], settings: Mapping[str, Mapp
 def _items_of(name: str, pairs: int, settings: Mapping[str, Mapping[str, Any]]) -> int | None:
     """Of one task: those of its public data set, or all that were asked where the policy says no limit."""
     suite, _, task = name.partition("/")
-    source = known_suite(suite).source(settings.get(suite), task)
+    known, of_suite = known_suite(suite), settings.get(suite)
+    source = known.source(of_suite, task)
     if source is not None:
         return source.items
-    if suite != "cot" or suite not in settings:
+    if not known.whole_without_limit or of_suite is None:
         return None
-    of_suite, of_task = settings[suite], settings[suite].get("tasks", {}).get(task) or {}
-    if of_suite.get("limit") or of_task.get("limit"):
+    tasks = of_suite.get("tasks")
+    of_task = tasks.get(task) if isinstance(tasks, Mapping) else None
+    said = {**of_suite, **(of_task if isinstance(of_task, Mapping) else {})}
+    repeats = said.get("repeats") or 1
+    if of_suite.get("limit") or said.get("limit") or not isinstance(repeats, int):
         return None
-    return pairs // (of_task.get("repeats") or of_suite.get("repeats") or 1)
+    return pairs // max(repeats, 1)
 
 
 def reason_of(result: CheckResult, most: int | None = None) -> str:

@@ -186,6 +186,7 @@ def test_a_task_that_was_asked_whole_has_no_more_items() -> None:
     assert there(tasks=whole | {"my_other": {"limit": 50}}) == [240, None]
     assert there(tasks=whole, limit=240) == [None, None]
     assert items_there("cot", planned, {}) is None
+    assert there(tasks=["my_task"], repeats=[2]) == [None, None]  # a policy that nobody checked
 
 
 def test_tasks_of_few_items_are_folded_and_one_that_breaks_the_margin_is_not() -> None:
