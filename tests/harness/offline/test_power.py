@@ -1,16 +1,17 @@
 """`quantgate power` on the example run, and on what it does not know."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from offline_cases import POLICY
 
 from harness.contract.errors import BadInput
-from harness.contract.policy import load_policy, parse_policy
+from harness.contract.policy import Policy, load_policy, parse_policy
 from harness.offline.item_counts import count_items, without_limits
 from harness.offline.power import policy_power
-from harness.offline.power_statements import blocking, limited, read_earlier, statements_of, to_count
+from harness.offline.power_statements import Earlier, blocking, limited, read_earlier, statements_of, to_count
 from harness.offline.power_words import power_words, to_json
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -18,44 +19,61 @@ EXAMPLE = DOCS / "example-report"
 CI_RUN = DOCS.parent / "benchmarks/results/ci_h200_baseline_run.json"
 
 
+def one_by_one() -> tuple[Policy, Earlier]:
+    """The example, had it judged the tasks of cot one by one."""
+    policy = parse_policy((EXAMPLE / "policy.yaml").read_text("utf-8").replace("on: cot,", "on: cot/*,")).policy
+    earlier = read_earlier(EXAMPLE)
+    checks = [c for c in earlier.checks if c.on != "cot"]
+    for check in (c for c in earlier.checks if c.on == "cot"):
+        for task in check.tasks:
+            assert task.b is not None and task.c is not None
+            own = {"on": f"cot/{task.task}", "n": task.n, "planned": task.n, "discordant": task.b + task.c}
+            checks.append(check.model_copy(update=own | {"reference_value": task.reference_value, "tasks": []}))
+    return policy, replace(earlier, checks=checks)
+
+
 def test_the_example_names_what_keeps_it_from_deciding() -> None:
     policy = load_policy(EXAMPLE / "policy.yaml").policy
     power = policy_power(policy, read_earlier(EXAMPLE))
     by_name = {c.planned.name: c for c in power.found}
-    gsm8k = by_name["accuracy on cot/gsm8k"].planned
-    assert gsm8k.items == 1319 and gsm8k.variance == pytest.approx(285 / 1319)
+    cot = by_name["accuracy on cot"].planned
+    assert cot.items == 1819 and cot.variance == pytest.approx(405 / 1819)
     assert "bytes_ratio on footprint" not in by_name  # nothing is uncertain there
-    needed = by_name["accuracy on needle"].needed
-    assert power.run_pass < 0.01 and needed == 59
-    assert any("accuracy on needle (0%: needs 59 items instead of 40" in line for line in power_words(power))
-    # A damaged candidate at needle loses 4 of 40, and 4 of 40 are no FAIL among 12 checks.
-    assert by_name["accuracy on needle"].fails < 0.05
-    truncated = by_name["truncated_rate on cot/math500"].planned
+    needle = by_name["accuracy on needle"]
+    assert (needle.planned.items, needle.needed) == (80, 59) and needle.passes > 0.99
+    assert 0.1 < power.run_pass < 0.5
+    assert any("accuracy on cot (85%: needs 3,325 items instead of 1,819" in line for line in power_words(power))
+    # A damaged candidate at needle loses 8 of 80, and 8 of 80 are seldom a FAIL among 10 checks.
+    assert needle.fails < 0.15
+    truncated = by_name["truncated_rate on cot"].planned
     assert truncated.ceiling == 0.1 and truncated.rate is not None and 0 < truncated.rate < 0.1
     assert json.loads(to_json(power))["checks"][0]["cost"]["tokens"] > 1e5
 
 
 def test_the_cost_of_a_check_is_that_of_its_tasks() -> None:
-    earlier, policy = read_earlier(EXAMPLE), load_policy(EXAMPLE / "policy.yaml").policy
+    policy, earlier = one_by_one()
     power = policy_power(policy, earlier)
     costs = {c.planned.name: cost for c, cost in zip(power.found, power.costs, strict=True)}
     gsm8k, math500 = (costs[f"accuracy on cot/{task}"] for task in ("gsm8k", "math500"))
-    assert gsm8k.tokens == pytest.approx(1319 * (309.3176648976497 + 293.2016679302502)) and not gsm8k.at_most
+    assert gsm8k.tokens == pytest.approx(830_470) and not gsm8k.at_most  # the sum over its samples
     assert gsm8k.hours is not None and math500.hours is not None and power.hours is not None
     assert gsm8k.hours + math500.hours == pytest.approx(earlier.seconds["cot"] / 3600)
-    kl = costs["kl_mean on divergence"]  # the run does not say how long its trajectories are
-    assert kl.at_most and kl.tokens == 2 * 96 * 1024
+    tv = costs["tv_mean on divergence"]  # the run does not say how long its trajectories are
+    assert tv.at_most and tv.tokens == 2 * 256 * 512
+    whole = policy_power(load_policy(EXAMPLE / "policy.yaml").policy, read_earlier(EXAMPLE))
+    (pooled,) = (cost for c, cost in zip(whole.found, whole.costs, strict=True) if c.planned.name == "accuracy on cot")
+    assert pooled.hours == pytest.approx(gsm8k.hours + math500.hours)
 
 
 def test_more_hours_ask_no_more_items_than_there_are() -> None:
     policy = load_policy(EXAMPLE / "policy.yaml").policy
     power = policy_power(policy, read_earlier(EXAMPLE), gpu_hours=0.5)
     items = {c.planned.name: c.planned.items for c in power.found}
-    assert power.factor > 5 and items["accuracy on cot/gsm8k"] == 1319  # the data set has no more
+    assert power.factor > 5 and items["accuracy on cot"] == 1819  # the data sets have no more
     assert items["accuracy on ruler"] == int(312 * power.factor)  # RULER makes as many as one asks for
-    assert items["kl_mean on divergence"] == 512  # so many prompts ship
+    assert items["tv_mean on divergence"] == 512  # so many prompts ship
     assert power.hours is not None and power.hours < 0.5
-    assert any(line.startswith("no more items than these: cot/gsm8k, cot/math500") for line in power_words(power))
+    assert any(line.startswith("no more items than these: cot, divergence") for line in power_words(power))
     fewer = parse_policy(POLICY.replace("limit: 6", "limit: 2")).policy
     assert limited(fewer) == ["cot"] and limited(policy) == []
     whole, _ = count_items(without_limits(fewer, "cot"), ["cot"])
@@ -66,10 +84,10 @@ def test_more_hours_ask_no_more_items_than_there_are() -> None:
 
 
 def test_a_pooled_check_takes_the_sum_of_what_an_earlier_run_judged_one_by_one() -> None:
-    release, earlier = load_policy("release").policy, read_earlier(EXAMPLE)
+    release, earlier = load_policy("release").policy, one_by_one()[1]
     planned = [s for check in blocking(release) for s in statements_of(release, check, earlier, None, None, None)]
     (pooled,) = [s for s in planned if s.name == "accuracy on cot"]
-    assert pooled.items == 1819 and pooled.variance == pytest.approx((285 + 104) / 1819)
+    assert pooled.items == 1819 and pooled.variance == pytest.approx((296 + 109) / 1819)
 
 
 def test_a_kept_run_in_one_file_is_read_and_sequential_checks_cost_more() -> None:
