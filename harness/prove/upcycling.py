@@ -41,7 +41,7 @@ def upcycled(dense: Any, rows: torch.Tensor, shape: Shape) -> Any:
     own = dense.config
     config = Qwen2MoeConfig(
         **{name: getattr(own, name) for name in SAME},
-        qkv_bias=False,
+        qkv_bias=True,  # vLLM has them whatever is said here, and what is not stored stays as memory was
         num_experts=shape.experts,
         num_experts_per_tok=shape.active,
         moe_intermediate_size=shape.width,
@@ -51,6 +51,9 @@ def upcycled(dense: Any, rows: torch.Tensor, shape: Shape) -> Any:
     )
     model: Any = AutoModelForCausalLM.from_config(config).float()
     weights = dense.state_dict()
+    weights |= {
+        name: torch.zeros_like(each) for name, each in model.state_dict().items() if name.endswith("_proj.bias")
+    }
     for layer, entering in _entering(dense, rows, shape.layers).items():
         head = f"model.layers.{layer}.mlp"
         gate, up, down = (weights.pop(f"{head}.{name}_proj.weight") for name in ("gate", "up", "down"))

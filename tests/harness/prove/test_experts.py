@@ -76,6 +76,14 @@ def test_every_other_layer_has_experts_that_differ(mixture: Path) -> None:
     assert not torch.equal(first, second)
 
 
+def test_biases_that_a_server_has_anyway_are_stored_as_zeros(mixture: Path) -> None:
+    """Else they are what its memory held: a server that answers nothing but NaN, now and then."""
+    tensors = tensors_of(mixture)
+    layers = {name.split(".")[2] for name in tensors if ".layers." in name}
+    names = {f"model.layers.{layer}.self_attn.{part}_proj.bias" for layer in layers for part in "qkv"}
+    assert names <= tensors.keys() and not any(tensors[name].any() for name in names)
+
+
 def test_routers_and_shared_experts_are_rounded_alone(mixture: Path, tmp_path: Path) -> None:
     assert BY_NAME["router-4bit"].write(mixture, tmp_path / "router", seed=0)
     assert changed(mixture, tmp_path / "router") == {f"model.layers.{layer}.mlp.gate.weight" for layer in (2, 4, 6)}
