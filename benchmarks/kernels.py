@@ -1,6 +1,6 @@
 """Right and fast? The kernels of vq and trellis tiers on a Hopper GPU, against the oracle and bfloat16 in cuBLAS.
 
-    PYTHONPATH=.:kernels python -m benchmarks.kernels --out FILE [--only correct,shapes,batch,prefill,sweep]
+    PYTHONPATH=.:kernels python -m benchmarks.kernels --out FILE [--only correct,shapes,batch,prefill,sweep,divide]
 
 First each tier against float64 (relative root mean square error of float32 results, then of float16 ones), then
 microseconds: CUDA graphs of many launches over fresh random weights, more of them than the L2 holds; medians of
@@ -16,7 +16,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import product
@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import torch
 from quantgate_kernels import oracle
-from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.cuda import activations, dequantize, order, vq_gemm, vq_gemv
+from quantgate_kernels.cuda.launch import multiprocessors
 from quantgate_kernels.cuda.tier import Tier
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
@@ -45,6 +46,8 @@ TIERS = {
     "trellis3-l12": Tier(1, 3, 12),
 }
 SHAPES = ((8192, 8192), (28672, 8192), (8192, 28672), (6144, 2048), (2048, 6144), (4096, 4096))
+MODEL_SHAPES = ((17920, 1536), (1536, 8960), (2048, 1536), (1536, 1536))
+"""Of qwen2.5-coder-1.5b: gate and up, down, queries with keys and values, what comes after attention."""
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -144,14 +147,16 @@ def times(
     own = weights(tier, rows, inputs)
     x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
     outs = [torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda") for _ in own]
-    operands = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
-    activations.to_operands(x, own[0].signs, *operands)
+    by_gemm = tuning is None and tokens >= vq_gemm.least_tokens(rows, inputs)
+    operands = halves_of(x, own[0].signs) if by_gemm else operands_of(x, own[0].signs)
 
     def both(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
         return partial(decode, x, *weight, out, overlap, tuning)
 
     def alone(weight: Weight, out: torch.Tensor, overlap: bool) -> Callable[[], None]:
         codes, scales, table, _, bits = weight
+        if by_gemm:
+            return partial(vq_gemm.gemm, codes, scales, table, *operands, out, inputs, bits, overlap)
         return partial(vq_gemv.gemv, codes, scales, table, *operands, out, inputs, bits, overlap, chosen)
 
     row: Row = {"tier": tier, "shape": [rows, inputs], "tokens": tokens, "bytes": own[0].size, "bf16_us": reference}
@@ -163,6 +168,20 @@ def times(
         row[name] = found["median"]
         row[f"{name}_range"] = [found["least"], found["most"]]
     return row | {"times_bf16": reference / row["us"], "tb_s": own[0].size / row["us"] / 1e6}
+
+
+def operands_of(x: torch.Tensor, signs: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `vq_gemv.gemv` reads of tokens."""
+    found = activations.room(len(x), x.shape[1], vq_gemv.n_tiles_of(len(x)), x.device)
+    activations.to_operands(x, signs, *found)
+    return found
+
+
+def halves_of(x: torch.Tensor, signs: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `vq_gemm.gemm` reads of tokens."""
+    found = activations.halves_room(8 * vq_gemm.n_tiles_of(len(x)), x.shape[1], x.device)
+    activations.to_halves(x, signs, *found)
+    return found
 
 
 def bfloat(rows: int, inputs: int, tokens: int) -> float:
@@ -181,15 +200,40 @@ def shapes() -> Iterator[Row]:
 
 
 def batch() -> Iterator[Row]:
-    """2 bits, 8192 x 8192, up to 64 tokens."""
-    for tokens in BATCHES[1:]:
-        reference = bfloat(8192, 8192, tokens)
-        for tier in ("vq2", "trellis2"):
-            yield guarded(partial(times, tier, 8192, 8192, tokens, reference))
-        if tokens in (16, 64):
-            tuning = vq_gemv.Tuning(warps=8, depth=8)
-            row = guarded(partial(times, "vq2", 8192, 8192, tokens, reference, tuning))
-            yield row | {"tuning": tuning.__dict__}
+    """Up to 64 tokens; beside the kernel that is taken, the other one."""
+    for (rows, inputs), tiers in ((8192, 8192), TIERS), *((shape, ("vq2",)) for shape in (*SHAPES[1:], *MODEL_SHAPES)):
+        for tokens in BATCHES[1:]:
+            if tokens == 2 and (rows, inputs) != (8192, 8192):
+                continue
+            reference = bfloat(rows, inputs, tokens)
+            for tier in tiers:
+                yield guarded(partial(times, tier, rows, inputs, tokens, reference))
+                if tokens > 4 and (tokens <= 16 or (rows, inputs) == (8192, 8192)):
+                    row = guarded(partial(times, tier, rows, inputs, tokens, reference, vq_gemv.DEFAULT))
+                    yield row | {"tuning": vq_gemv.DEFAULT.__dict__}
+
+
+def divide() -> Iterator[Row]:
+    """The product of 8 to 64 tokens alone, by every division of its work, and what is expected of each."""
+    for rows, inputs in (*SHAPES, *MODEL_SHAPES):
+        own, tier = weights("vq2", rows, inputs), TIERS["vq2"]
+        for n_tiles in (1, 2, 4, 8):
+            tokens = 8 * n_tiles
+            x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
+            outs = [torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda") for _ in own]
+            operands = halves_of(x, own[0].signs)
+            for division in vq_gemm.divisions(multiprocessors(0), rows, inputs, tier, n_tiles):
+                launches = [
+                    partial(vq_gemm.gemm, *weight[:3], *operands, out, inputs, weight.code_bits, True, division)
+                    for weight, out in zip(own, outs, strict=True)
+                ]
+                row = {"shape": [rows, inputs], "tokens": tokens, "division": division.__dict__}
+                yield row | guarded(partial(_product_us, launches))
+
+
+def _product_us(launches: Sequence[Callable[[], None]]) -> Row:
+    found = microseconds(launches, replays=3, atleast=20)
+    return {"product_us": found["median"], "range": [found["least"], found["most"]]}
 
 
 def sweep() -> Iterator[Row]:
@@ -270,7 +314,7 @@ def main() -> None:
     }
     began = time.monotonic()
     print(json.dumps(report), flush=True)
-    parts = {"correct": correct, "shapes": shapes, "batch": batch, "prefill": prefill, "sweep": sweep}
+    parts = {each.__name__: each for each in (correct, shapes, batch, prefill, sweep, divide)}
     for name in given.only.split(","):
         rows = report["rows"].setdefault(name, [])
         walk = parts[name]()

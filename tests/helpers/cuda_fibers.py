@@ -31,6 +31,7 @@ HEAD = r"""
 #define __restrict__
 #define __shared__ static
 #define __align__(n) alignas(n)
+struct float2 { float x, y; };
 struct float4 { float x, y, z, w; };
 struct uint2 { unsigned x, y; };
 struct uint4 { unsigned x, y, z, w; };

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from cuda_fibers import Kernel
-from quantgate_kernels.cuda import order
+from quantgate_kernels.cuda import activations, order, vq_gemv
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.tier import Tier, tier_of, trellis_table
 from quantgate_kernels.formats.rotation import block_of, signs_of
@@ -42,6 +42,15 @@ PTX = {
     "let_next_begin": "",
 }
 """What stands for the functions of src/fragments.cuh that are written in PTX."""
+HALVES = {
+    "steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 32 - 36) | "
+    "float_to_half(half_to_float(pair >> 16) / 32 - 36) << 16;",
+    "sum_steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 128 - 12) | "
+    "float_to_half(half_to_float(pair >> 16) / 128 - 12) << 16;",
+    "times": "return float_to_half(half_to_float(pair & 0xffff) * half_to_float(other & 0xffff)) | "
+    "float_to_half(half_to_float(pair >> 16) * half_to_float(other >> 16)) << 16;",
+}
+"""And for those of src/halves.cuh."""
 
 
 def linear(
@@ -103,6 +112,35 @@ def in_order(
 def on_fibers(name: str, files: tuple[str, ...], numbers: dict[str, int], **more: str) -> Kernel:
     """A kernel of src/ for the CPU; `more` stand for further functions in PTX."""
     return Kernel(source_of(*files), name, numbers, PTX | more)
+
+
+def quantized(x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Operands and factors, as the kernel ahead leaves them."""
+    tokens, inputs = x.shape
+    files, numbers = activations.FILES, activations.definitions(inputs, x.dtype)
+    kernel = on_fibers("activations", files, dict(numbers))
+    operands, factors = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
+    operands.fill_(0x7F7F7F7F)
+    factors.fill_(torch.nan)
+    blocks = -(-tokens * order.pieces_of(inputs) // 4)
+    kernel((blocks,), 128, [x, signs, operands, factors, tokens, inputs])
+    return operands, factors
+
+
+def halved(x: torch.Tensor, signs: torch.Tensor | int, padded: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Halves and factors of so many tokens, as the kernel ahead of that for more tokens leaves them."""
+    tokens, inputs = x.shape
+    kernel = on_fibers("half_activations", activations.HALF_FILES, dict(activations.definitions(inputs, x.dtype)))
+    halves, factors = activations.halves_room(padded, inputs, x.device)
+    halves.fill_(torch.nan)
+    factors.fill_(torch.nan)
+    kernel((tokens,), activations.HALF_THREADS, [x, signs, halves, factors, padded, inputs])
+    return halves, factors
+
+
+def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(tokens)
+    return (torch.randn(tokens, inputs, generator=generator) * 3).to(dtype)
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:

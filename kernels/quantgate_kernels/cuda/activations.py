@@ -1,4 +1,4 @@
-"""Activations as the operands of int8 tensor cores: `src/activations.cu` has the layout."""
+"""Activations as the operands of tensor cores: `src/activations.cu` (int8), `src/half_activations.cu` (float16)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ TOKENS = 4
 """Tokens of an n tile: two of the eight columns each."""
 DTYPES = {torch.bfloat16: 1, torch.float16: 0}
 FILES = ("fragments.cuh", "rotation.cuh", "operands.cuh", "activations.cu")
+HALF_FILES = (*FILES[:2], "half_activations.cu")
 _THREADS = 128
+HALF_THREADS = 1024
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -28,6 +30,12 @@ def kernel(device: int, inputs: int, dtype: torch.dtype) -> Kernel:
     """The kernel for inputs of a dtype: to be asked for once before a graph is captured."""
     numbers = definitions(inputs, dtype)
     return load(device, source_of(*FILES), "activations", numbers, _THREADS)
+
+
+@functools.cache
+def half_kernel(device: int, inputs: int, dtype: torch.dtype) -> Kernel:
+    """That of `to_halves`."""
+    return load(device, source_of(*HALF_FILES), "half_activations", definitions(inputs, dtype), HALF_THREADS)
 
 
 def definitions(inputs: int, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
@@ -60,3 +68,18 @@ def to_operands(
     blocks = -(-tokens * pieces_of(inputs) // (_THREADS // 32))
     found = kernel(x.device.index or 0, inputs, x.dtype)
     launch(found, blocks, [x, signs, operands, factors, tokens, inputs], x.device, overlap)
+
+
+def halves_room(padded: int, inputs: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Halves [pieces, padded tokens, 128] and factors float32 [padded tokens], not filled."""
+    halves = torch.empty(pieces_of(inputs), padded, PIECE, dtype=torch.float16, device=device)
+    return halves, torch.empty(padded, dtype=torch.float32, device=device)
+
+
+def to_halves(
+    x: torch.Tensor, signs: torch.Tensor | None, halves: torch.Tensor, factors: torch.Tensor, overlap: bool = True
+) -> None:
+    """Fill `halves_room` from activations [M, I], as `to_operands` does."""
+    tokens, inputs = x.shape
+    found = half_kernel(x.device.index or 0, inputs, x.dtype)
+    launch(found, tokens, [x, signs, halves, factors, halves.shape[1], inputs], x.device, overlap)

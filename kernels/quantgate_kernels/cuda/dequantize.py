@@ -38,7 +38,7 @@ def definitions(inputs: int, tier: Tier, dtype: torch.dtype) -> tuple[tuple[str,
 
 def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     """The source of the kernels."""
-    return (*tier_files(numbers), "rotation.cuh", "dequantize.cu")
+    return (*tier_files(numbers), "rotation.cuh", "halves.cuh", "dequantize.cu")
 
 
 @functools.cache

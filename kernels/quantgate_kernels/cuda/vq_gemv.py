@@ -167,9 +167,9 @@ def _plan(
     return kernel, blocks, splits, shared_bytes(numbers, inputs)
 
 
-def compile_all(device: int, rows: int, inputs: int, tier: Tier) -> None:
-    """Have every kernel ready that a Linear [O, I] of a tier may need."""
-    for n_tiles in N_TILES:
+def compile_all(device: int, rows: int, inputs: int, tier: Tier, most: int) -> None:
+    """Have every kernel ready that a Linear [O, I] of a tier may need for up to `most` tokens."""
+    for n_tiles in (count for count in N_TILES if count <= n_tiles_of(most)):
         tokens = 4 * n_tiles
         _plan(device, rows, inputs, tier, n_tiles, tuning_of(device, rows, inputs, tier, tokens))
     alone = tuning_of(device, rows, inputs, tier, 1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from quantgate_kernels.cuda import activations, dequantize, order, vq_gemv
+from quantgate_kernels.cuda import activations, dequantize, order, vq_gemm, vq_gemv
 from quantgate_kernels.cuda.tier import tier_of, trellis_table
 from quantgate_kernels.formats import trellis, vq
 from quantgate_kernels.formats.rotation import block_of
@@ -82,9 +82,11 @@ def prepare(
         signs = stored["signs"] if "signs" in stored else tables[f"signs.{inputs}"]
         if signs.shape != (inputs,):
             raise ValueError(f"signs {list(signs.shape)} do not fit {inputs} inputs: slice them as the codes are")
-    vq_gemv.compile_all(place.index, rows, inputs, kind)
+    vq_gemv.compile_all(place.index, rows, inputs, kind, vq_gemm.least_tokens(rows, inputs) - 1)
+    vq_gemm.compile_all(place.index, rows, inputs, kind)
     for dtype in activations.DTYPES:
         activations.kernel(place.index, inputs, dtype)
+        activations.half_kernel(place.index, inputs, dtype)
         dequantize.compile_all(place.index, inputs, kind, dtype)
     codes = stored["codes"].to(place)
     found = Prepared(
@@ -154,7 +156,7 @@ def decode(
 ) -> None:
     """y [M, O] of x [M, I] into `out`, from the codes themselves, 64 tokens at a time.
 
-    `tuning` is in place of `vq_gemv.tuning_of`.
+    With `tuning` it is `vq_gemv` however many tokens there are, and that in place of `vq_gemv.tuning_of`.
     """
     inputs, tier = x.shape[1], tier_of(table, code_bits)
     for first in range(0, len(x), vq_gemv.MOST_TOKENS):
@@ -162,6 +164,11 @@ def decode(
         chosen = tuning or vq_gemv.tuning_of(x.device.index, out.shape[1], inputs, tier, len(part))
         if chosen.fused and vq_gemv.can_fuse(len(part), inputs, tier):
             vq_gemv.gemv_of_token(codes, scales, table, part, signs, rows, code_bits, overlap, chosen)
+            continue
+        if tuning is None and len(part) >= vq_gemm.least_tokens(out.shape[1], inputs):
+            halves = activations.halves_room(8 * vq_gemm.n_tiles_of(len(part)), inputs, x.device)
+            activations.to_halves(part, signs, *halves, overlap)
+            vq_gemm.gemm(codes, scales, table, *halves, rows, inputs, code_bits, overlap)
             continue
         operands = activations.room(len(part), inputs, vq_gemv.n_tiles_of(len(part)), x.device)
         activations.to_operands(part, signs, *operands, overlap)

@@ -5,20 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from cuda_fibers import AVAILABLE
-from kernel_cases import TIERS, TRELLISES, in_order, linear, on_fibers, relative_error
+from kernel_cases import HALVES, TIERS, TRELLISES, in_order, linear, on_fibers, relative_error
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import dequantize
 from quantgate_kernels.cuda.tier import Tier
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
-HALVES = {
-    "steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 32 - 36) | "
-    "float_to_half(half_to_float(pair >> 16) / 32 - 36) << 16;",
-    "sum_steps_of": "return float_to_half(half_to_float(pair & 0xffff) / 128 - 12) | "
-    "float_to_half(half_to_float(pair >> 16) / 128 - 12) << 16;",
-    "times": "return float_to_half(half_to_float(pair & 0xffff) * half_to_float(other & 0xffff)) | "
-    "float_to_half(half_to_float(pair >> 16) * half_to_float(other >> 16)) << 16;",
-}
 
 
 @pytest.mark.parametrize("name", [*TIERS, "trellis2", "trellis2-l12", "trellis2-sums", "trellis3-sums"])

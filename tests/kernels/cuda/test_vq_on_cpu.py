@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from cuda_fibers import AVAILABLE
-from kernel_cases import TIERS, TRELLISES, in_order, linear, on_fibers, relative_error
+from kernel_cases import TIERS, TRELLISES, in_order, inputs_of, linear, on_fibers, quantized, relative_error
 from quantgate_kernels import oracle
-from quantgate_kernels.cuda import activations, order, vq_gemv
+from quantgate_kernels.cuda import order, vq_gemv
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
 SMALL = vq_gemv.Tuning(warps=4, depth=4, tiles=2)
@@ -47,24 +47,6 @@ def run(
     assert torch.equal(out.nan_to_num(-1), other.nan_to_num(-1)), "a barrier is missing"
     assert vq_gemv.shared_bytes(numbers, inputs) <= vq_gemv.MOST_SHARED
     return out, oracle.linear(x, stored, tier, tables)
-
-
-def quantized(x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Operands and factors, as the kernel ahead leaves them."""
-    tokens, inputs = x.shape
-    files, numbers = activations.FILES, activations.definitions(inputs, x.dtype)
-    kernel = on_fibers("activations", files, dict(numbers))
-    operands, factors = activations.room(tokens, inputs, vq_gemv.n_tiles_of(tokens), x.device)
-    operands.fill_(0x7F7F7F7F)
-    factors.fill_(torch.nan)
-    blocks = -(-tokens * order.pieces_of(inputs) // 4)
-    kernel((blocks,), 128, [x, signs, operands, factors, tokens, inputs])
-    return operands, factors
-
-
-def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(tokens)
-    return (torch.randn(tokens, inputs, generator=generator) * 3).to(dtype)
 
 
 @pytest.mark.parametrize("name", [*TIERS, *TRELLISES])

@@ -1,31 +1,8 @@
 // For many tokens: the weight as float16 in the basis of its codes, the activations turned into float16 of a safe range,
 // and the results of a float16 matrix product brought back. What fragments.cuh and rotation.cuh ask for is given, and
-// OUT_BFLOAT (1: bfloat16, 0: float16) of the results.
+// OUT_BFLOAT (1: bfloat16, 0: float16) of the results. halves.cuh goes before.
 
 #define GROUPS (128 / GROUP)
-
-// (1024 + u) / 32 - 36 in two halves, which is exact: (u - 128) / 32.
-__device__ __forceinline__ unsigned steps_of(unsigned pair)
-{
-    unsigned v;
-    asm("{ .reg .b32 by, less; mov.b32 by, 0x28002800; mov.b32 less, 0xd080d080; fma.rn.f16x2 %0, %1, by, less; }" : "=r"(v) : "r"(pair));
-    return v;
-}
-
-__device__ __forceinline__ unsigned times(unsigned pair, unsigned other)
-{
-    unsigned v;
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(v) : "r"(pair), "r"(other));
-    return v;
-}
-
-// Four int8 as four halves, in units of 1 / 32, times a scale in both halves of `scale`.
-__device__ __forceinline__ uint2 scaled(unsigned four, unsigned scale)
-{
-    const unsigned shifted = four ^ 0x80808080u;  // u = value + 128; 0x6400 + u is the half 1024 + u
-    return make_uint2(times(steps_of(__byte_perm(shifted, 0x64646464u, 0x4140)), scale),
-                      times(steps_of(__byte_perm(shifted, 0x64646464u, 0x4342)), scale));
-}
 
 // A piece's codes and scales, of a lane.
 struct Piece {
@@ -39,36 +16,6 @@ __device__ __forceinline__ void load_piece(Piece& piece, const unsigned* codes, 
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) piece.scales[g] = stream1(scales + (at * GROUPS + g) * 8 + (lane >> 2));
 }
-
-#ifdef BYTE_SUMS
-// (1024 + u) / 128 - 12 in two halves, which is exact: (u - 512) / 128.
-__device__ __forceinline__ unsigned sum_steps_of(unsigned pair)
-{
-    unsigned v;
-    asm("{ .reg .b32 by, less; mov.b32 by, 0x20002000; mov.b32 less, 0xca00ca00; fma.rn.f16x2 %0, %1, by, less; }" : "=r"(v) : "r"(pair));
-    return v;
-}
-
-// Two weights of four bytes each as two halves, times a scale.
-__device__ __forceinline__ unsigned two_scaled(unsigned first, unsigned second, unsigned scale)
-{
-    const int halves = 0x6400 + 512;  // 0x6400 + u is the half 1024 + u
-    const unsigned pair = __byte_perm(__dp4a((int)first, 0x01010101, halves), __dp4a((int)second, 0x01010101, halves), 0x5410);
-    return times(sum_steps_of(pair), scale);
-}
-
-// Four neighbouring columns of row l / 4 + 8 e, the first (h = 0) or the last ones, of the registers for 32 inputs.
-__device__ __forceinline__ uint2 scaled_part(const unsigned* a, int e, int h, unsigned scale)
-{
-    const unsigned* own = a + h * 2 + e;
-    return make_uint2(two_scaled(own[0], own[4], scale), two_scaled(own[8], own[12], scale));
-}
-#else
-__device__ __forceinline__ uint2 scaled_part(const unsigned* a, int e, int h, unsigned scale)
-{
-    return scaled(a[h * 2 + e], scale);
-}
-#endif
 
 // Rows first ... first + rows - 1 of a matrix (`first` a multiple of 16) into out [rows, inputs]. Blocks of 512 threads.
 extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
@@ -101,9 +48,10 @@ extern "C" __global__ void __launch_bounds__(512) vq_dequantize(
             for (int e = 0; e < 2; e++) {
                 const unsigned scale = __byte_perm(pair, 0, e ? 0x3232 : 0x1010);
                 const unsigned* own_a = a + q * (A_WORDS / 4);
-                const uint2 left = scaled_part(own_a, e, 0, scale), right = scaled_part(own_a, e, 1, scale);
+                const uint2 left = halves_of(own_a, e, 0), right = halves_of(own_a, e, 1);
                 if (row + e * 8 < rows && column < inputs)
-                    *(uint4*)(out + (row + e * 8) * inputs + column) = make_uint4(left.x, left.y, right.x, right.y);
+                    *(uint4*)(out + (row + e * 8) * inputs + column) = make_uint4(times(left.x, scale), times(left.y, scale),
+                                                                                       times(right.x, scale), times(right.y, scale));
             }
         }
     }
@@ -132,10 +80,8 @@ extern "C" __global__ void __launch_bounds__(256) rotate(
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 8; i++) most = fmaxf(most, largest[i]);
-    unsigned exponent = __float_as_uint(most) >> 23;
-    exponent = exponent == 255 ? 127 : min(max(exponent, 4u), 253u);  // infinite values stay so
-    const float by = __uint_as_float((257 - exponent) << 23);         // 8 / 2 ^ (exponent - 127)
-    if (threadIdx.x == 0) factors[token] = __uint_as_float((exponent - 3) << 23);
+    const float by = to_safe_range(most);
+    if (threadIdx.x == 0) factors[token] = 1 / by;
     for (long long base = warp * 512; base < inputs; base += 8 * 512) {
         const long long first = base + lane * 16;
         read_floats<16>(v, x, token, inputs, first);

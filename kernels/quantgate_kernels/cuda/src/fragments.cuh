@@ -115,6 +115,15 @@ __device__ __forceinline__ unsigned short to_bfloat(float value)
     return v;
 }
 
+// A result; `kind` is 0: float32, 1: bfloat16, 2: float16.
+__device__ __forceinline__ void store(void* out, long long place, float value, int kind)
+{
+    if (kind == 0)
+        ((float*)out)[place] = value;
+    else
+        ((unsigned short*)out)[place] = kind == 1 ? to_bfloat(value) : to_half(value);
+}
+
 // c += A B of 16 x 32 by 32 x 8 int8; a lane has a[0..3], b0 and b1, c[0..3] (PTX ISA, mma.m16n8k32).
 __device__ __forceinline__ void mma(int* c, const unsigned* a, unsigned b0, unsigned b1)
 {
@@ -239,27 +248,30 @@ template <int j> __device__ __forceinline__ unsigned offset_of(const Codes& code
 #endif
 }
 
-// Register r of the A operand of mma q is a[q * 4 + r]: four int8 weights, in units of 1 / 32 of a scale.
-template <int j> struct Decode {
-    static __device__ __forceinline__ void run(const Codes& codes, const char* lookup, unsigned part, unsigned* a)
-    {
-        Decode<j - 1>::run(codes, lookup, part, a);
-        const char* place = lookup + offset_of<j - 1>(codes, part);
+// Registers r of the A operand of mma q, a[r]: four int8 weights each, in units of 1 / 32 of a scale.
+template <int q> __device__ __forceinline__ void decode_quarter(const Codes& codes, const char* lookup, unsigned part, unsigned* a)
+{
 #if DIMENSIONS == 4
-        a[j - 1] = *(const unsigned*)place;
+    a[0] = *(const unsigned*)(lookup + offset_of<q * 4>(codes, part));
+    a[1] = *(const unsigned*)(lookup + offset_of<q * 4 + 1>(codes, part));
+    a[2] = *(const unsigned*)(lookup + offset_of<q * 4 + 2>(codes, part));
+    a[3] = *(const unsigned*)(lookup + offset_of<q * 4 + 3>(codes, part));
 #else
-        const uint2 both = *(const uint2*)place;  // a0 and a2, or a1 and a3
-        a[(j - 1) / 2 * 4 + (j - 1) % 2] = both.x;
-        a[(j - 1) / 2 * 4 + (j - 1) % 2 + 2] = both.y;
+    const uint2 upper = *(const uint2*)(lookup + offset_of<q * 2>(codes, part));
+    const uint2 lower = *(const uint2*)(lookup + offset_of<q * 2 + 1>(codes, part));
+    a[0] = upper.x;
+    a[1] = lower.x;
+    a[2] = upper.y;
+    a[3] = lower.y;
 #endif
-    }
-};
-template <> struct Decode<0> {
-    static __device__ __forceinline__ void run(const Codes&, const char*, unsigned, unsigned*) {}
-};
+}
 
+// Those of all four, a[q * 4 + r].
 __device__ __forceinline__ void decode(const Codes& codes, const char* lookup, unsigned part, unsigned* a)
 {
-    Decode<64 / DIMENSIONS>::run(codes, lookup, part, a);
+    decode_quarter<0>(codes, lookup, part, a);
+    decode_quarter<1>(codes, lookup, part, a + 4);
+    decode_quarter<2>(codes, lookup, part, a + 8);
+    decode_quarter<3>(codes, lookup, part, a + 12);
 }
 #endif

@@ -87,3 +87,10 @@ template <int N> __device__ __forceinline__ void turn(float* v, const char* sign
     read_signs<N>(words, signs, inputs, first);
     turn<N>(v, words, lane);
 }
+
+// The power of two that brings a token's largest value, before it is turned, to between 8 and 16; infinite values stay so.
+__device__ __forceinline__ float to_safe_range(float most)
+{
+    const unsigned exponent = __float_as_uint(most) >> 23;
+    return __uint_as_float((257 - (exponent == 255 ? 127 : min(max(exponent, 4u), 253u))) << 23);
+}

@@ -127,15 +127,12 @@ __device__ __forceinline__ void decode_part(const unsigned* piece, int q, unsign
     sixteen_of(words, a);
 }
 
-// All of a piece: 64 registers.
-__device__ __forceinline__ void decode(const Codes& codes, const char*, unsigned lane, unsigned* a)
+// The same of codes in registers.
+template <int q> __device__ __forceinline__ void decode_quarter(const Codes& codes, const char*, unsigned lane, unsigned* a)
 {
-#pragma unroll
-    for (int q = 0; q < 4; q++) {
-        unsigned words[HALF + 1];
-        move_down(words, codes.w[q], __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1), lane);
-        sixteen_of(words, a + q * 16);
-    }
+    unsigned words[HALF + 1];
+    move_down(words, codes.w[q], __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1), lane);
+    sixteen_of(words, a);
 }
 #else
 __device__ __forceinline__ void fill_table(char* lookup, const unsigned* table, unsigned thread, unsigned threads)
@@ -169,7 +166,7 @@ template <int from> __device__ __forceinline__ unsigned value_of(const unsigned*
 #endif
 }
 
-// Register q * 4 + h * 2 + e of `decode`: row l / 4 + 8 e of columns h * 4 ... + 3.
+// Register h * 2 + e of a quarter: row l / 4 + 8 e of columns h * 4 ... + 3.
 template <int h, int e>
 __device__ __forceinline__ unsigned four_of(const unsigned* words, const unsigned char* lookup, unsigned lane)
 {
@@ -180,17 +177,23 @@ __device__ __forceinline__ unsigned four_of(const unsigned* words, const unsigne
     return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
-__device__ __forceinline__ void decode(const Codes& codes, const char* lookup, unsigned lane, unsigned* a)
+template <int q> __device__ __forceinline__ void decode_quarter(const Codes& codes, const char* lookup, unsigned lane, unsigned* a)
 {
     const unsigned char* table = (const unsigned char*)lookup;
-#pragma unroll
-    for (int q = 0; q < 4; q++) {
-        unsigned words[HALF + 1];
-        move_down(words, codes.w[q], __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1), lane);
-        a[q * 4] = four_of<0, 0>(words, table, lane);
-        a[q * 4 + 1] = four_of<0, 1>(words, table, lane);
-        a[q * 4 + 2] = four_of<1, 0>(words, table, lane);
-        a[q * 4 + 3] = four_of<1, 1>(words, table, lane);
-    }
+    unsigned words[HALF + 1];
+    move_down(words, codes.w[q], __shfl_xor_sync(0xffffffffu, codes.w[q][0], 1), lane);
+    a[0] = four_of<0, 0>(words, table, lane);
+    a[1] = four_of<0, 1>(words, table, lane);
+    a[2] = four_of<1, 0>(words, table, lane);
+    a[3] = four_of<1, 1>(words, table, lane);
 }
 #endif
+
+// All of a piece: A_WORDS registers.
+__device__ __forceinline__ void decode(const Codes& codes, const char* lookup, unsigned lane, unsigned* a)
+{
+    decode_quarter<0>(codes, lookup, lane, a);
+    decode_quarter<1>(codes, lookup, lane, a + A_WORDS / 4);
+    decode_quarter<2>(codes, lookup, lane, a + A_WORDS / 2);
+    decode_quarter<3>(codes, lookup, lane, a + A_WORDS / 4 * 3);
+}

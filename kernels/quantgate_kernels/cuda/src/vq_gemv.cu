@@ -154,15 +154,6 @@ __device__ __forceinline__ void add_batch(float (*sums)[N_TILES][2], const char*
 }
 #endif
 
-// `kind` is 0: float32, 1: bfloat16, 2: float16.
-__device__ __forceinline__ void store(void* out, long long place, float value, int kind)
-{
-    if (kind == 0)
-        ((float*)out)[place] = value;
-    else
-        ((unsigned short*)out)[place] = kind == 1 ? to_bfloat(value) : to_half(value);
-}
-
 extern "C" __global__ void __launch_bounds__(THREADS, MIN_BLOCKS) vq_gemv(
     const unsigned* codes, const unsigned* scales, const unsigned* table, const void* given,
     const void* beside, void* out, long long tokens, long long rows, long long inputs, long long row_splits, long long kind)

@@ -1,0 +1,49 @@
+// Activations as float16 for vq_gemm.cu: brought to a safe range by a power of two a token, then turned by signs and a
+// Hadamard matrix within each group.
+//
+// Stored: halves [pieces, padded tokens, 128 inputs], so that a piece of all tokens is one copy; of odd tokens the first
+// and the second 32 of 64 inputs change places, so that lanes which load 16 bytes of two tokens meet in no bank. factors
+// float [padded tokens]: what one unit is worth. Tokens that are not there are not written.
+//
+// What rotation.cuh asks for is given. A block of 1,024 threads a token.
+
+#define WARPS 32
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32) half_activations(
+    const unsigned short* x, const char* signs, unsigned short* halves, float* factors, long long padded, long long inputs)
+{
+    __shared__ float largest[WARPS];
+    let_next_begin();
+    wait_for_inputs();
+    const unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+    const long long token = blockIdx.x;
+    float v[16], most = 0;
+    for (long long first = warp * 512 + lane * 16; first < inputs; first += WARPS * 512) {
+        read_floats<16>(v, x, token, inputs, first);
+#pragma unroll
+        for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(v[i]));
+    }
+#pragma unroll
+    for (unsigned bit = 1; bit < 32; bit *= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, bit));
+    if (lane == 0) largest[warp] = most;
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) most = fmaxf(most, largest[i]);
+    const float by = to_safe_range(most);
+    if (threadIdx.x == 0) factors[token] = 1 / by;
+    for (long long base = warp * 512; base < inputs; base += WARPS * 512) {
+        const long long first = base + lane * 16;
+        read_floats<16>(v, x, token, inputs, first);
+#pragma unroll
+        for (int i = 0; i < 16; i++) v[i] *= by;
+        if (signs) turn<16>(v, signs, inputs, first, lane);  // null: no rotation
+        unsigned pairs[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) pairs[i] = to_half(v[i * 2]) | (unsigned)to_half(v[i * 2 + 1]) << 16;
+        if (first / 128 * 128 >= inputs) continue;  // no piece begins there
+        uint4* row = (uint4*)(halves + (first / 128 * padded + token) * 128);
+        const unsigned place = lane % 8 * 2, aside = (token & 1) * 4;
+        row[place ^ aside] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+        row[(place + 1) ^ aside] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    }
+}

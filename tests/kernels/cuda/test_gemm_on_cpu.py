@@ -1,0 +1,117 @@
+"""The kernel for more tokens, run on a CPU thread by thread, against the oracle."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cuda_fibers import AVAILABLE
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_cases import HALVES, TIERS, TRELLISES, halved, in_order, inputs_of, linear, on_fibers, relative_error
+from quantgate_kernels import oracle
+from quantgate_kernels.cuda import order, vq_gemm, vq_gemv
+from quantgate_kernels.cuda.tier import Tier
+from quantgate_kernels.cuda.vq_gemm import Division
+
+BOUND = 4e-4
+"""Activations and weights are float16 here."""
+needs_fibers = pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")
+
+
+def run(name: str, x: torch.Tensor, rows: int, division: Division) -> tuple[torch.Tensor, torch.Tensor]:
+    """Float32 results of the kernels, and what the oracle says."""
+    tokens, inputs = x.shape
+    stored, tier, tables = linear(name, rows, inputs)
+    codes, scales, table, kind = in_order(stored, tier, tables, inputs)
+    n_tiles = vq_gemm.n_tiles_of(tokens)
+    numbers = vq_gemm.definitions(inputs, kind, n_tiles, division)
+    files, instead = vq_gemm.files_of(numbers), {"mma_halves": "mma_f32(c, a, b0, b1, false);"} | HALVES
+    multiply, add = (on_fibers(kernel, files, numbers, **instead) for kernel in ("vq_gemm", "vq_gemm_sum"))
+    operands = halved(x, tables[f"signs.{inputs}"], 8 * n_tiles)
+    tiles, splits = order.tiles_of(rows), division.splits
+    parts = torch.full((splits, tokens, tiles * 16), torch.nan)
+    found = [torch.full((tokens, rows), torch.nan) for _ in range(2)]
+    for out, backwards in zip(found, (False, True), strict=True):
+        arguments: list[torch.Tensor | int] = [
+            codes,
+            scales,
+            table,
+            *operands,
+            out,
+            parts,
+            tokens,
+            rows,
+            inputs,
+            splits,
+            division.beside,
+            0,
+        ]
+        multiply((-(-tiles // division.block_tiles) * splits,), division.warps * 32, arguments, backwards)
+        if splits > 1:
+            assert out.isnan().all()
+            add((-(-rows // 1024) * tokens,), 128, [parts, out, tokens, rows, splits, 0], backwards)
+    assert torch.equal(*(each.nan_to_num(-1) for each in found)), "a barrier is missing"
+    assert vq_gemm.shared_bytes(numbers, inputs, kind, division) <= vq_gemv.MOST_SHARED
+    return found[0], oracle.linear(x, stored, tier, tables)
+
+
+@needs_fibers
+@pytest.mark.parametrize("name", [*TIERS, *TRELLISES])
+def test_every_tier_is_what_the_oracle_says(name: str) -> None:
+    division = Division(4, 2 if name in TIERS else 1, 2, 2)
+    found, expected = run(name, inputs_of(7, 640), 16 * 5, division)
+    assert relative_error(found, expected) < BOUND
+
+
+@needs_fibers
+@pytest.mark.parametrize(
+    ("name", "inputs", "rows", "tokens"),
+    [
+        ("vq2", 192, 53, 9),
+        ("vq1", 192, 20, 3),
+        ("vq3", 160, 53, 17),
+        ("vq1.5", 64, 16, 5),
+        ("trellis2-sums", 160, 16, 6),
+    ],
+)
+def test_groups_of_64_and_32_and_rows_that_fill_no_tile(name: str, inputs: int, rows: int, tokens: int) -> None:
+    found, expected = run(name, inputs_of(tokens, inputs, torch.float16), rows, Division(4, 1, 2, 1))
+    assert relative_error(found, expected) < BOUND
+
+
+@needs_fibers
+@pytest.mark.parametrize(
+    "division",
+    [Division(4, 1, 1, 1), Division(4, 2, 4, 1), Division(8, 4, 2, 3), Division(4, 4, 4, 2), Division(8, 2, 1, 7)],
+)
+def test_the_division_of_work_changes_no_result(division: Division) -> None:
+    found, expected = run("vq2", inputs_of(10, 896), 16 * 13 + 1, division)
+    assert relative_error(found, expected) < BOUND
+
+
+@needs_fibers
+def test_a_token_whose_values_are_not_finite_spoils_no_other() -> None:
+    x = inputs_of(6, 256)
+    x[1] = 0
+    x[4, 5] = torch.inf
+    found, expected = run("vq2", x, 32, Division(4, 2, 2, 1))
+    assert (found[1] == 0).all()
+    assert not found[4].isfinite().any()
+    assert relative_error(found[[0, 2, 3, 5]], expected[[0, 2, 3, 5]]) < BOUND
+
+
+@given(
+    rows=st.integers(1, 40_000),
+    inputs=st.integers(1, 512).map(lambda each: 64 * each),
+    tier=st.sampled_from([Tier(8, 8), Tier(4, 8), Tier(8, 12), Tier(4, 12), Tier(1, 2, 16, True), Tier(1, 2, 12)]),
+    n_tiles=st.sampled_from(vq_gemm.N_TILES),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_shape_has_a_division_that_fits(rows: int, inputs: int, tier: Tier, n_tiles: int) -> None:
+    division = vq_gemm.division_of(132, rows, inputs, tier, n_tiles)
+    numbers = vq_gemm.definitions(inputs, tier, n_tiles, division)
+    assert vq_gemm.shared_bytes(numbers, inputs, tier, division) <= vq_gemv.MOST_SHARED
+    assert numbers["STAGES"] >= 2 and division.warps % division.beside == 0
+    row_blocks = -(-order.tiles_of(rows) // division.block_tiles)
+    assert division.splits == 1 or row_blocks * division.splits <= 132
+    assert division.splits <= -(-order.pieces_of(inputs) // division.beside), "a block without a step"
