@@ -77,8 +77,9 @@ class SpeedConfig(SuiteConfig):
     """Requests in flight; above serving.max_num_seqs they queue in the server."""
     rounds: int = Field(15, ge=1, le=MOST_ROUNDS)
     """Measurements of each concurrency and role. Of n pairs the bound of speed_ratio lies at 0.05^(1/n) of the ratio or
-    below (`resampling.ratio_interval`): n = 8 can show `min: 0.68` of a candidate as fast as its reference, 15
-    `min: 0.8`, 30 `min: 0.9`; `on: speed` pools all concurrencies, `on: speed/*` does not."""
+    below (`resampling.ratio_interval`): n = 8 can show `min: 0.68` of a candidate as fast as its reference in
+    each, 15 `min: 0.8`, 30 `min: 0.9`, and more are needed where they scatter; `on: speed` pools all concurrencies,
+    `on: speed/*` does not."""
     waves: int = Field(4, ge=1)
     """Requests of a measurement for each one in flight."""
     warmups: int = Field(2, ge=0)

@@ -191,19 +191,20 @@ def sensible(needed: int | None) -> int | None:
     return needed if needed is None or needed <= MOST_ITEMS else None
 
 
-def more_items(needed: int | None) -> str:
+def more_items(needed: int | None, what: str = "items") -> str:
     if needed is None:
-        return "more items may not decide it"
+        return f"more {what} may not decide it"
     if needed > MOST_ITEMS:
-        return f"more than {MOST_ITEMS:,} items would be needed: the estimate is too near to the margin"
-    return f"about {needed:,} items would decide"
+        return f"more than {MOST_ITEMS:,} {what} would be needed: the estimate is too near to the margin"
+    return f"about {needed:,} {what} would decide"
 
 
 def _undecided(measured: Estimate, result: CheckResult, needed: int | None) -> str:
     interval, unit = measured.interval, result.unit
     if not math.isfinite(interval.upper):
         return f"{measured.n} documents are too few for an interval, {MIN_DOCUMENTS} are the least"
-    more = more_items(needed)
+    # What `speed` counts are pairs of measurements.
+    more = more_items(needed, "measurements" if result.on.partition("/")[0] == "speed" else "items")
     return (
         f"{show(unit, interval.lower)} to {show(unit, interval.upper)} "
         f"straddles the margin of {show(unit, result.margin)}; {more}"

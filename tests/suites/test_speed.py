@@ -323,3 +323,6 @@ def test_the_default_rounds_can_decide() -> None:
     assert decided({"metric": "speed_ratio", "on": "speed", "min": 0.8}, samples).verdict == "PASS"
     slow = measured([(fast, {"tokens_per_second": 30.0}) for fast, _ in rows], "speed/c8")
     assert decided({"metric": "speed_ratio", "on": "speed", "min": 0.8}, slow).verdict == "FAIL"
+    near = measured([(fast, {"tokens_per_second": 30.0 + i * 2}) for i, (fast, _) in enumerate(rows)], "speed/c8")
+    undecided = decided({"metric": "speed_ratio", "on": "speed", "min": 0.8}, near)
+    assert undecided.verdict == "INCONCLUSIVE" and "measurements" in undecided.reason
