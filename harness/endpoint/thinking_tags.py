@@ -42,6 +42,9 @@ WRAPPERS = (
 """What the same families write around the answer: no part of it."""
 
 
+_FENCE = re.compile(r"^ {0,3}```", re.MULTILINE)
+
+
 class Apart(NamedTuple):
     """A text taken apart."""
 
@@ -88,15 +91,19 @@ def split_thinking(text: str, opened: bool = False, more: Iterable[tuple[str, st
 def thinking_marks(text: str, opened: bool = False, more: Iterable[tuple[str, str]] = ()) -> Iterator[Mark]:
     """The tags of a text that open and close thinking, in their order; parameters as of `split_thinking`."""
     pattern, closings, _ = _patterns(tuple(more))
-    inside, seen = opened, opened
+    inside, seen, since, fenced = opened, opened, 0, 0
     for tag in pattern.finditer(text):
         closes = tag[0].lower() in closings
+        if not closes and not inside:
+            fenced = max(fenced, _end_of_fence(text, since, tag))
+        if tag.start() < fenced:
+            continue
         if _quoted(text, tag) or (not closes and not inside and not seen and _spoken_of(text, tag, closings)):
             continue
         if closes and not inside and tag[0] in NOT_ALONE:
             continue
         yield Mark(tag.start(), tag.end(), closes)
-        inside, seen = not closes, True
+        inside, seen, since = not closes, True, tag.end()
 
 
 @cache
@@ -110,6 +117,13 @@ def _patterns(more: Tags) -> tuple[re.Pattern[str], frozenset[str], re.Pattern[s
 
 def _quoted(text: str, tag: re.Match[str]) -> bool:
     return text[max(0, tag.start() - 1) : tag.start()] == "`" == text[tag.end() : tag.end() + 1]
+
+
+def _end_of_fence(text: str, since: int, tag: re.Match[str]) -> int:
+    """Where the block of code ends in which an answer (from `since` on) shows an opening tag; 0 where it is in none."""
+    fences = len(_FENCE.findall(text, since, tag.start()))
+    end = _FENCE.search(text, tag.end()) if fences % 2 else None
+    return end.start() if end else 0
 
 
 def _spoken_of(text: str, tag: re.Match[str], closings: frozenset[str]) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import regex  # type: ignore[import-untyped]
 
 from suites.readings.characters import normalised, one_spelling, plain_quotes
-from suites.readings.number_words import ENGLISH_NUMBER, english_value
+from suites.readings.number_words import ENGLISH_NUMBER, SCALES, TENS, english_value
 from suites.readings.numerals import find_numbers, find_words, one_number, plain_form, plain_number
 
 # Sorting a long row of combining marks takes the normalization of Python 3.11 quadratic time; no word has eight.
@@ -17,7 +17,12 @@ _MANY_MARKS = regex.compile(r"([\p{M}ﾞﾟ]{8})[\p{M}ﾞﾟ]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:[, '][0-9]{3})+(?![0-9])")
 _ORDINAL = re.compile(r"[snrt][tdh]\b", re.IGNORECASE)
-_HYPHENS = re.compile(r"(?<=\w)-(?=\w)")
+_HYPHENS = re.compile(r"(?<=\w)(?:-| - )(?=\w)")
+_MARKUP = re.compile(r"[*`]+|[.,](?=\s|$)|(?<=\d) (?=[%°])")
+"""What one writes and another does not: bold type, the point of Dr., the comma of July 4, 1776, the blank of 5 °C."""
+_IN_QUOTES = re.compile(r"\"([^\"]+)\"")
+_NUMBER_BEFORE = rf"(?<!\b(?:{'|'.join(TENS)}|(?:{'|'.join(SCALES)})(?: and)?) )"
+_NUMBER_AFTER = rf"(?! (?:{'|'.join(SCALES)})\b)"
 _BLANKS = re.compile(r"\s+")
 _DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
 _WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
@@ -76,14 +81,18 @@ def _says(said: str, found: set[str], answer: str) -> bool:
     if number and number.simple and number.value is not None:  # 1990-1995 is a text
         return plain_form(number.value) in found
     wanted = _comparable(answer)
-    if ENGLISH_NUMBER.fullmatch(wanted) and (value := english_value(wanted)) is not None and plain_form(value) in found:
-        return True
+    if quoted := _IN_QUOTES.fullmatch(wanted):
+        wanted = quoted[1]
     before = rf"(?<!{_LETTER})" if _STARTS_WORD.search(wanted) else ""
     after = rf"(?!{_LETTER})" if _ENDS_WORD.search(wanted) else ""
+    if ENGLISH_NUMBER.fullmatch(wanted) and (value := english_value(wanted)) is not None:
+        if plain_form(value) in found:
+            return True
+        before, after = _NUMBER_BEFORE + before, after + _NUMBER_AFTER  # three is not in twenty-three
     return bool(wanted) and regex.search(before + regex.escape(wanted) + after, said, regex.VERSION1) is not None
 
 
 def _comparable(text: str) -> str:
-    """The folded text with numbers without separators, hyphens and line ends as blanks, and one blank at most."""
+    """The folded text without separators of numbers and markup, hyphens and line ends as blanks, one blank at most."""
     text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), folded(text))
-    return _BLANKS.sub(" ", _HYPHENS.sub(" ", text)).strip()
+    return _BLANKS.sub(" ", _MARKUP.sub("", _HYPHENS.sub(" ", text))).strip()

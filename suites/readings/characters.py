@@ -18,6 +18,7 @@ _KEPT = "，！？；：（）"
 _TABLE: dict[int, str] = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F) if chr(code) not in _KEPT}
 _TABLE |= {ord(dash): "-" for dash in _DASHES} | {ord(space): " " for space in _SPACES}
 _TABLE |= {ord(nothing): "" for nothing in _NOTHING}
+_TABLE |= {0x066A: "%", 0x066B: ".", 0x066C: ",", 0xFF5E: "〜"}  # of Arabic numbers; a range
 _TABLE |= {0xFFE5: "¥", 0xFF04: "$", 0x2044: "/", 0x2215: "/", 0x22C5: "·", 0x2217: "*", 0x2715: "×", 0x2716: "×"}
 _QUOTES = {ord(quote): "'" for quote in _SINGLE} | {ord(quote): '"' for quote in _DOUBLE}
 _OTHER_DIGITS = re.compile(r"[^\x00-\x7f\W]")
@@ -29,13 +30,14 @@ _VULGAR = re.compile(r"(\d?)([¼½¾⅐-⅞])")
 _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle|bigl?|bigr?)(?![A-Za-z])|\\!"), ""),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d)"), " "),
+    (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d{3}(?!\d))"), " "),
     (re.compile(r"\\([$%#&])"), r"\1"),
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "×"),
     (re.compile(r"\\div(?![A-Za-z])"), "÷"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|textnormal)\s{0,3}\{([^{}]{0,200})\}"), r"\1"),
     (re.compile(r"\^\{\s{0,3}([-+]?\d{1,9})\s{0,3}\}"), r"^\1"),
+    (re.compile(r"(?<![\w*.])(\d{1,6})\*\*(?=[-+]?\d)"), r"\1^"),  # 10**3
     (re.compile(r"\*\*|__"), ""),
 )
 

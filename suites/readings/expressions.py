@@ -40,6 +40,7 @@ _MONEY = re.compile(r"^(-?)\s?(?:\\\$|[$€£¥])\s?(?=\d)")
 _ASSIGNED = re.compile(
     r"^\s*(?:[A-Za-z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|lambda)|[a-z]\([a-z]\))\s*(?:=|\\in(?![A-Za-z]))\s*(?![=])"
 )
+_ASSIGNED_BACK = re.compile(r"([^=<>]{1,100}?)\s*=\s*[A-Za-z](?:_\{?\w\}?)?")
 _BASE = re.compile(
     r"([0-9A-Za-z]+)\s?_\s?\{?\s?(?:\\text\{)?([0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\}?\s?\}?"
 )
@@ -98,7 +99,7 @@ def spelled(expression: str) -> str:
     )
     expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("{,}", ",")
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)
-    return expression.strip().rstrip(".").strip()
+    return re.sub(r"(?:\\[,;:! ]|[~.,;\s])+$", "", expression.strip())
 
 
 def forms(expression: str) -> list[str]:
@@ -117,6 +118,8 @@ def forms(expression: str) -> list[str]:
         if without_money != bare:
             found.append(without_money)
         bare = without_money
+    if assigned := _ASSIGNED_BACK.fullmatch(bare):  # 5 = x
+        found.append(assigned[1])
     for candidate in (bare, expression):
         if counted := _UNIT.fullmatch(candidate):
             found.append(counted["number"].strip())

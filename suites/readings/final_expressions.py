@@ -11,7 +11,7 @@ from suites.readings.statements import LONGEST, TAIL, last_boxes, own_answer, st
 _MARKUP = " \t*_:：、,，\"'“”「」`"
 _FORMULA = re.compile(
     rf"\$\$(.{{1,{LONGEST}}}?)\$\$|\\\[(.{{1,{LONGEST}}}?)\\\]|\\\((.{{1,{LONGEST}}}?)\\\)|"
-    rf"(?<!\\)\$((?:\\.|[^$\n\\]){{1,{LONGEST}}})\$",
+    rf"(?<!\\)\$((?:\\.|[^$\n\\]){{1,{LONGEST}}})\$|(?<![\w.])(\d{{0,6}}√(?:\d{{1,6}}|\([^()\n]{{1,40}}\))(?:/\d{{1,6}})?)",
     re.DOTALL,
 )
 _ROWS = re.compile(

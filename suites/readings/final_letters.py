@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from suites.readings.characters import normalised
-from suites.readings.last_sentences import sentences
+from suites.readings.last_sentences import knows_nothing, sentences
 from suites.readings.statements import (
     LONGEST,
     STATEMENTS,
@@ -24,15 +24,17 @@ from suites.readings.statements import (
     taken_back,
 )
 
+SHORT = 120
+"""So many last characters of a sentence hold "so D"."""
 _OPEN = r"[\s*_$\"'“‘「『【\[{<(:：`]"
 _CLOSE = r"[\s*_$\"'”’」』】\]}>)`]"
-_WORD = r"(?:(?i:options?|choices?|letter|alternative|statement|answer)\s{1,3}|选项|選項|選択肢|选择|選擇)"
+_WORD = r"(?:(?i:options?|choices?|letter|alternative|statement|answer|opción|opção)\s{1,3}|选项|選項|選択肢|选择|選擇)"
 _AFTER = (
-    r"(?=\s*$|\s*[.,:;!?。、，：；！\n]|\s*[)）\]}】」]|[\"'”’]\s*[,})\]]|\s+(?:is|are|because|since|as|for|given|which|and|or|with|due|not|rather|here|in|from|by|"
+    r"(?=\s*$|\s*[\u2600-\u27bf\U0001f300-\U0001faff]|입니다|\s*[.,:;!?。、，：；！\n]|\s*[)）\]}】」]|[\"'”’]\s*[,})\]]|\s+(?:is|are|because|since|as|for|given|which|and|or|with|due|not|rather|here|in|from|by|"
     r"based|[-–—=]>?\s|[-–—(（&/])|\s?[-–—]\s|\s*(?:です|だ|である|で|が|は|を|に|と|の「|または|和|或|与|項|项|选项|是|因|/|&)|\s+[A-Z][a-z])"
 )
 _HEAD = re.compile(
-    rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:the\s+)?{_WORD}?{_OPEN}{{0,4}}"
+    rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:(?:the|la|die)\s+)?{_WORD}?{_OPEN}{{0,4}}"
     rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*(?:[=<>≤≥∈]|\\[a-z])))(?!['’][a-z])"
     rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
@@ -58,12 +60,12 @@ _DENIED = re.compile(
 _CHOSEN_BY = re.compile(
     r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct|most\s+\w+)\s+(?:option|choice|alternative|letter|statement|one|selection)"
     r"(?:\s+(?:here|among\s+them|given))?\s{0,3}[*_]{0,2}(?:is|must\s+be|would\s+be|should\s+be|has\s+to\s+be|:)"
-    r"|\bmy\s+(?:final\s+)?(?:choice|pick|option)\s+(?:is|would\s+be)\b"
-    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer)\b"
+    r"|\bmy\s+(?:(?:final|best|educated)\s+)?(?:choice|pick|option|guess)\s+(?:is|would\s+be)\b|\bbest\s+guess\s?(?:is|:)"
+    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer|guess)\b"
     r"|\b(?:choose|select|pick|leaves(?:\s+(?:us\s+with|only))?|leaving|correct\s+is|matches\s+option|corresponds\s+to)\b|\boption\s+is\b"
     r"|^[ \t*_#>{\"']{0,12}(?:(?:my|the|selected|chosen|final|best|correct)\s+){0,3}(?:option|choice)"
     r"[\s*_\"']{0,4}[:：]))"
-    r"|(?:故|应|應|所以|因此|本题|本題|答案)?(?:选择|選擇|选|選)(?![项項択拟出])(?:[:：是为為]|答案是?)?"
+    r"|(?:故|应|應|所以|因此|本题|本題|答案)?(?<![不没沒])(?:选择|選擇|选|選)(?![项項択拟出])(?:[:：是为為]|答案是?)?"
     r"|(?:正确|正確|正しい)(?:的)?(?:选项|選項|選択肢|答案)(?:是|为|為|は|[:：])",
     re.MULTILINE,
 )
@@ -72,17 +74,27 @@ _WEAK = re.compile(
     r"|(?i:it|that)['’]s)\b"
 )
 _TURNS = re.compile(
-    r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}", re.IGNORECASE
+    r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|correction|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}",
+    re.IGNORECASE,
 )
-_HENCE = re.compile(r"\W*(?:(?i:so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*([A-J])\W*$")
-_IT_IS = re.compile(r"\W*([A-J])\W*\s+it\s+is\W*$")
+_HENCE = re.compile(
+    r"(?:.{0,120}?[,;:?—–-]\s*)?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])\W*$"
+    r"|.{0,120}?(?<=[,:;—–-])\s*(?i:option|choice)\s+\(?([A-J])\W*$"
+)
+_IT_IS = re.compile(r"\W*([A-J])\W*\s+it()\s+is\W*$")
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$、，]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
-    r"(?:(?i:is|must\s+be|seems|looks|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
-    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對))"
+    r"(?:(?i:is|must\s+be|seems|looks|appears|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
+    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
+)
+_ONLY = re.compile(
+    r"\b[Oo]nly\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
+    r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains)\b"
 )
 _ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
-_OPTION_LINE = re.compile(r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])[)）.:：、][*_]{0,2}(?=\s|$|\S)", re.MULTILINE)
+_OPTION_LINE = re.compile(
+    r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)", re.MULTILINE
+)
 _ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
 """A: Let's think … is no option, but the answer to the question Q:."""
 _NEXT_LABEL = re.compile(r"\s*[(（]\s?[A-J]?[)）]?\s*$")
@@ -92,11 +104,15 @@ _VERDICT_AT_END = re.compile(
     r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
 )
 _AGAINST = re.compile(
-    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*)\b|✗|✘|❌|誤り|错误|不正确", re.IGNORECASE
+    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*|is\s+out|ruled\s+out|isn['’]t|(?:can|could)n?['’]?t\s+be)\b|✗|✘|❌|誤り|错误|不正确",
+    re.IGNORECASE,
 )
 _LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?!\s?:?=)[\W_]*$")
 _ENDS = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bvs)[.;!](?=\s|$)|[。！；]")
-_NONE = re.compile(r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b|どれでもない|以上都不", re.IGNORECASE)
+_NONE = re.compile(
+    r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b(?!.{0,40}[(（][A-J][)）]\W*$)|どれでもない|以上都不",
+    re.IGNORECASE,
+)
 
 
 def final_letter(text: str) -> str:
@@ -164,18 +180,35 @@ def _unstated(text: str) -> str:
     options = {found[1].upper(): found for found in _OPTION_LINE.finditer(text)}
     listed = len(options) > 1
     correct = {found[1] for found in _CORRECT.finditer(text) if not _ROMAN.search(found[0])}
+    correct |= {found[1] for found in _ONLY.finditer(text)}
     if len(correct) == 1:
         return correct.pop()
     if listed:
         marked = {letter for letter in options if _called_correct(lines, letter)}
         if len(marked) == 1:
             return marked.pop()
-    if len(options) > 2 and _NEXT_LABEL.match(lines[-1]):  # cut where the next option begins
+    if len(options) > 2 and (_NEXT_LABEL.match(lines[-1]) or _lists_on(lines)):  # cut where the next option begins
         return ""
     if (letter := _of_last_line(lines[-1], listed, long=len(text) > LONGEST)) is not None:
         return letter
     alone = {found[1] for line in lines if (found := _LETTER_ALONE.match(line))}
+    if not alone and len(options) == 1 and len(lines) > 1:
+        alone = _begins_with(lines[0])
     return alone.pop() if len(alone) == 1 else ""
+
+
+def _begins_with(line: str) -> set[str]:
+    """The option that a text begins with, before it explains it. A is left out: a list of the options begins so."""
+    found = _OPTION_LINE.match(line)
+    chosen = found is not None and found[1] in "BCDEFGHIJ" and not _AGAINST.search(line)
+    return {found[1]} if found and chosen else set()
+
+
+def _lists_on(lines: list[str]) -> bool:
+    """Whether the last line is the bare label of the option after that of the line before: "C. 7", "D."."""
+    before, last = _OPTION_LINE.match(lines[-2]), _OPTION_LINE.match(lines[-1])
+    bare = last is not None and not lines[-1][last.end() :].strip()
+    return bool(before and last and bare and ord(last[1].upper()) == ord(before[1].upper()) + 1)
 
 
 def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
@@ -187,12 +220,17 @@ def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
         line, option = line[option.end() :], None
     if option and listed:
         return None
+    *before, last = [part.strip() for part in line.split(". ") if part.strip()] or [""]
+    if before and (hence := _HENCE.match(last[-SHORT:])):  # (A) is out. (B) is out. So (D).
+        return hence[1] or hence[2]
     if option and not _AGAINST.search(line):
         stated = _letter_of(line)
         return option[1].upper() if stated is None else stated
     said = [part.strip().rstrip(".;!。！；") for part in sentences(line) if part.strip()]  # the last one first
     if not said:
         return None
+    if knows_nothing(said[0]):
+        return ""
     letter = _of_last(said[0])
     lone = [found[1] for part in said if (found := _LETTER_ALONE.match(part))]
     is_last = len(lone) == 1 and lone[0] not in "AI" and _LETTER_ALONE.match(said[0])
@@ -217,8 +255,8 @@ def _of_last(sentence: str) -> str | None:
     for weak in _WEAK.finditer(sentence):
         if (letter := _letter_of(sentence[weak.end() :])) is not None and not _AGAINST.search(sentence):
             return letter
-    if hence := _HENCE.match(sentence) or _IT_IS.match(sentence):
-        return hence[1]
+    if hence := _HENCE.match(sentence[-SHORT:]) or _IT_IS.match(sentence):
+        return hence[1] or hence[2]
     letters = {  # a small one in the middle is a part of the question, an index, the state of a gas
         found[1].upper()
         for found in _IN_PARENTHESES.finditer(sentence)

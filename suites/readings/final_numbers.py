@@ -9,26 +9,28 @@ import re
 from fractions import Fraction
 
 from suites.readings.characters import normalised
-from suites.readings.last_sentences import conclusion, number_in_words, result, sentences
+from suites.readings.last_sentences import conclusion, knows_nothing, number_in_words, result, sentences
 from suites.readings.number_words import with_fractions
-from suites.readings.numerals import Found, find_numbers, find_words, plain_form
+from suites.readings.numerals import Found, find_numbers, find_words, one_number, plain_form
 from suites.readings.statements import LONGEST, TAIL, Stated, boxes, doubted, own_answer, statements, taken_back
 
 _BRACKETS = re.compile(r"(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）|\[[^\[\]\n]{0,200}\]")
 _BESIDE = re.compile(
     r",?\s*\b(?:since|because|as(?!\s+(?:\w+\s+)?follows)|given|which|where|i\.e\.|that\s+is|meaning|so|after|before|if|when|while|"
     r"assuming|with|out\s+of|of\s+which|instead\s+of|rather\s+than|but|per|each|an?\s+(?:day|week|month|year|hour)|not)\b"
+    r"|\s[-—]\s(?=[A-Za-z]{2})|\b(?:denn|weil|parce\s+que|car|porque|pues|perché|perche|et\s+non|y\s+no|e\s+non|und\s+nicht)\b"
     r"|[，,、](?:即|因为|因為|也就是|其中|每|而不是)|因为|因為|なぜなら|ではなく|而不是",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"\bnot\b[^.;\n]{1,60}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?"
+    r"\bnot\b[^.;\n]{1,60}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|\b(?:nicht|kein)\b[^.;\n]{1,60}?\bsondern\b|\bno\b[^.;\n]{1,60}?\bsino\b"
+    r"|\b(?:non|pas)\b[^.;\n]{1,60}?\b(?:mais|bensì|ma)\b|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?"
     r"|[^、，。\n]{1,40}?(?:(?:ではなく|じゃなく)て?|と思(?:われ|い|え|っ)(?:ました|た)が、)",
     re.IGNORECASE,
 )
 _EQUALS = re.compile(r"\s{0,3}(?:=|≈|≒|\\approx|⇒)\s{0,3}")
 _FILLER = re.compile(
-    r"(?:[\s*_$\\:：、,，\"'“”「」`(（~≈|-]|about|approximately|approx\.?|around|exactly|precisely|only|just|simply|equal\s+to|"
+    r"(?:[\s*_$\\:：、,，\"'“”「」`(（~≈|-]|either|about|approximately|approx\.?|around|exactly|precisely|only|just|simply|de|equal\s+to|"
     r"a\s+total\s+of|total\s+of|therefore|thus|then|now|indeed|also|約|约|大约|大約|合計で?|合わせて|全部で|全部|共|一共|总共|總共|"
     r"总计|總計|ちょうど|正好|[A-Za-z]\s*=|(?:US|USD|EUR|Rs\.?)(?=\s?[$\d]))*$",
     re.IGNORECASE,
@@ -37,11 +39,11 @@ _TOTAL = re.compile(r"(?:一共|总共|總共|(?<![，,、\s])共|总计|總計|
 _PART = re.compile(r"\s?[^\d\s、，,。]{0,6}?(?:で(?![すあ、，])|ずつ|あたり|当たり|につき|に対して|のうち|から|より)")
 _VERB = re.compile(
     r"\b(?:is|are|was|were|be|costs?|gives?|makes?|equals?|gets?|has|have|had|earns?|needs?|spends?|pays?|takes?|comes?\s+to|totals?|"
-    r"leaves?|sold|sells|saves?|weighs?|receives?|will\s+\w+)\s*(?:about|exactly|only)?[\s$€£¥]*$",
+    r"leaves?|sold|sells|saves?|weighs?|receives?|contains?|holds?|will\s+\w+)\s*(?:about|exactly|only)?[\s$€£¥]*$",
     re.IGNORECASE,
 )
 _OR = re.compile(
-    r"\s?[A-Za-z個本人元円つ]{0,12}\s?(?:\bor\b|\band\b|/|または|か|或者?|或|和|と|\bto\b|~|～|〜)\s?[$€£¥]?\s?$"
+    r"\s?[A-Za-z個本人元円つ]{0,12}\s?(?:\bor\b|\band\b|/|または|か|或者?|或|和|と|\bto\b|~|～|〜|到|至)\s?[$€£¥]?\s?$"
 )
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*|__([^_\n]{1,80})__")
 _LINE_OF_HEADING = re.compile(r"[ \t]*#{1,6}(?!#)\s|[ \t]*(?:step|ステップ|步骤)\s*\d+\W*$", re.IGNORECASE)
@@ -51,10 +53,31 @@ _NUMBERING = re.compile(
     re.IGNORECASE,
 )
 _IT_IS = re.compile(
-    r"\b(?:it|that|this|the\s+\w+)(?:\s+is|['’]s|\s+should\s+be|\s+must\s+be)\b" r"|正しくは|应该是|應該是",
+    r"\b(?:it|that|this|the\s+\w+)(?:\s+is|['’]s|\s+should\s+be|\s+must\s+be)\b"
+    r"|正しくは|应该是|應該是"
+    r"|\b(?:no|actually|rather|i\s+mean|sorry|so|thus|therefore|hence)[\s,:—–-]{1,4}(?=[$€£]?\d[\d,.]*(?:\s+[a-z]+){0,2}\s*(?:[.!]|\n|\Z))",
     re.IGNORECASE,
 )
 _RESULT_IN_HEADING = re.compile(r"[=:：]\s*[*$\\(\s]*[-+−–]?[$€£¥]?\s?[\d.０-９][^\n=:：]{0,40}$")
+_NOT_THAT = re.compile(
+    r"\b(?:(?:is|was|are|were)(?:\s+not|n['’]t)|can(?:no|['’])t\s+be)\s+[$€£]?\d[\d,]*(?:\.\d+)?%?", re.IGNORECASE
+)
+_ROUNDED = re.compile(
+    r".{1,120}?\brounds\s+(?:(?:up|down|off)\s+)?to\s+(?=[$€£]?\d)(?!\d+\s+(?:decimal|significant|place|digit))",
+    re.IGNORECASE,
+)
+"""17.96, which rounds to 18."""
+_WHICH_IS = re.compile(
+    r"\A(?![$€£]?\d[\d,.]*\s*(?:[a-z]+\s*)?,).{1,120}?,\s(?:which|that)\s+(?:is|equals|makes|gives)\s+(?=[$€£]?\d[\d,.]*\W*\Z)",
+    re.IGNORECASE,
+)
+"""Half of 36, which is 18."""
+_AMOUNT = re.compile(
+    r"(?:([$€£])\s?(\d[\d,]*)|(\d[\d,]*)\s?(?:dollars?|euros?|pounds?|ドル|ユーロ|美元|欧元))"
+    r",?\s?(?:and\s)?(\d{1,2})\s?(?:cents?\b|pence\b|セント|美分)",
+    re.IGNORECASE,
+)
+_ASIDE_ALONE = re.compile(r"\s*(?:(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）)[\s.。]*")
 _CUT = re.compile(r"(?:\d\s{0,3}[-+×/÷=]|[=(]|\\boxed\s{0,3}\{[^{}\n]{0,60})\s{0,20}\Z")
 _WORKED_OUT = re.compile(r"\d\s?[-+−×*/÷x]\s?\$?\d[^\n=]{0,60}=")
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
@@ -91,7 +114,8 @@ def _instead(rest: str) -> str:
 
 def number_of(said: str) -> str | None:
     """The number that a statement states, in plain form; "" when it has none, None when it has two or is unreadable."""
-    plain = _DENIED.sub(" ", with_fractions(normalised(said)))
+    plain = _DENIED.sub(" ", _one_amount(with_fractions(normalised(said))))
+    plain = _WHICH_IS.sub("", _ROUNDED.sub("", plain))
     if not _BRACKETS.fullmatch(plain.strip()):
         plain = _BRACKETS.sub(_aside, plain)
     plain = _without_beside(plain)
@@ -113,12 +137,12 @@ def _stated(said: str) -> Found | None:
     after_verbs = _after_verbs(said, numbers)
     if after_verbs and after_verbs[-1] is not numbers[0]:
         return after_verbs[-1]
-    if _FILLER.match(said[: numbers[0].start]):
+    if after_verbs or _FILLER.match(said[: numbers[0].start]):
         first = numbers[0]
         if len(numbers) > 1 and _OR.fullmatch(said[first.end : numbers[1].start]) and numbers[1].value != first.value:
             return first._replace(value=None)
         return first
-    return numbers[-1]
+    return result(said, numbers)
 
 
 def _after_verbs(said: str, numbers: list[Found]) -> list[Found]:
@@ -148,11 +172,16 @@ def last_number(text: str) -> str:
     if _CUT.search(text):
         return ""
     lines = text.splitlines()
-    for headings in (False, True):
+    last = next((said for line in reversed(lines) for said in sentences(line) if said.strip()), "")
+    if knows_nothing(last):
+        return ""
+    for headings, asides in ((False, False), (False, True), (True, True)):
         for line in reversed(lines):
             if bool(_LINE_OF_HEADING.match(line)) != headings or (headings and not _RESULT_IN_HEADING.search(line)):
                 continue
             for sentence in sentences(_NUMBERING.sub("", line)):
+                if not asides and _ASIDE_ALONE.fullmatch(sentence) and not one_number(sentence.strip(" .。()（）")):
+                    continue
                 if found := _of_sentence(sentence[-2 * LONGEST :]):
                     return found
     return number_in_words(normalised(lines[-1][-LONGEST:])) if lines else ""
@@ -162,7 +191,7 @@ def _of_sentence(sentence: str) -> str:
     """The number that a sentence comes to; what stands in brackets counts only where nothing else does."""
     if (bold := list(_BOLD.finditer(sentence))) and (found := number_of(bold[-1][1] or bold[-1][2])):
         return found
-    plain = with_fractions(normalised(sentence))
+    plain = _NOT_THAT.sub(" ", _one_amount(with_fractions(normalised(sentence))))
     for said in (conclusion(_BRACKETS.sub(_aside, plain)), plain):
         parts = _EQUALS.split(said)
         if len(parts) > 1 and (found := _of_equation(parts)):
@@ -170,6 +199,11 @@ def _of_sentence(sentence: str) -> str:
         if numbers := list(find_numbers(said)):
             return _text(result(said, numbers)) or ""
     return ""
+
+
+def _one_amount(said: str) -> str:
+    """The text with 18 dollars and 50 cents as $18.50."""
+    return _AMOUNT.sub(lambda found: f"{found[1] or '$'}{found[2] or found[3]}.{found[4]:0>2}", said)
 
 
 def _aside(found: re.Match[str]) -> str:

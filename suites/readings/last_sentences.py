@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from suites.readings.number_words import ENGLISH_NUMBER, english_value
+from suites.readings.number_words import ENGLISH_NUMBER, HAN_NUMBER, english_value, han_value
 from suites.readings.numerals import Found, find_numbers, plain_form
 
 _SENTENCE_ENDS = re.compile(
@@ -43,7 +43,7 @@ _OF = (
     r"(?<!number)(?<!price)(?<!age)(?<!balance)(?<!remainder)(?<!speed)(?<!rate)(?<!weight)(?<!value)(?<!result)\s+of"
 )
 _BESIDE = re.compile(
-    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those)"
+    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|on|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those)"
     r"|\b(?:another|week|day|month|year|step|room|page|grade|level|number|no\.))"
     r"(?:\s+(?:the|these|those|all|his|her|their|its|our|about|only|just|other|first|last|next|remaining))*[\s$€£¥#]*$"
     r"|(?:每|第|购买|購買|走完|买|買)\s*$",
@@ -51,13 +51,25 @@ _BESIDE = re.compile(
 )
 """What a number stands behind that is no result: for 4 children, to make 16 muffins, at $20 a day."""
 _VERB = re.compile(
-    r"(?:\b|['’])(?:ll\s+be|s|is|are|was|were|be|been|being|costs?|gives?|gave|makes?|made|equals?|gets?|got|has|have|had|earn(?:s|ed)?|need(?:s|ed)?|"
+    r"(?:\b|['’])(?:ll\s+be|(?:(?<=\b[Ii]t['’])|(?<=hat['’])|(?<=here['’])|(?<=he['’])|(?<=tal['’])|(?<=wer['’]))s|is|are|was|were|be|been|being|costs?|gives?|gave|makes?|made|equals?|gets?|got|has|have|had|earn(?:s|ed)?|need(?:s|ed)?|"
     r"sp(?:ends?|ent)|pays?|paid|t(?:akes?|ook)|c(?:omes?|ame)\s+(?:out\s+)?to|total(?:s|ed)?|leaves?|left\s+with|sold|sells?|"
-    r"saved?|saves|weigh(?:s|ed)?|receive[sd]?|bought|buys|reads?|remains?|requires?|will\s+\w+|would\s+\w+|must\s+\w+|can\s+\w+)"
+    r"saved?|saves|weigh(?:s|ed)?|receive[sd]?|bought|buys|reads?|remains?|requires?|contains?|holds?|will\s+\w+|would\s+\w+|must\s+\w+|can\s+\w+)"
     r"(?:\s+(?:him|her|them|us|me|you|it|[A-Z][a-z]+))?\s*(?:(?:about|exactly|only|just|up)\s+)?"
     r"(?:(?:us\s+)?a\s+total\s+of\s+|to\s+\w+\s+)?[\s$€£¥]*$"
     r"|(?:需要花费|需要支付|需要|花费了?|花了|支付|赚了?|得到|分到|剩下了?|还剩下?|有|等于)\s*$",
 )
+
+
+_UNKNOWN = re.compile(
+    r"\b(?:i\s+(?:do\s+not|don['’]t|cannot|can['’]t)\s+(?:know|say|tell|determine|answer)\b"
+    r"|impossible\s+to\s+(?:say|tell|determine|know|answer)|(?:cannot|can['’]t|can\s+not)\s+be\s+(?:determined|answered|known)"
+    r"|not\s+enough\s+(?:information|data))(?!.*[,;.—–-]\s*(?:but|so)\b)|(?:分|わ)かりません|不知道|无法(?:确定|回答|得知)|無法(?:確定|回答|得知)",
+    re.IGNORECASE,
+)
+_TOTAL = re.compile(r"(?:一共|总共|總共|共|总计|總計|合計で?|全部で|合わせて)(?:是|有|为|為|は)?[\s$¥]*$")
+_PERSONS = re.compile(r"\s?[人名位]")
+_HAN_STATED = re.compile(r"(?:^|是|为|為|共|有|等于|等於|需要|要|得|剩|花|は|が|で|、|，)\s*$")
+_HAN_ENDS = re.compile(r"[^\W\d]{0,4}?(?:です|である|だ|になります|となります)?[\s*。.!！]*$")
 
 
 def sentences(line: str) -> Iterator[str]:
@@ -83,17 +95,32 @@ def result(said: str, numbers: list[Found]) -> Found:
     main = len(_cut(_CLAUSE, said))
     candidates = [number for number in numbers if number.start < main] or numbers
     candidates = [n for n in candidates if not _BESIDE.search(said, max(0, n.start - 60), n.start)] or candidates
+    totals = [n for n in candidates if _TOTAL.search(said, max(0, n.start - 20), n.start)]
+    if totals and not _PERSONS.match(said, totals[-1].end):
+        return totals[-1]
     after_verbs = [n for n in candidates if _VERB.search(said, max(0, n.start - 60), n.start)]
     return (after_verbs or candidates)[-1]
 
 
+def knows_nothing(sentence: str) -> bool:
+    """Whether a sentence says that there is no answer to give."""
+    return bool(_UNKNOWN.search(sentence))
+
+
 def number_in_words(sentence: str) -> str:
-    """The number that a sentence without digits states in English words, alone or behind a verb; "" for none."""
+    """The number that a sentence without digits states in words, alone or behind a verb; "" for none."""
     for found in ENGLISH_NUMBER.finditer(sentence):
         alone = not (sentence[: found.start()] + sentence[found.end() :]).strip(" *_.!$")
         stated = _VERB.search(sentence, max(0, found.start() - 60), found.start())
         counted = sentence[found.end() :].lstrip().startswith("of ")
         if (alone or (stated and not counted)) and (value := english_value(found[0])) is not None:
+            return plain_form(value)
+    han = [found for found in HAN_NUMBER.finditer(sentence) if len(found[0]) > 1]
+    if len(han) == 1 and (value := han_value(han[0][0])) is not None:
+        return plain_form(value)
+    for found in HAN_NUMBER.finditer(sentence):
+        before, after = sentence[max(0, found.start() - 60) : found.start()], sentence[found.end() :]
+        if _HAN_STATED.search(before) and _HAN_ENDS.fullmatch(after) and (value := han_value(found[0])) is not None:
             return plain_form(value)
     return ""
 

@@ -15,6 +15,8 @@ LEAST_LOOP = 400
 SHORT_UNIT = 200
 TIMES, TIMES_OF_LONG = 5, 3
 """How often a unit has to stand at the end: one of up to SHORT_UNIT characters, and a longer one."""
+BLANKS = 2
+"""Characters between units (a blank line) that the last one does not have."""
 TAIL = 4000
 """Characters at the end that are compressed."""
 RATIO = 12.0
@@ -53,7 +55,7 @@ def repeated_unit(text: str) -> int | None:
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     for unit in _lengths(text):
         times = TIMES if unit <= SHORT_UNIT else TIMES_OF_LONG
-        needed = max(LEAST_LOOP, times * unit)
+        needed = max(LEAST_LOOP, times * unit - BLANKS)
         if needed > codes.size:
             return None  # longer units need more still
         if _repeats(codes, unit, needed):
@@ -66,7 +68,7 @@ def _lengths(text: str) -> list[int]:
     probe = text[-PROBE:]
     found: list[int] = []
     place = len(text) - len(probe)
-    earliest = max(0, len(text) - len(text) // TIMES_OF_LONG - PROBE)
+    earliest = max(0, len(text) - len(text) // TIMES_OF_LONG - PROBE - BLANKS)
     while len(found) < CANDIDATES:
         place = text.rfind(probe, earliest, place + len(probe) - 1)
         if place < 0:

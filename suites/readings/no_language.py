@@ -41,7 +41,7 @@ _DATA = re.compile(r"\s*(?:[{\[].*[\"\d].*[}\]]|\"[^\"]{1,40}\"\s*:\s*.+),?\s*")
 """A line of JSON; a sentence within it is one."""
 _CODE_LINE = re.compile(rf"\s*(?:{'|'.join(_CODE)})\s*", re.ASCII)
 _PERHAPS_CODE_LINE = re.compile(rf"\s*(?:{'|'.join(_PERHAPS_CODE)})\s*", re.ASCII)
-_INDENTED = re.compile(r"(?: {2,}|\t)\s*(?:return|yield|raise|await|pass|break|continue|print)?\b.*")
+_INDENTED = re.compile(r"(?: {2,}|\t)\s*(?:return|yield|raise|await|pass|break|continue|print)?(?:\b|#|//).*")
 _OPENS = re.compile(r".*[:{(\[,]\s*")
 _FOUR_WORDS = regex.compile(r"(?:\p{L}{2,}[ ,]+){3}\p{L}{2,}")
 _OPERATOR = re.compile(r"[=^≤≥≠≈×÷√∑∫±→]|\s[-+*/<>]\s|\d[-+*/]\d")
@@ -112,7 +112,7 @@ def _is_one_name(text: str) -> bool:
     words = _WORD.findall(text)
     if not words or len(words) > MOST_NAME_WORDS or _OTHER_LETTERS.search(text):
         return False
-    capital = [word for word in words if _CAPITAL.match(_ELIDED.sub("", word))]  # d'Ivoire
+    capital = [word for word in words if _CAPITAL.search(_ELIDED.sub("", word))]  # d'Ivoire
     small = [word for word in words if word not in capital]
     spoken = {word.lower().strip(".'’") for word in words} & _SPEAKS
     return not spoken and len(capital) >= len(small) and all(word in _PARTICLES for word in small)

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 _UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 ENGLISH: dict[str, int] = {word: value for value, word in enumerate(f"{_UNITS} seventeen eighteen nineteen".split())}
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
-ENGLISH |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)}
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+ENGLISH |= {word: 10 * value for value, word in enumerate(TENS, start=2)}
 SCALES: dict[str, int] = {
     "hundred": 100,
     "thousand": 1000,
@@ -24,7 +24,9 @@ DIGITS |= {"零": 0, "両": 2, "两": 2, "兩": 2, "壱": 1, "弐": 2, "参": 3,
 SMALL: dict[str, int] = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000}
 LARGE: dict[str, int] = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
 _HAN = "".join({*DIGITS, *SMALL, *LARGE})
-HAN_NUMBER = re.compile(rf"[{_HAN}]{{1,40}}(?![米克瓦卡焦伏赫帕分])")
+BEGINS_UNIT = r"(?<=千)[米克瓦卡焦伏赫帕]|(?<=百)(?:帕|分[之比点點])"
+"""Behind a character that multiplies: with it, it is a unit (kilometre) or per cent, and multiplies nothing."""
+HAN_NUMBER = re.compile(rf"(?!(?<![{_HAN}])十分(?![钟鐘間间]))[{_HAN}]{{1,40}}(?!{BEGINS_UNIT})")
 
 _PARTS = {"half": 2, "halve": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}
 _COUNTED = rf"(\d{{1,6}}|[{_HAN}]{{1,12}})"
@@ -35,6 +37,7 @@ _ENGLISH_FRACTION = re.compile(
     re.IGNORECASE,
 )
 """Three quarters are coins as often as not."""
+_HALF_A = re.compile(r"\bhalf\s+a(?=\s+(?:hundred|thousand|million|billion)\b)", re.IGNORECASE)
 
 
 def english_value(words: str) -> Fraction | None:
@@ -79,6 +82,7 @@ def han_value(text: str) -> Fraction | None:
 
 def with_fractions(text: str) -> str:
     """The text with fractions in words as 1/2: one half, two thirds, 二分之一, 2分の1. 百分之十八 is a percentage."""
+    text = _HALF_A.sub("0.5", text)
     return _ENGLISH_FRACTION.sub(_english_fraction, _HAN_FRACTION.sub(_han_fraction, text))
 
 

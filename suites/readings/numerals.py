@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from math import isqrt
 from typing import NamedTuple
 
 from suites.readings.characters import normalised
 from suites.readings.number_words import (
+    BEGINS_UNIT,
     ENGLISH_NUMBER,
     HAN_NUMBER,
     LARGE,
@@ -48,7 +50,7 @@ _DIGITS = re.compile(
     r"|\d{1,2}(?:,\d\d)+,\d{3}(?!\d|,\d)(?:\.\d+)?"  # 12,34,567
     r"|\d{1,3}(?:\.\d{3}){2,}(?!\d|\.\d)(?:,\d+)?"  # 1.234.567
     r"|\d{1,3}(?:\.\d{3})+,\d{1,2}(?![\d,])"  # 1.234,50
-    r"|\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+)?(?!\d)"  # 1 234 567
+    r"|\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+|,\d{1,2}(?![\d,]))?(?!\d)"  # 1 234 567
     r"|\d{1,3}(?:['’]\d{3})+(?!\d)(?:\.\d+)?"
     r"|\d{1,3}(?:_\d{3})+(?!\d)"
     r"|(?<!\d,)\d+,\d{1,2}(?![\d,]|\.\d)"  # 18,5
@@ -56,7 +58,7 @@ _DIGITS = re.compile(
     r"(?:[eE][-+]?\d{1,3}(?![\d.]))?"
 )
 _SEPARATED = re.compile(r"[ ,'’_]")
-_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|\d{1,3}(?:\.\d{3})+,\d+")
+_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|\d{1,3}(?: \d{3})+,\d{1,2}|\d{1,3}(?:\.\d{3})+,\d+")
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}")
 _MIXED = re.compile(
     r" (?:and )?(\d{1,2})/(\d{1,3})(?![\d/.])| ?\\frac ?\{(\d{1,2})\} ?\{(\d{1,3})\}"
@@ -64,32 +66,48 @@ _MIXED = re.compile(
 )
 _WORDS = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
 _WORDS |= {"lakh": 5, "crore": 7}
+_WORDS |= {
+    "millionen": 6,
+    "millones": 6,
+    "milhões": 6,
+    "milioni": 6,
+    "mio": 6,
+    "tausend": 3,
+    "milliarden": 9,
+    "milliard": 9,
+}
 _SCALE = re.compile(
     rf"[ -]?({'|'.join(_WORDS)})s?(?![A-Za-z])|([kK])(?![A-Za-z0-9])| (k)(?![A-Za-z0-9])", re.IGNORECASE
 )
+_SMALLER = re.compile(r",? (?:and )?(\d{1,3}) (hundred|thousand|million)(?![A-Za-z])", re.IGNORECASE)
 _MILLIONS = re.compile(r"([MB])(?![A-Za-z0-9])")
 _HAN_SCALES = {character: Fraction(value) for character, value in (SMALL | LARGE).items()}
-_HAN_SCALE = re.compile(rf" ?([{''.join(_HAN_SCALES)}])(?![米克瓦卡焦伏赫帕分])")
-"""5千米 are five kilometres, not five thousand."""
+_HAN_SCALE = re.compile(rf" ?([{''.join(_HAN_SCALES)}])(?!{BEGINS_UNIT})")
+"""5千米 are five kilometres, not five thousand; 5万米 are fifty thousand metres."""
 _MORE = re.compile(r" ?(\d{1,4})(?![\d,]|\.\d)")
 _PERCENT = re.compile(r" ?(?:%|percent\b|per cent\b|パーセント|个百分点)", re.IGNORECASE)
 _CURRENCY = r"(?:(?:US|A|C|HK|NT)?[$€£¥₩₹]|(?:USD|EUR|GBP|RMB|Rs\.?) )"
 _SIGN = re.compile(
-    rf"({_CURRENCY})?\s?(?:(-)(?=[\d.$€£¥(\\])|(minus |negative |マイナス|负|負)|\+(?=\d))?({_CURRENCY})?\s?"
+    rf"({_CURRENCY})?\s?(?:(-)(?=[\d.$€£¥(\\])"
+    rf"|(minus |negative |マイナス|负|負|零下|氷点下)|\+(?=\d))?({_CURRENCY})?\s?"
 )
-_SIGN_WORD = re.compile(r"(?:\b(?:minus|negative) |マイナス|负|負)$", re.IGNORECASE)
+_AND_A_HALF = re.compile(r" and (?:a|one) half\b", re.IGNORECASE)
+_SIGN_WORD = re.compile(r"(?:\b(?:minus|negative) |マイナス|负|負|零下|氷点下)$", re.IGNORECASE)
 _POWER = re.compile(r"\^\(?([-+]?\d{1,4})\)?")
-_TIMES = re.compile(r" ?(?:[×·*]| x |(?<=\d)x(?=\d)|乘以?|かける) ?")
+_TIMES = re.compile(r" ?(?:[×·*]| x | times (?=[\d(])|(?<=\d)x(?=\d)|乘以?|かける) ?")
 _OVER = re.compile(r" ?(?:/|÷|除以|割る| over | divided by ) ?")
 _PLUS = re.compile(r" ?(?:(\+|加|足す)|(?:-(?= )|(?<! )-|减|減|引く)) ?")
 _FRAC = re.compile(r"\\frac\s{0,3}(?:(\d)\s{0,3}(\d)(?!\d)|\{)")
+_ROOT = re.compile(r"(?:√|\\sqrt) ?(?=[\d({])")
+_NESTED = re.compile(r"\{((?:[^{}]|\{[^{}]{0,60}\}){1,60})\}")
 _BRACED = re.compile(r"\{([^{}]{1,60})\}")
 _SPOILT = re.compile(
-    r":\d|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])" r"|[xyzn](?![A-Za-z0-9])"
+    r"(?: : ?|:)\d|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])" r"|[xyzn](?![A-Za-z0-9])"
 )
 _STARTS = re.compile(
-    rf"(?<![A-Za-z0-9_^.\\])(?:{_CURRENCY})?(?:-\s?|minus |negative |マイナス|负|負)?(?:{_CURRENCY})?"
-    r"(?:[\d]|\.\d|\\frac(?![A-Za-z])|\( ?(?=[-\d(\\]))"
+    rf"(?<![A-Za-z0-9_^\\])(?<!(?<![A-Za-z])\.)(?:{_CURRENCY})?"
+    rf"(?:-\s?|minus |negative |マイナス|负|負|零下|氷点下)?(?:{_CURRENCY})?"
+    r"(?:[\d]|\.\d|\\frac(?![A-Za-z])|(?:√|\\sqrt) ?(?=[\d({])|\( ?(?=[-\d(\\]))"
 )
 
 
@@ -118,9 +136,11 @@ def find_words(text: str) -> Iterator[Found]:
             sign = _SIGN_WORD.search(text, max(0, found.start() - 10), found.start())
             if sign and sign.start() - end == 1 < end:  # ten minus five
                 sign = None
+            half = _AND_A_HALF.match(text, found.end()) if value is english_value else None
             if (number := value(found[0])) is not None:
+                number += Fraction(1, 2) if half else 0
                 start = sign.start() if sign else found.start()
-                yield Found(start, found.end(), -number if sign else number, True, False)
+                yield Found(start, half.end() if half else found.end(), -number if sign else number, True, False)
             end = found.end()
 
 
@@ -211,9 +231,10 @@ def _atom(text: str, at: int, depth: int, *, currency: bool) -> Found | None:
         return None
     if fraction := _FRAC.match(text, at):
         return _latex_fraction(text, at, fraction, depth)
+    root = _ROOT.match(text, at)
     digits = _DIGITS.match(text, at)
-    if digits is None:
-        return None
+    if root or digits is None:
+        return _square_root(text, at, root.end(), depth) if root else None
     value, end = _value(digits[0]), digits.end()
     if value is None:
         return Found(at, end, None, True, False)
@@ -231,7 +252,11 @@ def _scaled(text: str, value: Fraction, end: int, currency: bool) -> tuple[Fract
     """The value with what multiplies it: 18k, 1.5 million, 3万5000, 1億2000万."""
     if found := _SCALE.match(text, end):
         power = _WORDS[found[1].lower()] if found[1] else 3
-        return value * 10**power, found.end()
+        value, end = value * 10**power, found.end()
+        while (more := _SMALLER.match(text, end)) and _WORDS[more[2].lower()] < power:  # 1 million 200 thousand
+            power, end = _WORDS[more[2].lower()], more.end()
+            value += int(more[1]) * 10**power
+        return value, end
     if (found := _MILLIONS.match(text, end)) and (currency or found[1] == "M"):
         return value * (10**6 if found[1] == "M" else 10**9), found.end()
     total, section = Fraction(0), value
@@ -245,6 +270,9 @@ def _scaled(text: str, value: Fraction, end: int, currency: bool) -> tuple[Fract
             total, section = total + section * scale, Fraction(0)
         last = scale
         more = _MORE.match(text, end)
+        if more is None and _HAN_SCALE.match(text, end):  # 百万
+            section = Fraction(0)
+            continue
         if more is None or Fraction(more[1]) >= scale:
             break
         section, end = Fraction(more[1]), more.end()
@@ -263,6 +291,23 @@ def _latex_fraction(text: str, at: int, found: re.Match[str], depth: int) -> Fou
     whole = all(p and p.end == len(group[1].strip()) for p, group in zip(parts, (above, below), strict=True))
     value = _quotient(*(p.value if p else None for p in parts)) if whole else None
     return Found(at, below.end(), value, False, False)
+
+
+def _square_root(text: str, at: int, inside: int, depth: int) -> Found | None:
+    """√324 is 18; a root that is no fraction (√18) is no plain number."""
+    if braced := _NESTED.match(text, inside):
+        number, end = _sum(braced[1].strip(), 0, depth + 1) if depth < DEEPEST else None, braced.end()
+        whole = number is not None and number.end == len(braced[1].strip())
+    else:
+        number = _atom(text, inside, depth, currency=False)
+        whole, end = number is not None, number.end if number else inside
+    if number is None:
+        return None
+    value = number.value if whole else None
+    if value is not None:
+        above, below = isqrt(max(value.numerator, 0)), isqrt(value.denominator)
+        value = Fraction(above, below) if Fraction(above, below) ** 2 == value else None
+    return Found(at, end, value, False, False)
 
 
 def _value(digits: str) -> Fraction | None:

@@ -38,9 +38,15 @@ _AIM = r"(?:\s+(?:to|for|of|in)\s+(?:the|this|your|our|part|question)\b[^.,:=\n]
 _ASIDE = r"(?:\s*\([^()\n]{0,40}\)|\s*,[^,.\n]{1,60},)?"
 _IS = (
     r"(?:is|was|are|equals|comes\s+(?:out\s+)?to|(?:would|should|must|will|might|may|could"
-    r"|has\s+to)\s+be)\b(?:\s+(?:therefore|thus|then|hence))?"
+    r"|has\s+to)\s+be)\b(?:\s+(?:therefore|thus|then|hence|(?:most\s+)?(?:probably|likely)|clearly|definitely|certainly|obviously"
+    r"|evidently|simply))?"
 )
-_ANSWER = r"\b(?:answer|ans)\b"
+_ANSWER = r"\b(?:answers?|ans)\b"
+_FOREIGN = (  # German, Dutch, French, Spanish, Portuguese, Italian, Russian, Korean, Vietnamese
+    r"\b(?:antwort|ergebnis|lösung|antwoord|réponse|respuesta|resposta|risposta|ответ|đáp\s+án)\b(?:\s+(?:finale?|correcta|correta|corretta|correcte))?"
+    r"[\s*_]{0,4}(?:(?:is(?:t)?|lautet|beträgt|est|es|é|è|là)\b|[:：=]|[—–-]\s)"
+    r"|(?:정답|답)(?:은|[:：])"
+)
 _HAN_ANSWER = r"(?:答え|答案|解答|正解|正答|回答|答|選択肢|选项|選項)"
 _HAN_IS = (
     r"(?:としては|は|が|も|就是|便是|即是|即为|即為|应该是|應該是|应该为|應該為|应当是|應當是|应为|應為|应是|應是|确实是|確實是|"
@@ -49,6 +55,7 @@ _HAN_IS = (
 _SAID = re.compile(
     rf"(?<!\#)\#{{4,8}}(?!\#)(?=[ \t*_$\\(]{{0,6}}(?:[A-Za-z] ?= ?)?[-+−–]?[$€£¥]?\s?(?:[\d.０-９]|\\[df]?frac))"
     rf"|{_ANSWER}{_AIM}{_ASIDE}[\s*_\"'`]{{0,4}}?(?:{_IS}|[:=：→]|->|\s[-–—]\s(?=\S{{1,12}}\s*(?:\n|\Z)))"
+    rf"|{_FOREIGN}"
     rf"|{_HAN_ANSWER}[*_\s」』】]{{0,4}}{_HAN_IS}"
     rf"|{_HAN_ANSWER}[ \t]{{0,3}}(?=[\d０-９$\\])|[【\[「《]{_HAN_ANSWER}[】\]」》]",
     re.IGNORECASE,
@@ -75,7 +82,9 @@ _NUMBERED = re.compile(r"[ \t*_]{0,4}\d{1,3}[.):][*_]{0,2}[ \t]+[*_]{0,2}[^\W\d]
 _SENTENCE_ENDS = re.compile(r"\.(?=\s|$)(?!(?<=\b[A-Z]\.)\s+[a-z])|[;!](?=\s|$)|[。！；]")
 _MARKUP = " \t*_:：、,，\"'“”「」"
 _HYPOTHESIS = re.compile(
-    r"\b(?:if|whether|suppose|assume|assuming|unless|when|why|say)\s+(?:the|my|your|our|that)?\s*(?:\w+\s+)?$", re.I
+    r"\b(?:if|whether|suppose|assume|assuming|unless|when|why|say)\s+(?:the|my|your|our|that)?\s*(?:\w+\s+)?$"
+    r"|\b(?:(?:first|initially|originally)\s+(?:thought|said|assumed|believed)|(?:might|may|could)\s+(?:think|say|guess|expect))\s+(?:that\s+)?(?:the|my)?\s*(?:\w+\s+)?$",
+    re.IGNORECASE,
 )
 _STEP_BY_STEP = re.compile(r"(?:step[- ]by[- ]step|ステップごとの|逐步|逐步的?)\s?$", re.IGNORECASE)
 """Before "answer:" it announces the way and not the result."""
@@ -92,26 +101,34 @@ _TAKEN_BACK = re.compile(
     rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,4}}"
     r"(?:(?:that|this|it)(?:\s+(?:answer|result|choice))?(?:\s+is|\s+was|'s|’s|\s+can(?:no|')t\s+be|\s+seems|\s+looks)"
     r"\s+(?:\w+\s+){0,2}?(?:wrong|incorrect|false|mistaken|not\s+(?:right|correct|true)|a\s+mistake)"
-    r"|scratch\s+that|never\s*mind|ignore\s+that|correction\b|i\s+was\s+wrong"
+    r"|scratch\s+that|never\s*mind|ignore\s+that|correction\b|i\s+was\s+wrong|i\s+(?:miscounted|miscalculated|misread|misspoke|take\s+(?:that|it)\s+back)"
     r"|i\s+made\s+(?:a|an)\s+(?:\w+\s+)?(?:mistake|error))"
-    r"|[\s*_>、，。]{0,8}(?:訂正|間違い|これは間違|不对|不對|更正|这是错|這是錯|错了|錯了)",
+    r"|[\s*_>、，。]{0,8}(?:(?:いや|いえ|待って|待てよ|すみません|等等|等一下|抱歉|哦)[、，,。！…]{0,3})?"
+    r"(?:訂正|間違[いえっ]|これは間違|不对|不對|更正|这是错|這是錯|我?[算弄搞]?错了|我?[算弄搞]?錯了)",
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually)\b|no\s*[,.:!—-])"
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|no\s*[,.:!—-])"
     r"|[\s*_>、，。]{0,8}(?:いや|待って|待てよ|等等|等一下)",
     re.IGNORECASE,
 )
 _ASKED_NEXT = re.compile(
-    r"^[ \t#>*_]{0,8}(?:(?:next|new|another|follow-?up)\s+)?(?:question|problem|exercise|q|質問"
+    r"^[ \t#>*_]{0,8}(?:(?:next|new|another|follow-?up)\s+)?(?:question|problem|exercise|example|q|質問"
     r"|問題|问题|問|问|题目|題目|例题|例題)"
     r"[ \t]{0,3}(?:\d{1,4}|[一二三四五])?[*_]{0,3}[ \t]{0,3}[:：.][*_ \t]{0,4}\S"
     r"|^[ \t]{0,3}#{1,6}[ \t*]{1,3}(?:(?:next|new|another|follow-?up)\s+)?(?:question|problem"
-    r"|exercise|問題|问题|題目|题目)[ \t]?\d{0,3}[ \t*]{0,4}$"
+    r"|exercise|instructions?|問題|问题|題目|题目)[ \t]?\d{0,3}[ \t*:：]{0,4}$"
+    r"|^[ \t]{0,3}\*\*(?:(?:next|new|another)\s+)?(?:question|problem|exercise|example)\s?\d{0,3}[:.]?\*\*[ \t:]{0,3}$"
+    r"|(?<=[.!]\s)(?:next|new|another)\s+(?:question|problem)\s?:"
     r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}[:：]"
     r"|<\|(?:im_start|user|start_header_id|endoftext|im_end|eot_id)\|>|\[INST\]",
     re.IGNORECASE | re.MULTILINE,
 )
+
+
+_STRUCK = re.compile(r"~~(?=\S)[^~\n]{1,200}(?<=\S)~~|<(s|del|strike)>[^<>\n]{0,200}</\1>|</s>", re.IGNORECASE)
+"""What is struck out is not said."""
+_MARKED_UP = re.compile(r"<(b|strong|i|em|u|mark|code|big)>([^<>\n]{0,200})</\1>", re.IGNORECASE)
 
 
 def own_answer(text: str, holds: Callable[[str], bool] | None = None) -> str:
@@ -120,7 +137,7 @@ def own_answer(text: str, holds: Callable[[str], bool] | None = None) -> str:
     A question that is repeated before anything was answered is none of these. `holds` says whether a text without a
     final statement has an answer too.
     """
-    text = text[-TAIL:]
+    text = _MARKED_UP.sub(r"\2", _STRUCK.sub("", text[-TAIL:]))
     for found in deque(_ASKED_NEXT.finditer(text), maxlen=STATEMENTS):
         before, after = text[: found.start()], text[found.end() :]
         if (
@@ -225,7 +242,7 @@ def _spot(text: str, at: int) -> Iterator[Stated]:
         and not _DENIED_HAN.search(said)
     ):
         start = at + offset
-        yield Stated(at, said, start + line.find(said) + len(said))
+        yield Stated(at, said, text.find(said, start) + len(said))
 
 
 def _tagged(text: str) -> Iterator[Stated]:

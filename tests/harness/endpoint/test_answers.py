@@ -23,6 +23,8 @@ TEXTS = [
     ("4 + 3", True, "4 + 3", ""),
     ("<think></think>7", False, "", "7"),
     ("The tag <think> opens it.", False, "", "The tag <think> opens it."),
+    ("```html\n<think>b</think>\n```\n7", False, "", "```html\n<think>b</think>\n```\n7"),
+    ("<think>a\n```\nb</think>7\n```\nc\n```", False, "a\n```\nb", "7\n```\nc\n```"),
     ("<think>a</think>b</think>c", False, "a\nb", "c"),
     ("<think>a</think>b<think>c</think>d", False, "a\nc", "bd"),
     ("<think>a</think><think>b", False, "a\nb", ""),

@@ -41,6 +41,12 @@ def test_a_unit_of_any_length_is_measured(size: int) -> None:
     assert repeated_unit("before" + unit * 2) is None
 
 
+@pytest.mark.parametrize("between", [" ", "\n", "\n\n"])
+def test_the_last_unit_need_not_end_with_what_stands_between(between: str) -> None:
+    page = "".join(f"Sentence {i} of a page says something else. " for i in range(70))[:2600].strip() + between
+    assert looped(page * 3) and not looped(page * 2)
+
+
 def test_two_million_characters_take_no_time() -> None:
     with no_hang():
         assert looped(("x" * 499 + "y") * 4000) and not looped("".join(map(str, range(300_000))))
