@@ -46,6 +46,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "history.html"
 
 
+@pytest.mark.long  # the pages of single runs are looked at in the same ways
 def test_the_page_of_many_runs_is_fit_to_be_published(history: Path, browser: Browser) -> None:
     check_page(history, browser)
 

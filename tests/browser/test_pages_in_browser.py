@@ -15,9 +15,13 @@ from harness.runs.folder import RunFolder
 from reports.render import render
 
 ORDER = ["FAIL", "INCONCLUSIVE", "PASS"]
+LONG = ("no-verdict",)
+"""Pages of which most is looked at in others too."""
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in MAKERS]
+)
 def test_the_page_of_a_run_is_fit_to_be_published(name: str, report: Reports, browser: Browser) -> None:
     check_page(report(name), browser)
 

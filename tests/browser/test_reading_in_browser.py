@@ -57,7 +57,7 @@ def test_the_page_of_an_instance_follows_the_system(scheme: str, paper: str, rep
         assert page.evaluate(PAPER) == paper
 
 
-@pytest.mark.parametrize("which", ["finished", "swebench", "instance"])
+@pytest.mark.parametrize("which", ["finished", "swebench", pytest.param("instance", marks=pytest.mark.long)])
 def test_tab_reaches_everything_once_and_is_seen(which: str, report: Reports, browser: Browser) -> None:
     path = instance_page(report) if which == "instance" else report(which)
     with opened(browser, path) as page:
@@ -100,7 +100,14 @@ def test_paper_has_the_decision_and_no_controls(which: str, report: Reports, bro
         assert len(page.pdf(format="A4")) > 10_000
 
 
-@pytest.mark.parametrize("emulated", [{"forced_colors": "active"}, {"reduced_motion": "reduce"}, {"contrast": "more"}])
+@pytest.mark.parametrize(
+    "emulated",
+    [
+        pytest.param({"forced_colors": "active"}, marks=pytest.mark.long),
+        {"reduced_motion": "reduce"},
+        pytest.param({"contrast": "more"}, marks=pytest.mark.long),
+    ],
+)
 def test_wishes_of_the_reader_take_nothing_away(emulated: dict[str, Any], report: Reports, browser: Browser) -> None:
     with opened(browser, report("finished")) as page:
         usual = seen(page)

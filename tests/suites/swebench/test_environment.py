@@ -69,6 +69,7 @@ def answer(command: str) -> dict[str, Any]:
     return chat_reply("Next.", finish="tool_calls", tool_calls=[{"id": "1", "type": "function", "function": call}])
 
 
+@pytest.mark.long
 def test_a_container_that_dies_in_a_trajectory_is_not_blamed_on_the_model(
     server: FakeServer, label: str, tmp_path: Path
 ) -> None:
