@@ -64,6 +64,7 @@ def test_what_is_missed_of_a_shut_server_is_what_an_open_one_tells(finished: tup
         assert server.readback["asked.dtype"] == "float32" and server.readback["asked.max_logprobs"] == "20"
 
 
+@pytest.mark.long  # a second gate; tests/harness has baselines on servers that are quick
 def test_a_baseline_spares_the_reference(
     finished: tuple[RunFolder, int, str], candidate: Path, recipe: Path, tmp_path: Path
 ) -> None:
