@@ -72,7 +72,7 @@ def markdown(proof: Proof) -> str:
         f"Model {_code(proof.model)} (sha256 `{proof.model_sha256[:12]}`), policy {_code(proof.policy)} (sha256 "
         f"`{proof.policy_sha256[:12]}`), quantgate {proof.quantgate_version}, {_text(proof.machine)}.",
         f"Written by {_code(proof.command)}. What each entry must lead to was stated in the catalogue "
-        "(`harness/prove/`) before it was run; no margin was chosen by a result.",
+        "(`harness/prove/`) before it was run.",
         "",
         "## What was stated, and what came of it",
         "",
