@@ -22,7 +22,6 @@ from quantgate_kernels.formats.rotation import block_of
 
 N_TILES = (1, 2, 3, 4, 6, 8)
 """How many n tiles of eight tokens a kernel may have."""
-MOST_TOKENS = 8 * N_TILES[-1]
 WARPS = 8
 """Of a block: more leave too few registers for sums."""
 TILES = (4, 2)
