@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from suites.readings.characters import one_spelling
+from suites.readings.number_words import ENGLISH_NUMBER, english_value
 from suites.readings.numerals import one_number
 
 _SIGNS = {"（": "(", "）": ")", "，": ",", "、": ",", "。": "", "：": ":", "°": r"^\circ ", "º": r"^\circ "}
@@ -99,6 +100,7 @@ def spelled(expression: str) -> str:
     )
     expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("{,}", ",")
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)
+    expression = re.sub(r"(?<=\d)\\[,;:!]\s?(?=[A-Za-z\\])", "", expression)  # 9\,i
     return re.sub(r"(?:\\[,;:! ]|[~.,;\s])+$", "", expression.strip())
 
 
@@ -131,6 +133,8 @@ def exact_values(form: str) -> list[object]:
     """The exact values that a form may have: 50 % is 50 (of a hundred) and 1/2; empty where it is no lone number."""
     form = _ASSIGNED.sub("", form)
     number = None if _SHORT_GROUP.search(form) else one_number(form)
+    if ENGLISH_NUMBER.fullmatch(form.strip()) and (value := english_value(form)) is not None:
+        return [value]
     if number is None or number.value is None:
         return []
     return [number.value, number.value / 100] if number.percent else [number.value]

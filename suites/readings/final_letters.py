@@ -26,7 +26,7 @@ from suites.readings.statements import (
 
 SHORT = 120
 """So many last characters of a sentence hold "so D"."""
-_OPEN = r"[\s*_$\"'“‘「『【\[{<(:：`]"
+_OPEN = r"[\s*_$\"'“‘「『【\[{<(:：`,、，]"
 _CLOSE = r"[\s*_$\"'”’」』】\]}>)`]"
 _WORD = r"(?:(?i:options?|choices?|letter|alternative|statement|answer|opción|opção)\s{1,3}|选项|選項|選択肢|选择|選擇)"
 _AFTER = (
@@ -37,10 +37,10 @@ _HEAD = re.compile(
     rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:(?:the|la|die)\s+)?{_WORD}?{_OPEN}{{0,4}}"
     rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*(?:[=<>≤≥∈]|\\[a-z])))(?!['’][a-z])"
     rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
-    rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
+    rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}，。、]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
     rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
 )
-_IN_PARENTHESES = re.compile(r"(?<![A-Za-z0-9_\])}^/])[(（\[【]\s?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
+_IN_PARENTHESES = re.compile(r"(?<![A-Za-z0-9_\])}^/])[(（\[【]\s?(?:(?i:option|choice|answer):?\s)?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
 _NEXT = re.compile(
     rf"{_CLOSE}{{0,6}}[^.;,\n]{{0,40}}?(?:\s(?:or|and)\s|\s?[/&]\s?|,\s|また?は|か|と|、|或者?|和|与|或)(?:\s?(?:or|and|maybe|possibly|both)\s)?"
     rf"{_OPEN}{{0,4}}{_WORD}?{_OPEN}{{0,4}}([A-J])(?={_CLOSE}{{0,4}}(?:\s*$|[.,;:!?。，、）)]|\s|です|だ))"
@@ -61,8 +61,8 @@ _CHOSEN_BY = re.compile(
     r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct|most\s+\w+)\s+(?:option|choice|alternative|letter|statement|one|selection)"
     r"(?:\s+(?:here|among\s+them|given))?\s{0,3}[*_]{0,2}(?:is|must\s+be|would\s+be|should\s+be|has\s+to\s+be|:)"
     r"|\bmy\s+(?:(?:final|best|educated)\s+)?(?:choice|pick|option|guess)\s+(?:is|would\s+be)\b|\bbest\s+guess\s?(?:is|:)"
-    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer|guess)\b"
-    r"|\b(?:choose|select|pick|leaves(?:\s+(?:us\s+with|only))?|leaving|correct\s+is|matches\s+option|corresponds\s+to)\b|\boption\s+is\b"
+    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer|guess|meant?)\b"
+    r"|\b(?:choose|select|pick|leaves(?:\s+(?:us\s+with|only))?|leaving|correct\s+is|matches\s+option|corresponds\s+to|(?:closest|nearest|equal|equivalent)\s+to(?=\s+(?:option|choice)))\b|\boption\s+is\b"
     r"|^[ \t*_#>{\"']{0,12}(?:(?:my|the|selected|chosen|final|best|correct)\s+){0,3}(?:option|choice)"
     r"[\s*_\"']{0,4}[:：]))"
     r"|(?:故|应|應|所以|因此|本题|本題|答案)?(?<![不没沒])(?:选择|選擇|选|選)(?![项項択拟出])(?:[:：是为為]|答案是?)?"
@@ -85,21 +85,22 @@ _IT_IS = re.compile(r"\W*([A-J])\W*\s+it()\s+is\W*$")
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$、，]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
     r"(?:(?i:is|must\s+be|seems|looks|appears|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
-    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
+    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|[:：]\s?[*_]{0,2}(?:(?i:yes|correct|true|right)\b|[✓✔✅])|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
 )
 _ONLY = re.compile(
-    r"\b[Oo]nly\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
+    r"\b(?:[Oo]nly|[Aa]mong\s+(?:the|these)\s+(?:options|choices),)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
     r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains)\b"
 )
 _ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
 _OPTION_LINE = re.compile(
-    r"^[ \t#>*_-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)", re.MULTILINE
+    r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)", re.MULTILINE
 )
 _ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
 """A: Let's think … is no option, but the answer to the question Q:."""
 _NEXT_LABEL = re.compile(r"\s*[(（]\s?[A-J]?[)）]?\s*$")
 _PART = re.compile(r".{80}|.{1,80}?[.;]\s")
 _VERDICT = re.compile(r"(?:\b(?:correct|right|true|yes)\b|✓|✔|✅|正しい|正解|正确|正確)", re.IGNORECASE)
+_TICKED = re.compile(r"[ \t#>*_-]{0,6}[✓✔✅]")
 _VERDICT_AT_END = re.compile(
     r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
 )
@@ -107,7 +108,7 @@ _AGAINST = re.compile(
     r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*|is\s+out|ruled\s+out|isn['’]t|(?:can|could)n?['’]?t\s+be)\b|✗|✘|❌|誤り|错误|不正确",
     re.IGNORECASE,
 )
-_LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?!\s?:?=)[\W_]*$")
+_LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?:[\W_]{1,4}\1\b)*(?!\s?:?=)[\W_]*$")
 _ENDS = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bvs)[.;!](?=\s|$)|[。！；]")
 _NONE = re.compile(
     r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b(?!.{0,40}[(（][A-J][)）]\W*$)|どれでもない|以上都不",
@@ -241,7 +242,7 @@ def _called_correct(lines: list[str], letter: str) -> bool:
     for line in lines:
         if (found := _OPTION_LINE.match(line)) and found[1].upper() == letter:
             said = line[found.end() :].lstrip(" *_-—–:")
-            if _VERDICT.match(said) or (_VERDICT_AT_END.search(said) and not _AGAINST.search(said)):
+            if _TICKED.match(line) or _VERDICT.match(said) or (_VERDICT_AT_END.search(said) and not _AGAINST.search(said)):
                 return True
     return False
 
@@ -252,8 +253,9 @@ def _of_last(sentence: str) -> str | None:
         sentence = sentence[turns.end() :]
         if alone := _LETTER_ALONE.match(sentence):  # No: D
             return alone[1]
-    for weak in _WEAK.finditer(sentence):
-        if (letter := _letter_of(sentence[weak.end() :])) is not None and not _AGAINST.search(sentence):
+    for weak in deque(_WEAK.finditer(sentence), maxlen=STATEMENTS):
+        said = _DENIED.sub(" ", sentence[weak.end() : weak.end() + LONGEST])
+        if (letter := _letter_of(said)) is not None and not _AGAINST.search(said):
             return letter
     if hence := _HENCE.match(sentence[-SHORT:]) or _IT_IS.match(sentence):
         return hence[1] or hence[2]

@@ -30,7 +30,7 @@ _DENIED = re.compile(
 )
 _EQUALS = re.compile(r"\s{0,3}(?:=|≈|≒|\\approx|⇒)\s{0,3}")
 _FILLER = re.compile(
-    r"(?:[\s*_$\\:：、,，\"'“”「」`(（~≈|-]|either|about|approximately|approx\.?|around|exactly|precisely|only|just|simply|de|equal\s+to|"
+    r"(?:[\s*_$\\:：、,，\"'“”「」`(（~≈|-]|either|between|about|approximately|approx\.?|around|exactly|precisely|only|just|simply|de|equal\s+to|"
     r"a\s+total\s+of|total\s+of|therefore|thus|then|now|indeed|also|約|约|大约|大約|合計で?|合わせて|全部で|全部|共|一共|总共|總共|"
     r"总计|總計|ちょうど|正好|[A-Za-z]\s*=|(?:US|USD|EUR|Rs\.?)(?=\s?[$\d]))*$",
     re.IGNORECASE,
@@ -78,6 +78,9 @@ _AMOUNT = re.compile(
     re.IGNORECASE,
 )
 _ASIDE_ALONE = re.compile(r"\s*(?:(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）)[\s.。]*")
+_POINTS_GROUP = re.compile(r"\b(?:antwort|ergebnis|lösung|antwoord|respuesta|resposta|risposta)\b", re.IGNORECASE)
+_GROUP = re.compile(r"(?<![\d.,])([1-9]\d{0,2})\.(\d\d0)(?!\d|[.,]\d)")
+"""In German, Dutch, Spanish, Portuguese and Italian 18.000 are eighteen thousand."""
 _CUT = re.compile(r"(?:\d\s{0,3}[-+×/÷=]|[=(]|\\boxed\s{0,3}\{[^{}\n]{0,60})\s{0,20}\Z")
 _WORKED_OUT = re.compile(r"\d\s?[-+−×*/÷x]\s?\$?\d[^\n=]{0,60}=")
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
@@ -86,6 +89,8 @@ _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 def final_number(text: str) -> str:
     """The number that an answer ends with, in plain form ("1234.5", "-7", "18/7"); "" when there is none."""
     text = own_answer(text, lambda before: bool(last_number(before)))[-TAIL:]
+    if _POINTS_GROUP.search(text):
+        text = _GROUP.sub(r"\1\2", text)
     stated = sorted([*statements(text), *boxes(text)], reverse=True)
     for statement in stated:
         found, rest = number_of(statement.said), text[statement.end :]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from suites.readings.number_words import ENGLISH_NUMBER, HAN_NUMBER, english_value, han_value
-from suites.readings.numerals import Found, find_numbers, plain_form
+from suites.readings.number_words import HAN_NUMBER, han_value
+from suites.readings.numerals import Found, find_numbers, find_words, plain_form
 
 _SENTENCE_ENDS = re.compile(
     r"(?<!\bi\.e\.)(?<!\be\.g\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bMrs\.)(?<=[.;!?])(?=\s|$)|(?<=[。！？；])"
 )
-_ASKS = re.compile(r"[?？]\s*$")
+_ASKS = re.compile(r"[?？]\s*$|^\W*(?:please\s+)?(?:let\s+me\s+know|feel\s+free)\b", re.IGNORECASE)
 _CONCLUDES = re.compile(
     r"\b(?:so(?!\s+(?:far|much|many|long|as|on|called)\b)|therefore|thus|hence|then|which\s+(?:means|gives|leaves|makes|implies|yields)|which\s+is(?=\s+\W{0,3}\d[\d,.]*\W*$)|that\s+means|"
     r"rounds\s+(?:(?:up|down|off)\s+)?to(?!\s+the\b)|meaning|(?<!after\s)(?<!before\s)(?<!by\s)(?<!of\s)(?:leaving|giving)|for\s+a\s+total\s+of)\b"
@@ -43,9 +43,9 @@ _OF = (
     r"(?<!number)(?<!price)(?<!age)(?<!balance)(?<!remainder)(?<!speed)(?<!rate)(?<!weight)(?<!value)(?<!result)\s+of"
 )
 _BESIDE = re.compile(
-    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|on|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those)"
+    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|on|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those|sur|по)|[A-Za-z]/"
     r"|\b(?:another|week|day|month|year|step|room|page|grade|level|number|no\.))"
-    r"(?:\s+(?:the|these|those|all|his|her|their|its|our|about|only|just|other|first|last|next|remaining))*[\s$€£¥#]*$"
+    r"(?:\s+(?:the|les|these|those|all|his|her|their|its|our|about|only|just|other|first|last|next|remaining))*[\s$€£¥#]*$"
     r"|(?:每|第|购买|購買|走完|买|買)\s*$",
     re.IGNORECASE,
 )
@@ -73,7 +73,7 @@ _HAN_ENDS = re.compile(r"[^\W\d]{0,4}?(?:です|である|だ|になります|�
 
 
 def sentences(line: str) -> Iterator[str]:
-    """The sentences of a line from its last to its first; questions state nothing and are left out."""
+    """The sentences of a line from its last to its first; questions and offers state nothing and are left out."""
     for sentence in reversed(_SENTENCE_ENDS.split(line)):
         if not _ASKS.search(sentence):
             yield sentence
@@ -109,12 +109,14 @@ def knows_nothing(sentence: str) -> bool:
 
 def number_in_words(sentence: str) -> str:
     """The number that a sentence without digits states in words, alone or behind a verb; "" for none."""
-    for found in ENGLISH_NUMBER.finditer(sentence):
-        alone = not (sentence[: found.start()] + sentence[found.end() :]).strip(" *_.!$")
-        stated = _VERB.search(sentence, max(0, found.start() - 60), found.start())
-        counted = sentence[found.end() :].lstrip().startswith("of ")
-        if (alone or (stated and not counted)) and (value := english_value(found[0])) is not None:
-            return plain_form(value)
+    for found in find_words(sentence):
+        if not sentence[found.end - 1].isascii():  # Han: below
+            continue
+        alone = not (sentence[: found.start] + sentence[found.end :]).strip(" *_.!$")
+        stated = _VERB.search(sentence, max(0, found.start - 60), found.start)
+        counted = sentence[found.end :].lstrip().startswith("of ")
+        if (alone or (stated and not counted)) and found.value is not None:
+            return plain_form(found.value)
     han = [found for found in HAN_NUMBER.finditer(sentence) if len(found[0]) > 1]
     if len(han) == 1 and (value := han_value(han[0][0])) is not None:
         return plain_form(value)

@@ -20,6 +20,7 @@ from suites.readings.characters import normalised
 from suites.readings.number_words import (
     BEGINS_UNIT,
     ENGLISH_NUMBER,
+    HALF_MORE,
     HAN_NUMBER,
     LARGE,
     SMALL,
@@ -62,7 +63,7 @@ _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}|\d{1,3}(?: \d{3})+,\d{1,2}|\d{1,3}(?:\
 _POINTS = re.compile(r"\d{1,3}(?:\.\d{3}){2,}")
 _MIXED = re.compile(
     r" (?:and )?(\d{1,2})/(\d{1,3})(?![\d/.])| ?\\frac ?\{(\d{1,2})\} ?\{(\d{1,3})\}"
-    r"| ?\\frac ?(\d) ?(\d)(?!\d)| and a half\b"
+    rf"| ?\\frac ?(\d) ?(\d)(?!\d)| and a half\b|{HALF_MORE}"
 )
 _WORDS = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
 _WORDS |= {"lakh": 5, "crore": 7}
@@ -75,6 +76,19 @@ _WORDS |= {
     "tausend": 3,
     "milliarden": 9,
     "milliard": 9,
+    "mil": 3,
+    "тыс": 3,
+    "миллион": 6,
+    "млн": 6,
+    "миллиард": 9,
+    "млрд": 9,
+    "พัน": 3,
+    "หมื่น": 4,
+    "แสน": 5,
+    "ล้าน": 6,
+    "হাজার": 3,
+    "লাখ": 5,
+    "কোটি": 7,
 }
 _SCALE = re.compile(
     rf"[ -]?({'|'.join(_WORDS)})s?(?![A-Za-z])|([kK])(?![A-Za-z0-9])| (k)(?![A-Za-z0-9])", re.IGNORECASE
@@ -91,6 +105,7 @@ _SIGN = re.compile(
     rf"({_CURRENCY})?\s?(?:(-)(?=[\d.$€£¥(\\])"
     rf"|(minus |negative |マイナス|负|負|零下|氷点下)|\+(?=\d))?({_CURRENCY})?\s?"
 )
+_HALF_MORE = re.compile(HALF_MORE)
 _AND_A_HALF = re.compile(r" and (?:a|one) half\b", re.IGNORECASE)
 _SIGN_WORD = re.compile(r"(?:\b(?:minus|negative) |マイナス|负|負|零下|氷点下)$", re.IGNORECASE)
 _POWER = re.compile(r"\^\(?([-+]?\d{1,4})\)?")
@@ -136,7 +151,7 @@ def find_words(text: str) -> Iterator[Found]:
             sign = _SIGN_WORD.search(text, max(0, found.start() - 10), found.start())
             if sign and sign.start() - end == 1 < end:  # ten minus five
                 sign = None
-            half = _AND_A_HALF.match(text, found.end()) if value is english_value else None
+            half = (_AND_A_HALF if value is english_value else _HALF_MORE).match(text, found.end())
             if (number := value(found[0])) is not None:
                 number += Fraction(1, 2) if half else 0
                 start = sign.start() if sign else found.start()

@@ -19,6 +19,8 @@ LONGEST = 500
 """No final answer is longer, in characters."""
 STATEMENTS = 50
 """So many last statements of each form are looked at."""
+BARE = 12
+"""Characters that hold an answer and nothing else: "D", **18**."""
 
 
 class Stated(NamedTuple):
@@ -42,10 +44,11 @@ _IS = (
     r"|evidently|simply))?"
 )
 _ANSWER = r"\b(?:answers?|ans)\b"
-_FOREIGN = (  # German, Dutch, French, Spanish, Portuguese, Italian, Russian, Korean, Vietnamese
+_FOREIGN = (  # German, Dutch, French, Spanish, Portuguese, Italian, Russian, Korean, Vietnamese, Thai, Bengali, Hindi, Arabic
     r"\b(?:antwort|ergebnis|lösung|antwoord|réponse|respuesta|resposta|risposta|ответ|đáp\s+án)\b(?:\s+(?:finale?|correcta|correta|corretta|correcte))?"
     r"[\s*_]{0,4}(?:(?:is(?:t)?|lautet|beträgt|est|es|é|è|là)\b|[:：=]|[—–-]\s)"
     r"|(?:정답|답)(?:은|[:：])"
+    r"|คำตอบ(?:ที่ถูกต้อง)?\s?(?:คือ|[:：])|উত্তর(?:টি)?\s?(?:হলো?|হচ্ছে|[:：])|उत्तर\s?(?:है|[:：])|(?:الإجابة|الجواب)(?:\s+الصحيحة)?\s?(?:هي|هو|[:：])"
 )
 _HAN_ANSWER = r"(?:答え|答案|解答|正解|正答|回答|答|選択肢|选项|選項)"
 _HAN_IS = (
@@ -120,7 +123,8 @@ _ASKED_NEXT = re.compile(
     r"|exercise|instructions?|問題|问题|題目|题目)[ \t]?\d{0,3}[ \t*:：]{0,4}$"
     r"|^[ \t]{0,3}\*\*(?:(?:next|new|another)\s+)?(?:question|problem|exercise|example)\s?\d{0,3}[:.]?\*\*[ \t:]{0,3}$"
     r"|(?<=[.!]\s)(?:next|new|another)\s+(?:question|problem)\s?:"
-    r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}[:：]"
+    r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}(?:[:：]|$)"
+    r"|^[ \t]{0,4}(?:question|problem|exercise|example)[ \t]\d{1,4}[ \t]{0,3}$|\blet['’]s[ \t]+try[ \t]+another\b"
     r"|<\|(?:im_start|user|start_header_id|endoftext|im_end|eot_id)\|>|\[INST\]",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -143,7 +147,7 @@ def own_answer(text: str, holds: Callable[[str], bool] | None = None) -> str:
         if (
             statements(before)
             or boxes(before)
-            or (before.strip() and not statements(after) and holds and holds(before))
+            or (before.strip() and (len(before.strip()) <= BARE or not statements(after)) and holds and holds(before))
         ):
             return before
     return text
