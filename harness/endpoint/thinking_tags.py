@@ -94,11 +94,11 @@ def thinking_marks(text: str, opened: bool = False, more: Iterable[tuple[str, st
     inside, seen, since, fenced = opened, opened, 0, 0
     for tag in pattern.finditer(text):
         closes = tag[0].lower() in closings
-        if not closes and not inside:
-            fenced = max(fenced, _end_of_fence(text, since, tag))
-        if tag.start() < fenced:
+        if tag.start() < fenced or _quoted(text, tag):
             continue
-        if _quoted(text, tag) or (not closes and not inside and not seen and _spoken_of(text, tag, closings)):
+        if not closes and not inside:
+            fenced = _end_of_fence(text, since, tag)
+        if tag.start() < fenced or (not closes and not inside and not seen and _spoken_of(text, tag, closings)):
             continue
         if closes and not inside and tag[0] in NOT_ALONE:
             continue

@@ -176,8 +176,10 @@ class Cot(ChatSuite):
         settings, task = self._config.tasks[item.task], self._task(item.task)
         completion = apart(completion)
         try:
-            text = scored_text(completion, item.data["generation"])
-            score, answer = score_text(task, item.data["doc"], text, settings)
+            text, doc = scored_text(completion, item.data["generation"]), item.data["doc"]
+            if is_ours(item.task):  # lm-eval's own tasks know no such field
+                doc = doc | {"cut": completion.finish_reason == "length"}
+            score, answer = score_text(task, doc, text, settings)
         except Exception as error:  # a grader may raise anything, and says nothing of the answer then
             failed = make_sample(self.name, item, role, completion, score=None, answer=None)
             return failed.model_copy(update={"error": error_text("grader", _said(error))})

@@ -31,6 +31,8 @@ _NUMBER = (
     r"-?(?:\\\$|[$€£¥])?\s?(?:\d[\d,.]*(?:/\d+)?|\\d?frac\{[^{}]{1,20}\}\{[^{}]{1,20}\}"
     r"|\d*\\sqrt\{[^{}]{1,20}\}|\d*\\pi)"
 )
+_ENDS_REVERSED = re.compile(r"(?:[,;:! ]\\|[~.,;\s])+")
+"""Thin spaces and points at the end, read from there: a search would try every place before."""
 _UNIT = re.compile(
     rf"(?P<number>{_NUMBER})(?:\\[,;! ]|~|\s)*(?:\\?(?:text|mathrm)\s?\{{)?\s*"
     r"(?P<unit>[A-Za-z]{2,20}(?:[ .A-Za-z]{0,40})(?:/[A-Za-z]{1,10})?"
@@ -101,7 +103,9 @@ def spelled(expression: str) -> str:
     expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("{,}", ",")
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)
     expression = re.sub(r"(?<=\d)\\[,;:!]\s?(?=[A-Za-z\\])", "", expression)  # 9\,i
-    return re.sub(r"(?:\\[,;:! ]|[~.,;\s])+$", "", expression.strip())
+    expression = expression.strip()
+    ends = _ENDS_REVERSED.match(expression[::-1])
+    return expression[: len(expression) - ends.end()] if ends else expression
 
 
 def forms(expression: str) -> list[str]:

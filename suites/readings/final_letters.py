@@ -40,7 +40,9 @@ _HEAD = re.compile(
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}，。、]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
     rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
 )
-_IN_PARENTHESES = re.compile(r"(?<![A-Za-z0-9_\])}^/])[(（\[【]\s?(?:(?i:option|choice|answer):?\s)?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]")
+_IN_PARENTHESES = re.compile(
+    r"(?<![A-Za-z0-9_\])}^/])[(（\[【]\s?(?:(?i:option|choice|answer):?\s)?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]"
+)
 _NEXT = re.compile(
     rf"{_CLOSE}{{0,6}}[^.;,\n]{{0,40}}?(?:\s(?:or|and)\s|\s?[/&]\s?|,\s|また?は|か|と|、|或者?|和|与|或)(?:\s?(?:or|and|maybe|possibly|both)\s)?"
     rf"{_OPEN}{{0,4}}{_WORD}?{_OPEN}{{0,4}}([A-J])(?={_CLOSE}{{0,4}}(?:\s*$|[.,;:!?。，、）)]|\s|です|だ))"
@@ -93,7 +95,8 @@ _ONLY = re.compile(
 )
 _ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
 _OPTION_LINE = re.compile(
-    r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)", re.MULTILINE
+    r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)",
+    re.MULTILINE,
 )
 _ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
 """A: Let's think … is no option, but the answer to the question Q:."""
@@ -114,23 +117,38 @@ _NONE = re.compile(
     r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b(?!.{0,40}[(（][A-J][)）]\W*$)|どれでもない|以上都不",
     re.IGNORECASE,
 )
+_WEIGHED = re.compile(
+    r"^\W*(?:(?:now|next|first|then),?\s+)?(?:if|suppose|assume|assuming|consider\w*|let['’]s|let\s+(?:us|me)|look\w*\s+at|check\w*|examine|examining|evaluat\w+|what\s+about)\b",
+    re.IGNORECASE,
+)
+"""If (B) were true; let's look at (C)."""
 
 
-def final_letter(text: str) -> str:
-    """The letter A to J that is chosen; "" when none is, or two are."""
+def final_letter(text: str, *, cut: bool = False) -> str:
+    """The letter A to J that is chosen; "" when none is, or two are.
+
+    `cut`: the budget ended the text. An option that it was at then, in a list or one by one, is not chosen.
+    """
     text = _plain(own_answer(text[-TAIL:], lambda before: bool(_unstated(_plain(before)))))
     for statement in reversed(_strong(text)):
         letter = _letter_of(statement.said)
-        if letter is None:
+        if letter is None or _lists_options(text, statement):
             continue
         rest = text[statement.end :]
         if taken_back(text, statement):
-            return _unstated(rest)
-        return (doubted(text, statement) and _unstated(rest)) or letter
+            return _unstated(rest, cut)
+        return (doubted(text, statement) and _unstated(rest, cut)) or letter
     for boxed in reversed(boxes(text)):
         if letter := _letter_of(boxed.said):
             return letter
-    return _unstated(text)
+    return _unstated(text, cut)
+
+
+def _lists_options(text: str, statement: Stated) -> bool:
+    """Whether what stands as the answer is the first of a list of the options: A. 5, and B. 6 on the next line."""
+    line, _, following = text[statement.end - len(statement.said) :][: 2 * LONGEST].partition("\n")
+    here, after = _OPTION_LINE.match(line), _OPTION_LINE.match(following.lstrip())
+    return bool(here and after and ord(after[1].upper()) == ord(here[1].upper()) + 1)
 
 
 def _plain(text: str) -> str:
@@ -173,8 +191,10 @@ def _letter_of(said: str) -> str | None:
     return letters.pop() if len(letters) == 1 else ""
 
 
-def _unstated(text: str) -> str:
+def _unstated(text: str, cut: bool = False) -> str:
     """The letter of a text that does not say "the answer is": one that is called correct, or that it ends with."""
+    weighed = _weighed_last(text) if cut else None
+    text = text if weighed is None else text[:weighed]
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         return ""
@@ -188,7 +208,8 @@ def _unstated(text: str) -> str:
         marked = {letter for letter in options if _called_correct(lines, letter)}
         if len(marked) == 1:
             return marked.pop()
-    if len(options) > 2 and (_NEXT_LABEL.match(lines[-1]) or _lists_on(lines)):  # cut where the next option begins
+    cut_there = len(options) > 2 and (_NEXT_LABEL.match(lines[-1]) or _lists_on(lines))  # the next option begins
+    if weighed is not None or cut_there:
         return ""
     if (letter := _of_last_line(lines[-1], listed, long=len(text) > LONGEST)) is not None:
         return letter
@@ -196,6 +217,17 @@ def _unstated(text: str) -> str:
     if not alone and len(options) == 1 and len(lines) > 1:
         alone = _begins_with(lines[0])
     return alone.pop() if len(alone) == 1 else ""
+
+
+def _weighed_last(text: str) -> int | None:
+    """Where the last sentence begins, if it begins with the label of an option: "(B) says that the". None where it does
+    not, and where nothing else is said, so that it is the answer: "D. Mitochondria are the"."""
+    line = text.rstrip().rpartition("\n")[2]
+    for said in (next(sentences(line), "").strip(), line.strip()):
+        if said and (found := _OPTION_LINE.match(said)):
+            alone = said == text.strip() and (_LETTER_ALONE.match(said) or found[1] != "A")
+            return None if alone else text.rindex(said)
+    return None
 
 
 def _begins_with(line: str) -> set[str]:
@@ -242,7 +274,11 @@ def _called_correct(lines: list[str], letter: str) -> bool:
     for line in lines:
         if (found := _OPTION_LINE.match(line)) and found[1].upper() == letter:
             said = line[found.end() :].lstrip(" *_-—–:")
-            if _TICKED.match(line) or _VERDICT.match(said) or (_VERDICT_AT_END.search(said) and not _AGAINST.search(said)):
+            if (
+                _TICKED.match(line)
+                or _VERDICT.match(said)
+                or (_VERDICT_AT_END.search(said) and not _AGAINST.search(said))
+            ):
                 return True
     return False
 
@@ -264,7 +300,7 @@ def _of_last(sentence: str) -> str | None:
         for found in _IN_PARENTHESES.finditer(sentence)
         if (found[1].isupper() and not _is_initial(sentence, found)) or not sentence[found.end() :].strip(" .*")
     }
-    if not letters or _AGAINST.search(sentence) or _NONE.search(sentence):
+    if not letters or any(pattern.search(sentence) for pattern in (_AGAINST, _NONE, _WEIGHED)):
         return None
     return letters.pop() if len(letters) == 1 else ""
 

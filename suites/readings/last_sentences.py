@@ -109,14 +109,14 @@ def knows_nothing(sentence: str) -> bool:
 
 def number_in_words(sentence: str) -> str:
     """The number that a sentence without digits states in words, alone or behind a verb; "" for none."""
-    for found in find_words(sentence):
-        if not sentence[found.end - 1].isascii():  # Han: below
+    for number in find_words(sentence):
+        if not sentence[number.end - 1].isascii():  # Han: below
             continue
-        alone = not (sentence[: found.start] + sentence[found.end :]).strip(" *_.!$")
-        stated = _VERB.search(sentence, max(0, found.start - 60), found.start)
-        counted = sentence[found.end :].lstrip().startswith("of ")
-        if (alone or (stated and not counted)) and found.value is not None:
-            return plain_form(found.value)
+        alone = not (sentence[: number.start] + sentence[number.end :]).strip(" *_.!$")
+        stated = _VERB.search(sentence, max(0, number.start - 60), number.start)
+        counted = sentence[number.end :].lstrip().startswith("of ")
+        if (alone or (stated and not counted)) and number.value is not None:
+            return plain_form(number.value)
     han = [found for found in HAN_NUMBER.finditer(sentence) if len(found[0]) > 1]
     if len(han) == 1 and (value := han_value(han[0][0])) is not None:
         return plain_form(value)

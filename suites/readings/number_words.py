@@ -26,7 +26,9 @@ LARGE: dict[str, int] = {"万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8,
 _HAN = "".join({*DIGITS, *SMALL, *LARGE})
 BEGINS_UNIT = r"(?<=千)[米克瓦卡焦伏赫帕]|(?<=百)(?:帕|分[之比点點])"
 """Behind a character that multiplies: with it, it is a unit (kilometre) or per cent, and multiplies nothing."""
-HAN_NUMBER = re.compile(rf"(?!(?<![{_HAN}])十分(?![钟鐘間间]))[{_HAN}]{{1,40}}(?:[点點][{''.join(DIGITS)}]{{1,20}}(?![{_HAN}分刻]))?(?!{BEGINS_UNIT})")
+HAN_NUMBER = re.compile(
+    rf"(?!(?<![{_HAN}])十分(?![钟鐘間间]))[{_HAN}]{{1,40}}(?:[点點][{''.join(DIGITS)}]{{1,20}}(?![{_HAN}分刻]))?(?!{BEGINS_UNIT})"
+)
 HALF_MORE = r"(?:[个個年天倍杯斤块箱]|小时|時間)半"
 """四个半小时 are 4.5 hours; 两半 are two halves."""
 
@@ -65,9 +67,8 @@ def han_value(text: str) -> Fraction | None:
     """The value of a number in Han characters (千六十, 一千零六十, 二〇二四, 四点五); None where it is none."""
     text, _, places = text.replace("點", "点").partition("点")
     if places:
-        whole = han_value(text)
-        part = Fraction(int("".join(str(DIGITS[digit]) for digit in places)), 10 ** len(places))
-        return None if whole is None else whole + part
+        before, behind = han_value(text), han_value(places)
+        return None if before is None or behind is None else before + behind / 10 ** len(places)
     if not any(character in SMALL or character in LARGE for character in text):
         return Fraction(int("".join(str(DIGITS[character]) for character in text)))
     total = section = 0

@@ -274,6 +274,8 @@ def _scaled(text: str, value: Fraction, end: int, currency: bool) -> tuple[Fract
         return value, end
     if (found := _MILLIONS.match(text, end)) and (currency or found[1] == "M"):
         return value * (10**6 if found[1] == "M" else 10**9), found.end()
+    if not _HAN_SCALE.match(text, end):
+        return value, end
     total, section = Fraction(0), value
     last = Fraction(10**16)
     while found := _HAN_SCALE.match(text, end):
@@ -328,6 +330,8 @@ def _square_root(text: str, at: int, inside: int, depth: int) -> Found | None:
 def _value(digits: str) -> Fraction | None:
     if len(digits) > MOST_DIGITS:
         return None
+    if digits.isdigit():
+        return Fraction(int(digits))
     mantissa, _, exponent = digits.lower().partition("e")
     if (_DECIMAL_COMMA.fullmatch(mantissa) and not re.fullmatch(r"\d{1,3}(?:,\d{3})+", mantissa)) or _POINTS.fullmatch(
         mantissa.split(",")[0]

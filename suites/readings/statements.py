@@ -44,7 +44,7 @@ _IS = (
     r"|evidently|simply))?"
 )
 _ANSWER = r"\b(?:answers?|ans)\b"
-_FOREIGN = (  # German, Dutch, French, Spanish, Portuguese, Italian, Russian, Korean, Vietnamese, Thai, Bengali, Hindi, Arabic
+_FOREIGN = (  # of German, Dutch, French, Spanish, Portuguese, Italian, Russian, Vietnamese; Korean; Thai to Arabic
     r"\b(?:antwort|ergebnis|lösung|antwoord|réponse|respuesta|resposta|risposta|ответ|đáp\s+án)\b(?:\s+(?:finale?|correcta|correta|corretta|correcte))?"
     r"[\s*_]{0,4}(?:(?:is(?:t)?|lautet|beträgt|est|es|é|è|là)\b|[:：=]|[—–-]\s)"
     r"|(?:정답|답)(?:은|[:：])"
@@ -142,14 +142,15 @@ def own_answer(text: str, holds: Callable[[str], bool] | None = None) -> str:
     final statement has an answer too.
     """
     text = _MARKED_UP.sub(r"\2", _STRUCK.sub("", text[-TAIL:]))
+    since, held = 0, False  # each stretch between two questions is read once
     for found in deque(_ASKED_NEXT.finditer(text), maxlen=STATEMENTS):
-        before, after = text[: found.start()], text[found.end() :]
-        if (
-            statements(before)
-            or boxes(before)
-            or (before.strip() and (len(before.strip()) <= BARE or not statements(after)) and holds and holds(before))
-        ):
+        before, after, stretch = text[: found.start()], text[found.end() :], text[since : found.start()]
+        if statements(before) or boxes(before):
             return before
+        held = held or bool(holds and stretch.strip() and holds(stretch))
+        if held and (len(before.strip()) <= BARE or not statements(after)):
+            return before
+        since = found.end()
     return text
 
 

@@ -18,8 +18,12 @@ def final_numbers(texts: Texts, _docs: Any) -> list[list[str]]:
     return _each(final_number, texts)
 
 
-def final_letters(texts: Texts, _docs: Any) -> list[list[str]]:
-    return _each(final_letter, texts)
+def final_letters(texts: Texts, docs: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """A question that says "cut" was not answered to the end: the budget ended the answer."""
+    return [
+        [final_letter(text, cut=bool(doc.get("cut"))) for text in answers]
+        for answers, doc in zip(texts, docs, strict=True)
+    ]
 
 
 def final_expressions(texts: Texts, _docs: Any) -> list[list[str]]:

@@ -99,3 +99,60 @@ def test_the_shared_cases_are_read_as_a_person_reads_them() -> None:
         if score != (case["right"] or 0) or (case["right"] is None and answer):
             wrong.append((case, answer))
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "right", "answer"),
+    [
+        ("A. Prices rise.\nB. Wages rise.\nC. Rents", "length", 0, None),
+        ("Let us weigh them.\nC. Rents fall, since", "length", 0, None),
+        ("(A) is too small. (C)", "length", 0, None),
+        ("C. Rents", "length", 1, "C"),
+        ("Only (C) fits. The rest:\n(D) is", "length", 1, "C"),
+        ("The answer is (C). A look at (D) tells that", "length", 1, "C"),
+        ("Let us weigh them.\nC. Rents fall.", "stop", 1, "C"),
+    ],
+)
+def test_options_listed_when_the_budget_ended_are_no_answer(
+    text: str, finish: str, right: float, answer: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUANTGATE_DATA", str(tmp_path))
+    row = {"question": "Which?", "options": ["prices", "wages", "rents", "rates"], "answer": "C", "category": "x"}
+    (tmp_path / "mmlu_pro").mkdir()
+    (tmp_path / "mmlu_pro" / "test_stratified_1400.jsonl").write_text(json.dumps(row))
+    suite = suite_of("mmlu_pro")
+    [item] = suite.items(None)
+    sample = suite.score(item, "candidate", Completion(text, "", finish, 1, 1, [], [], 0.0, None))
+    assert (sample.error, sample.score, sample.answer) == (None, right, answer)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="no answer_cases in QUANTGATE_DATA")
+def test_the_shared_cases_of_thinking_are_scored_so_by_the_suite() -> None:
+    """Tags in the text, and beside a reasoning field; each as the client and as a stored text would hand it over."""
+    suite, wanted, tried = suite_of("word_problems"), ("unterminated", "uncommitted"), 0
+    for case in map(json.loads, CASES.read_text("utf-8").splitlines()):
+        if not {*wanted, "answer", "content"} & case.keys():
+            continue
+        content = case.get("content", case["text"])
+        for said in (
+            message_fields({"content": content, "reasoning": case.get("reasoning")}),
+            {"text": content, "reasoning": case.get("reasoning", "")},
+        ):
+            completion = Completion(
+                finish_reason=case.get("finish_reason", "stop"), prompt_tokens=1, completion_tokens=9, prompt_ids=[],
+                token_ids=[], seconds=0.0, fingerprint=None, **said,
+            )  # fmt: skip
+            prompt = [{"role": "user", "content": "?"}]
+            item = make_item(
+                "word_problems", "0", prompt, case["gold"], doc={"answer": case["gold"]}, generation={"until": []}
+            )
+            sample = suite.score(item, "candidate", completion)
+            assert sample.error is None and sample.score == (case["right"] or 0), case
+            assert (sample.metrics.get("no_answer") == 1) == (case["right"] is None), case
+            assert {name: sample.metrics.get(name) for name in wanted if name in case} == {
+                name: case[name] for name in wanted if name in case
+            }, case
+            if "content" in case or "answer" in case:
+                assert sample.text == case["text" if "content" in case else "answer"], case
+            tried += 1
+    assert tried == 10

@@ -163,6 +163,7 @@ HOSTILE = {
     "surrogates": "\ud800" * MILLION,
     "tags": "<think>" * (MILLION // 7),
     "half tags": "<think" * (MILLION // 6),
+    "quoted tags": "`<think>` " * (MILLION // 10),
     "chance": base64.b64encode(random.Random(1).randbytes(750_000)).decode(),
 }
 

@@ -7,11 +7,12 @@ from hangs import no_hang
 from hypothesis import given
 from hypothesis import strategies as st
 
+from suites.readings import final_letters
 from suites.readings.final_expressions import final_expression
 from suites.readings.final_letters import final_letter
 from suites.readings.final_numbers import final_number
 from suites.readings.numerals import plain_number
-from suites.readings.statements import LONGEST, TAIL
+from suites.readings.statements import LONGEST, STATEMENTS, TAIL, own_answer
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,9 @@ HOSTILE = [
     "answer to the " * 8_000,
     "if 1, so 2 " * 9_000,
     "each 2. " * 12_000,
+    "which is 18, " * 8_000,
+    "user\n" * 20_000,
+    "wait, no, " * 10_000,
 ]
 
 
@@ -225,3 +229,27 @@ def test_only_the_end_is_looked_at() -> None:
     far = r"\boxed{5}. The answer is (B) 5." + " word" * TAIL
     assert (final_number(far), final_letter(far), final_expression(far)) == ("", "", "")
     assert final_number("9 " * TAIL + "The answer is 5") == "5"
+
+
+def test_a_long_sentence_is_not_read_again_from_each_of_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    letter_of = final_letters._letter_of
+
+    def counted(said: str) -> str | None:
+        read.append(len(said))
+        return letter_of(said)
+
+    monkeypatch.setattr(final_letters, "_letter_of", counted)
+    final_letter("which is 18, " * 5000)
+    assert sum(read) <= 2 * STATEMENTS * LONGEST
+
+
+def test_stretches_between_questions_are_read_once() -> None:
+    read: list[int] = []
+
+    def holds(before: str) -> bool:
+        read.append(len(before))
+        return False
+
+    own_answer("The pens.\nuser\n" * 5000, holds)
+    assert 0 < sum(read) <= TAIL

@@ -4,8 +4,10 @@ import threading
 import time
 
 import pytest
+from hangs import no_hang
 
 from suites.readings import math_grader
+from suites.readings.expressions import spelled
 from suites.readings.math_grader import GraderError, same_expression
 
 pytestmark = pytest.mark.slow  # a process that hangs is waited for
@@ -98,3 +100,9 @@ def test_any_thread_may_ask() -> None:
     for thread in threads:
         thread.join()
     assert found == [True] * 16
+
+
+def test_a_whole_text_of_thinking_is_spelled_in_no_time() -> None:
+    with no_hang():
+        assert spelled("~ " * 50_000) == ""
+        assert spelled("x" + r"\," * 50_000 + "y")
