@@ -102,7 +102,7 @@ def spelled(expression: str) -> str:
     )
     expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("{,}", ",")
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)
-    expression = re.sub(r"(?<=\d)\\[,;:!]\s?(?=[A-Za-z\\])", "", expression)  # 9\,i
+    expression = re.sub(r"(?<=\d)(?:\\[,;:!]\s?(?=[A-Za-z\\])|\s(?=i(?![A-Za-z])))", "", expression)  # 9\,i
     expression = expression.strip()
     ends = _ENDS_REVERSED.match(expression[::-1])
     return expression[: len(expression) - ends.end()] if ends else expression

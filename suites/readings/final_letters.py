@@ -63,11 +63,14 @@ _CHOSEN_BY = re.compile(
     r"(?:(?i:\b(?:correct|right|best|appropriate|final|only\s+correct|most\s+\w+)\s+(?:option|choice|alternative|letter|statement|one|selection)"
     r"(?:\s+(?:here|among\s+them|given))?\s{0,3}[*_]{0,2}(?:is|must\s+be|would\s+be|should\s+be|has\s+to\s+be|:)"
     r"|\bmy\s+(?:(?:final|best|educated)\s+)?(?:choice|pick|option|guess)\s+(?:is|would\s+be)\b|\bbest\s+guess\s?(?:is|:)"
-    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+with|opt\s+for|say|answer|guess|meant?)\b"
+    r"|\bi(?:'ll|\s+will|\s+would|'d)?\s+(?:choose|pick|select|go\s+(?:with|for)|opt\s+for|say|answer|guess|meant?)\b"
     r"|\b(?:choose|select|pick|leaves(?:\s+(?:us\s+with|only))?|leaving|correct\s+is|matches\s+option|corresponds\s+to|(?:closest|nearest|equal|equivalent)\s+to(?=\s+(?:option|choice)))\b|\boption\s+is\b"
-    r"|^[ \t*_#>{\"']{0,12}(?:(?:my|the|selected|chosen|final|best|correct)\s+){0,3}(?:option|choice)"
+    r"|(?:^|(?<=[.!?]\s))[ \t*_#>{\"']{0,12}(?:(?:my|the|selected|chosen|final|best|correct)\s+){0,3}"
+    r"(?:option|choice|final|correct)"
     r"[\s*_\"']{0,4}[:：]))"
     r"|(?:故|应|應|所以|因此|本题|本題|答案)?(?<![不没沒])(?:选择|選擇|选|選)(?![项項択拟出])(?:[:：是为為]|答案是?)?"
+    r"|(?i:\b(?:opción|opção|option)\s+(?:correcta|correta|correcte)\s+(?:es|é|est)\b|\brichtig(?:e\s+\w{1,12})?\s+is(?:t)\b|правильный\s+\w{1,12}\s?[—–:-])"
+    r"|最も(?:適切|適当|正しい|近い|妥当)な?(?:の|もの|選択肢)は|最(?:合适|恰当|准确|符合题意)的(?:选项|答案)?是"
     r"|(?:正确|正確|正しい)(?:的)?(?:选项|選項|選択肢|答案)(?:是|为|為|は|[:：])",
     re.MULTILINE,
 )
@@ -93,6 +96,8 @@ _ONLY = re.compile(
     r"\b(?:[Oo]nly|[Aa]mong\s+(?:the|these)\s+(?:options|choices),)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
     r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains)\b"
 )
+_CONCEDED = re.compile(r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$", re.IGNORECASE)
+"""Although B looks right, …"""
 _ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
 _OPTION_LINE = re.compile(
     r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)",
@@ -200,7 +205,11 @@ def _unstated(text: str, cut: bool = False) -> str:
         return ""
     options = {found[1].upper(): found for found in _OPTION_LINE.finditer(text)}
     listed = len(options) > 1
-    correct = {found[1] for found in _CORRECT.finditer(text) if not _ROMAN.search(found[0])}
+    correct = {
+        found[1]
+        for found in _CORRECT.finditer(text)
+        if not _ROMAN.search(found[0]) and not _CONCEDED.search(text, max(0, found.start(1) - 30), found.start(1))
+    }
     correct |= {found[1] for found in _ONLY.finditer(text)}
     if len(correct) == 1:
         return correct.pop()
@@ -289,6 +298,8 @@ def _of_last(sentence: str) -> str | None:
         sentence = sentence[turns.end() :]
         if alone := _LETTER_ALONE.match(sentence):  # No: D
             return alone[1]
+    if _DENIED.match(sentence) and (alone := _LETTER_ALONE.match(_DENIED.sub("", sentence))):  # 不是F，而是G
+        return alone[1]
     for weak in deque(_WEAK.finditer(sentence), maxlen=STATEMENTS):
         said = _DENIED.sub(" ", sentence[weak.end() : weak.end() + LONGEST])
         if (letter := _letter_of(said)) is not None and not _AGAINST.search(said):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from suites.readings.characters import normalised
 from suites.readings.last_sentences import conclusion, knows_nothing, number_in_words, result, sentences
@@ -25,6 +26,7 @@ _BESIDE = re.compile(
 _DENIED = re.compile(
     r"\bnot\b[^.;\n]{1,60}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|\b(?:nicht|kein)\b[^.;\n]{1,60}?\bsondern\b|\bno\b[^.;\n]{1,60}?\bsino\b"
     r"|\b(?:non|pas)\b[^.;\n]{1,60}?\b(?:mais|bensì|ma)\b|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?"
+    r"|[^。\n]{1,20}?[…、，.。]{1,3}(?:いや|いえ|不对|不對|等等)[、，,]?"
     r"|[^、，。\n]{1,40}?(?:(?:ではなく|じゃなく)て?|と思(?:われ|い|え|っ)(?:ました|た)が、)",
     re.IGNORECASE,
 )
@@ -45,6 +47,8 @@ _VERB = re.compile(
 _OR = re.compile(
     r"\s?[A-Za-z個本人元円つ]{0,12}\s?(?:\bor\b|\band\b|/|または|か|或者?|或|和|と|\bto\b|~|～|〜|到|至)\s?[$€£¥]?\s?$"
 )
+_EITHER = re.compile(r"\s?[a-z個本人元円つ]{0,12}\s?(?:\bor\b|または|或者?)\s?[$€£¥]?\s?")
+"""7 or 8 apples."""
 _BOLD = re.compile(r"\*\*([^*\n]{1,80})\*\*|__([^_\n]{1,80})__")
 _LINE_OF_HEADING = re.compile(r"[ \t]*#{1,6}(?!#)\s|[ \t]*(?:step|ステップ|步骤)\s*\d+\W*$", re.IGNORECASE)
 _NUMBERING = re.compile(
@@ -202,7 +206,11 @@ def _of_sentence(sentence: str) -> str:
         if len(parts) > 1 and (found := _of_equation(parts)):
             return found
         if numbers := list(find_numbers(said)):
-            return _text(result(said, numbers)) or ""
+            stated = result(said, numbers)
+            either = any(
+                stated in pair and _EITHER.fullmatch(said[pair[0].end : pair[1].start]) for pair in pairwise(numbers)
+            )
+            return "" if either else _text(stated) or ""
     return ""
 
 

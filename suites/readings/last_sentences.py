@@ -43,9 +43,9 @@ _OF = (
     r"(?<!number)(?<!price)(?<!age)(?<!balance)(?<!remainder)(?<!speed)(?<!rate)(?<!weight)(?<!value)(?<!result)\s+of"
 )
 _BESIDE = re.compile(
-    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|on|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those|sur|по)|[A-Za-z]/"
+    rf"(?:{_TO_DO}|{_OF}|\b(?:for|in|on|than|from|by|at|per|with|among|within|over|every|each|between|across|these|those|sur|pour|por|para|für|по|за)|[A-Za-z]/"
     r"|\b(?:another|week|day|month|year|step|room|page|grade|level|number|no\.))"
-    r"(?:\s+(?:the|les|these|those|all|his|her|their|its|our|about|only|just|other|first|last|next|remaining))*[\s$€£¥#]*$"
+    r"(?:\s+(?:the|les|los|las|die|these|those|all|his|her|their|its|our|about|only|just|other|first|last|next|remaining))*[\s$€£¥#]*$"
     r"|(?:每|第|购买|購買|走完|买|買)\s*$",
     re.IGNORECASE,
 )

@@ -57,7 +57,7 @@ _HAN_IS = (
 )
 _SAID = re.compile(
     rf"(?<!\#)\#{{4,8}}(?!\#)(?=[ \t*_$\\(]{{0,6}}(?:[A-Za-z] ?= ?)?[-+−–]?[$€£¥]?\s?(?:[\d.０-９]|\\[df]?frac))"
-    rf"|{_ANSWER}{_AIM}{_ASIDE}[\s*_\"'`]{{0,4}}?(?:{_IS}|[:=：→]|->|\s[-–—]\s(?=\S{{1,12}}\s*(?:\n|\Z)))"
+    rf"|{_ANSWER}{_AIM}{_ASIDE}[\s*_\"'`]{{0,4}}?(?:{_IS}|['’]s\b|[:=：→]|->|\s[-–—]\s(?=\S{{1,12}}\s*(?:\n|\Z)))"
     rf"|{_FOREIGN}"
     rf"|{_HAN_ANSWER}[*_\s」』】]{{0,4}}{_HAN_IS}"
     rf"|{_HAN_ANSWER}[ \t]{{0,3}}(?=[\d０-９$\\])|[【\[「《]{_HAN_ANSWER}[】\]」》]",
@@ -124,7 +124,8 @@ _ASKED_NEXT = re.compile(
     r"|^[ \t]{0,3}\*\*(?:(?:next|new|another)\s+)?(?:question|problem|exercise|example)\s?\d{0,3}[:.]?\*\*[ \t:]{0,3}$"
     r"|(?<=[.!]\s)(?:next|new|another)\s+(?:question|problem)\s?:"
     r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}(?:[:：]|$)"
-    r"|^[ \t]{0,4}(?:question|problem|exercise|example)[ \t]\d{1,4}[ \t]{0,3}$|\blet['’]s[ \t]+try[ \t]+another\b"
+    r"|^[ \t]{0,4}(?:question|problem|exercise|example)[ \t]\d{1,4}[ \t]{0,3}[:：.]?[ \t]{0,3}$"
+    r"|^\[(?:question|problem|instruction)\]|\blet['’]s[ \t]+try[ \t]+another\b"
     r"|<\|(?:im_start|user|start_header_id|endoftext|im_end|eot_id)\|>|\[INST\]",
     re.IGNORECASE | re.MULTILINE,
 )
