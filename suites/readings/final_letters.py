@@ -78,6 +78,8 @@ _WEAK = re.compile(
     r"\b(?:(?i:it|this|that|which|must|should)\s+(?i:is|must\s+be|has\s+to\s+be|should\s+be|can\s+only\s+be|be)"
     r"|(?i:it|that)['’]s)\b"
 )
+_CLAUSE_STARTS = re.compile(r"[,;:—–]|\b(?:so|hence|thus|therefore|but)\b", re.IGNORECASE)
+"""A is wrong, so it is B."""
 _TURNS = re.compile(
     r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|correction|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}",
     re.IGNORECASE,
@@ -113,7 +115,7 @@ _VERDICT_AT_END = re.compile(
     r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
 )
 _AGAINST = re.compile(
-    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*|is\s+out|ruled\s+out|isn['’]t|(?:can|could)n?['’]?t\s+be)\b|✗|✘|❌|誤り|错误|不正确",
+    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*|is\s+out|ruled\s+out|(?:is|do|does|did|would)n['’]t|(?:can|could)n?['’]?t\s+be)\b|✗|✘|❌|誤り|错误|不正确",
     re.IGNORECASE,
 )
 _LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?:[\W_]{1,4}\1\b)*(?!\s?:?=)[\W_]*$")
@@ -301,19 +303,27 @@ def _of_last(sentence: str) -> str | None:
     if _DENIED.match(sentence) and (alone := _LETTER_ALONE.match(_DENIED.sub("", sentence))):  # 不是F，而是G
         return alone[1]
     for weak in deque(_WEAK.finditer(sentence), maxlen=STATEMENTS):
+        clause = _clause_before(sentence, weak)
         said = _DENIED.sub(" ", sentence[weak.end() : weak.end() + LONGEST])
-        if (letter := _letter_of(said)) is not None and not _AGAINST.search(said):
+        if (letter := _letter_of(said)) is not None and not any(
+            (_AGAINST.search(clause), _AGAINST.search(said), _WEIGHED.match(clause))
+        ):
             return letter
     if hence := _HENCE.match(sentence[-SHORT:]) or _IT_IS.match(sentence):
         return hence[1] or hence[2]
     letters = {  # a small one in the middle is a part of the question, an index, the state of a gas
         found[1].upper()
         for found in _IN_PARENTHESES.finditer(sentence)
-        if (found[1].isupper() and not _is_initial(sentence, found)) or not sentence[found.end() :].strip(" .*")
+        if ((found[1].isupper() and not _is_initial(sentence, found)) or not sentence[found.end() :].strip(" .*"))
+        and not _WEIGHED.match(_clause_before(sentence, found))
     }
-    if not letters or any(pattern.search(sentence) for pattern in (_AGAINST, _NONE, _WEIGHED)):
+    if not letters or _AGAINST.search(sentence) or _NONE.search(sentence):
         return None
     return letters.pop() if len(letters) == 1 else ""
+
+
+def _clause_before(sentence: str, found: re.Match[str]) -> str:
+    return _CLAUSE_STARTS.split(sentence[max(0, found.start() - LONGEST) : found.start()])[-1]
 
 
 def _is_initial(sentence: str, letter: re.Match[str]) -> bool:

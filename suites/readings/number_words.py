@@ -29,7 +29,7 @@ BEGINS_UNIT = r"(?<=千)[米克瓦卡焦伏赫帕]|(?<=百)(?:帕|分[之比点�
 HAN_NUMBER = re.compile(
     rf"(?!(?<![{_HAN}])十分(?![钟鐘間间]))[{_HAN}]{{1,40}}(?:[点點][{''.join(DIGITS)}]{{1,20}}(?![{_HAN}分刻]))?(?!{BEGINS_UNIT})"
 )
-HALF_MORE = r"(?:[个個年天倍杯斤块箱]|小时|時間)半"
+HALF_MORE = r"(?:[个個年天倍杯斤块箱]|小时|時間)半(?![径徑圆圓数數价價])"
 """四个半小时 are 4.5 hours; 两半 are two halves."""
 
 _PARTS = {"half": 2, "halve": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10}

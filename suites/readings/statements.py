@@ -125,7 +125,8 @@ _ASKED_NEXT = re.compile(
     r"|(?<=[.!]\s)(?:next|new|another)\s+(?:question|problem)\s?:"
     r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}(?:[:：]|$)"
     r"|^[ \t]{0,4}(?:question|problem|exercise|example)[ \t]\d{1,4}[ \t]{0,3}[:：.]?[ \t]{0,3}$"
-    r"|^\[(?:question|problem|instruction)\]|\blet['’]s[ \t]+try[ \t]+another\b"
+    r"|^\[(?:question|problem|instruction)\]"
+    r"|\blet['’]s[ \t]+try[ \t]+another[ \t]+(?:one|problem|question|example|exercise)\b"
     r"|<\|(?:im_start|user|start_header_id|endoftext|im_end|eot_id)\|>|\[INST\]",
     re.IGNORECASE | re.MULTILINE,
 )

@@ -253,3 +253,20 @@ def test_stretches_between_questions_are_read_once() -> None:
 
     own_answer("The pens.\nuser\n" * 5000, holds)
     assert 0 < sum(read) <= TAIL
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("I don't think it is B.", ""),
+        ("It is not clear that it is B.", ""),
+        ("If it is B, we get 5.", ""),
+        ("Consider (B).", ""),
+        ("Let me check option (C).", ""),
+        ("Let me check: it matches (B).", "B"),
+        ("The answer is B? Let's try another approach. The answer is C.", "C"),
+        ("The correct answer is:\nA. 5\nB. 6\nC. 7", ""),
+    ],
+)
+def test_what_is_denied_or_weighed_is_not_chosen(text: str, letter: str) -> None:
+    assert final_letter(text) == letter
