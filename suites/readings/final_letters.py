@@ -49,7 +49,7 @@ _NEXT = re.compile(
 )
 _DIRECTLY_NEXT = re.compile(
     rf"{_CLOSE}{{0,6}}\s?(?:\b(?:or|and)\b|[/&,]|また?は|か|と|、|或者?|和|与|\()\s?(?:or|and|maybe|possibly)?\s?{_OPEN}{{0,4}}{_WORD}?"
-    rf"{_OPEN}{{0,4}}([A-J])(?![\w'’-])"
+    rf"{_OPEN}{{0,4}}([A-J])(?![\w'’-]|\s+(?:being|is|was|has|having|would|fails)\b)"
 )
 _BESIDE = re.compile(
     r"[,;]?\s*\b(?:since|because|as|whereas|while|although|but\s+not|not|rather\s+than|instead\s+of|whose|unlike|given)\b|因为|因為|なぜなら|ではなく|而不是|而非",
@@ -85,14 +85,14 @@ _TURNS = re.compile(
     re.IGNORECASE,
 )
 _HENCE = re.compile(
-    r"(?:.{0,120}?[,;:?—–-]\s*)?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves)\b|所以|因此|よって)\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])\W*$"
-    r"|.{0,120}?(?<=[,:;—–-])\s*(?i:option|choice)\s+\(?([A-J])\W*$"
+    r"(?:.{0,120}?[,;:?—–-]\s*)?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves|by\s+(?:process\s+of\s+)?elimination)\b|所以|因此|よって)\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])\W*$"
+    r"|.{0,120}?(?:(?<=[,:;—–-])\s*(?i:option|choice)\s+|[:：→]\s*)\(?([A-J])\W*$"
 )
 _IT_IS = re.compile(r"\W*([A-J])\W*\s+it()\s+is\W*$")
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$、，]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
-    r"(?:(?i:is|must\s+be|seems|looks|appears|would\s+be)\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
-    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?answer)\b|[:：]\s?[*_]{0,2}(?:(?i:yes|correct|true|right)\b|[✓✔✅])|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
+    r"(?:(?i:is|must\s+be|seems|looks|appears|would\s+be(?![^.;\n]{0,60}\bif\b))\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
+    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?(?:answer|match))\b|(?i:the\s+(?:only\s+)?(?:best|correct|right)\s+(?:answer|choice|option)\b)|[:：]\s?[*_]{0,2}(?:(?i:yes|correct|true|right)\b|[✓✔✅])|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
 )
 _ONLY = re.compile(
     r"\b(?:[Oo]nly|[Aa]mong\s+(?:the|these)\s+(?:options|choices),)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"

@@ -85,6 +85,10 @@ _ASIDE_ALONE = re.compile(r"\s*(?:(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200
 _POINTS_GROUP = re.compile(r"\b(?:antwort|ergebnis|lösung|antwoord|respuesta|resposta|risposta)\b", re.IGNORECASE)
 _GROUP = re.compile(r"(?<![\d.,])([1-9]\d{0,2})\.(\d\d0)(?!\d|[.,]\d)")
 """In German, Dutch, Spanish, Portuguese and Italian 18.000 are eighteen thousand."""
+_CHECK = re.compile(
+    r"\W*(?:check|verification|verify|検算|確認|验算|驗算|检验)\W(?!.*\b(?:but|so|wrong|not|should)\b).*", re.IGNORECASE
+)
+"""Check: 2 × 36 = 72."""
 _CUT = re.compile(r"(?:\d\s{0,3}[-+×/÷=]|[=(]|\\boxed\s{0,3}\{[^{}\n]{0,60})\s{0,20}\Z")
 _WORKED_OUT = re.compile(r"\d\s?[-+−×*/÷x]\s?\$?\d[^\n=]{0,60}=")
 _SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
@@ -187,6 +191,8 @@ def last_number(text: str) -> str:
     for headings, asides in ((False, False), (False, True), (True, True)):
         for line in reversed(lines):
             if bool(_LINE_OF_HEADING.match(line)) != headings or (headings and not _RESULT_IN_HEADING.search(line)):
+                continue
+            if not asides and _CHECK.fullmatch(line):
                 continue
             for sentence in sentences(_NUMBERING.sub("", line)):
                 if not asides and _ASIDE_ALONE.fullmatch(sentence) and not one_number(sentence.strip(" .。()（）")):

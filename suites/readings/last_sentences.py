@@ -34,7 +34,7 @@ _REASON = re.compile(
 )
 _CLAUSE = re.compile(
     r",?\s*\b(?:(?<!at\s)(?<!in\s)(?<!for\s)which|who|where|whose|if|when|while|after|before|until|assuming|instead\s+of|rather\s+than|compared|out\s+of|not)\b"
-    r"|ではなく|而不是|[，、]?其中",
+    r"|ではなく|而不是|[，、]?其中|,\s+or\s+(?=\d[\d.]*\s?%)",
     re.IGNORECASE,
 )
 _TO_DO = r"(?<!need)(?<!needs)(?<!needed)(?<!have)(?<!has)(?<!had)(?<!able)(?<!going)(?<!wants)(?<!want)\s+to\s+\w+"
@@ -50,6 +50,8 @@ _BESIDE = re.compile(
     re.IGNORECASE,
 )
 """What a number stands behind that is no result: for 4 children, to make 16 muffins, at $20 a day."""
+_GIVEN = re.compile(r"\b(?:the|these|those)\s+(?:other\s+|first\s+|remaining\s+)?[$€£¥]?$", re.IGNORECASE)
+"""Known from the question: to cover the 30 miles."""
 _VERB = re.compile(
     r"(?:\b|['’])(?:ll\s+be|(?:(?<=\b[Ii]t['’])|(?<=hat['’])|(?<=here['’])|(?<=he['’])|(?<=tal['’])|(?<=wer['’]))s|is|are|was|were|be|been|being|costs?|gives?|gave|makes?|made|equals?|gets?|got|has|have|had|earn(?:s|ed)?|need(?:s|ed)?|"
     r"sp(?:ends?|ent)|pays?|paid|t(?:akes?|ook)|c(?:omes?|ame)\s+(?:out\s+)?to|total(?:s|ed)?|leaves?|left\s+with|sold|sells?|"
@@ -94,6 +96,7 @@ def result(said: str, numbers: list[Found]) -> Found:
     """Of the numbers of a conclusion the one that it comes to: behind a verb, else the last that is not beside it."""
     main = len(_cut(_CLAUSE, said))
     candidates = [number for number in numbers if number.start < main] or numbers
+    candidates = [n for n in candidates if not _GIVEN.search(said, max(0, n.start - 20), n.start)] or candidates
     candidates = [n for n in candidates if not _BESIDE.search(said, max(0, n.start - 60), n.start)] or candidates
     totals = [n for n in candidates if _TOTAL.search(said, max(0, n.start - 20), n.start)]
     if totals and not _PERSONS.match(said, totals[-1].end):
