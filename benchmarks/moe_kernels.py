@@ -184,11 +184,11 @@ def begun(
 ) -> None:
     """The first launches of a layer."""
     shape, device = layer.shape, torch.cuda.current_device()
-    n_tiles = moe.n_tiles_of(shape, ids.numel(), tuning)
+    division = moe.division_of(shape, ids.numel(), tuning)
     space = torch.empty(moe.room(shape, len(ids), TOP_K, tuning)[1], dtype=torch.uint8, device="cuda")
     given = (x, router, ids, None, out, space, multiprocessors(device), tuning)
     for step in moe.steps(shape, layer.weights, *given)[:count]:
-        found = moe.kernel(device, shape, x.dtype, step.name, n_tiles, tuning)
+        found = moe.kernel(device, shape, x.dtype, step.name, division, tuning)
         launch(found, step.blocks, step.arguments, x.device)
 
 
@@ -205,20 +205,9 @@ def many() -> Iterator[Row]:
 def sweep() -> Iterator[Row]:
     """What may be turned, at 2 bits, and numbers of warps for the other tables."""
     base = moe.DEFAULT
-    warps = [
-        replace(base, warps=16, prefetch=4),
-        replace(base, warps=20, prefetch=3),
-        replace(base, warps=24, prefetch=2),
-        replace(base, warps=24, prefetch=3),
-        replace(base, warps=32, prefetch=2),
-    ]
-    others = [
-        replace(base, deep=0),
-        replace(base, deep=24),
-        replace(base, ahead=4),
-        replace(base, down_tiles=2),
-        replace(base, one_launch=False),
-    ]
+    warps = [replace(base, warps=20), replace(base, side=2), replace(base, side=2, warps=20), replace(base, side=1)]
+    others = [replace(base, depth=12), replace(base, split=True), replace(base, split=False)]
+    others += [replace(base, one_launch=False)]
     for name, tunings in (("vq2", warps + others), ("mix", warps), ("vq3", warps), ("vq1.5", warps), ("vq1", warps)):
         names = MIX if name == "mix" else ((name,) * 3,)
         layer = random_layer(names)

@@ -1,19 +1,23 @@
 """Output tokens a second of whole models in vLLM, at several numbers of requests at once, in one run.
 
-    python -m benchmarks.served_model bf16=DIR vq2=DIR w4a16=DIR --out FILE [--concurrency 1 8 64]
+    python -m benchmarks.served_model bf16=DIR vq2=DIR int4=DIR --out FILE [--concurrency 1 8 64]
+    python -m benchmarks.deep_models WORK                           # makes such models
 
-Each model is served in a process of its own, one after the other, with torch.compile and CUDA graphs as vLLM has them.
-A round sends so many new prompts of random tokens at once and has a fixed number of tokens generated, whatever they
-are; before it, the same number of prompts is answered with one token. `first_token` is what that took, `between_tokens`
-what each further token took, `tokens_per_second` are all output tokens over the whole time. Medians of the rounds; the
-first round of each number warms up and is not counted. The file is written after each model, and holds ratios to the
-first one. `--eager` is for a try on a CPU.
+Each model is served in a process of its own, with torch.compile and CUDA graphs as vLLM has them; all are there at
+once, and take turns round by round, so that what slows the machine down slows all of them. A round sends so many new
+prompts of random tokens at once and has a fixed number of tokens generated, whatever they are; before it, the same
+number of prompts is answered with one token. `first_token` is what that took, `between_tokens` what each further token
+took, `tokens_per_second` are all output tokens over the whole time. Medians of the rounds; the first round of each
+number warms up and is not counted. `gpu_busy` is the time within `between_tokens` in which any kernel ran, of a run
+under torch's profiler: the rest is vLLM's own. The file is written after each number, and holds ratios to the first
+model. `--eager` is for a try on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -28,41 +32,98 @@ from typing import Any
 from harness.contract.whole_files import write_whole
 from harness.serving.hardware import detect
 
+PROFILED = 33
+"""Tokens of a run under the profiler."""
+_engines: list[Any] = []
+"""Of this process: one, once it is there."""
 
-def measure(folder: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What one model does, in this process; `asked` are the command's settings."""
-    import torch
-    from vllm import LLM, SamplingParams
+
+def start(folder: str, asked: Mapping[str, Any]) -> float:
+    """Load a model into this process; `asked` are the command's settings. Returns the seconds it took."""
+    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # functions below go to vLLM's worker
+    from vllm import LLM
 
     began = time.monotonic()
-    llm: Any = LLM(
+    engine: Any = LLM(
         folder, dtype="bfloat16", enforce_eager=asked["eager"], enable_prefix_caching=False, seed=0,
         max_model_len=asked["input"] + asked["output"] + 8, max_num_seqs=max(asked["concurrency"]),
-        gpu_memory_utilization=asked["memory"], tensor_parallel_size=asked["tensor_parallel"],
+        kv_cache_memory_bytes=asked["cache"] << 30, gpu_memory_utilization=0.3,  # others are there too
+        tensor_parallel_size=asked["tensor_parallel"],
     )  # fmt: skip
-    found: dict[str, Any] = {"ready_seconds": round(time.monotonic() - began, 1), "concurrency": {}}
-    random = torch.Generator().manual_seed(1)
-    vocabulary = min(llm.llm_engine.model_config.get_vocab_size(), 30_000)
+    _engines.append(engine)
+    return round(time.monotonic() - began, 1)
 
-    def seconds(requests: int, tokens: int) -> float:
-        prompts = torch.randint(10, vocabulary, (requests, asked["input"]), generator=random).tolist()
-        settings = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
-        start = time.perf_counter()
-        answers = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], settings, use_tqdm=False)
-        spent = time.perf_counter() - start
-        assert all(len(answer.outputs[0].token_ids) == tokens for answer in answers)
-        return spent
 
-    for requests in asked["concurrency"]:
-        rounds = [(seconds(requests, 1), seconds(requests, asked["output"])) for _ in range(asked["rounds"] + 1)][1:]
-        first, whole = (statistics.median(times) for times in zip(*rounds, strict=True))
-        found["concurrency"][str(requests)] = {
-            "tokens_per_second": round(requests * asked["output"] / whole, 1),
-            "first_token_ms": round(1e3 * first, 2),
-            "between_tokens_ms": round(1e3 * (whole - first) / (asked["output"] - 1), 3),
-            "rounds_seconds": [round(spent, 4) for _, spent in rounds],
-        }
-    return found
+def generate(requests: int, tokens: int, asked: Mapping[str, Any]) -> float:
+    """Seconds for so many requests of so many tokens."""
+    import torch
+    from vllm import SamplingParams
+
+    (engine,) = _engines
+    vocabulary = min(engine.llm_engine.model_config.get_vocab_size(), 30_000)
+    prompts = torch.randint(10, vocabulary, (requests, asked["input"])).tolist()
+    settings = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    began = time.perf_counter()
+    answers = engine.generate([{"prompt_token_ids": prompt} for prompt in prompts], settings, use_tqdm=False)
+    spent = time.perf_counter() - began
+    assert all(len(answer.outputs[0].token_ids) == tokens for answer in answers)
+    return spent
+
+
+def one_round(requests: int, asked: Mapping[str, Any]) -> tuple[float, float]:
+    """Seconds to the first token of each, and of whole answers."""
+    return generate(requests, 1, asked), generate(requests, asked["output"], asked)
+
+
+def gpu_busy(requests: int, asked: Mapping[str, Any]) -> float | None:
+    """Milliseconds a token in which kernels ran, after the first token; None without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    (engine,) = _engines
+    spent: list[float] = []
+    for tokens in (1, PROFILED):
+        engine.collective_rpc(_begin_profile)
+        generate(requests, tokens, asked)
+        spent.append(max(engine.collective_rpc(_end_profile)))
+    return round((spent[1] - spent[0]) / (PROFILED - 1) / 1e3, 3)
+
+
+def _begin_profile(worker: Any) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    worker.quantgate_profile = profile(activities=[ProfilerActivity.CUDA])
+    worker.quantgate_profile.__enter__()
+
+
+def _end_profile(worker: Any) -> float:
+    """Microseconds in which any kernel ran: those that overlap count once."""
+    import torch
+
+    torch.cuda.synchronize()
+    worker.quantgate_profile.__exit__(None, None, None)
+    spans = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in worker.quantgate_profile.events()
+        if event.device_type.name == "CUDA"
+    )
+    busy, until = 0.0, float("-inf")
+    for begin, end in spans:
+        busy += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return busy
+
+
+def measured(rounds: list[tuple[float, float]], requests: int, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rounds of one model say."""
+    first, whole = (statistics.median(times) for times in zip(*rounds, strict=True))
+    return {
+        "tokens_per_second": round(requests * asked["output"] / whole, 1),
+        "first_token_ms": round(1e3 * first, 2),
+        "between_tokens_ms": round(1e3 * (whole - first) / (asked["output"] - 1), 3),
+        "rounds_seconds": [round(spent, 4) for _, spent in rounds],
+    }
 
 
 def with_ratios(models: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
@@ -83,7 +144,7 @@ def main() -> int:
     parser.add_argument("--input", type=int, default=128, help="tokens of a prompt")
     parser.add_argument("--output", type=int, default=256, help="tokens of an answer, at least 2")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", type=float, default=0.5, help="gpu_memory_utilization")
+    parser.add_argument("--cache", type=int, default=4, help="GiB for keys and values, of each model")
     parser.add_argument("--tensor-parallel", type=int, default=1)
     parser.add_argument("--eager", action="store_true")
     given = vars(parser.parse_args())
@@ -98,22 +159,30 @@ def main() -> int:
         "settings": given,
         "models": {},
     }
-    failed = False
+    processes = {name: ProcessPoolExecutor(1, get_context("spawn")) for name in folders}
+    starting = {name: processes[name].submit(start, folder, given) for name, folder in folders.items()}
     for name, folder in folders.items():
         try:
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                found = pool.submit(measure, folder, given).result()
+            ready = starting[name].result()
         except Exception as error:  # whatever a server ends with: the others are still measured
             result.setdefault("failed", {})[name] = " ".join(str(error).split())[:500]
-            failed = True
         else:
             nbytes = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
-            result["models"][name] = {"checkpoint_bytes": nbytes, **found}
-        if result["models"]:
-            result["tokens_per_second_over_first"] = with_ratios(result["models"])
+            result["models"][name] = {"checkpoint_bytes": nbytes, "ready_seconds": ready, "concurrency": {}}
+    for requests in given["concurrency"] if result["models"] else ():
+        rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in result["models"]}
+        for _ in range(given["rounds"] + 1):
+            for name, done in rounds.items():
+                done.append(processes[name].submit(one_round, requests, given).result())
+        for name, done in rounds.items():
+            found = measured(done[1:], requests, given)
+            found["gpu_busy_ms"] = processes[name].submit(gpu_busy, requests, given).result()
+            result["models"][name]["concurrency"][str(requests)] = found
+            print(name, requests, json.dumps(found), flush=True)
+        result["tokens_per_second_over_first"] = with_ratios(result["models"])
         write_whole(out, json.dumps(result, indent=1) + "\n")
-        print(name, json.dumps(result["models"].get(name, result.get("failed"))), flush=True)
-    return int(failed)
+    print(json.dumps(result.get("tokens_per_second_over_first")), json.dumps(result.get("failed", {})), flush=True)
+    return int("failed" in result)
 
 
 if __name__ == "__main__":

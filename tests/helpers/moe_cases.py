@@ -89,17 +89,17 @@ def on_fibers(
     size = moe.room(prepared.shape, len(ids), ids.shape[1], tuning)[1] + 256
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
-    n_tiles = moe.n_tiles_of(prepared.shape, ids.numel(), tuning)
+    division = moe.division_of(prepared.shape, ids.numel(), tuning)
     kernels: dict[str, Kernel] = {}
     given = (x, router, ids, expert_map, out, space)
     for step in moe.steps(prepared.shape, prepared.weights, *given, processors, tuning):
         if step.name not in kernels:
             source, numbers = (
                 moe.source(prepared.shape, step.name),
-                moe.definitions(prepared.shape, x.dtype, step.name, n_tiles, tuning),
+                moe.definitions(prepared.shape, x.dtype, step.name, division, tuning),
             )
             shims = {name: body for name, body in SHIMS.items() if f" {name}(" in source}
             kernels[step.name] = Kernel(HEAD + source, step.name, numbers, shims)
         arguments = [0 if each is None else each for each in step.arguments]
-        kernels[step.name]((step.blocks,), moe.threads_of(step.name, prepared.shape, n_tiles, tuning), arguments)
+        kernels[step.name]((step.blocks,), moe.threads_of(step.name, tuning), arguments)
     return out

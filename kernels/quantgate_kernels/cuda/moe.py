@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -26,6 +26,8 @@ MOST_EXPERTS = 2048
 """Of a layer, as many as the plan's shared memory counts."""
 MOST_TOKENS = 512
 """Of one pair of launches; of more, one part after the other."""
+MOST_SHARED = 220 << 10
+"""Bytes of shared memory that a block may take: the L1 cache, where operands live, keeps 28 KiB beside it."""
 _SLOT_INTS = 32
 _PLAN_THREADS = 256
 _SUM_THREADS = 256
@@ -48,27 +50,39 @@ class Shape:
 class Tuning:
     """What may be turned without another result: measured by benchmarks/moe_kernels.py."""
 
-    warps: int = 24
-    """Of a block; where more than four tokens share a look-up no more than 16, for they need the registers."""
-    prefetch: int = 0
-    """Pieces of codes that a warp holds ahead; 0: what fits the registers."""
-    ahead: int = 16
-    """Pieces of its next item that a warp has brought into the L2 cache; 0: none."""
-    deep: int = 12
-    """Pieces ahead that a warp has brought into the L2 cache; not more than `prefetch`: none."""
-    gate_tiles: int = 0
-    """Tiles of 16 rows in an item of gate or up: 1, 2, 4 or 8; 0: chosen by the number of tokens."""
-    down_tiles: int = 0
-    """Tiles in an item of down; 0: chosen by the number of tokens."""
+    warps: int = 16
+    """Of a block."""
+    side: int = 4
+    """Tiles of 16 rows that a warp works on side by side, 1, 2, 4 or 8, where up to four tokens share a look-up."""
+    depth: int = 8
+    """Pieces of the dearest tier that a warp has on their way, where shared memory allows."""
     one_launch: bool = True
     """Gate, up and down in one launch."""
     most_summed: int = 64
     """Tokens up to which experts are summed in the same launch too."""
     n_tiles: int = 0
     """Tokens of an expert that share a look-up, divided by four: 1 to 4; 0: chosen by the number of tokens."""
+    split: bool | None = None
+    """Of `Division`, where up to four tokens share a look-up; None: chosen by the number of tokens."""
 
 
 DEFAULT = Tuning()
+MOST_PARTS, PIECES_OF_PART = 4, 8
+"""The inputs of a tile are summed in up to so many parts of at least so many pieces: results depend on it."""
+FEW_ITEMS = 4096
+"""Of gate and up, below which each part of the inputs becomes an item: two for each warp of a large GPU."""
+
+
+@dataclass(frozen=True)
+class Division:
+    """How work is dealt out, as far as kernels are compiled for it."""
+
+    n_tiles: int
+    """Of a slot, four tokens each."""
+    side: int
+    """Tiles of 16 rows that are worked on side by side."""
+    split: bool
+    """Each part of the inputs is an item, whose sum is stored; otherwise one item goes through all of them."""
 
 
 @dataclass(frozen=True)
@@ -100,38 +114,52 @@ class Step:
     arguments: tuple[Argument, ...]
 
 
-def n_tiles_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> int:
-    """N tiles of a slot, where there are so many pairs of a token and an expert."""
-    return tuning.n_tiles or (4 if pairs > 3 * shape.experts else 1)
+def division_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> Division:
+    """Of the work of so many pairs of a token and an expert."""
+    n_tiles = tuning.n_tiles or (4 if pairs > 3 * shape.experts else 1)
+    if n_tiles > 1:
+        return Division(n_tiles, 1, False)  # registers hold no more
+    few = most_slots(shape, pairs, 1) * 2 * shape.middle // ROWS // tuning.side < FEW_ITEMS
+    return Division(1, tuning.side, few if tuning.split is None else tuning.split)
 
 
-def definitions(shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> dict[str, int]:
+def definitions(
+    shape: Shape, dtype: torch.dtype, name: str, division: Division, tuning: Tuning = DEFAULT
+) -> dict[str, int]:
     """What the `source` of a kernel is compiled with, for activations of a dtype."""
     if name == "moe_plan":
-        return {"EXPERTS": shape.experts, "N_TILES": n_tiles, "X_BFLOAT": DTYPES[dtype]}
-    tuning = fitted(shape, tuning, n_tiles)
+        return {"EXPERTS": shape.experts, "N_TILES": division.n_tiles, "X_BFLOAT": DTYPES[dtype]}
     return {
-        "AHEAD": tuning.ahead,
-        "DEEP": tuning.deep,
+        "DOWN_PARTS": parts_of(shape.middle),
+        "GATE_PARTS": parts_of(shape.inputs),
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
-        "N_TILES": n_tiles,
-        "PREFETCH": tuning.prefetch,
+        "N_TILES": division.n_tiles,
+        "RING": ring_bytes(shape, tuning),
+        "SIDE": division.side,
+        "SPLIT": int(division.split),
+        "TABLES": places(shape.books)[1],
         "WARPS": tuning.warps,
         "X_BFLOAT": 1,  # it reads floats alone
     }
 
 
-def fitted(shape: Shape, tuning: Tuning, n_tiles: int) -> Tuning:
-    """What fits the registers: each table has a loop of its own, and what is common to them must stay."""
-    warps = tuning.warps if n_tiles == 1 else min(tuning.warps, 16)
-    return replace(tuning, warps=warps, prefetch=tuning.prefetch or (3 if warps <= 16 or len(shape.books) <= 2 else 2))
+def parts_of(inputs: int) -> int:
+    """Parts of a tile's inputs, each of which is summed by itself."""
+    return max(1, min(MOST_PARTS, pieces_of(inputs) // PIECES_OF_PART))
 
 
-def threads_of(name: str, shape: Shape, n_tiles: int, tuning: Tuning = DEFAULT) -> int:
+def ring_bytes(shape: Shape, tuning: Tuning) -> int:
+    """Of shared memory, of each warp: `depth` pieces of the dearest tier, and less where tables leave less."""
+    groups = max(groups_of(shape.inputs), groups_of(shape.middle))
+    piece = max(book.piece_words for book in shape.books) * 4 + groups * 32
+    room = (MOST_SHARED - places(shape.books)[1]) // tuning.warps // 16 * 16
+    return min(tuning.depth * piece, room)
+
+
+def threads_of(name: str, tuning: Tuning = DEFAULT) -> int:
     """Threads of a block of a kernel."""
-    warps = fitted(shape, tuning, n_tiles).warps
-    return {"moe_plan": _PLAN_THREADS, "moe_experts": warps * 32, "moe_sum": _SUM_THREADS}[name]
+    return {"moe_plan": _PLAN_THREADS, "moe_experts": tuning.warps * 32, "moe_sum": _SUM_THREADS}[name]
 
 
 @functools.cache
@@ -143,30 +171,38 @@ def source(shape: Shape, name: str) -> str:
 
 
 @functools.cache
-def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, n_tiles: int, tuning: Tuning = DEFAULT) -> Kernel:
+def kernel(
+    device: int, shape: Shape, dtype: torch.dtype, name: str, division: Division, tuning: Tuning = DEFAULT
+) -> Kernel:
     """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
-    numbers = tuple(definitions(shape, dtype, name, n_tiles, tuning).items())
-    shared = places(shape.books)[1] if name == "moe_experts" else 0
-    return load(device, source(shape, name), name, numbers, threads_of(name, shape, n_tiles, tuning), shared)
+    numbers = tuple(definitions(shape, dtype, name, division, tuning).items())
+    shared = shared_bytes(shape, tuning) if name == "moe_experts" else 0
+    return load(device, source(shape, name), name, numbers, threads_of(name, tuning), shared)
+
+
+def shared_bytes(shape: Shape, tuning: Tuning) -> int:
+    """Of a block of `moe_experts`: all tables, and the rings of its warps."""
+    return places(shape.books)[1] + tuning.warps * ring_bytes(shape, tuning)
 
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
     """Have all kernels of a layer ready, several compiled at once."""
-    counts = [tuning.n_tiles] if tuning.n_tiles else [1, 4]
-    jobs = [(name, count) for name, count in product(("moe_experts", "moe_plan"), counts)]
+    divisions = [Division(1, tuning.side, True), Division(1, tuning.side, False), Division(4, 1, False)]
+    jobs = list(product(("moe_experts", "moe_plan"), divisions))
     with ThreadPoolExecutor(len(jobs)) as pool:
         for each in [pool.submit(kernel, device, shape, dtype, *job, tuning) for job in jobs]:
             each.result()
-    for count in counts:
-        kernel(device, shape, dtype, "moe_sum", count, tuning)  # of the same program as `moe_experts`
+    for division in divisions:
+        kernel(device, shape, dtype, "moe_sum", division, tuning)  # of the same program as `moe_experts`
 
 
 def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tuple[dict[str, int], int]:
     """Where each buffer begins that the kernels of so many tokens need, in bytes, and the bytes of all of them."""
     pairs = tokens * top_k
-    of_slot = n_tiles_of(shape, pairs, tuning)
-    slots = most_slots(shape, pairs, of_slot)
+    division = division_of(shape, pairs, tuning)
+    of_slot, slots = division.n_tiles, most_slots(shape, pairs, division.n_tiles)
     n_tiles, pieces_in, pieces_mid = -(-tokens // 4), pieces_of(shape.inputs), pieces_of(shape.middle)
+    gate_sums, down_sums = sums_of(shape, division)
     sizes = {
         "slot_count": 12,
         "slots": slots * _SLOT_INTS * 4,
@@ -174,16 +210,21 @@ def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tup
         "counters": counters_of(shape, slots) * 4,
         "operands": n_tiles * pieces_in * 1024,
         "factors": n_tiles * pieces_in * groups_of(shape.inputs) * 16,
-        "raw": slots * of_slot * 4 * 2 * pieces_mid * PIECE * 4,
+        "raw": slots * of_slot * 4 * 2 * gate_sums * pieces_mid * PIECE * 4,
         "mid": slots * of_slot * pieces_mid * 1024,
         "mid_factors": slots * of_slot * pieces_mid * groups_of(shape.middle) * 16,
-        "partial": pairs * shape.inputs * 4,
+        "partial": pairs * down_sums * shape.inputs * 4,
     }
     begins, end = {}, 0
     for name, size in sizes.items():
         begins[name] = end
         end += -(-size // _ALIGNED) * _ALIGNED
     return begins, end
+
+
+def sums_of(shape: Shape, division: Division) -> tuple[int, int]:
+    """Of each row of gate and up, and of down: how many are stored, to be added by whoever reads them."""
+    return (parts_of(shape.inputs), parts_of(shape.middle)) if division.split else (1, 1)
 
 
 def most_slots(shape: Shape, pairs: int, n_tiles: int) -> int:
@@ -222,14 +263,13 @@ def steps(
     tokens, top_k = ids.shape
     begins, _ = room(shape, tokens, top_k, tuning)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
-    n_tiles = n_tiles_of(shape, tokens * top_k, tuning)
-    tuning, slots = fitted(shape, tuning, n_tiles), most_slots(shape, tokens * top_k, n_tiles)
+    division = division_of(shape, tokens * top_k, tuning)
+    slots = most_slots(shape, tokens * top_k, division.n_tiles)
     pieces_in, pieces_mid = pieces_of(shape.inputs), pieces_of(shape.middle)
-    tiles_mid, tiles_out = shape.middle // ROWS, shape.inputs // ROWS
-    warps = processors * tuning.warps
-    gate_tiles = tuning.gate_tiles or _tiles_of_item(slots * 2 * tiles_mid / warps, pieces_in)
-    down_tiles = tuning.down_tiles or _tiles_of_item(slots * tiles_out / warps, pieces_mid)
-    gate_items, down_items = pieces_mid * (16 // gate_tiles), -(-tiles_out // down_tiles)
+    tiles_out = shape.inputs // ROWS
+    gate_sums, down_sums = sums_of(shape, division)
+    gate_items = pieces_mid * (16 // division.side) * gate_sums
+    down_items = -(-tiles_out // division.side) * down_sums
     summed = tokens <= tuning.most_summed
     scratch = ("operands", "factors", "raw", "mid", "mid_factors", "partial")
     plan_arguments: list[Argument] = [x, weights.signs_in, ids, expert_map, weights.positions, weights.records]
@@ -252,7 +292,7 @@ def steps(
         ]
         arguments += [at["slot_count"], claims, at["counters"], ready, ready + slots * 4]
         arguments += [*(at[name] for name in scratch), router, out, tokens, top_k, shape.inputs, shape.middle]
-        arguments += [pieces_in, pieces_mid, gate_tiles, gate_items, down_tiles, down_items, phases]
+        arguments += [pieces_in, pieces_mid, gate_items, down_items, phases]
         return Step("moe_experts", blocks, (*arguments, OUTPUTS[out.dtype]))
 
     last = 2 + 4 * summed
@@ -262,11 +302,6 @@ def steps(
         arguments = (at["partial"], router, at["owners"], out, shape.inputs, tokens, top_k, OUTPUTS[out.dtype])
         found.append(Step("moe_sum", -(-places_of_four // _SUM_THREADS), arguments))
     return found
-
-
-def _tiles_of_item(tiles: float, pieces: int) -> int:
-    """Of so many tiles a warp: one alone where there are few, more where an item would be short."""
-    return 1 if tiles < 4 or pieces >= 32 else 2 if tiles < 64 else 4
 
 
 def run(
@@ -285,8 +320,8 @@ def run(
     for first in range(0, len(x), MOST_TOKENS):
         part = slice(first, min(len(x), first + MOST_TOKENS))
         space = torch.empty(room(shape, part.stop - first, ids.shape[1], tuning)[1], dtype=torch.uint8, device=x.device)
-        n_tiles = n_tiles_of(shape, (part.stop - first) * ids.shape[1], tuning)
+        division = division_of(shape, (part.stop - first) * ids.shape[1], tuning)
         given = (x[part], router[part], ids[part], expert_map, out[part])
         for step in steps(shape, weights, *given, space, multiprocessors(device), tuning):
-            found = kernel(device, shape, x.dtype, step.name, n_tiles, tuning)
+            found = kernel(device, shape, x.dtype, step.name, division, tuning)
             launch(found, step.blocks, step.arguments, x.device, overlap)

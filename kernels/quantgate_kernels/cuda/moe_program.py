@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from quantgate_kernels.cuda.compile import source_of
 from quantgate_kernels.cuda.order import LANES, words_of
 
-MOST_SHARED = 195 << 10
-"""Bytes of shared memory for tables: the next larger share of a multiprocessor's 256 KiB leaves 28 KiB of L1 cache,
-where operands live; this one leaves 60."""
+MOST_TABLES = 160 << 10
+"""Bytes of shared memory that tables may take."""
+COPIED = 112 << 10
+"""Up to which those of 4,096 entries are copied: one copy of all four tiers."""
 _SMALL = 64 << 10
 _MOST_COPIES = 8
 _UNDEFINED = "".join(f"#undef {name}\n" for name in ("WORDS", "ENTRY", "TABLE_BYTES", "LOG2"))
@@ -53,20 +54,20 @@ def places(books: tuple[Book, ...]) -> tuple[tuple[Place, ...], int]:
     """
     small = [number for number, book in enumerate(books) if book.code_bits == 8]
     copies = {number: 1 for number, book in enumerate(books) if book.code_bits != 8}
-    room = MOST_SHARED - (len(small) + 1) // 2 * _SMALL
+    of_small = (len(small) + 1) // 2 * _SMALL
 
     def taken() -> int:
-        return sum(books[number].bytes * count for number, count in copies.items())
+        return of_small + sum(books[number].bytes * count for number, count in copies.items())
 
-    if taken() > room:
+    if taken() > MOST_TABLES:
         raise ValueError(f"the tables of {len(books)} tiers do not fit shared memory: use fewer tiers in a layer")
     while True:  # the table with the fewest bytes gets the next copies
-        found = [n for n in copies if copies[n] < _MOST_COPIES and taken() + books[n].bytes * copies[n] <= room]
+        found = [n for n in copies if copies[n] < _MOST_COPIES and taken() + books[n].bytes * copies[n] <= COPIED]
         if not found:
             break
         number = min(found, key=lambda n: books[n].bytes * copies[n])
         copies[number] *= 2
-    result, end = {}, (len(small) + 1) // 2 * _SMALL
+    result, end = {}, of_small
     for place, number in enumerate(small):
         result[number] = Place(place // 2 * _SMALL + place % 2 * 128, 1)
     for number, count in copies.items():
@@ -117,16 +118,11 @@ def _defined(**numbers: int) -> str:
 
 def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
     """What the kernels ask of a tier by its number."""
-    words, runs, fills, begin = [], [], [], 0
+    words, starts, ends, fills, begin = [], [], [], [], 0
     for number, (book, place) in enumerate(zip(books, found, strict=True)):
         words.append(f"tier == {number} ? {book.piece_words} : ")
-        runs.append(
-            f"    case {number}:\n"
-            "        if (GROUPS_IN == GROUPS_MID || !down)\n"
-            f"            return tier{number}::stream<GROUPS_IN>(t, lookup + {place.offset}, lane);\n"
-            "        else\n"
-            f"            return tier{number}::stream<GROUPS_MID>(t, lookup + {place.offset}, lane);\n"
-        )
+        starts.append(_by_groups(number, "start", "t, ring, lane"))
+        ends.append(_by_groups(number, "finish", f"t, lookup + {place.offset}, ring, lane"))
         fills.append(
             f"    tier{number}::fill_table(lookup + {place.offset}, (const unsigned*)(books + {begin}), threadIdx.x, "
             "WARPS * 32);\n"
@@ -134,8 +130,21 @@ def _choices(books: tuple[Book, ...], found: tuple[Place, ...]) -> str:
         begin += book.bytes
     return (
         f"__device__ __forceinline__ int piece_words(int tier) {{ return {''.join(words)}0; }}\n"
-        "__device__ __forceinline__ int run(const Tiles& t, bool down, const char* lookup, unsigned lane)\n"
-        f"{{\n    switch (t.tier) {{\n{''.join(runs)}    }}\n    return 0;\n}}\n"
+        "__device__ __forceinline__ void start(const Tiles& t, bool down, char* ring, unsigned lane)\n"
+        f"{{\n    switch (t.tier) {{\n{''.join(starts)}    }}\n}}\n"
+        "__device__ __forceinline__ int finish(const Tiles& t, bool down, const char* lookup, char* ring, "
+        "unsigned lane)\n"
+        f"{{\n    switch (t.tier) {{\n{''.join(ends)}    }}\n    return 0;\n}}\n"
         "__device__ __forceinline__ void fill_tables(char* lookup, const char* books)\n"
         f"{{\n{''.join(fills)}}}\n"
+    )
+
+
+def _by_groups(number: int, name: str, given: str) -> str:
+    """A case of a tier: one of its functions, for the groups of the matrix."""
+    call = f"return tier{number}::{name}"
+    return (
+        f"    case {number}:\n"
+        f"        if (GROUPS_IN == GROUPS_MID || !down) {call}<GROUPS_IN>({given});\n"
+        f"        else {call}<GROUPS_MID>({given});\n"
     )

@@ -13,7 +13,7 @@ from quantgate_kernels.cuda import moe
 from quantgate_kernels.ops.moe import ordered
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not AVAILABLE, reason="needs g++ and a CPU with F16C")]
-SMALL = moe.Tuning(warps=4, prefetch=2, gate_tiles=2, down_tiles=2)
+SMALL = moe.Tuning(warps=4, side=2)
 CPU = torch.device("cpu")
 MIXED = [("vq2", "vq1", "vq3"), ("vq1", "vq1.5", "vq2"), ("vq3", "vq2", "vq1.5"), ("vq1.5", "vq3", "vq1")]
 
@@ -23,7 +23,11 @@ def inputs_of(tokens: int, inputs: int, dtype: torch.dtype = torch.bfloat16) -> 
     return (torch.randn(tokens, inputs, generator=generator) * 3).to(dtype)
 
 
-def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out() -> None:
+@pytest.mark.parametrize("pieces", [1, 8])
+def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out(
+    pieces: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moe, "PIECES_OF_PART", pieces)  # sums of two and three parts, or of one
     of = layer(MIXED, 256, 384)
     x, (router, ids) = inputs_of(3, 256), routing(3, 4, 2)
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
@@ -32,9 +36,11 @@ def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out() -> Non
         on_fibers(prepared, x, router, ids, tuning=tuning, processors=blocks)
         for tuning, blocks in (
             (SMALL, 1),
-            (replace(SMALL, warps=2, prefetch=3, gate_tiles=4, down_tiles=4, most_summed=0), 1),
-            (replace(SMALL, one_launch=False, gate_tiles=8, down_tiles=1), 3),
-            (replace(SMALL, one_launch=False, gate_tiles=1, down_tiles=8, most_summed=0), 3),
+            (replace(SMALL, warps=2, side=4, most_summed=0), 1),
+            (replace(SMALL, one_launch=False, side=8, depth=30), 3),
+            (replace(SMALL, one_launch=False, side=1, most_summed=0), 3),
+            (replace(SMALL, n_tiles=4), 1),
+            (replace(SMALL, split=False), 1),
         )
     ]
     assert relative_error(found[0], oracle) < 1e-4
@@ -60,7 +66,7 @@ def test_groups_of_64_and_32_and_rows_that_fill_no_piece(inputs: int, middle: in
     x, (router, ids) = inputs_of(2, inputs, torch.float16), routing(2, 2, 1)
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
     for tiles in (1, 4):
-        tuning = replace(SMALL, gate_tiles=tiles, down_tiles=tiles)
+        tuning = replace(SMALL, side=tiles)
         found = on_fibers(prepared, x, router, ids, tuning=tuning)
         assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 

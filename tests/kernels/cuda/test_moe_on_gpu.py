@@ -48,8 +48,8 @@ def test_mixed_tiers_at_any_number_of_tokens_in_any_division_of_work(inputs: int
     prepared = on_gpu(of)
     tunings = [
         moe.DEFAULT,
-        moe.Tuning(warps=8, prefetch=2, ahead=0, deep=0, gate_tiles=4, down_tiles=4),
-        moe.Tuning(one_launch=False, gate_tiles=8, down_tiles=1),
+        moe.Tuning(warps=8, depth=12, side=2, split=True),
+        moe.Tuning(one_launch=False, side=1, split=False),
         moe.Tuning(most_summed=0, n_tiles=4),
         moe.Tuning(most_summed=1000, n_tiles=1),
     ]

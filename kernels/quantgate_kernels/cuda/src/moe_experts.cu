@@ -1,20 +1,22 @@
 // Second launch: gate and up, SiLU, the rotation of what comes out, down, and the sum over each token's experts.
 //
-// A warp works alone. It claims an item, a few neighbouring tiles of 16 rows of one matrix of one slot: first gate and
-// up of all slots, then down of all slots. Whoever finishes the last tile of 128 rows of gate and up makes B operands of
-// them; whoever finishes the last slot of a block of rows adds the experts up, in the order of `top_k`. Down of a slot
+// A warp works alone. It claims an item, SIDE neighbouring tiles of 16 rows of one matrix of one slot and a part of their
+// inputs: first gate and up of all slots, then down of all slots. Whoever finishes the last item of 128 rows of gate and up
+// makes B operands of them; whoever finishes the last slot of SIDE tiles adds the experts up, in the order of `top_k`. Down of a slot
 // waits until all its operands are there: they come from items that were claimed earlier, by warps that run and wait for
 // nothing before they are done with them. So it does not matter how many blocks run at once.
 //
-// WARPS, GROUPS_IN, GROUPS_MID (scale groups in 128 inputs of D and of I) and AHEAD (pieces that an item to come
-// is brought into the L2 cache) are given, and `piece_words`, `run` and `fill_tables` for the tiers of the layer.
+// WARPS, GROUPS_IN, GROUPS_MID (scale groups in 128 inputs of D and of I), GATE_PARTS and DOWN_PARTS (that the inputs of
+// a tile are summed in), SPLIT (each part is an item of its own, whose sum is stored) and TABLES (their bytes) are given,
+// and `piece_words`, `start`, `finish` and `fill_tables` for the tiers of the layer.
 
 #define THREADS (WARPS * 32)
+#define GATE_SUMS (SPLIT ? GATE_PARTS : 1)
+#define DOWN_SUMS (SPLIT ? DOWN_PARTS : 1)
 
 struct Layer {
     long long inputs, middle;  // D and I
     int pieces_in, pieces_mid, tiles_mid, tiles_out;
-    int gate_tiles, down_tiles;  // of an item
     int gate_items, down_items;  // of a slot
     int top_k;
 };
@@ -24,20 +26,31 @@ struct Buffers {
     const unsigned* scales;
     const uint4* operands;
     const float* factors;
-    float* raw;        // [slots * SLOT_TOKENS, 2, pieces_mid * 128]
+    float* raw;        // [slots * SLOT_TOKENS, 2, GATE_SUMS, pieces_mid * 128]
     uint4* mid;        // operands [slots * N_TILES, pieces_mid, 2, 32]
     float* mid_factors;
-    float* partial;    // [pairs, D]
+    float* partial;    // [pairs, DOWN_SUMS, D]
     const float* router;
-    int* arrived;      // [slots, pieces_mid]: tiles of gate and up
+    int* arrived;      // [slots, pieces_mid]: tiles of gate and up, of each part
     int* ready;        // [slots]: pieces of operands
-    int* rows_done;    // [down_items]: slots
+    int* rows_done;    // [groups of SIDE tiles]: items of down
     int* claims;
 };
 
 __device__ __forceinline__ float silu(float v)
 {
     return v / (1 + expf(-v));
+}
+
+// Four rows, of which there are so many sums `apart` from each other, one after the other.
+template <int SUMS> __device__ __forceinline__ float4 sum_of(const float* sums, long long apart)
+{
+    float4 v[SUMS];
+#pragma unroll
+    for (int i = 0; i < SUMS; i++) v[i] = __ldcg((const float4*)(sums + i * apart));
+#pragma unroll
+    for (int i = 1; i < SUMS; i++) v[0] = make_float4(v[0].x + v[i].x, v[0].y + v[i].y, v[0].z + v[i].z, v[0].w + v[i].w);
+    return v[0];
 }
 
 // Four rows of a token, weighted and summed over its experts that are here; the kind of `out` is 0: float32, 1: bfloat16, 2: float16.
@@ -48,7 +61,7 @@ __device__ __forceinline__ void add_four(long long token, long long row, const i
 #pragma unroll 4
     for (int j = 0; j < top_k; j++) {
         if (owners[token * top_k + j] < 0) continue;
-        const float4 v = __ldcg((const float4*)(partial + (token * top_k + j) * inputs + row));
+        const float4 v = sum_of<DOWN_SUMS>(partial + (token * top_k + j) * DOWN_SUMS * inputs + row, inputs);
         const float weight = router[token * top_k + j];
         sum.x = fmaf(weight, v.x, sum.x);
         sum.y = fmaf(weight, v.y, sum.y);
@@ -67,26 +80,28 @@ __device__ __forceinline__ void add_four(long long token, long long row, const i
     }
 }
 
-// Which tiles an item is: matrix 0 (gate), 1 (up), 2 (down).
+// Which tiles an item is, of matrix 0 (gate), 1 (up), 2 (down), and which part of their inputs, of those that are stored.
 struct Item {
-    int slot, matrix, tile, tiles;
+    int slot, matrix, tile, tiles, part;
 };
 
 __device__ __forceinline__ Item item_of(int item, int slots, const Layer& l)
 {
     Item found;
     if (item < slots * l.gate_items) {
-        const int rest = item % l.gate_items, of_piece = 16 / l.gate_tiles, within = rest % of_piece * l.gate_tiles;
+        const int rest = item % l.gate_items, group = rest / GATE_SUMS % (16 / SIDE);
         found.slot = item / l.gate_items;
-        found.matrix = within / 8;
-        found.tile = rest / of_piece * 8 + within % 8;
-        found.tiles = min(l.gate_tiles, l.tiles_mid - found.tile);  // may be none, of a last piece that is not whole
+        found.matrix = group / (8 / SIDE);
+        found.tile = rest / (16 / SIDE * GATE_SUMS) * 8 + group % (8 / SIDE) * SIDE;
+        found.tiles = min(SIDE, l.tiles_mid - found.tile);  // may be none, of a last piece that is not whole
+        found.part = rest % GATE_SUMS;
     } else {
-        const int other = item - slots * l.gate_items;
+        const int other = item - slots * l.gate_items, rest = other % l.down_items;
         found.slot = other / l.down_items;
         found.matrix = 2;
-        found.tile = other % l.down_items * l.down_tiles;
-        found.tiles = min(l.down_tiles, l.tiles_out - found.tile);
+        found.tile = rest / DOWN_SUMS * SIDE;
+        found.tiles = min(SIDE, l.tiles_out - found.tile);
+        found.part = rest % DOWN_SUMS;
     }
     return found;
 }
@@ -105,9 +120,12 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
     const int position = field(record, SLOT_POSITION), groups = down ? GROUPS_MID : GROUPS_IN;
     t.count = field(record, SLOT_COUNT);
     t.tier = field(record, SLOT_TIERS) >> (item.matrix * 8) & 255;
-    t.pieces = down ? l.pieces_mid : l.pieces_in;
+    t.of_tile = down ? l.pieces_mid : l.pieces_in;
     t.tiles = item.tiles;
-    const long long first = (long long)item.tile * t.pieces;
+    const int sums = down ? DOWN_SUMS : GATE_SUMS, begin = part_begin(item.part, sums, t.of_tile);
+    t.pieces = part_begin(item.part + 1, sums, t.of_tile) - begin;
+    t.parts = down ? DOWN_PARTS : GATE_PARTS;
+    const long long first = (long long)item.tile * t.of_tile + begin;
     t.codes = m.codes + (long long)((unsigned long long)high << 32 | low) + first * piece_words(t.tier);
     const long long of_gate = (long long)l.tiles_mid * l.pieces_in * GROUPS_IN * 8;
     const long long of_down = (long long)l.tiles_out * l.pieces_mid * GROUPS_MID * 8;
@@ -124,22 +142,14 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
         const int loaded_pair = field(record, SLOT_PAIRS + loaded), pair = field(record, SLOT_PAIRS + summed);
         const int token = down ? item.slot * SLOT_TOKENS + loaded : loaded_pair / l.top_k;
         const int own = down ? item.slot * SLOT_TOKENS + summed : pair / l.top_k;
-        t.operand_at[n] = (token >> 2) * t.pieces * 64 + (token & 3) * 8 + (lane & 7);
-        t.factor_at[n] = (own >> 2) * t.pieces * groups * 4 + (own & 3);
-        t.out_at[n] = down ? pair : (item.slot * SLOT_TOKENS + summed) * 2 + item.matrix;
+        t.operand_at[n] = ((token >> 2) * t.of_tile + begin) * 64 + (token & 3) * 8 + (lane & 7);
+        t.factor_at[n] = ((own >> 2) * t.of_tile + begin) * groups * 4 + (own & 3);
+        t.out_at[n] = (down ? pair : (item.slot * SLOT_TOKENS + summed) * 2 + item.matrix) * sums + item.part;
     }
     t.flag = down ? m.ready + item.slot : 0;
     t.needed = l.pieces_mid;
     t.claims = m.claims;
     return t;
-}
-
-// The first codes and scales of an item to come, from memory into the L2 cache.
-__device__ __forceinline__ void fetch_ahead(const Tiles& t, bool down, unsigned lane)
-{
-    const int pieces = min(t.pieces * t.tiles, AHEAD);
-    if (AHEAD > 0 && lane == 0) into_l2(t.codes, pieces, piece_words(t.tier) * 4);
-    if (AHEAD > 0 && lane == 1) into_l2(t.scales, pieces, (down ? GROUPS_MID : GROUPS_IN) * 32);
 }
 
 // Everything this warp wrote can be seen by who sees the count; lane 0 gets what was counted before.
@@ -155,10 +165,10 @@ __device__ __forceinline__ void activate(int slot, int piece, int count, const c
 {
     const long long row = piece * 128 + lane * 4, padded = (long long)l.pieces_mid * 128;
     for (int c = 0; c < count; c++) {
-        const float* gate = m.raw + (slot * SLOT_TOKENS + c) * 2 * padded + row;
+        const float* gate = m.raw + (long long)(slot * SLOT_TOKENS + c) * 2 * GATE_SUMS * padded + row;
         float v[4] = {0, 0, 0, 0};
         if (row < l.middle) {
-            const float4 g = __ldcg((const float4*)gate), u = __ldcg((const float4*)(gate + padded));
+            const float4 g = sum_of<GATE_SUMS>(gate, padded), u = sum_of<GATE_SUMS>(gate + GATE_SUMS * padded, padded);
             v[0] = silu(g.x) * u.x;
             v[1] = silu(g.y) * u.y;
             v[2] = silu(g.z) * u.z;
@@ -183,8 +193,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     const int* owners, const int* slot_count, int* claims, int* arrived, int* ready, int* rows_done, const uint4* operands,
     const float* factors, float* raw, uint4* mid, float* mid_factors, float* partial, const float* router, void* out,
     long long tokens, long long top_k, long long inputs, long long middle, long long pieces_in, long long pieces_mid,
-    long long gate_tiles, long long gate_items, long long down_tiles, long long down_items, long long phases,
-    long long out_kind)
+    long long gate_items, long long down_items, long long phases, long long out_kind)
 {
     extern __shared__ float4 shared[];
     char* lookup = (char*)shared;
@@ -194,9 +203,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     __syncthreads();
     // What comes out of a shuffle stays in a register; the thread's number itself would be read anew for every piece.
     const unsigned thread = __shfl_sync(0xffffffffu, threadIdx.x, threadIdx.x & 31), lane = thread & 31;
+    char* ring = lookup + TABLES + __shfl_sync(0xffffffffu, thread >> 5, 0) * RING;
     const int count = *slot_count;
     const Layer l = {inputs,           middle,          (int)pieces_in,  (int)pieces_mid, (int)middle / 16,
-                     (int)inputs / 16, (int)gate_tiles, (int)down_tiles, (int)gate_items, (int)down_items, (int)top_k};
+                     (int)inputs / 16, (int)gate_items, (int)down_items, (int)top_k};
     const Buffers m = {codes,   scales, operands, factors, raw,       mid, mid_factors,
                        partial, router, arrived,  ready,   rows_done, claims};
     const int end = count * (l.gate_items + (phases & 2 ? l.down_items : 0));
@@ -211,30 +221,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) moe_experts(
     }
     int item = begin + __shfl_sync(0xffffffffu, claim(claims, lane), 0);
     if (item >= end) return;
-    int record = slots[item_of(item, count, l).slot * SLOT_INTS + lane];
-    while (item < end) {
-        const Item now = item_of(item, count, l);
-        const int tokens_here = field(record, SLOT_COUNT);
-        const int claimed =
-            now.tiles > 0 ? run(tiles_of(now, record, l, m, lane), now.matrix == 2, lookup, lane) : claim(claims, lane);
+    Item now = item_of(item, count, l);
+    int record = slots[now.slot * SLOT_INTS + lane];
+    Tiles t = tiles_of(now, record, l, m, lane);
+    if (now.tiles > 0) start(t, now.matrix == 2, ring, lane);
+    for (;;) {
+        const int claimed = now.tiles > 0 ? finish(t, now.matrix == 2, lookup, ring, lane) : claim(claims, lane);
         item = begin + __shfl_sync(0xffffffffu, claimed, 0);
-        const Item next = item_of(item < end ? item : begin, count, l);
-        record = slots[next.slot * SLOT_INTS + lane];
-        const bool counts = now.tiles > 0 && (now.matrix != 2 || phases & 4);
-        int* counter = now.matrix != 2 ? m.arrived + now.slot * l.pieces_mid + now.tile / 8
-                                       : m.rows_done + now.tile / l.down_tiles;
-        int before = counts ? arrive(counter, now.matrix != 2 ? now.tiles : 1, lane) : 0;
-        if (item < end && next.tiles > 0) fetch_ahead(tiles_of(next, record, l, m, lane), next.matrix == 2, lane);
-        if (!counts) continue;
-        before = __shfl_sync(0xffffffffu, before, 0);
-        const int piece = now.tile / 8;
-        const bool last = now.matrix != 2 ? before + now.tiles == 2 * min(8, l.tiles_mid - piece * 8) : before + 1 == count;
-        if (!last) continue;
-        acquire();
-        if (now.matrix != 2)
-            activate(now.slot, piece, tokens_here, signs, l, m, lane);
-        else
-            add_experts(now.tile, now.tiles, owners, out, (int)out_kind, (int)tokens, l, m, lane);
+        const Item done = now;
+        const int tokens_here = t.count, piece = done.tile / 8;
+        now = item_of(item < end ? item : begin, count, l);
+        record = slots[now.slot * SLOT_INTS + lane];
+        const bool counts = done.tiles > 0 && (done.matrix != 2 || phases & 4);
+        int* counter = done.matrix != 2 ? m.arrived + done.slot * l.pieces_mid + piece : m.rows_done + done.tile / SIDE;
+        int before = counts ? arrive(counter, done.matrix != 2 ? done.tiles : 1, lane) : 0;
+        // Codes to come are on their way while others' sums are waited for.
+        t = tiles_of(now, record, l, m, lane);
+        if (item < end && now.tiles > 0) start(t, now.matrix == 2, ring, lane);
+        if (counts) {
+            before = __shfl_sync(0xffffffffu, before, 0);
+            const bool last = done.matrix != 2 ? before + done.tiles == 2 * GATE_SUMS * min(8, l.tiles_mid - piece * 8)
+                                               : before + 1 == count * DOWN_SUMS;
+            if (last) {
+                acquire();
+                if (done.matrix != 2)
+                    activate(done.slot, piece, tokens_here, signs, l, m, lane);
+                else
+                    add_experts(done.tile, done.tiles, owners, out, (int)out_kind, (int)tokens, l, m, lane);
+            }
+        }
+        if (item >= end) return;
     }
 }
 

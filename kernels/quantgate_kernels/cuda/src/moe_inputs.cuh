@@ -1,24 +1,32 @@
 // Before the tiers: what a warp is told to multiply, and the B operands of the tokens that meet at an expert.
 //
-// PREFETCH (pieces of codes that a lane holds ahead), DEEP (pieces that are on their way to the L2 cache ahead; not more
-// than PREFETCH: none) and N_TILES (of four tokens each, the most in a slot) are given.
+// SIDE (tiles that a warp works on side by side; more than one only with one n tile), RING (bytes of shared memory that
+// a warp's codes and scales go through), SPLIT (an item is one part of the inputs, else all) and N_TILES (of four tokens
+// each, the most in a slot) are given.
 
-// Some neighbouring tiles of one matrix of one expert. Places are those of this lane: of the token whose column
-// (lane / 4) it loads and of the token whose sums (lane % 4) it has, in each n tile.
+// Up to SIDE neighbouring tiles of one matrix of one expert, and a part of their inputs. Places are those of this lane: of
+// the token whose column (lane / 4) it loads and of the token whose sums (lane % 4) it has, in each n tile.
 struct Tiles {
-    const unsigned* codes;      // of the first tile
-    const unsigned* scales;     // of the first tile
+    const unsigned* codes;      // of the first tile's first piece
+    const unsigned* scales;
     const uint4* operands;
     const float* factors;
     float* out;                 // row lane / 4 of the first tile
-    int operand_at[N_TILES];    // at piece 0
+    int operand_at[N_TILES];    // at the first piece
     int factor_at[N_TILES];
     int out_at[N_TILES];        // times `out_step`
     long long out_step;
     int* claims;
     const int* flag;            // the operands are there once this counts to `needed`; null: they are there
-    int needed, pieces, tiles, tier, count;
+    int needed, pieces, of_tile, parts, tiles, tier, count;  // `of_tile`: pieces from one tile to the next one
 };
+
+// Where part `part` of so many of `pieces` begins. A sum goes from the first to the last piece of a part, then over
+// the parts, whoever does it.
+__device__ __forceinline__ int part_begin(int part, int parts, int pieces)
+{
+    return part * pieces / parts;
+}
 
 template <int GROUPS> struct Inputs {
     uint4 b[2];
@@ -93,15 +101,4 @@ __device__ __forceinline__ void wait_until(const int* flag, int needed)
 __device__ __forceinline__ int claim(int* claims, unsigned lane)
 {
     return lane == 0 ? atomicAdd(claims, 1) : 0;
-}
-
-__device__ __forceinline__ void bulk_into_l2(const void* place, unsigned bytes)
-{
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(place), "r"(bytes));
-}
-
-// Some pieces of so many bytes each, a multiple of 16, from memory into the L2 cache.
-__device__ __forceinline__ void into_l2(const void* place, int pieces, int bytes)
-{
-    bulk_into_l2(place, pieces * bytes);
 }

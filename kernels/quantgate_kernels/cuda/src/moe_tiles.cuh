@@ -1,93 +1,129 @@
 // Once per tier, in a namespace of its own, after fragments.cuh with the tier's DIMENSIONS, CODE_BITS and COPIES:
-// neighbouring tiles of 16 rows of one matrix, times the tokens of a slot.
+// neighbouring tiles of 16 rows of one matrix, side by side, times the tokens of a slot.
 
-// Returns the number of an item to come, for lane 0: claimed late, so that those who are done first take most.
-template <int GROUPS> __device__ __forceinline__ int stream(const Tiles& t, const char* lookup, unsigned lane)
-{
-    struct {
-        Codes codes;
-        unsigned scales[GROUPS];
-    } ring[PREFETCH];
-#if WORDS == 4 || WORDS == 2  // one plane: the lane's place in it is added once
-    const unsigned* codes = t.codes + lane * WORDS;
-    const unsigned within = 0;
-#else
-    const unsigned* codes = t.codes;
-    const unsigned within = lane;
-#endif
-    const unsigned* scales = t.scales + (lane >> 2);
-    int left = t.pieces * t.tiles;
-    auto fetch = [&](int i, int ahead) {
-        if (left > ahead) {
-            ring[i].codes = codes_of<Streamed>(codes + ahead * PIECE_WORDS, within);
-#pragma unroll
-            for (int g = 0; g < GROUPS; g++) ring[i].scales[g] = stream1(scales + (ahead * GROUPS + g) * 8);
-        }
-    };
-#pragma unroll
-    for (int i = 0; i < PREFETCH; i++) fetch(i, i);
-    if (DEEP > PREFETCH && left > PREFETCH) {
-        if (lane == 0) into_l2(t.codes + PREFETCH * 32 * WORDS, min(left, DEEP) - PREFETCH, 128 * WORDS);
-        if (lane == 1) into_l2(t.scales + PREFETCH * GROUPS * 8, min(left, DEEP) - PREFETCH, GROUPS * 32);
+// A warp's codes and scales on their way through its ring: RING bytes of shared memory, a piece of each tile in a slot.
+template <int GROUPS> struct Ring {
+    static constexpr int CODES = PIECE_WORDS * 4, SCALES = GROUPS * 32, SLOT = SIDE * (CODES + SCALES), DEPTH = RING / SLOT;
+    const char* codes;
+    const char* scales;
+    unsigned slot;  // bytes into the ring
+    int left;       // pieces to be copied
+
+    // From the piece `first` on.
+    __device__ __forceinline__ Ring(const Tiles& t, int first, unsigned lane)
+    {
+        codes = (const char*)t.codes + first * CODES + lane * 16;
+        scales = (const char*)t.scales + (lane / (2 * GROUPS) * t.of_tile + first) * SCALES + lane % (2 * GROUPS) * 16;
+        slot = 0;
+        left = t.pieces - first;
     }
-    // Codes depend on nothing that this launch makes: they are on their way while the inputs are waited for.
+
+    // Copies the next piece of each tile into the slot: a group of copies, an empty one where there are no more.
+    __device__ __forceinline__ void next(const Tiles& t, char* ring, unsigned lane)
+    {
+        char* to = ring + slot + lane * 16;
+        const int scale_tile = lane / (2 * GROUPS);
+#pragma unroll
+        for (int s = 0; s < SIDE; s++) {
+#pragma unroll
+            for (int i = 0; i < CODES; i += 512)
+                copy16_if(left > 0 && s < t.tiles && (CODES - i >= 512 || (int)lane * 16 < CODES - i), to + s * CODES + i,
+                          codes + s * t.of_tile * CODES + i);
+        }
+        copy16_if(left > 0 && scale_tile < SIDE && scale_tile < t.tiles, to + SIDE * CODES, scales);
+        commit_copies();
+        codes += CODES;
+        scales += SCALES;
+        left--;
+        slot = slot == (DEPTH - 1) * SLOT ? 0 : slot + SLOT;
+    }
+};
+
+// The first pieces, which depend on nothing that this launch makes.
+template <int GROUPS> __device__ __forceinline__ void start(const Tiles& t, char* ring, unsigned lane)
+{
+    Ring<GROUPS> coming(t, 0, lane);
+#pragma unroll
+    for (int i = 0; i < Ring<GROUPS>::DEPTH; i++) coming.next(t, ring, lane);
+}
+
+// The rest. Returns the number of an item to come, for lane 0: claimed late, so that those who are done first take most.
+template <int GROUPS> __device__ __forceinline__ int finish(const Tiles& t, const char* lookup, char* ring, unsigned lane)
+{
+    typedef Ring<GROUPS> R;
+    R coming(t, R::DEPTH, lane);
     wait_until(t.flag, t.needed);
     const unsigned part = lane_part(lane);
     const int column = lane >> 3;
     Inputs<GROUPS> x[2];
     x[0].b[0] = x[0].b[1] = x[1].b[0] = x[1].b[1] = make_uint4(0, 0, 0, 0);
-    float sums[N_TILES][2];
+    float sums[SIDE][N_TILES][2], before[SIDE][N_TILES][2];  // of this part of the inputs, of those before it
 #pragma unroll
-    for (int n = 0; n < N_TILES; n++) sums[n][0] = sums[n][1] = 0;
-    float* out = t.out;
-    int piece = 0, claimed = -1;
-    auto load = [&](int n, int at) {
-        if (n < N_TILES && (n == 0 || n * 4 < t.count))
-            load_inputs<GROUPS>(x[n & 1], t.operands + (t.operand_at[n] + at * 64),
+    for (int s = 0; s < SIDE; s++) {
+#pragma unroll
+        for (int n = 0; n < N_TILES; n++) sums[s][n][0] = sums[s][n][1] = before[s][n][0] = before[s][n][1] = 0;
+    }
+    int claimed = -1, part_of = 1, turn = part_begin(1, t.parts, t.pieces);
+    auto load = [&](Inputs<GROUPS>& to, int n, int at) {
+        if (n < N_TILES && at < t.pieces && (n == 0 || n * 4 < t.count))
+            load_inputs<GROUPS>(to, t.operands + (t.operand_at[n] + at * 64),
                                 t.factors + (t.factor_at[n] + at * GROUPS * 4), n * 4 + column < t.count);
     };
-    load(0, 0);
-    for (;;) {
-        if (claimed < 0 && left <= 2 * PREFETCH) claimed = claim(t.claims, lane);
+    load(x[0], 0, 0);
+    for (int piece = 0; piece < t.pieces; piece++) {
+        if (claimed < 0 && t.pieces - piece <= R::DEPTH) claimed = claim(t.claims, lane);
+        // A piece ahead: what another multiprocessor wrote, or an emptied L1 cache, takes its time.
+        if (N_TILES == 1) load(x[1], 0, piece + 1);
+        wait_for_copies<R::DEPTH - 1>();
+        __syncwarp();
+        Codes now[SIDE];
+        unsigned own[SIDE][GROUPS];
 #pragma unroll
-        for (int i = 0; i < PREFETCH; i++) {
-            if (left > i) {
-                unsigned a[16], own[GROUPS];
-                decode(ring[i].codes, lookup, part, a);
+        for (int s = 0; s < SIDE; s++) {
+            now[s] = codes_of<Kept>((const unsigned*)(ring + coming.slot + s * R::CODES), lane);
 #pragma unroll
-                for (int g = 0; g < GROUPS; g++) own[g] = ring[i].scales[g];
-                fetch(i, i + PREFETCH);
-                const int following = piece + 1 < t.pieces ? piece + 1 : 0;
+            for (int g = 0; g < GROUPS; g++)
+                own[s][g] = *(const unsigned*)(ring + coming.slot + SIDE * R::CODES + s * R::SCALES + g * 32 + (lane >> 2) * 4);
+        }
+        __syncwarp();  // every lane has read before the slot is written again
+        coming.next(t, ring, lane);
 #pragma unroll
-                for (int n = 0; n < N_TILES; n++) {
-                    load(n + 1, piece);
-                    if (n == 0 || n * 4 < t.count) add_piece<GROUPS>(sums[n], a, own, x[n & 1]);
-                    // A piece ahead: what another multiprocessor wrote, or an emptied L1 cache, takes its time.
-                    if (n == 2 || (n == 0 && (N_TILES <= 2 || t.count <= 8))) load(0, following);
-                }
-                piece = following;
-                if (piece == 0) {
+        for (int s = 0; s < SIDE; s++) {
+            unsigned a[16];
+            decode(now[s], lookup, part, a);
 #pragma unroll
-                    for (int n = 0; n < N_TILES; n++) {
-                        if (n * 4 + (int)(lane & 3) < t.count) {
-                            float* place = out + t.out_at[n] * t.out_step;
-                            place[0] = sums[n][0];
-                            place[8] = sums[n][1];
-                        }
-                        sums[n][0] = sums[n][1] = 0;
-                    }
-                    out += 16;
-                }
+            for (int n = 0; n < N_TILES; n++) {
+                if (N_TILES > 1) load(x[(n + 1) & 1], n + 1, piece);
+                if (n == 0 || n * 4 < t.count) add_piece<GROUPS>(sums[s][n], a, own[s], x[n & 1]);
+                if (N_TILES > 1 && (n == 2 || (n == 0 && (N_TILES == 2 || t.count <= 8)))) load(x[0], 0, piece + 1);
             }
         }
-        if (DEEP > PREFETCH && left > DEEP) {
-            if (lane == 0) into_l2(codes + DEEP * 32 * WORDS, min(left - DEEP, PREFETCH), 128 * WORDS);
-            if (lane == 1) into_l2(scales + DEEP * GROUPS * 8, min(left - DEEP, PREFETCH), GROUPS * 32);
+        if (N_TILES == 1) x[0] = x[1];
+        if (!SPLIT && piece + 1 == turn) {  // otherwise an item is one part
+#pragma unroll
+            for (int s = 0; s < SIDE; s++) {
+#pragma unroll
+                for (int n = 0; n < N_TILES; n++) {
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        before[s][n][e] += sums[s][n][e];
+                        sums[s][n][e] = 0;
+                    }
+                }
+            }
+            turn = part_begin(++part_of, t.parts, t.pieces);
         }
-        left -= PREFETCH;
-        if (left <= 0) break;
-        codes += PREFETCH * 32 * WORDS;
-        scales += PREFETCH * GROUPS * 8;
+    }
+#pragma unroll
+    for (int s = 0; s < SIDE; s++) {
+#pragma unroll
+        for (int n = 0; n < N_TILES; n++) {
+            if (s < t.tiles && n * 4 + (int)(lane & 3) < t.count) {
+                float* place = t.out + s * 16 + t.out_at[n] * t.out_step;
+                place[0] = before[s][n][0] + sums[s][n][0];
+                place[8] = before[s][n][1] + sums[s][n][1];
+            }
+        }
     }
     return claimed;
 }
