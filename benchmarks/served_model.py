@@ -29,18 +29,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from benchmarks.worker_profile import begin_profile, end_profile
 from harness.contract.whole_files import write_whole
 from harness.serving.hardware import detect
 
 PROFILED = 33
-"""Tokens of a run under the profiler."""
+"""Tokens of a run under the profiler, at most."""
 _engines: list[Any] = []
 """Of this process: one, once it is there."""
 
 
 def start(folder: str, asked: Mapping[str, Any]) -> float:
     """Load a model into this process; `asked` are the command's settings. Returns the seconds it took."""
-    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # functions below go to vLLM's worker
+    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"  # those of worker_profile.py go there
     from vllm import LLM
 
     began = time.monotonic()
@@ -83,36 +84,12 @@ def gpu_busy(requests: int, asked: Mapping[str, Any]) -> float | None:
         return None
     (engine,) = _engines
     spent: list[float] = []
-    for tokens in (1, PROFILED):
-        engine.collective_rpc(_begin_profile)
+    many = min(PROFILED, asked["output"])
+    for tokens in (1, many):
+        engine.collective_rpc(begin_profile)
         generate(requests, tokens, asked)
-        spent.append(max(engine.collective_rpc(_end_profile)))
-    return round((spent[1] - spent[0]) / (PROFILED - 1) / 1e3, 3)
-
-
-def _begin_profile(worker: Any) -> None:
-    from torch.profiler import ProfilerActivity, profile
-
-    worker.quantgate_profile = profile(activities=[ProfilerActivity.CUDA])
-    worker.quantgate_profile.__enter__()
-
-
-def _end_profile(worker: Any) -> float:
-    """Microseconds in which any kernel ran: those that overlap count once."""
-    import torch
-
-    torch.cuda.synchronize()
-    worker.quantgate_profile.__exit__(None, None, None)
-    spans = sorted(
-        (event.time_range.start, event.time_range.end)
-        for event in worker.quantgate_profile.events()
-        if event.device_type.name == "CUDA"
-    )
-    busy, until = 0.0, float("-inf")
-    for begin, end in spans:
-        busy += max(0.0, end - max(begin, until))
-        until = max(until, end)
-    return busy
+        spent.append(max(engine.collective_rpc(end_profile)))
+    return round((spent[1] - spent[0]) / (many - 1) / 1e3, 3)
 
 
 def measured(rounds: list[tuple[float, float]], requests: int, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,7 +153,10 @@ def main() -> int:
                 done.append(processes[name].submit(one_round, requests, given).result())
         for name, done in rounds.items():
             found = measured(done[1:], requests, given)
-            found["gpu_busy_ms"] = processes[name].submit(gpu_busy, requests, given).result()
+            try:
+                found["gpu_busy_ms"] = processes[name].submit(gpu_busy, requests, given).result()
+            except Exception as error:  # a profiler that is not there: the rounds count all the same
+                found["gpu_busy_failed"] = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             result["models"][name]["concurrency"][str(requests)] = found
             print(name, requests, json.dumps(found), flush=True)
         result["tokens_per_second_over_first"] = with_ratios(result["models"])
