@@ -184,22 +184,20 @@ def begun(
 ) -> None:
     """The first launches of a layer."""
     shape, device = layer.shape, torch.cuda.current_device()
-    division = moe.division_of(shape, ids.numel(), tuning)
+    split = moe.is_split(shape, ids.numel(), tuning)
     space = torch.empty(moe.room(shape, len(ids), TOP_K, tuning)[1], dtype=torch.uint8, device="cuda")
     given = (x, router, ids, None, out, space, multiprocessors(device), tuning)
     for step in moe.steps(shape, layer.weights, *given)[:count]:
-        found = moe.kernel(device, shape, x.dtype, step.name, division, tuning)
+        found = moe.kernel(device, shape, x.dtype, step.name, split, tuning)
         launch(found, step.blocks, step.arguments, x.device)
 
 
 def many() -> Iterator[Row]:
-    """2 bits, as many tokens as a prompt has, by how many tokens of an expert share a look-up."""
+    """2 bits, as many tokens as a prompt has."""
     names = (("vq2",) * 3,)
     layer = random_layer(names)
-    for tokens, counts in ((64, (1, 4)), (128, (1, 4)), (512, (4,)), (2048, (4,))):
-        for n_tiles in counts:
-            row = guarded(partial(times, layer, names, tokens, replace(moe.DEFAULT, n_tiles=n_tiles)))
-            yield {"tier": "vq2", "n_tiles": n_tiles} | row
+    for tokens in (64, 128, 512, 2048):
+        yield {"tier": "vq2"} | guarded(partial(times, layer, names, tokens))
 
 
 def sweep() -> Iterator[Row]:

@@ -89,14 +89,14 @@ def on_fibers(
     size = moe.room(prepared.shape, len(ids), ids.shape[1], tuning)[1] + 256
     space = torch.full((size,), 0xFF, dtype=torch.uint8)  # NaN, and numbers below 0
     space = space[-space.data_ptr() % 256 :]
-    division = moe.division_of(prepared.shape, ids.numel(), tuning)
+    split = moe.is_split(prepared.shape, ids.numel(), tuning)
     kernels: dict[str, Kernel] = {}
     given = (x, router, ids, expert_map, out, space)
     for step in moe.steps(prepared.shape, prepared.weights, *given, processors, tuning):
         if step.name not in kernels:
             source, numbers = (
                 moe.source(prepared.shape, step.name),
-                moe.definitions(prepared.shape, x.dtype, step.name, division, tuning),
+                moe.definitions(prepared.shape, x.dtype, step.name, split, tuning),
             )
             shims = {name: body for name, body in SHIMS.items() if f" {name}(" in source}
             kernels[step.name] = Kernel(HEAD + source, step.name, numbers, shims)

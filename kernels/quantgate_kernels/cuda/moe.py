@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 
-from quantgate_kernels.cuda.activations import DTYPES
+from quantgate_kernels.cuda.activations import DTYPES, TOKENS
 from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
 from quantgate_kernels.cuda.moe_program import Book, places, plan_program, program
 from quantgate_kernels.cuda.order import PIECE, ROWS, groups_of, pieces_of
@@ -53,17 +52,16 @@ class Tuning:
     warps: int = 16
     """Of a block."""
     side: int = 4
-    """Tiles of 16 rows that a warp works on side by side, 1, 2, 4 or 8, where up to four tokens share a look-up."""
+    """Tiles of 16 rows that a warp works on side by side: 1, 2, 4 or 8."""
     depth: int = 8
     """Pieces of the dearest tier that a warp has on their way, where shared memory allows."""
     one_launch: bool = True
     """Gate, up and down in one launch."""
     most_summed: int = 64
     """Tokens up to which experts are summed in the same launch too."""
-    n_tiles: int = 0
-    """Tokens of an expert that share a look-up, divided by four: 1 to 4; 0: chosen by the number of tokens."""
     split: bool | None = None
-    """Of `Division`, where up to four tokens share a look-up; None: chosen by the number of tokens."""
+    """Each part of a tile's inputs is an item, whose sum is stored; otherwise one item goes through all of them. None:
+    where there are few slots."""
 
 
 DEFAULT = Tuning()
@@ -71,18 +69,6 @@ MOST_PARTS, PIECES_OF_PART = 4, 8
 """The inputs of a tile are summed in up to so many parts of at least so many pieces: results depend on it."""
 FEW_ITEMS = 4096
 """Of gate and up, below which each part of the inputs becomes an item: two for each warp of a large GPU."""
-
-
-@dataclass(frozen=True)
-class Division:
-    """How work is dealt out, as far as kernels are compiled for it."""
-
-    n_tiles: int
-    """Of a slot, four tokens each."""
-    side: int
-    """Tiles of 16 rows that are worked on side by side."""
-    split: bool
-    """Each part of the inputs is an item, whose sum is stored; otherwise one item goes through all of them."""
 
 
 @dataclass(frozen=True)
@@ -114,30 +100,24 @@ class Step:
     arguments: tuple[Argument, ...]
 
 
-def division_of(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> Division:
-    """Of the work of so many pairs of a token and an expert."""
-    n_tiles = tuning.n_tiles or (4 if pairs > 3 * shape.experts else 1)
-    if n_tiles > 1:
-        return Division(n_tiles, 1, False)  # registers hold no more
-    few = most_slots(shape, pairs, 1) * 2 * shape.middle // ROWS // tuning.side < FEW_ITEMS
-    return Division(1, tuning.side, few if tuning.split is None else tuning.split)
+def is_split(shape: Shape, pairs: int, tuning: Tuning = DEFAULT) -> bool:
+    """Whether each part of a tile's inputs is an item, with so many pairs of a token and an expert."""
+    few = most_slots(shape, pairs) * 2 * shape.middle // ROWS // tuning.side < FEW_ITEMS
+    return few if tuning.split is None else tuning.split
 
 
-def definitions(
-    shape: Shape, dtype: torch.dtype, name: str, division: Division, tuning: Tuning = DEFAULT
-) -> dict[str, int]:
+def definitions(shape: Shape, dtype: torch.dtype, name: str, split: bool, tuning: Tuning = DEFAULT) -> dict[str, int]:
     """What the `source` of a kernel is compiled with, for activations of a dtype."""
     if name == "moe_plan":
-        return {"EXPERTS": shape.experts, "N_TILES": division.n_tiles, "X_BFLOAT": DTYPES[dtype]}
+        return {"EXPERTS": shape.experts, "X_BFLOAT": DTYPES[dtype]}
     return {
         "DOWN_PARTS": parts_of(shape.middle),
         "GATE_PARTS": parts_of(shape.inputs),
         "GROUPS_IN": groups_of(shape.inputs),
         "GROUPS_MID": groups_of(shape.middle),
-        "N_TILES": division.n_tiles,
         "RING": ring_bytes(shape, tuning),
-        "SIDE": division.side,
-        "SPLIT": int(division.split),
+        "SIDE": tuning.side,
+        "SPLIT": int(split),
         "TABLES": places(shape.books)[1],
         "WARPS": tuning.warps,
         "X_BFLOAT": 1,  # it reads floats alone
@@ -171,11 +151,9 @@ def source(shape: Shape, name: str) -> str:
 
 
 @functools.cache
-def kernel(
-    device: int, shape: Shape, dtype: torch.dtype, name: str, division: Division, tuning: Tuning = DEFAULT
-) -> Kernel:
+def kernel(device: int, shape: Shape, dtype: torch.dtype, name: str, split: bool, tuning: Tuning = DEFAULT) -> Kernel:
     """One of a layer's kernels, for activations of a dtype: to be asked for once before a graph is captured."""
-    numbers = tuple(definitions(shape, dtype, name, division, tuning).items())
+    numbers = tuple(definitions(shape, dtype, name, split, tuning).items())
     shared = shared_bytes(shape, tuning) if name == "moe_experts" else 0
     return load(device, source(shape, name), name, numbers, threads_of(name, tuning), shared)
 
@@ -187,32 +165,30 @@ def shared_bytes(shape: Shape, tuning: Tuning) -> int:
 
 def compile_all(device: int, shape: Shape, dtype: torch.dtype, tuning: Tuning = DEFAULT) -> None:
     """Have all kernels of a layer ready, several compiled at once."""
-    divisions = [Division(1, tuning.side, True), Division(1, tuning.side, False), Division(4, 1, False)]
-    jobs = list(product(("moe_experts", "moe_plan"), divisions))
+    jobs = [("moe_plan", True), ("moe_experts", True), ("moe_experts", False)]
     with ThreadPoolExecutor(len(jobs)) as pool:
         for each in [pool.submit(kernel, device, shape, dtype, *job, tuning) for job in jobs]:
             each.result()
-    for division in divisions:
-        kernel(device, shape, dtype, "moe_sum", division, tuning)  # of the same program as `moe_experts`
+    for split in (True, False):
+        kernel(device, shape, dtype, "moe_sum", split, tuning)  # of the same program as `moe_experts`
 
 
 def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tuple[dict[str, int], int]:
     """Where each buffer begins that the kernels of so many tokens need, in bytes, and the bytes of all of them."""
     pairs = tokens * top_k
-    division = division_of(shape, pairs, tuning)
-    of_slot, slots = division.n_tiles, most_slots(shape, pairs, division.n_tiles)
-    n_tiles, pieces_in, pieces_mid = -(-tokens // 4), pieces_of(shape.inputs), pieces_of(shape.middle)
-    gate_sums, down_sums = sums_of(shape, division)
+    slots = most_slots(shape, pairs)
+    of_four, pieces_in, pieces_mid = -(-tokens // TOKENS), pieces_of(shape.inputs), pieces_of(shape.middle)
+    gate_sums, down_sums = sums_of(shape, is_split(shape, pairs, tuning))
     sizes = {
         "slot_count": 12,
         "slots": slots * _SLOT_INTS * 4,
         "owners": pairs * 4,
         "counters": counters_of(shape, slots) * 4,
-        "operands": n_tiles * pieces_in * 1024,
-        "factors": n_tiles * pieces_in * groups_of(shape.inputs) * 16,
-        "raw": slots * of_slot * 4 * 2 * gate_sums * pieces_mid * PIECE * 4,
-        "mid": slots * of_slot * pieces_mid * 1024,
-        "mid_factors": slots * of_slot * pieces_mid * groups_of(shape.middle) * 16,
+        "operands": of_four * pieces_in * 1024,
+        "factors": of_four * pieces_in * groups_of(shape.inputs) * 16,
+        "raw": slots * TOKENS * 2 * gate_sums * pieces_mid * PIECE * 4,
+        "mid": slots * pieces_mid * 1024,
+        "mid_factors": slots * pieces_mid * groups_of(shape.middle) * 16,
         "partial": pairs * down_sums * shape.inputs * 4,
     }
     begins, end = {}, 0
@@ -222,14 +198,14 @@ def room(shape: Shape, tokens: int, top_k: int, tuning: Tuning = DEFAULT) -> tup
     return begins, end
 
 
-def sums_of(shape: Shape, division: Division) -> tuple[int, int]:
+def sums_of(shape: Shape, split: bool) -> tuple[int, int]:
     """Of each row of gate and up, and of down: how many are stored, to be added by whoever reads them."""
-    return (parts_of(shape.inputs), parts_of(shape.middle)) if division.split else (1, 1)
+    return (parts_of(shape.inputs), parts_of(shape.middle)) if split else (1, 1)
 
 
-def most_slots(shape: Shape, pairs: int, n_tiles: int) -> int:
-    """Experts with up to 4 * n_tiles of their tokens: the most there can be of so many pairs of token and expert."""
-    return min(pairs, shape.experts + pairs // (4 * n_tiles))
+def most_slots(shape: Shape, pairs: int) -> int:
+    """Experts with up to four of their tokens: the most there can be of so many pairs of token and expert."""
+    return min(pairs, shape.experts + pairs // TOKENS)
 
 
 def counters_of(shape: Shape, slots: int) -> int:
@@ -263,13 +239,12 @@ def steps(
     tokens, top_k = ids.shape
     begins, _ = room(shape, tokens, top_k, tuning)
     at = {name: space.data_ptr() + begin for name, begin in begins.items()}
-    division = division_of(shape, tokens * top_k, tuning)
-    slots = most_slots(shape, tokens * top_k, division.n_tiles)
+    slots = most_slots(shape, tokens * top_k)
     pieces_in, pieces_mid = pieces_of(shape.inputs), pieces_of(shape.middle)
     tiles_out = shape.inputs // ROWS
-    gate_sums, down_sums = sums_of(shape, division)
-    gate_items = pieces_mid * (16 // division.side) * gate_sums
-    down_items = -(-tiles_out // division.side) * down_sums
+    gate_sums, down_sums = sums_of(shape, is_split(shape, tokens * top_k, tuning))
+    gate_items = pieces_mid * (16 // tuning.side) * gate_sums
+    down_items = -(-tiles_out // tuning.side) * down_sums
     summed = tokens <= tuning.most_summed
     scratch = ("operands", "factors", "raw", "mid", "mid_factors", "partial")
     plan_arguments: list[Argument] = [x, weights.signs_in, ids, expert_map, weights.positions, weights.records]
@@ -320,8 +295,8 @@ def run(
     for first in range(0, len(x), MOST_TOKENS):
         part = slice(first, min(len(x), first + MOST_TOKENS))
         space = torch.empty(room(shape, part.stop - first, ids.shape[1], tuning)[1], dtype=torch.uint8, device=x.device)
-        division = division_of(shape, (part.stop - first) * ids.shape[1], tuning)
+        split = is_split(shape, (part.stop - first) * ids.shape[1], tuning)
         given = (x[part], router[part], ids[part], expert_map, out[part])
         for step in steps(shape, weights, *given, space, multiprocessors(device), tuning):
-            found = kernel(device, shape, x.dtype, step.name, division, tuning)
+            found = kernel(device, shape, x.dtype, step.name, split, tuning)
             launch(found, step.blocks, step.arguments, x.device, overlap)

@@ -39,7 +39,6 @@ def test_mixed_tiers_are_what_the_oracle_says_however_work_is_dealt_out(
             (replace(SMALL, warps=2, side=4, most_summed=0), 1),
             (replace(SMALL, one_launch=False, side=8, depth=30), 3),
             (replace(SMALL, one_launch=False, side=1, most_summed=0), 3),
-            (replace(SMALL, n_tiles=4), 1),
             (replace(SMALL, split=False), 1),
         )
     ]
@@ -52,9 +51,9 @@ def test_every_tier_alone_and_an_expert_with_more_tokens_than_a_slot(name: str) 
     of = layer([(name,) * 3] * 3, 256, 128)
     x, router, ids = inputs_of(6, 256), torch.rand(6, 2) + 0.1, torch.tensor([[0, 2]] * 6)  # expert 1 has none
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=1))
+    found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, split=True))
     assert relative_error(found, expected(of, x, router, ids)) < 1e-4
-    assert torch.equal(found, on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=4)))
+    assert torch.equal(found, on_fibers(prepared, x, router, ids, tuning=replace(SMALL, split=False)))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def test_many_experts_and_pairs() -> None:
     ids[:9, 0] = 77
     ids[:35, 1] = 42
     prepared = ordered(of.experts, of.tiers, of.tables, CPU)
-    found = on_fibers(prepared, x, router, ids, tuning=replace(SMALL, n_tiles=3))
+    found = on_fibers(prepared, x, router, ids, tuning=SMALL)
     assert relative_error(found, expected(of, x, router, ids)) < 1e-4
 
 

@@ -50,8 +50,8 @@ def test_mixed_tiers_at_any_number_of_tokens_in_any_division_of_work(inputs: int
         moe.DEFAULT,
         moe.Tuning(warps=8, depth=12, side=2, split=True),
         moe.Tuning(one_launch=False, side=1, split=False),
-        moe.Tuning(most_summed=0, n_tiles=4),
-        moe.Tuning(most_summed=1000, n_tiles=1),
+        moe.Tuning(most_summed=0, split=True),
+        moe.Tuning(most_summed=1000, split=False),
     ]
     for tokens in (1, 2, 9, 40, moe.MOST_TOKENS + 3):
         x, (router, ids) = inputs_of(tokens, inputs), routing(tokens, 12, 4)

@@ -27,7 +27,7 @@ struct Buffers {
     const uint4* operands;
     const float* factors;
     float* raw;        // [slots * SLOT_TOKENS, 2, GATE_SUMS, pieces_mid * 128]
-    uint4* mid;        // operands [slots * N_TILES, pieces_mid, 2, 32]
+    uint4* mid;        // operands [slots, pieces_mid, 2, 32]
     float* mid_factors;
     float* partial;    // [pairs, DOWN_SUMS, D]
     const float* router;
@@ -134,18 +134,15 @@ __device__ __forceinline__ Tiles tiles_of(const Item& item, int record, const La
     t.factors = down ? m.mid_factors : m.factors;
     t.out_step = down ? l.inputs : (long long)l.pieces_mid * 128;
     t.out = (down ? m.partial : m.raw) + item.tile * 16 + (lane >> 2);
-#pragma unroll
-    for (int n = 0; n < N_TILES; n++) {
-        // Where there is no token, that of the slot's first: what it gives is not stored.
-        const int column = n * 4 + (lane >> 3), mine = n * 4 + (lane & 3);
-        const int loaded = column < t.count ? column : 0, summed = mine < t.count ? mine : 0;
-        const int loaded_pair = field(record, SLOT_PAIRS + loaded), pair = field(record, SLOT_PAIRS + summed);
-        const int token = down ? item.slot * SLOT_TOKENS + loaded : loaded_pair / l.top_k;
-        const int own = down ? item.slot * SLOT_TOKENS + summed : pair / l.top_k;
-        t.operand_at[n] = ((token >> 2) * t.of_tile + begin) * 64 + (token & 3) * 8 + (lane & 7);
-        t.factor_at[n] = ((own >> 2) * t.of_tile + begin) * groups * 4 + (own & 3);
-        t.out_at[n] = (down ? pair : (item.slot * SLOT_TOKENS + summed) * 2 + item.matrix) * sums + item.part;
-    }
+    // Where there is no token, that of the slot's first: what it gives is not stored.
+    const int column = lane >> 3, mine = lane & 3;
+    const int loaded = column < t.count ? column : 0, summed = mine < t.count ? mine : 0;
+    const int loaded_pair = field(record, SLOT_PAIRS + loaded), pair = field(record, SLOT_PAIRS + summed);
+    const int token = down ? item.slot * SLOT_TOKENS + loaded : loaded_pair / l.top_k;
+    const int owner = down ? item.slot * SLOT_TOKENS + summed : pair / l.top_k;
+    t.operand_at = ((token >> 2) * t.of_tile + begin) * 64 + (token & 3) * 8 + (lane & 7);
+    t.factor_at = ((owner >> 2) * t.of_tile + begin) * groups * 4 + (owner & 3);
+    t.out_at = (down ? pair : (item.slot * SLOT_TOKENS + summed) * 2 + item.matrix) * sums + item.part;
     t.flag = down ? m.ready + item.slot : 0;
     t.needed = l.pieces_mid;
     t.claims = m.claims;

@@ -1,20 +1,19 @@
 // Before the tiers: what a warp is told to multiply, and the B operands of the tokens that meet at an expert.
 //
-// SIDE (tiles that a warp works on side by side; more than one only with one n tile), RING (bytes of shared memory that
-// a warp's codes and scales go through), SPLIT (an item is one part of the inputs, else all) and N_TILES (of four tokens
-// each, the most in a slot) are given.
+// SIDE (tiles that a warp works on side by side), RING (bytes of shared memory that a warp's codes and scales go through)
+// and SPLIT (an item is one part of the inputs, else all) are given.
 
 // Up to SIDE neighbouring tiles of one matrix of one expert, and a part of their inputs. Places are those of this lane: of
-// the token whose column (lane / 4) it loads and of the token whose sums (lane % 4) it has, in each n tile.
+// the token whose column (lane / 4) it loads and of the token whose sums (lane % 4) it has.
 struct Tiles {
     const unsigned* codes;      // of the first tile's first piece
     const unsigned* scales;
     const uint4* operands;
     const float* factors;
     float* out;                 // row lane / 4 of the first tile
-    int operand_at[N_TILES];    // at the first piece
-    int factor_at[N_TILES];
-    int out_at[N_TILES];        // times `out_step`
+    int operand_at;             // at the first piece
+    int factor_at;
+    int out_at;                 // times `out_step`
     long long out_step;
     int* claims;
     const int* flag;            // the operands are there once this counts to `needed`; null: they are there

@@ -54,26 +54,22 @@ template <int GROUPS> __device__ __forceinline__ int finish(const Tiles& t, cons
     R coming(t, R::DEPTH, lane);
     wait_until(t.flag, t.needed);
     const unsigned part = lane_part(lane);
-    const int column = lane >> 3;
-    Inputs<GROUPS> x[2];
-    x[0].b[0] = x[0].b[1] = x[1].b[0] = x[1].b[1] = make_uint4(0, 0, 0, 0);
-    float sums[SIDE][N_TILES][2], before[SIDE][N_TILES][2];  // of this part of the inputs, of those before it
+    Inputs<GROUPS> x, x_to_come;
+    x.b[0] = x.b[1] = x_to_come.b[0] = x_to_come.b[1] = make_uint4(0, 0, 0, 0);
+    float sums[SIDE][2], before[SIDE][2];  // of this part of the inputs, of those before it
 #pragma unroll
-    for (int s = 0; s < SIDE; s++) {
-#pragma unroll
-        for (int n = 0; n < N_TILES; n++) sums[s][n][0] = sums[s][n][1] = before[s][n][0] = before[s][n][1] = 0;
-    }
+    for (int s = 0; s < SIDE; s++) sums[s][0] = sums[s][1] = before[s][0] = before[s][1] = 0;
     int claimed = -1, part_of = 1, turn = part_begin(1, t.parts, t.pieces);
-    auto load = [&](Inputs<GROUPS>& to, int n, int at) {
-        if (n < N_TILES && at < t.pieces && (n == 0 || n * 4 < t.count))
-            load_inputs<GROUPS>(to, t.operands + (t.operand_at[n] + at * 64),
-                                t.factors + (t.factor_at[n] + at * GROUPS * 4), n * 4 + column < t.count);
+    auto load = [&](Inputs<GROUPS>& to, int at) {
+        if (at < t.pieces)
+            load_inputs<GROUPS>(to, t.operands + (t.operand_at + at * 64), t.factors + (t.factor_at + at * GROUPS * 4),
+                                (int)(lane >> 3) < t.count);
     };
-    load(x[0], 0, 0);
+    load(x, 0);
     for (int piece = 0; piece < t.pieces; piece++) {
         if (claimed < 0 && t.pieces - piece <= R::DEPTH) claimed = claim(t.claims, lane);
         // A piece ahead: what another multiprocessor wrote, or an emptied L1 cache, takes its time.
-        if (N_TILES == 1) load(x[1], 0, piece + 1);
+        load(x_to_come, piece + 1);
         wait_for_copies<R::DEPTH - 1>();
         __syncwarp();
         Codes now[SIDE];
@@ -91,24 +87,16 @@ template <int GROUPS> __device__ __forceinline__ int finish(const Tiles& t, cons
         for (int s = 0; s < SIDE; s++) {
             unsigned a[16];
             decode(now[s], lookup, part, a);
-#pragma unroll
-            for (int n = 0; n < N_TILES; n++) {
-                if (N_TILES > 1) load(x[(n + 1) & 1], n + 1, piece);
-                if (n == 0 || n * 4 < t.count) add_piece<GROUPS>(sums[s][n], a, own[s], x[n & 1]);
-                if (N_TILES > 1 && (n == 2 || (n == 0 && (N_TILES == 2 || t.count <= 8)))) load(x[0], 0, piece + 1);
-            }
+            add_piece<GROUPS>(sums[s], a, own[s], x);
         }
-        if (N_TILES == 1) x[0] = x[1];
+        x = x_to_come;
         if (!SPLIT && piece + 1 == turn) {  // otherwise an item is one part
 #pragma unroll
             for (int s = 0; s < SIDE; s++) {
 #pragma unroll
-                for (int n = 0; n < N_TILES; n++) {
-#pragma unroll
-                    for (int e = 0; e < 2; e++) {
-                        before[s][n][e] += sums[s][n][e];
-                        sums[s][n][e] = 0;
-                    }
+                for (int e = 0; e < 2; e++) {
+                    before[s][e] += sums[s][e];
+                    sums[s][e] = 0;
                 }
             }
             turn = part_begin(++part_of, t.parts, t.pieces);
@@ -116,13 +104,10 @@ template <int GROUPS> __device__ __forceinline__ int finish(const Tiles& t, cons
     }
 #pragma unroll
     for (int s = 0; s < SIDE; s++) {
-#pragma unroll
-        for (int n = 0; n < N_TILES; n++) {
-            if (s < t.tiles && n * 4 + (int)(lane & 3) < t.count) {
-                float* place = t.out + s * 16 + t.out_at[n] * t.out_step;
-                place[0] = before[s][n][0] + sums[s][n][0];
-                place[8] = before[s][n][1] + sums[s][n][1];
-            }
+        if (s < t.tiles && (int)(lane & 3) < t.count) {
+            float* place = t.out + s * 16 + t.out_at * t.out_step;
+            place[0] = before[s][0] + sums[s][0];
+            place[8] = before[s][1] + sums[s][1];
         }
     }
     return claimed;
