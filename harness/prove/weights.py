@@ -139,7 +139,14 @@ ENTRIES = (
         partial(rounded, bits=8, wanted=is_linear),
         control=True,
     ),
-    Entry("saved-again", "weights", "the model loaded and saved in two files", HARMLESS, save_again),
+    Entry(
+        "saved-again",
+        "weights",
+        "the candidate at 8 bits, loaded and saved in two files",
+        HARMLESS,
+        save_again,
+        of_control=True,
+    ),
     Entry(
         "rtn-2bit",
         "weights",
