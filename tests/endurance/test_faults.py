@@ -90,7 +90,8 @@ def test_of_each_kind_every_answer_is_that_to_its_question_or_an_error(
     errors = Counter(one.kind for one in found if isinstance(one, EndpointError))
     for number, one in enumerate(found):
         assert isinstance(one, EndpointError) or one == said("reference", question(number))
-    assert proxy.met[kind] > count / 2
+    # Behind a closed port questions are refused that never meet the proxy.
+    assert proxy.met[kind] > count / (8 if kind == "refused" else 2)
     listed = ", ".join(f"{times} {name}" for name, times in sorted(errors.items()))
     record(
         kind,
