@@ -16,13 +16,20 @@ from suites.readings.numerals import find_numbers, find_words, one_number, plain
 _MANY_MARKS = regex.compile(r"([\p{M}ﾞﾟ]{8})[\p{M}ﾞﾟ]+")
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _GROUPS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:[, '][0-9]{3})+(?![0-9])")
-_ORDINAL = re.compile(r"[snrt][tdh]\b", re.IGNORECASE)
+_ORDINAL = re.compile(r"[snrt][tdh]\b|分[之の]", re.IGNORECASE)
+"""5th; 6万分の1."""
 _HYPHENS = re.compile(r"(?<=\w)(?:-| - )(?=\w)")
 _MARKUP = re.compile(r"[*`]+|[.,](?=\s|$)|(?<=\d) (?=[%°])")
 """What one writes and another does not: bold type, the point of Dr., the comma of July 4, 1776, the blank of 5 °C."""
 _IN_QUOTES = re.compile(r"\"([^\"]+)\"")
 _NUMBER_BEFORE = rf"(?<!\b(?:{'|'.join(TENS)}|(?:{'|'.join(SCALES)})(?: and)?) )"
 _NUMBER_AFTER = rf"(?! (?:{'|'.join(SCALES)})\b)"
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|(?:is|was|are|were)n['’]t|rather than|instead of)(?: (?:the|an?|in|by|at))?"
+    r"|不是|并非|並非|而非)\W{0,3}$",
+    re.IGNORECASE,
+)
+_DENIED_AFTER = re.compile(r"\W{0,3}(?:では|じゃ)(?:な|あり)")
 _BLANKS = re.compile(r"\s+")
 _DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
 _WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
@@ -50,7 +57,7 @@ def numbers(text: str) -> list[str]:
     found = [
         (n.start, n.value, plain[n.start : n.end])
         for n in find_numbers(plain, arithmetic=False)
-        if not _ORDINAL.match(plain, n.end)
+        if not _ORDINAL.match(plain, n.end) and not _denied(plain, n.start, n.end)
     ]
     found += [(n.start, n.value, "") for n in find_words(plain) if n.end - n.start > 1]
     said: list[str] = []
@@ -89,7 +96,13 @@ def _says(said: str, found: set[str], answer: str) -> bool:
         if plain_form(value) in found:
             return True
         before, after = _NUMBER_BEFORE + before, after + _NUMBER_AFTER  # three is not in twenty-three
-    return bool(wanted) and regex.search(before + regex.escape(wanted) + after, said, regex.VERSION1) is not None
+    places = regex.finditer(before + regex.escape(wanted) + after, said, regex.VERSION1) if wanted else ()
+    return any(not _denied(said, place.start(), place.end()) for place in places)
+
+
+def _denied(text: str, start: int, end: int) -> bool:
+    """Whether what stands there is denied: it was not Paris, 北岳ではない."""
+    return bool(_DENIED_BEFORE.search(text, max(0, start - 20), start) or _DENIED_AFTER.match(text, end))
 
 
 def _comparable(text: str) -> str:

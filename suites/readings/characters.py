@@ -23,8 +23,10 @@ _TABLE |= {0xFFE5: "¥", 0xFF04: "$", 0x2044: "/", 0x2215: "/", 0x22C5: "·", 0x
 _QUOTES = {ord(quote): "'" for quote in _SINGLE} | {ord(quote): '"' for quote in _DOUBLE}
 _OTHER_DIGITS = re.compile(r"[^\x00-\x7f\W]")
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)，(?=\d{3}(?!\d))")
-_LONG_DASH = re.compile(r"(?<![^\s(（\[{:：=])[—―](?=[\d$€£¥.])")
-_RAISED = re.compile(r"[⁰¹²³⁴-⁹⁻⁺]+")
+_LONG_DASH = re.compile(r"(?<![^\s(（\[{:：=])[—―ー](?=[\d$€£¥.])")
+_MINUS = re.compile(r"(?<![\w)\]}%])(?<![\w)\]}%]\s)−\s(?=[\d$€£¥.])")
+"""− 18 is minus 18; - 18 may begin an item of a list."""
+_RAISED = re.compile(r"(?<=[\d)\]}A-Za-z])[⁻⁺]?[⁰¹²³⁴-⁹]+")
 _RAISED_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _VULGAR = re.compile(r"(\d?)([¼½¾⅐-⅞])")
 _LATEX = (
@@ -46,7 +48,9 @@ def one_spelling(text: str) -> str:
     """The text with ASCII digits, one minus, one space; 10³ is 10^3, 2½ is 2 1/2. Lengths may change."""
     if text.isascii():
         return text
-    text = _VULGAR.sub(_fraction, _RAISED.sub(lambda found: "^" + found[0].translate(_RAISED_DIGITS), text))
+    text = _VULGAR.sub(
+        _fraction, _RAISED.sub(lambda found: "^" + found[0].translate(_RAISED_DIGITS), _MINUS.sub("-", text))
+    )
     text = _OTHER_DIGITS.sub(_ascii_digit, text.translate(_TABLE))
     return _LONG_DASH.sub("-", _BETWEEN_DIGITS.sub(",", text))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from suites.readings.characters import one_spelling
-from suites.readings.number_words import ENGLISH_NUMBER, english_value
+from suites.readings.number_words import ENGLISH_NUMBER, HAN_NUMBER, english_value, han_value
 from suites.readings.numerals import one_number
 
 _SIGNS = {"（": "(", "）": ")", "，": ",", "、": ",", "。": "", "：": ":", "°": r"^\circ ", "º": r"^\circ "}
@@ -23,10 +23,12 @@ _LOWERED = re.compile("[₀-₉]+")
 _ROOT = re.compile(r"([√∛])\s?(?:\(([^()]{1,100})\)|\{([^{}]{1,100})\}|(\d+(?:\.\d+)?|[A-Za-z]))")
 _PERIODIC = re.compile(r"(?<![\d.])(\d{0,12})\.(\d{0,12})\\(?:overline|bar)\s?\{(\d{1,12})\}")
 _RAISED = re.compile(r"\^([-+]\d+|\d{2,})")
+_HALF_POWER = re.compile(r"\^\{(-?)0?\.5\}")
+_WHOLE = re.compile(r"(?<![\d.,])(\d{1,30})\.0{1,30}(?![\d.])")
 _MIXED = re.compile(r"(?<![\d/.])(\d{1,6}) (\d{1,3})/(\d{1,3})(?![\d/])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\\[,;:! ]|~|\s|\{,\}){1,2}\d{3})+(?!\d)")
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox)\s{0,3}\{([^{}]{0,200})\}")
-_DEGREES = re.compile(r"(?:\^\s?\{?\s?\\circ\s?\}?|\\degree|\s?\\?degrees?\b)\s*[CF]?$")
+_DEGREES = re.compile(r"(?:\^\s?\{?\s?(?:\\circ|o)\s?\}?|\\degree|\s?\\?degrees?\b)\s*[CF]?$")
 _NUMBER = (
     r"-?(?:\\\$|[$€£¥])?\s?(?:\d[\d,.]*(?:/\d+)?|\\d?frac\{[^{}]{1,20}\}\{[^{}]{1,20}\}"
     r"|\d*\\sqrt\{[^{}]{1,20}\}|\d*\\pi)"
@@ -39,6 +41,7 @@ _UNIT = re.compile(
     r"|[mgLlskhJNWVA](?:/[A-Za-z]{1,4})?|[^\W\dA-Za-z_]{1,8}|/[a-z]{1,10})"
     r"\s*\}?(?:\s?\^\s?\{?-?\d\}?)?\s*\}?"
 )
+_UNIT_QUOTIENT = re.compile(r"(?:\\[,;! ]|\s)*\\frac(?:\{\\(?:text|mathrm)\s?\{[^{}]{1,20}\}\}){2}$")
 _MONEY = re.compile(r"^(-?)\s?(?:\\\$|[$€£¥])\s?(?=\d)")
 _ASSIGNED = re.compile(
     r"^\s*(?:[A-Za-z](?:_\{?\w\}?)?|\\(?:theta|alpha|beta|lambda)|[a-z]\([a-z]\))\s*(?:=|\\in(?![A-Za-z]))\s*(?![=])"
@@ -78,6 +81,7 @@ _SHORT_GROUP = re.compile(r"\d\s*,\s*\d{1,2}(?!\d)")
 """3,4 is a list, though some write decimals so."""
 _SETS = re.compile(r"^\s*\\?\{?\s*[a-z]\s*(?:\\mid|\||:)\s*(.+?)\\?\}?\s*$")
 _OR = re.compile(r"\s*(?:\\text\{\s*or\s*\}|\bor\b|または|或)\s*")
+_AND = re.compile(r"\s*(?:\\text\{\s*and\s*\}|\\land(?![A-Za-z])|\band\b)\s*")
 _LIST_WORDS = re.compile(r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|和|と|または|或)\s*")
 _OPTION = re.compile(r"\s*\(([A-Z])\)\s*\S")
 _LETTER = re.compile(r"\(?([A-Z])\)?[.]?")
@@ -100,7 +104,8 @@ def spelled(expression: str) -> str:
     expression = re.sub(
         r"\\(?:left|right|displaystyle)(?![A-Za-z])\s?|\\!|^\\\(|\\\)$|^\$(?!\d[^$]*$)|(?<!\\)\$$", "", expression
     )
-    expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("{,}", ",")
+    expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("\\text{,}", ",").replace("{,}", ",")
+    expression = _WHOLE.sub(r"\1", _HALF_POWER.sub(r"^{\1\\frac{1}{2}}", expression))
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)
     expression = re.sub(r"(?<=\d)(?:\\[,;:!]\s?(?=[A-Za-z\\])|\s(?=i(?![A-Za-z])))", "", expression)  # 9\,i
     expression = expression.strip()
@@ -120,6 +125,8 @@ def forms(expression: str) -> list[str]:
     if without_degrees and without_degrees != bare:
         found.append(without_degrees)
         bare = without_degrees
+    if without_quotient := _UNIT_QUOTIENT.sub("", expression):
+        found += [without_quotient] if without_quotient != expression else []
     if without_money := _MONEY.sub(r"\1", bare):
         if without_money != bare:
             found.append(without_money)
@@ -138,6 +145,8 @@ def exact_values(form: str) -> list[object]:
     form = _ASSIGNED.sub("", form)
     number = None if _SHORT_GROUP.search(form) else one_number(form)
     if ENGLISH_NUMBER.fullmatch(form.strip()) and (value := english_value(form)) is not None:
+        return [value]
+    if HAN_NUMBER.fullmatch(form.strip()) and (value := han_value(form.strip())) is not None:
         return [value]
     if number is None or number.value is None:
         return []
@@ -164,6 +173,9 @@ def interval(form: str) -> str:
     either = _OR.split(form)
     if len(either) > 1 and all(interval(part) != part for part in either):
         return "\\cup".join(map(interval, either))
+    both = _AND.split(form)
+    if len(both) == 2 and _ABOVE.fullmatch(both[0]) and _BELOW.fullmatch(both[1]):
+        return interval(both[0]).removesuffix(",\\infty)") + interval(both[1]).removeprefix("(-\\infty")
     for pattern in (_BETWEEN, _BETWEEN_DOWN):
         if found := pattern.fullmatch(form):
             return f"{_left(found['first'])}{found['low'].strip()},{found['high'].strip()}{_right(found['second'])}"

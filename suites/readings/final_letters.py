@@ -34,7 +34,7 @@ _AFTER = (
     r"based|[-–—=]>?\s|[-–—(（&/])|\s?[-–—]\s|\s*(?:です|だ|である|で|が|は|を|に|と|の「|または|和|或|与|項|项|选项|是|因|/|&)|\s+[A-Z][a-z])"
 )
 _HEAD = re.compile(
-    rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:(?:the|la|die)\s+)?{_WORD}?{_OPEN}{{0,4}}"
+    rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:(?:the|an?|la|die)\s+)?{_WORD}?{_OPEN}{{0,4}}"
     rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*(?:[=<>≤≥∈]|\\[a-z])))(?!['’][a-z])"
     rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}，。、]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
@@ -81,25 +81,37 @@ _WEAK = re.compile(
 _CLAUSE_STARTS = re.compile(r"[,;:—–]|\b(?:so|hence|thus|therefore|but)\b", re.IGNORECASE)
 """A is wrong, so it is B."""
 _TURNS = re.compile(
-    r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|correction|but" r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*){1,5}",
+    r"\W*(?:(?:no|wait|hm+|oops|actually|sorry|correction|but"
+    r"|on\s+second\s+thoughts?)\b[\s,.!:…—-]*|(?:いや|いえ|不对|不對|等等)[、，,。！…]*){1,5}",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(r"((?i:perhaps|maybe|possibly))\W{1,3}[A-J]\b.{1,60}?\b(?i:\1|or)\W{1,3}[A-J]\b")
+"""Perhaps (D), perhaps (E)."""
 _HENCE = re.compile(
-    r"(?:.{0,120}?[,;:?—–-]\s*)?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves|by\s+(?:process\s+of\s+)?elimination)\b|所以|因此|よって)\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])\W*$"
+    r"(?:.{0,120}?(?:[,;:?—–，、-]\s*|(?=[应應而][该該]?[是为為选選])))?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves|by\s+(?:process\s+of\s+)?elimination)\b|所以|因此|よって|正しくは|[应應而][该該]?[是为為选選])\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])\W*$"
+    r"|\W*(?i:since|as|because)\s.{1,100}?,\s([A-J])\W*$"
     r"|.{0,120}?(?:(?<=[,:;—–-])\s*(?i:option|choice)\s+|[:：→]\s*)\(?([A-J])\W*$"
 )
-_IT_IS = re.compile(r"\W*([A-J])\W*\s+it()\s+is\W*$")
+_IT_IS = re.compile(
+    r"\W*([A-J])\W*\s+it()\s+is\W*$"
+    r"|\W*(?:(?i:only|so|and|but|thus|hence|therefore)\W+)?(?:(?i:option|choice)\s+)?\W?([A-HJ])\b[)\]]?"
+    r"(?:,?\s(?i:because|since)\b|,\s(?:as|for)\b|\s(?:alone\s)?(?:holds|works|fits|remains|is\s+left)\b(?!.*\W[A-J]\b))"
+)
+"""D it is; D, because it holds; D remains."""
 _CORRECT = re.compile(
     r"(?:^|[\s*_(（\[「`$、，]|选项|選項|選択肢)(?:(?i:option|choice|statement)\s+)?[(（\[]?([A-J])[)）\]]?[*_`$」]{0,3}\s?"
     r"(?:(?i:is|must\s+be|seems|looks|appears|would\s+be(?![^.;\n]{0,60}\bif\b))\s+(?i:to\s+be\s+)?(?i:the\s+|clearly\s+|therefore\s+|thus\s+)?"
-    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?(?:answer|match))\b|(?i:the\s+(?:only\s+)?(?:best|correct|right)\s+(?:answer|choice|option)\b)|[:：]\s?[*_]{0,2}(?:(?i:yes|correct|true|right)\b|[✓✔✅])|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
+    r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?(?:answer|match)|only\s+(?:answer|choice|option|one))\b|(?i:the\s+(?:only\s+)?(?:best|correct|right)\s+(?:answer|choice|option)\b)|[:：]\s?[*_]{0,2}(?:(?i:yes|correct|true|right)\b|[✓✔✅])|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
 )
 _ONLY = re.compile(
     r"\b(?:[Oo]nly|[Aa]mong\s+(?:the|these)\s+(?:options|choices),)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
     r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains)\b"
 )
-_CONCEDED = re.compile(r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$", re.IGNORECASE)
-"""Although B looks right, …"""
+_CONCEDED = re.compile(
+    r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$|\b(?:none\s+of|neither)\b[^.;]*$",
+    re.IGNORECASE,
+)
+"""Although B looks right, …; none of A to D is right."""
 _ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
 _OPTION_LINE = re.compile(
     r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)",
@@ -107,6 +119,11 @@ _OPTION_LINE = re.compile(
 )
 _ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
 """A: Let's think … is no option, but the answer to the question Q:."""
+_LABEL = re.compile(
+    r"(?:^|[.;。；])[ \t#>*_(（-]{0,6}(?:\d{1,2}[.)][ \t])?"
+    r"(?:(?i:option|choice)\s|选项|選択肢)?([A-Ja-j])(?![A-Za-z'’-])[ \t*_:.)）]{0,4}",
+    re.MULTILINE,
+)
 _NEXT_LABEL = re.compile(r"\s*[(（]\s?[A-J]?[)）]?\s*$")
 _PART = re.compile(r".{80}|.{1,80}?[.;]\s")
 _VERDICT = re.compile(r"(?:\b(?:correct|right|true|yes)\b|✓|✔|✅|正しい|正解|正确|正確)", re.IGNORECASE)
@@ -115,10 +132,12 @@ _VERDICT_AT_END = re.compile(
     r"(?:[.,;:(—–-]\s*|→\s*|\s)(?:correct|right|true|✓|✔|✅|正しい|正解|正确|正確)[\W_]*$", re.IGNORECASE
 )
 _AGAINST = re.compile(
-    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*|is\s+out|ruled\s+out|(?:is|do|does|did|would)n['’]t|(?:can|could)n?['’]?t\s+be)\b|✗|✘|❌|誤り|错误|不正确",
+    r"\b(?:not|in)?\s?(?:incorrect|wrong|false|no|not|neither|eliminat\w*|is\s+out|ruled\s+out|(?:is|do|does|did|would)n['’]t|(?:can\s?not|can['’]?t|couldn['’]t)\s+be)\b|✗|✘|❌|誤り|错误|不正确",
     re.IGNORECASE,
 )
-_LETTER_ALONE = re.compile(r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?:[\W_]{1,4}\1\b)*(?!\s?:?=)[\W_]*$")
+_LETTER_ALONE = re.compile(
+    r"[\W_]*(?:(?i:option|choice|answer)\s)?([A-J])(?:[\W_]{1,4}\1\b)*(?!\s?:?=)[\W_]*(?:です|だ|である)?[\W_]*$"
+)
 _ENDS = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bvs)[.;!](?=\s|$)|[。！；]")
 _NONE = re.compile(
     r"\b(?:none|neither)\s+of\s+(?:the|these|them|those)\b(?!.{0,40}[(（][A-J][)）]\W*$)|どれでもない|以上都不",
@@ -160,7 +179,7 @@ def _lists_options(text: str, statement: Stated) -> bool:
 
 def _plain(text: str) -> str:
     r"""Formulas' delimiters as brackets and dollars as nothing: \(D\), $D$ and \mathrm{D} are written as (D) and D."""
-    text = re.sub(r"\\\(\s?(.{1,40}?)\s?\\\)", r"(\1)", text)
+    text = re.sub(r"\\[(\[]\s?(.{1,40}?)\s?\\[)\]]", r"(\1)", text)
     return normalised(text).replace("（", "(").replace("）", ")")
 
 
@@ -219,7 +238,8 @@ def _unstated(text: str, cut: bool = False) -> str:
         marked = {letter for letter in options if _called_correct(lines, letter)}
         if len(marked) == 1:
             return marked.pop()
-    cut_there = len(options) > 2 and (_NEXT_LABEL.match(lines[-1]) or _lists_on(lines))  # the next option begins
+    # the next option begins
+    cut_there = (len(options) > 2 and _NEXT_LABEL.match(lines[-1])) or ((cut or len(options) > 2) and _lists_on(text))
     if weighed is not None or cut_there:
         return ""
     if (letter := _of_last_line(lines[-1], listed, long=len(text) > LONGEST)) is not None:
@@ -248,11 +268,13 @@ def _begins_with(line: str) -> set[str]:
     return {found[1]} if found and chosen else set()
 
 
-def _lists_on(lines: list[str]) -> bool:
-    """Whether the last line is the bare label of the option after that of the line before: "C. 7", "D."."""
-    before, last = _OPTION_LINE.match(lines[-2]), _OPTION_LINE.match(lines[-1])
-    bare = last is not None and not lines[-1][last.end() :].strip()
-    return bool(before and last and bare and ord(last[1].upper()) == ord(before[1].upper()) + 1)
+def _lists_on(text: str) -> bool:
+    """Whether a text ends in the bare label of the option after that of the sentence before: "C is false. D"."""
+    text = text.rstrip()[-LONGEST:]
+    labels = list(_LABEL.finditer(text))[-2:]
+    if len(labels) < 2 or labels[1].end() < len(text) or "\n" in text[labels[0].end() : labels[1].start()].strip():
+        return False
+    return ord(labels[1][1].upper()) == ord(labels[0][1].upper()) + 1
 
 
 def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
@@ -266,7 +288,7 @@ def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
         return None
     *before, last = [part.strip() for part in line.split(". ") if part.strip()] or [""]
     if before and (hence := _HENCE.match(last[-SHORT:])):  # (A) is out. (B) is out. So (D).
-        return hence[1] or hence[2]
+        return str(next(filter(None, hence.groups())))
     if option and not _AGAINST.search(line):
         stated = _letter_of(line)
         return option[1].upper() if stated is None else stated
@@ -275,7 +297,7 @@ def _of_last_line(line: str, listed: bool, long: bool) -> str | None:
         return None
     if knows_nothing(said[0]):
         return ""
-    letter = _of_last(said[0])
+    letter = "" if _HEDGED.search(said[0]) else _of_last(said[0])
     lone = [found[1] for part in said if (found := _LETTER_ALONE.match(part))]
     is_last = len(lone) == 1 and lone[0] not in "AI" and _LETTER_ALONE.match(said[0])
     return lone[0] if letter is None and is_last else letter
@@ -310,7 +332,7 @@ def _of_last(sentence: str) -> str | None:
         ):
             return letter
     if hence := _HENCE.match(sentence[-SHORT:]) or _IT_IS.match(sentence):
-        return hence[1] or hence[2]
+        return str(next(filter(None, hence.groups())))
     letters = {  # a small one in the middle is a part of the question, an index, the state of a gas
         found[1].upper()
         for found in _IN_PARENTHESES.finditer(sentence)

@@ -6,7 +6,6 @@ Without a final statement the last number of the last sentence that has one is t
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 from itertools import pairwise
 
 from suites.readings.characters import normalised
@@ -18,11 +17,13 @@ from suites.readings.statements import LONGEST, TAIL, Stated, boxes, doubted, ow
 _BRACKETS = re.compile(r"(?<!\\)\([^()\n]{0,200}\)|（[^（）\n]{0,200}）|\[[^\[\]\n]{0,200}\]")
 _BESIDE = re.compile(
     r",?\s*\b(?:since|because|as(?!\s+(?:\w+\s+)?follows)|given|which|where|i\.e\.|that\s+is|meaning|so|after|before|if|when|while|"
-    r"assuming|with|out\s+of|of\s+which|instead\s+of|rather\s+than|but|per|each|an?\s+(?:day|week|month|year|hour)|not)\b"
+    r"assuming|with|out\s+of|of\s+which|instead\s+of|rather\s+than|but|per|each|an?\s+(?:day|week|month|year|hour)|not|and\s+(?:she|he|they|it|there|we|you))\b"
     r"|\s[-—]\s(?=[A-Za-z]{2})|\b(?:denn|weil|parce\s+que|car|porque|pues|perché|perche|et\s+non|y\s+no|e\s+non|und\s+nicht)\b"
     r"|[，,、](?:即|因为|因為|也就是|其中|每|而不是)|因为|因為|なぜなら|ではなく|而不是",
     re.IGNORECASE,
 )
+TWO = Found(0, 0, None, True, False)
+"""Two numbers of which neither is the answer."""
 _DENIED = re.compile(
     r"\bnot\b[^.;\n]{1,60}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|\b(?:nicht|kein)\b[^.;\n]{1,60}?\bsondern\b|\bno\b[^.;\n]{1,60}?\bsino\b"
     r"|\b(?:non|pas)\b[^.;\n]{1,60}?\b(?:mais|bensì|ma)\b|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?"
@@ -58,7 +59,7 @@ _NUMBERING = re.compile(
 )
 _IT_IS = re.compile(
     r"\b(?:it|that|this|the\s+\w+)(?:\s+is|['’]s|\s+should\s+be|\s+must\s+be)\b"
-    r"|正しくは|应该是|應該是"
+    r"|正しくは|应该是|應該是|\bi\s+(?:now\s+)?(?:get|find)\b"
     r"|\b(?:no|actually|rather|i\s+mean|sorry|so|thus|therefore|hence)[\s,:—–-]{1,4}(?=[$€£]?\d[\d,.]*(?:\s+[a-z]+){0,2}\s*(?:[.!]|\n|\Z))",
     re.IGNORECASE,
 )
@@ -76,6 +77,11 @@ _WHICH_IS = re.compile(
     re.IGNORECASE,
 )
 """Half of 36, which is 18."""
+_COMPOUND = re.compile(
+    r".{0,80}?\d\s?(?:h|hours?|hrs?|min(?:ute)?s?|days?|weeks?|months?|years?|feet|foot|ft|yards?|dozens?|pounds?|lbs?)\s(?:and\s)?\d+(?:\s[a-z]+)?"
+    r",?\s(?:that\s+is|which\s+is|i\.e\.|or),?\s(?=\d[\d,.]*(?:\s[a-z]+)?\W*\Z)"
+)
+"""1 hour 30, that is, 90 minutes."""
 _AMOUNT = re.compile(
     r"(?:([$€£])\s?(\d[\d,]*)|(\d[\d,]*)\s?(?:dollars?|euros?|pounds?|ドル|ユーロ|美元|欧元))"
     r",?\s?(?:and\s)?(\d{1,2})\s?(?:cents?\b|pence\b|セント|美分)",
@@ -126,16 +132,19 @@ def _instead(rest: str) -> str:
 
 
 def number_of(said: str) -> str | None:
-    """The number that a statement states, in plain form; "" when it has none, None when it has two or is unreadable."""
+    """The number that a statement states, in plain form; "" when it has none, None when it has two.
+
+    What is no one number (18x, 18:5) stays as it is written.
+    """
     plain = _DENIED.sub(" ", _one_amount(with_fractions(normalised(said))))
-    plain = _WHICH_IS.sub("", _ROUNDED.sub("", plain))
+    plain = _COMPOUND.sub("", _WHICH_IS.sub("", _ROUNDED.sub("", plain)))
     if not _BRACKETS.fullmatch(plain.strip()):
         plain = _BRACKETS.sub(_aside, plain)
     plain = _without_beside(plain)
     parts = _EQUALS.split(plain)
     if len(parts) > 1:
         return _of_equation(parts)
-    return _text(_stated(plain))
+    return _text(_stated(plain), plain)
 
 
 def _stated(said: str) -> Found | None:
@@ -153,7 +162,7 @@ def _stated(said: str) -> Found | None:
     if after_verbs or _FILLER.match(said[: numbers[0].start]):
         first = numbers[0]
         if len(numbers) > 1 and _OR.fullmatch(said[first.end : numbers[1].start]) and numbers[1].value != first.value:
-            return first._replace(value=None)
+            return TWO
         return first
     return result(said, numbers)
 
@@ -168,11 +177,11 @@ def _of_equation(parts: list[str]) -> str | None:
     sides = [list(find_numbers(part)) for part in parts]
     last = sides[-1]
     if len(last) > 1 and last[0].simple and _FILLER.match(parts[-1][: last[0].start]):  # = 5 hours to read 120 pages
-        return _text(_stated(parts[-1]))
+        return _text(_stated(parts[-1]), parts[-1])
     alone = [found[0] for found in sides if found and len(found) == 1 and found[0].simple]
     if alone:
         if last and last[0].simple:
-            return _text(_stated(parts[-1]))
+            return _text(_stated(parts[-1]), parts[-1])
         return _text(alone[-1])
     return _text(next((found[-1] for found in reversed(sides) if found), None))
 
@@ -207,6 +216,7 @@ def _of_sentence(sentence: str) -> str:
     if (bold := list(_BOLD.finditer(sentence))) and (found := number_of(bold[-1][1] or bold[-1][2])):
         return found
     plain = _NOT_THAT.sub(" ", _one_amount(with_fractions(normalised(sentence))))
+    plain = _COMPOUND.sub("", plain)
     for said in (conclusion(_BRACKETS.sub(_aside, plain)), plain):
         parts = _EQUALS.split(said)
         if len(parts) > 1 and (found := _of_equation(parts)):
@@ -242,8 +252,9 @@ def _without_beside(said: str) -> str:
     return said
 
 
-def _text(found: Found | None) -> str | None:
+def _text(found: Found | None, said: str = "") -> str | None:
     if found is None:
         return ""
-    value: Fraction | None = found.value
-    return None if value is None else plain_form(value)
+    if found.value is not None:
+        return plain_form(found.value)
+    return said[found.start : found.end] or None

@@ -56,7 +56,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_PARTICLES = _words(
+PARTICLES = _words(
     "of the and da de del della der den di do dos du el la le les las los van von vom zu zur af av bin "
     "ibn al ben y e ter ten in on at with for to a an"
 )
@@ -115,7 +115,7 @@ def _is_one_name(text: str) -> bool:
     capital = [word for word in words if _CAPITAL.search(_ELIDED.sub("", word))]  # d'Ivoire
     small = [word for word in words if word not in capital]
     spoken = {word.lower().strip(".'’") for word in words} & _SPEAKS
-    return not spoken and len(capital) >= len(small) and all(word in _PARTICLES for word in small)
+    return not spoken and len(capital) >= len(small) and all(word in PARTICLES for word in small)
 
 
 def _may_be_code(text: str) -> bool:

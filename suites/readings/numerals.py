@@ -93,7 +93,7 @@ _SCALE = re.compile(
     rf"[ -]?({'|'.join(_WORDS)})s?(?![A-Za-z])|([kK])(?![A-Za-z0-9])| (k)(?![A-Za-z0-9])", re.IGNORECASE
 )
 _SMALLER = re.compile(r",? (?:and )?(\d{1,3}) (hundred|thousand|million)(?![A-Za-z])", re.IGNORECASE)
-_MILLIONS = re.compile(r"([MB])(?![A-Za-z0-9])")
+_MILLIONS = re.compile(r"([MBm])(?![A-Za-z0-9])(?=( (?:dollars|euros|pounds))?)")
 _HAN_SCALES = {character: Fraction(value) for character, value in (SMALL | LARGE).items()}
 _HAN_SCALE = re.compile(rf" ?([{''.join(_HAN_SCALES)}])(?!{BEGINS_UNIT})")
 """5千米 are five kilometres, not five thousand; 5万米 are fifty thousand metres."""
@@ -107,7 +107,7 @@ _SIGN = re.compile(
 _HALF_MORE = re.compile(HALF_MORE)
 _AND_A_HALF = re.compile(r" and (?:a|one) half\b", re.IGNORECASE)
 _SIGN_WORD = re.compile(r"(?:\b(?:minus|negative) |マイナス|负|負|零下|氷点下)$", re.IGNORECASE)
-_POWER = re.compile(r"\^\(?([-+]?\d{1,4})\)?")
+_POWER = re.compile(r"\^\(?([-+]?\d{1,4})\)?|()(?: squared| to the power of 2)\b|( cubed)\b")
 _TIMES = re.compile(r" ?(?:[×·*]| x | times (?=[\d(])|(?<=\d)x(?=\d)|乘以?|かける) ?")
 _OVER = re.compile(r" ?(?:/|÷|除以|割る| over | divided by ) ?")
 _PLUS = re.compile(r" ?(?:(\+|加|足す)|(?:-(?= )|(?<! )-|减|減|引く)) ?")
@@ -116,7 +116,7 @@ _ROOT = re.compile(r"(?:√|\\sqrt) ?(?=[\d({])")
 _NESTED = re.compile(r"\{((?:[^{}]|\{[^{}]{0,60}\}){1,60})\}")
 _BRACED = re.compile(r"\{([^{}]{1,60})\}")
 _SPOILT = re.compile(
-    r"(?: : ?|:)\d|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])" r"|[xyzn](?![A-Za-z0-9])"
+    r"(?: : ?|:)\d+|‰|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])" r"|[xyzn](?![A-Za-z0-9])"
 )
 _STARTS = re.compile(
     rf"(?<![A-Za-z0-9_^\\])(?<!(?<![A-Za-z])\.)(?:{_CURRENCY})?"
@@ -138,7 +138,9 @@ def find_numbers(text: str, *, arithmetic: bool = True) -> Iterator[Found]:
             position = found.start() + 1
             continue
         spoilt = _SPOILT.match(text, number.end)
-        yield number._replace(start=found.start(), value=None if spoilt else number.value)
+        if spoilt:
+            number = number._replace(end=spoilt.end(), value=None)
+        yield number._replace(start=found.start())
         position = max(number.end, found.start() + 1)
 
 
@@ -229,7 +231,7 @@ def _power(text: str, at: int, depth: int) -> Found | None:
         return None
     value, end = number.value, number.end
     if power := _POWER.match(text, end):
-        value, end = _raised(value, int(power[1])), power.end()
+        value, end = _raised(value, int(power[1] or (3 if power[3] else 2))), power.end()
         number = number._replace(simple=False)
     if sign[2] or sign[3]:
         value = None if value is None else -value
@@ -271,8 +273,8 @@ def _scaled(text: str, value: Fraction, end: int, currency: bool) -> tuple[Fract
             power, end = _WORDS[more[2].lower()], more.end()
             value += int(more[1]) * 10**power
         return value, end
-    if (found := _MILLIONS.match(text, end)) and (currency or found[1] == "M"):
-        return value * (10**6 if found[1] == "M" else 10**9), found.end()
+    if (found := _MILLIONS.match(text, end)) and (currency or found[2] or found[1] == "M"):
+        return value * (10**9 if found[1] == "B" else 10**6), found.end()
     if not _HAN_SCALE.match(text, end):
         return value, end
     total, section = Fraction(0), value

@@ -14,7 +14,7 @@ from typing import Literal
 
 import regex  # type: ignore[import-untyped]
 
-from suites.readings.no_language import GRAMMAR, is_name, without_code
+from suites.readings.no_language import GRAMMAR, PARTICLES, is_name, without_code
 
 Language = Literal["en", "ja", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "ja", "zh")
@@ -45,6 +45,8 @@ _OF_ONE_SCRIPT = {  # Unicode properties; && is "and", -- is "but not"
     "other": r"\p{L}--[\p{Hiragana}\p{Katakana}\p{Han}\p{Latin}\p{Hangul}\p{Cyrillic}\p{Arabic}\p{Greek}\p{Common}]",
 }
 _RUN = regex.compile("|".join(f"(?P<{name}>[{letters}]+)" for name, letters in _OF_ONE_SCRIPT.items()), regex.VERSION1)
+_CALLED = regex.compile("[他我]叫|叫做")
+"""His name is …, in Chinese: of characters that Japanese has too."""
 _MARK = regex.compile(r"\p{M}+")
 # Every alternative either closes, or ends at the text's end, or cannot pass its own opening character: linear time.
 _NOT_PROSE = regex.compile(
@@ -158,7 +160,7 @@ def _sentence(text: str) -> tuple[str, float]:
 
     Of Han and hiragana two letters are taken for a word, single Latin letters (variables, units) for none.
     """
-    hiragana = katakana = han = 0
+    hiragana = katakana = han = names = 0
     katakana_words = latin_words = capital_words = other_words = 0
     chinese = japanese = sentence = False
     for match in _RUN.finditer(text):
@@ -174,12 +176,17 @@ def _sentence(text: str) -> tuple[str, float]:
             japanese = japanese or any(map(_japanese_only, match[0]))
         elif script == "latin":
             latin_words += letters > 1
-            capital_words += letters > 1 and match[0][0].isupper()
+            capital_words += letters > 1 and (match[0][0].isupper() or match[0] in PARTICLES)
         else:
             other_words += 1
     if hiragana or (han and GRAMMAR & set(text)):  # a sentence of its own, in which capitals are foreign names
         latin_words -= capital_words
-    asian_words = (hiragana + han) / 2 + katakana_words
+        begins = _RUN.search(text)
+        names = capital_words if begins and begins.lastgroup != "latin" else 0  # they are words of the sentence
+        chinese = chinese or bool(not hiragana and _CALLED.search(text))
+    if katakana and not hiragana and chinese:
+        katakana, names = 0, names + katakana_words
+    asian_words = (hiragana + han) / 2 + (katakana_words if katakana else 0) + names
     total = asian_words + latin_words + other_words
     if asian_words < max(latin_words, other_words):  # of equals the kana or Han decides: it holds the sentence together
         return ("en" if latin_words >= other_words else "other"), total

@@ -81,12 +81,14 @@ _CLAUSE_STARTS = re.compile(r"[\n;:!?。！？：、，]|\.\s|,\s")
 _NO_SUBJECT = re.compile(
     r"\b(?:not|what|which|that|this|it|he|she|here)\s*$|什么|什麼|哪|何|不$|^\s*(?:if|whether)\b", re.IGNORECASE
 )
-_NUMBERED = re.compile(r"[ \t*_]{0,4}\d{1,3}[.):][*_]{0,2}[ \t]+[*_]{0,2}[^\W\d]")
+_NUMBERED = re.compile(
+    r"[ \t*_]{0,4}\d{1,3}(?:[.):][*_]{0,2}[ \t]+[*_]{0,2}[^\W\d]|[ \t](?:things|notes|remarks|ways|reasons|steps)\b)"
+)
 _SENTENCE_ENDS = re.compile(r"\.(?=\s|$)(?!(?<=\b[A-Z]\.)\s+[a-z])|[;!](?=\s|$)|[。！；]")
 _MARKUP = " \t*_:：、,，\"'“”「」"
 _HYPOTHESIS = re.compile(
     r"\b(?:if|whether|suppose|assume|assuming|unless|when|why|say)\s+(?:the|my|your|our|that)?\s*(?:\w+\s+)?$"
-    r"|\b(?:(?:first|initially|originally)\s+(?:thought|said|assumed|believed)|(?:might|may|could)\s+(?:think|say|guess|expect))\s+(?:that\s+)?(?:the|my)?\s*(?:\w+\s+)?$",
+    r"|\b(?:(?:first|initially|originally),?\s+(?:i\s+)?(?:thought|said|assumed|believed)|(?:might|may|could)\s+(?:think|say|guess|expect))\s+(?:that\s+)?(?:the|my)?\s*(?:\w+\s+)?$",
     re.IGNORECASE,
 )
 _STEP_BY_STEP = re.compile(r"(?:step[- ]by[- ]step|ステップごとの|逐步|逐步的?)\s?$", re.IGNORECASE)
@@ -102,8 +104,9 @@ _DENIED_HAN = re.compile(r"(?:では|じゃ)(?:ない|ありません|なく)[\s
 _TURN = r"(?:hm+|wait|no|oops|sorry|hold\s+on|on\s+second\s+thoughts?|actually|but|however)\b[\s,.!:…—-]{0,6}"
 _TAKEN_BACK = re.compile(
     rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,4}}"
-    r"(?:(?:that|this|it)(?:\s+(?:answer|result|choice))?(?:\s+is|\s+was|'s|’s|\s+can(?:no|')t\s+be|\s+seems|\s+looks)"
+    r"(?:(?:that|this|it)(?:\s+(?:answer|result|choice))?(?:\s+is|\s+was|'s|’s|\s+seems|\s+looks)"
     r"\s+(?:\w+\s+){0,2}?(?:wrong|incorrect|false|mistaken|not\s+(?:right|correct|true)|a\s+mistake)"
+    r"|(?:that|this|it)\s+can(?:no|['’])t\s+be(?:\s+(?:right|correct|true)|\W*$)"
     r"|scratch\s+that|never\s*mind|ignore\s+that|correction\b|i\s+was\s+wrong|i\s+(?:miscounted|miscalculated|misread|misspoke|take\s+(?:that|it)\s+back)"
     r"|i\s+made\s+(?:a|an)\s+(?:\w+\s+)?(?:mistake|error))"
     r"|[\s*_>、，。]{0,8}(?:(?:いや|いえ|待って|待てよ|すみません|等等|等一下|抱歉|哦)[、，,。！…]{0,3})?"
@@ -111,7 +114,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|no\s*[,.:!—-])"
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|no\s*[,.:!—-]|(?:after|on|upon)\s+(?:re-?\w+|double-?\s?check\w*|closer\s+\w+)\b)"
     r"|[\s*_>、，。]{0,8}(?:いや|待って|待てよ|等等|等一下)",
     re.IGNORECASE,
 )
