@@ -26,10 +26,12 @@ _NUMBER_BEFORE = rf"(?<!\b(?:{'|'.join(TENS)}|(?:{'|'.join(SCALES)})(?: and)?) )
 _NUMBER_AFTER = rf"(?! (?:{'|'.join(SCALES)})\b)"
 _DENIED_BEFORE = re.compile(
     r"(?:\b(?:not|(?:is|was|are|were)n['’]t|rather than|instead of)(?: (?:the|an?|in|by|at))?"
-    r"|不是|并非|並非|而非)\W{0,3}$",
+    r"|不是|并非|並非|而非)[ \"'「『]{0,3}$",
     re.IGNORECASE,
 )
-_DENIED_AFTER = re.compile(r"\W{0,3}(?:では|じゃ)(?:な|あり)")
+_NOT_ENDS = re.compile(r"(\bnot|n't)[.,](?=\s)")
+"""It is not. Paris is."""
+_DENIED_AFTER = re.compile(r"[ \"'」』]{0,3}(?:では|じゃ)(?:な|あり)")
 _BLANKS = re.compile(r"\s+")
 _DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]{1,2}")
 _WITHOUT_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}ー"
@@ -107,5 +109,5 @@ def _denied(text: str, start: int, end: int) -> bool:
 
 def _comparable(text: str) -> str:
     """The folded text without separators of numbers and markup, hyphens and line ends as blanks, one blank at most."""
-    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), folded(text))
+    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), _NOT_ENDS.sub(r"\1;", folded(text)))
     return _BLANKS.sub(" ", _MARKUP.sub("", _HYPHENS.sub(" ", text))).strip()

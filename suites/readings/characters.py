@@ -11,7 +11,7 @@ import unicodedata
 _DASHES = "‐‑‒–−﹣－⁻"
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _NOTHING = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
-_SINGLE, _DOUBLE = "‘’‚‛′`´ʼ＇", "“”„‟″＂«»"
+_SINGLE, _DOUBLE = "‘’‚‛′`´ʻʼ＇", "“”„‟″＂«»"
 _KEPT = "，！？；：（）"
 """Full-width punctuation that ends or divides sentences of Japanese and Chinese."""
 
@@ -35,9 +35,12 @@ _LATEX = (
     (re.compile(r"\\[,;: ]|(?<=\d)~(?=\d{3}(?!\d))"), " "),
     (re.compile(r"\\([$%#&])"), r"\1"),
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "×"),
+    (re.compile(r"\\(?:rm|bf|it|sf)\s"), ""),
     (re.compile(r"\\div(?![A-Za-z])"), "÷"),
+    (re.compile(r"\\pm(?![A-Za-z])\s?"), "±"),
+    (re.compile(r"\{\s?([^{}\\]{1,30})\\over(?![A-Za-z])([^{}\\]{1,30})\}"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
-    (re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|mbox|textnormal)\s{0,3}\{([^{}]{0,200})\}"), r"\1"),
+    (re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it|sf|tt)|mbox|textnormal)\s{0,3}\{([^{}]{0,200})\}"), r"\1"),
     (re.compile(r"\^\{\s{0,3}([-+]?\d{1,9})\s{0,3}\}"), r"^\1"),
     (re.compile(r"(?<![\w*.])(\d{1,6})\*\*(?=[-+]?\d)"), r"\1^"),  # 10**3
     (re.compile(r"\*\*|__"), ""),

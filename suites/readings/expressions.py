@@ -14,7 +14,17 @@ from suites.readings.characters import one_spelling
 from suites.readings.number_words import ENGLISH_NUMBER, HAN_NUMBER, english_value, han_value
 from suites.readings.numerals import one_number
 
-_SIGNS = {"（": "(", "）": ")", "，": ",", "、": ",", "。": "", "：": ":", "°": r"^\circ ", "º": r"^\circ "}
+_SIGNS = {
+    "（": "(",
+    "）": ")",
+    "，": ",",
+    "、": ",",
+    "。": "",
+    "：": ":",
+    "°": r"^\circ ",
+    "º": r"^\circ ",
+    "˚": r"^\circ ",
+}
 _COMMANDS = "π pi ∞ infty ≤ le ≦ le ⩽ le ≥ ge ≧ ge ⩾ ge ≠ ne × times · cdot ÷ div ∪ cup ∩ cap ∈ in ± pm θ theta α alpha"
 _COMMANDS += " β beta ∅ emptyset"
 _SIGNS |= {sign: f"\\{name} " for sign, name in zip(_COMMANDS.split()[::2], _COMMANDS.split()[1::2], strict=True)}
@@ -23,11 +33,15 @@ _LOWERED = re.compile("[₀-₉]+")
 _ROOT = re.compile(r"([√∛])\s?(?:\(([^()]{1,100})\)|\{([^{}]{1,100})\}|(\d+(?:\.\d+)?|[A-Za-z]))")
 _PERIODIC = re.compile(r"(?<![\d.])(\d{0,12})\.(\d{0,12})\\(?:overline|bar)\s?\{(\d{1,12})\}")
 _RAISED = re.compile(r"\^([-+]\d+|\d{2,})")
+_BEFORE_PERCENT = re.compile(r"(?:\\[,;: ]|(?<!\s)\s{1,9}){1,6}(?=\\?%)")
 _HALF_POWER = re.compile(r"\^\{(-?)0?\.5\}")
 _WHOLE = re.compile(r"(?<![\d.,])(\d{1,30})\.0{1,30}(?![\d.])")
 _MIXED = re.compile(r"(?<![\d/.])(\d{1,6}) (\d{1,3})/(\d{1,3})(?![\d/])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:(?:\\[,;:! ]|~|\s|\{,\}){1,2}\d{3})+(?!\d)")
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|mbox)\s{0,3}\{([^{}]{0,200})\}")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it|sf|tt)|mbox)\s{0,3}\{((?:[^{}]|\{[^{}]{0,60}\}){0,200})\}"
+)
+_SPACE = re.compile(r"\\(?:thin|med|thick)space(?![A-Za-z])|(?:\\text)?\{(?:\\,| )\}|~")
 _DEGREES = re.compile(r"(?:\^\s?\{?\s?(?:\\circ|o)\s?\}?|\\degree|\s?\\?degrees?\b)\s*[CF]?$")
 _NUMBER = (
     r"-?(?:\\\$|[$€£¥])?\s?(?:\d[\d,.]*(?:/\d+)?|\\d?frac\{[^{}]{1,20}\}\{[^{}]{1,20}\}"
@@ -48,7 +62,7 @@ _ASSIGNED = re.compile(
 )
 _ASSIGNED_BACK = re.compile(r"([^=<>]{1,100}?)\s*=\s*[A-Za-z](?:_\{?\w\}?)?")
 _BASE = re.compile(
-    r"([0-9A-Za-z]+)\s?_\s?\{?\s?(?:\\text\{)?([0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\}?\s?\}?"
+    r"\(?([0-9A-Za-z]+)\)?\s?_\s?\{?\s?(?:\\text\{)?([0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\}?\s?\}?"
 )
 _BASES = {
     "two": 2,
@@ -63,11 +77,11 @@ _BASES = {
     "twelve": 12,
     "sixteen": 16,
 }
-_LESS = r"(?P<{}><|\\leq?(?:slant)?(?![A-Za-z])|\\lt(?![A-Za-z]))"
+_LESS = r"(?P<{}><|\\leq?q?(?:slant)?(?![A-Za-z])|\\lt(?![A-Za-z]))"
 _BETWEEN = re.compile(
     rf"(?P<low>[^<>=]{{1,60}}?)\s*{_LESS.format('first')}\s*[A-Za-z]\s*{_LESS.format('second')}\s*(?P<high>[^<>=]{{1,60}})"
 )
-_MORE = r"(?P<{}>>|\\geq?(?:slant)?(?![A-Za-z])|\\gt(?![A-Za-z]))"
+_MORE = r"(?P<{}>>|\\geq?q?(?:slant)?(?![A-Za-z])|\\gt(?![A-Za-z]))"
 _BETWEEN_DOWN = re.compile(
     rf"(?P<high>[^<>=]{{1,60}}?)\s*{_MORE.format('second')}\s*[A-Za-z]\s*{_MORE.format('first')}\s*(?P<low>[^<>=]{{1,60}})"
 )
@@ -81,7 +95,7 @@ _SHORT_GROUP = re.compile(r"\d\s*,\s*\d{1,2}(?!\d)")
 """3,4 is a list, though some write decimals so."""
 _SETS = re.compile(r"^\s*\\?\{?\s*[a-z]\s*(?:\\mid|\||:)\s*(.+?)\\?\}?\s*$")
 _OR = re.compile(r"\s*(?:\\text\{\s*or\s*\}|\bor\b|または|或)\s*")
-_AND = re.compile(r"\s*(?:\\text\{\s*and\s*\}|\\land(?![A-Za-z])|\band\b)\s*")
+_AND = re.compile(r"\s*(?:\\text\{\s*and\s*\}|\\land(?![A-Za-z])|\band\b|,)\s*")
 _LIST_WORDS = re.compile(r",?\s*(?:\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b|和|と|または|或)\s*")
 _OPTION = re.compile(r"\s*\(([A-Z])\)\s*\S")
 _LETTER = re.compile(r"\(?([A-Z])\)?[.]?")
@@ -102,9 +116,13 @@ def spelled(expression: str) -> str:
     expression = _SIGN.sub(lambda found: _SIGNS[found[0]], expression)
     expression = _RAISED.sub(r"^{\1}", _MIXED.sub(r"\1\\frac{\2}{\3}", expression))
     expression = re.sub(
-        r"\\(?:left|right|displaystyle)(?![A-Za-z])\s?|\\!|^\\\(|\\\)$|^\$(?!\d[^$]*$)|(?<!\\)\$$", "", expression
+        r"\\(?:left|right|displaystyle|[bB]igg?[lr]?)(?![A-Za-z])\s?|\\!|^\\\(|\\\)$|^\$(?!\d[^$]*$)|(?<!\\)\$$",
+        "",
+        expression,
     )
     expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("\\text{,}", ",").replace("{,}", ",")
+    expression = _SPACE.sub(r"\\,", expression).replace("{^\\circ}", "^\\circ")
+    expression = _BEFORE_PERCENT.sub("", expression.replace("{\\%}", "\\%"))
     expression = _WHOLE.sub(r"\1", _HALF_POWER.sub(r"^{\1\\frac{1}{2}}", expression))
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)
     expression = re.sub(r"(?<=\d)(?:\\[,;:!]\s?(?=[A-Za-z\\])|\s(?=i(?![A-Za-z])))", "", expression)  # 9\,i
@@ -194,7 +212,7 @@ def shape(form: str) -> Shape:
     for index, character in enumerate(form):
         depth += (character in "([{") - (character in ")]}")
         whole = whole and (depth > 0 or index == len(form) - 1)
-        parts += character == "," and depth == 0
+        parts += character in ",;" and depth == 0
     if whole and form[-1:] in (")", "]", "}"):
         return Shape(form[0] + form[-1], 1 + sum(_top_commas(form[1:-1])))
     return Shape("", parts)
@@ -216,7 +234,7 @@ def _top_commas(inside: str) -> Iterator[bool]:
     depth = 0
     for character in inside:
         depth += (character in "([{") - (character in ")]}")
-        yield character == "," and depth == 0
+        yield character in ",;" and depth == 0
 
 
 def _left(sign: str) -> str:

@@ -26,16 +26,18 @@ from suites.readings.statements import (
 
 SHORT = 120
 """So many last characters of a sentence hold "so D"."""
-_OPEN = r"[\s*_$\"'“‘「『【\[{<(:：`,、，]"
-_CLOSE = r"[\s*_$\"'”’」』】\]}>)`]"
-_WORD = r"(?:(?i:options?|choices?|letter|alternative|statement|answer|opción|opção)\s{1,3}|选项|選項|選択肢|选择|選擇)"
+_OPEN = r"[\s*_$\"'“‘«「『【\[{<(:：`,、，]"
+_CLOSE = r"[\s*_$\"'”’»」』】\]}>)`]"
+_WORD = (
+    r"(?:(?i:options?|choices?|letter|alternative|statement|answer|opción|opção)[\s:]{1,3}|选项|選項|選択肢|选择|選擇)"
+)
 _AFTER = (
     r"(?=\s*$|\s*[\u2600-\u27bf\U0001f300-\U0001faff]|입니다|\s*[.,:;!?。、，：；！\n]|\s*[)）\]}】」]|[\"'”’]\s*[,})\]]|\s+(?:is|are|because|since|as|for|given|which|and|or|with|due|not|rather|here|in|from|by|"
     r"based|[-–—=]>?\s|[-–—(（&/])|\s?[-–—]\s|\s*(?:です|だ|である|で|が|は|を|に|と|の「|または|和|或|与|項|项|选项|是|因|/|&)|\s+[A-Z][a-z])"
 )
 _HEAD = re.compile(
     rf"{_OPEN}{{0,8}}{_WORD}?{_OPEN}{{0,8}}(?:(?:the|an?|la|die)\s+)?{_WORD}?{_OPEN}{{0,4}}"
-    rf"(?:(?<=[(\[{{`$「【<'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*(?:[=<>≤≥∈]|\\[a-z])))(?!['’][a-z])"
+    rf"(?:(?<=[(\[{{`$「【<«'‘“\"*])(?P<marked>[A-Ja-j])(?={_CLOSE}{{1,6}}(?!\s*(?:[=<>≤≥∈]|\\[a-z])))(?!['’][a-z])"
     rf"|(?P<bare>[B-HJ])(?!\s*[=<>≤≥+^_]|\.\s+[a-z])(?![-'’][A-Za-z]){_AFTER}"
     rf"|(?P<word>[AI])(?=\s*$|\s*[).,:;\]}}，。、]|\s+(?:because|since|and\s+not|or\s+\(?[B-J]\b|and\s+\(?[B-J]\b)|\s*(?:です|が|を|选|项))"
     rf"|(?P<small>[a-j])(?=\s*$|\s*[).:;]))"
@@ -44,19 +46,16 @@ _IN_PARENTHESES = re.compile(
     r"(?<![A-Za-z0-9_\])}^/])[(（\[【]\s?(?:(?i:option|choice|answer):?\s)?[*_]{0,2}([A-Ja-j])[*_]{0,2}\s?[)）\]】]"
 )
 _NEXT = re.compile(
-    rf"{_CLOSE}{{0,6}}[^.;,\n]{{0,40}}?(?:\s(?:or|and)\s|\s?[/&]\s?|,\s|また?は|か|と|、|或者?|和|与|或)(?:\s?(?:or|and|maybe|possibly|both)\s)?"
-    rf"{_OPEN}{{0,4}}{_WORD}?{_OPEN}{{0,4}}([A-J])(?={_CLOSE}{{0,4}}(?:\s*$|[.,;:!?。，、）)]|\s|です|だ))"
-)
-_DIRECTLY_NEXT = re.compile(
-    rf"{_CLOSE}{{0,6}}\s?(?:\b(?:or|and)\b|[/&,]|また?は|か|と|、|或者?|和|与|\()\s?(?:or|and|maybe|possibly)?\s?{_OPEN}{{0,4}}{_WORD}?"
-    rf"{_OPEN}{{0,4}}([A-J])(?![\w'’-]|\s+(?:being|is|was|has|having|would|fails)\b)"
+    rf"{_CLOSE}{{0,6}}\s?(?:\b(?:or|and)\b|[/&,]|また?は|か|と|、|或者?|和|与|\()\s?(?:(?:or|and|also|else|maybe|possibly)\s){{0,2}}{_OPEN}{{0,4}}{_WORD}?"
+    rf"{_OPEN}{{0,4}}([A-J])(?![A-Za-z0-9_'’-]|\s+(?:being|is|was|has|having|would|fails)\b)"
 )
 _BESIDE = re.compile(
     r"[,;]?\s*\b(?:since|because|as|whereas|while|although|but\s+not|not|rather\s+than|instead\s+of|whose|unlike|given)\b|因为|因為|なぜなら|ではなく|而不是|而非",
     re.IGNORECASE,
 )
 _DENIED = re.compile(
-    r"\b(?:not|isn't|can(?:no|')t\s+be)\s+[^.;\n]{0,40}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
+    r"\b(?:not|isn't|can(?:no|')t\s+be)\s+[^.;\n]{0,40}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)"
+    r"|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
     re.IGNORECASE,
 )
 _CHOSEN_BY = re.compile(
@@ -88,14 +87,17 @@ _TURNS = re.compile(
 _HEDGED = re.compile(r"((?i:perhaps|maybe|possibly))\W{1,3}[A-J]\b.{1,60}?\b(?i:\1|or)\W{1,3}[A-J]\b")
 """Perhaps (D), perhaps (E)."""
 _HENCE = re.compile(
-    r"(?:.{0,120}?(?:[,;:?—–，、-]\s*|(?=[应應而][该該]?[是为為选選])))?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves|by\s+(?:process\s+of\s+)?elimination)\b|所以|因此|よって|正しくは|[应應而][该該]?[是为為选選])\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])\W*$"
+    r"(?:.{0,120}?(?:[,;:?—–，、-]\s*|(?=[应應而][该該]?[是为為选選])))?\W*(?:(?i:maybe|perhaps|probably|likely|i\s+(?:think|believe)|we\s+get|yes|so|thus|therefore|hence|leaving|that\s+leaves|by\s+(?:process\s+of\s+)?elimination)\b|所以|因此|よって|正しくは|[应應而][该該]?[是为為选選])\W*(?:(?i:option|choice|answer)\s+)?\W*([A-J])(?:です|だ|である)?\W*$"
     r"|\W*(?i:since|as|because)\s.{1,100}?,\s([A-J])\W*$"
     r"|.{0,120}?(?:(?<=[,:;—–-])\s*(?i:option|choice)\s+|[:：→]\s*)\(?([A-J])\W*$"
+)
+_HOLDS = (
+    r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains|survives|is\s+left)"
 )
 _IT_IS = re.compile(
     r"\W*([A-J])\W*\s+it()\s+is\W*$"
     r"|\W*(?:(?i:only|so|and|but|thus|hence|therefore)\W+)?(?:(?i:option|choice)\s+)?\W?([A-HJ])\b[)\]]?"
-    r"(?:,?\s(?i:because|since)\b|,\s(?:as|for)\b|\s(?:alone\s)?(?:holds|works|fits|remains|is\s+left)\b(?!.*\W[A-J]\b))"
+    rf"(?:,?\s(?i:because|since)\b|,\s(?:as|for)\b|\s(?:alone\s)?{_HOLDS}\b(?!.*\W[A-J]\b))"
 )
 """D it is; D, because it holds; D remains."""
 _CORRECT = re.compile(
@@ -105,16 +107,17 @@ _CORRECT = re.compile(
 )
 _ONLY = re.compile(
     r"\b(?:[Oo]nly|[Aa]mong\s+(?:the|these)\s+(?:options|choices),)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
-    r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains)\b"
+    rf"{_HOLDS}\b"
 )
 _CONCEDED = re.compile(
-    r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$|\b(?:none\s+of|neither)\b[^.;]*$",
+    r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$|\b(?:none\s+of|neither|either|both)\b[^.;]*$",
     re.IGNORECASE,
 )
 """Although B looks right, …; none of A to D is right."""
 _ROMAN = re.compile(r"statement\s+I\b", re.IGNORECASE)
 _OPTION_LINE = re.compile(
-    r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}[(（]?([A-Ja-j])(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)",
+    r"^[ \t#>*_✓✔✅✗✘❌-]{0,6}(?:(?i:option|choice)\s|选项|選択肢)?[(（]?([A-Ja-j])"
+    r"(?:[)）.:：、][*_]{0,2}|\s[-–—]\s(?=[A-Za-z]{3}))(?=\s|$|\S)",
     re.MULTILINE,
 )
 _ANSWER_COMES = re.compile(r"\s*A[:：]\s(?:.{80}|[^.]{1,80}\.\s)|\s*A[:：]\s*\W{0,4}[A-J]\W{0,4}$")
@@ -204,7 +207,7 @@ def _letter_of(said: str) -> str | None:
         return None
     if head := _HEAD.match(said):
         letter = (head["marked"] or head["bare"] or head["word"] or head["small"]).upper()
-        second = _DIRECTLY_NEXT.match(said, head.end())
+        second = _NEXT.match(said, head.end())
         either = re.match(r"\W*(?:either|both)\b", said, re.IGNORECASE)
         return "" if either or (second and second[1] != letter) else letter
     clause = said

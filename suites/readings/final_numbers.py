@@ -9,7 +9,7 @@ import re
 from itertools import pairwise
 
 from suites.readings.characters import normalised
-from suites.readings.last_sentences import conclusion, knows_nothing, number_in_words, result, sentences
+from suites.readings.last_sentences import SENTENCE_ENDS, conclusion, knows_nothing, number_in_words, result, sentences
 from suites.readings.number_words import with_fractions
 from suites.readings.numerals import Found, find_numbers, find_words, one_number, plain_form
 from suites.readings.statements import LONGEST, TAIL, Stated, boxes, doubted, own_answer, statements, taken_back
@@ -97,7 +97,6 @@ _CHECK = re.compile(
 """Check: 2 × 36 = 72."""
 _CUT = re.compile(r"(?:\d\s{0,3}[-+×/÷=]|[=(]|\\boxed\s{0,3}\{[^{}\n]{0,60})\s{0,20}\Z")
 _WORKED_OUT = re.compile(r"\d\s?[-+−×*/÷x]\s?\$?\d[^\n=]{0,60}=")
-_SENTENCES = re.compile(r"[.;!?](?=\s|$)|[。！？；]")
 
 
 def final_number(text: str) -> str:
@@ -128,7 +127,9 @@ def _begins_the_way(text: str, statement: Stated, rest: str) -> bool:
 def _instead(rest: str) -> str:
     """The number that is said in the place of one before: "No, it is 20"."""
     found = _IT_IS.search(rest[:LONGEST])
-    return number_of(_SENTENCES.split(rest[found.end() : found.end() + LONGEST], maxsplit=1)[0]) or "" if found else ""
+    return (
+        number_of(SENTENCE_ENDS.split(rest[found.end() : found.end() + LONGEST], maxsplit=1)[0]) or "" if found else ""
+    )
 
 
 def number_of(said: str) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from suites.readings.number_words import HAN_NUMBER, han_value
 from suites.readings.numerals import Found, find_numbers, find_words, plain_form
 
-_SENTENCE_ENDS = re.compile(
+SENTENCE_ENDS = re.compile(
     r"(?<!\bi\.e\.)(?<!\be\.g\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bMrs\.)(?<=[.;!?])(?=\s|$)|(?<=[。！？；])"
 )
 _ASKS = re.compile(r"[?？]\s*$|^\W*(?:please\s+)?(?:let\s+me\s+know|feel\s+free)\b", re.IGNORECASE)
@@ -76,7 +76,7 @@ _HAN_ENDS = re.compile(r"[^\W\d]{0,4}?(?:です|である|だ|になります|�
 
 def sentences(line: str) -> Iterator[str]:
     """The sentences of a line from its last to its first; questions and offers state nothing and are left out."""
-    for sentence in reversed(_SENTENCE_ENDS.split(line)):
+    for sentence in reversed(SENTENCE_ENDS.split(line)):
         if not _ASKS.search(sentence):
             yield sentence
 

@@ -16,7 +16,7 @@ _NAME = r"[A-Za-z_$][\w$]*"
 _CODE = (
     r"(?:async\s+)?(?:def|class)\s+\w+\s*[(:{].*",
     r"(?:from\s+[\w.]+\s+)?import\s+(?:[\w.*]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*|\{.*)(?:\s+from\s+['\"].*)?;?",
-    r"(?:if|elif|while|else\s+if|switch)\b.*[=<>()\[\]!'\"].*[:{]|(?:if|elif|while)\s+(?:not\s+)?\w+:",
+    r"(?:if|elif|while|else\s+if|switch)\b.*[=<>()\[\]!'\"].*(?:[:{]|\{.*\})|(?:if|elif|while)\s+(?:not\s+)?\w+:",
     rf"for\s+{_NAME}(?:\s*,\s*{_NAME})*\s+in\s+.+:|for\s*\(.*|with\s+.+\s+as\s+\w+:|(?:try|else|finally)\s*[:{{]|except\b.*:",
     r"(?:\}\s*)?(?:else|catch)\b.*\{",
     r"(?:const|let|var|int|long|float|double|char|bool|string|auto|void|public|private|static|func|fn|function|struct|enum|interface|"
@@ -35,7 +35,7 @@ _PERHAPS_CODE = (
 _COMMAND = re.compile(
     r"[ \t]*(?:[$#] )?(?:sudo |git |npm |npx |yarn |pip3? |docker |kubectl |curl |wget "
     r"|apt(?:-get)? |brew |conda |ssh |chmod |mkdir "
-    r"|cd [\w./~-]+|ls -|python3? -?[\w./]+|echo [$\"'])[^\n]*",
+    r"|cd [\w./~-]+|ls -|python3? -?[\w./]+|(?:echo|puts|print) [$\"'])[^\n]*",
 )
 _DATA = re.compile(r"\s*(?:[{\[].*[\"\d].*[}\]]|\"[^\"]{1,40}\"\s*:\s*.+),?\s*")
 """A line of JSON; a sentence within it is one."""
@@ -58,10 +58,10 @@ def _words(text: str) -> frozenset[str]:
 
 PARTICLES = _words(
     "of the and da de del della der den di do dos du el la le les las los van von vom zu zur af av bin "
-    "ibn al ben y e ter ten in on at with for to a an"
+    "ibn al ben am im an upon sur y e ter ten in on at with for to a an"
 )
 _SPEAKS = _words(
-    "is are was were be been am it its this that these those there here i you we they he she my your our "
+    "is are was were be been it its this that these those there here i you we they he she my your our "
     "has have had do does did not no yes can will would should answer because so what which who how "
     "please sorry let if"
 )

@@ -65,7 +65,7 @@ _MIXED = re.compile(
     r" (?:and )?(\d{1,2})/(\d{1,3})(?![\d/.])| ?\\frac ?\{(\d{1,2})\} ?\{(\d{1,3})\}"
     rf"| ?\\frac ?(\d) ?(\d)(?!\d)| and a half\b|{HALF_MORE}"
 )
-_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12}
+_WORDS = {"hundred": 2, "thousand": 3, "million": 6, "mn": 6, "billion": 9, "bn": 9, "trillion": 12, "quadrillion": 15}
 _WORDS |= {"lakh": 5, "crore": 7}
 _WORDS |= {
     "millionen": 6,
@@ -94,8 +94,8 @@ _SCALE = re.compile(
 )
 _SMALLER = re.compile(r",? (?:and )?(\d{1,3}) (hundred|thousand|million)(?![A-Za-z])", re.IGNORECASE)
 _MILLIONS = re.compile(r"([MBm])(?![A-Za-z0-9])(?=( (?:dollars|euros|pounds))?)")
-_HAN_SCALES = {character: Fraction(value) for character, value in (SMALL | LARGE).items()}
-_HAN_SCALE = re.compile(rf" ?([{''.join(_HAN_SCALES)}])(?!{BEGINS_UNIT})")
+_HAN_SCALES = {character: Fraction(value) for character, value in (SMALL | LARGE | {"京": 10**16}).items()}
+_HAN_SCALE = re.compile(rf" ?([{''.join(_HAN_SCALES)}])(?!{BEGINS_UNIT}|(?<=京)[都城王阪])")
 """5千米 are five kilometres, not five thousand; 5万米 are fifty thousand metres."""
 _MORE = re.compile(r" ?(\d{1,4})(?![\d,]|\.\d)")
 _PERCENT = re.compile(r" ?(?:%|percent\b|per cent\b|パーセント|个百分点)", re.IGNORECASE)
@@ -116,7 +116,9 @@ _ROOT = re.compile(r"(?:√|\\sqrt) ?(?=[\d({])")
 _NESTED = re.compile(r"\{((?:[^{}]|\{[^{}]{0,60}\}){1,60})\}")
 _BRACED = re.compile(r"\{([^{}]{1,60})\}")
 _SPOILT = re.compile(
-    r"(?: : ?|:)\d+|‰|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])" r"|[xyzn](?![A-Za-z0-9])"
+    r"(?: : ?|:)\d+|‰| 0\d+|\s?±| ?[-+×/] ?[xyzn](?![A-Za-z0-9])"
+    r"|_\{?(?!\{?10\}?\b)\d|\\(?:pi|sqrt|infty)(?![A-Za-z])|[πi√](?![A-Za-z])"
+    r"|[abejqrwxyzn](?![A-Za-z0-9])"
 )
 _STARTS = re.compile(
     rf"(?<![A-Za-z0-9_^\\])(?<!(?<![A-Za-z])\.)(?:{_CURRENCY})?"
@@ -138,9 +140,10 @@ def find_numbers(text: str, *, arithmetic: bool = True) -> Iterator[Found]:
             position = found.start() + 1
             continue
         spoilt = _SPOILT.match(text, number.end)
-        if spoilt:
-            number = number._replace(end=spoilt.end(), value=None)
-        yield number._replace(start=found.start())
+        either = text.startswith("±", max(0, found.start() - 1))
+        if spoilt or either:
+            number = number._replace(end=spoilt.end() if spoilt else number.end, value=None)
+        yield number._replace(start=found.start() - either)
         position = max(number.end, found.start() + 1)
 
 

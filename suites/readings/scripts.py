@@ -161,7 +161,7 @@ def _sentence(text: str) -> tuple[str, float]:
     Of Han and hiragana two letters are taken for a word, single Latin letters (variables, units) for none.
     """
     hiragana = katakana = han = names = 0
-    katakana_words = latin_words = capital_words = other_words = 0
+    katakana_words = latin_words = capital_words = other_words = other_capitals = 0
     chinese = japanese = sentence = False
     for match in _RUN.finditer(text):
         script, letters = match.lastgroup, match.end() - match.start()
@@ -179,8 +179,9 @@ def _sentence(text: str) -> tuple[str, float]:
             capital_words += letters > 1 and (match[0][0].isupper() or match[0] in PARTICLES)
         else:
             other_words += 1
+            other_capitals += match[0][0].isupper()
     if hiragana or (han and GRAMMAR & set(text)):  # a sentence of its own, in which capitals are foreign names
-        latin_words -= capital_words
+        latin_words, other_words = latin_words - capital_words, other_words - other_capitals
         begins = _RUN.search(text)
         names = capital_words if begins and begins.lastgroup != "latin" else 0  # they are words of the sentence
         chinese = chinese or bool(not hiragana and _CALLED.search(text))

@@ -69,7 +69,7 @@ _HEADING = re.compile(
     r"[ \t】\]」》）)*_:：]{0,8}$",
     re.IGNORECASE | re.MULTILINE,
 )
-_TAGGED = re.compile(r"<(answer|final_answer|choice|response)>(.{1,500}?)</\1>", re.IGNORECASE | re.DOTALL)
+_TAGGED = re.compile(r"<(answer|final|final_answer|choice|response)>(.{1,500}?)</\1>", re.IGNORECASE | re.DOTALL)
 _BEFORE = re.compile(
     r"(?<=\s)(?:is|are|was)\s{1,3}(?:thus\s{1,3}|therefore\s{1,3})?(?:the|my|our)\s{1,3}(?:final\s{1,3}|correct\s{1,3}|right\s{1,3})?"
     r"(?:answer|choice|option|solution)\b"
@@ -91,6 +91,7 @@ _HYPOTHESIS = re.compile(
     r"|\b(?:(?:first|initially|originally),?\s+(?:i\s+)?(?:thought|said|assumed|believed)|(?:might|may|could)\s+(?:think|say|guess|expect))\s+(?:that\s+)?(?:the|my)?\s*(?:\w+\s+)?$",
     re.IGNORECASE,
 )
+_MINUS = re.compile(r"^[-–]\s(?=[$€£¥]?\d)")
 _STEP_BY_STEP = re.compile(r"(?:step[- ]by[- ]step|ステップごとの|逐步|逐步的?)\s?$", re.IGNORECASE)
 """Before "answer:" it announces the way and not the result."""
 _DENIED = re.compile(
@@ -114,7 +115,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|no\s*[,.:!—-]|(?:after|on|upon)\s+(?:re-?\w+|double-?\s?check\w*|closer\s+\w+)\b)"
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|(?:no|rather)\s*[,.:!—-]|(?:after|on|upon)\s+(?:re-?\w+|double-?\s?check\w*|closer\s+\w+)\b)"
     r"|[\s*_>、，。]{0,8}(?:いや|待って|待てよ|等等|等一下)",
     re.IGNORECASE,
 )
@@ -220,7 +221,8 @@ def _said_after(text: str) -> Iterator[Stated]:
         before = max(0, found.start() - 30), found.start()
         if _HYPOTHESIS.search(text, *before) or _STEP_BY_STEP.search(text, *before):
             continue
-        yield from _spot(text, found.end())
+        for stated in _spot(text, found.end()):  # behind a verb a dash is a minus
+            yield stated._replace(said=_MINUS.sub("-", stated.said)) if found[0][-1].isalpha() else stated
     for found in deque(_HEADING.finditer(text), maxlen=STATEMENTS):
         yield from _spot(text, found.end())
 

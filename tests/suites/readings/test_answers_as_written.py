@@ -1,7 +1,8 @@
 """Answers in the words of many models, with the score that a careful person gives: answers_as_written.jsonl.
 
 `right`: 1 right, 0 wrong, null where nothing is answered. `wrong_language`: 1 where the language `gold` was asked for
-and another one stands there; with an empty `gold` the text is of no language, whatever was asked for.
+and another one stands there; with an empty `gold` the text is of no language, whatever was asked for. `finish_reason`:
+"length" where the budget ended the answer.
 """
 
 import json
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from suites.readings.accepted_answers import first_accepted, share_said
+from suites.readings.final_expressions import final_expression
 from suites.readings.final_letters import final_letter
 from suites.readings.final_numbers import final_number
+from suites.readings.math_grader import same_expression
 from suites.readings.scripts import LANGUAGES, fits
 
 CASES = [json.loads(line) for line in Path(__file__).with_name("answers_as_written.jsonl").open(encoding="utf-8")]
@@ -30,11 +33,15 @@ def read_wrong(case: dict[str, Any]) -> object:
             share_said(text, [gold]) if task.startswith("ruler/") else float(first_accepted(text, [gold]) is not None)
         )
         return None if said == right else said
-    answer = final_letter(text) if task == "mmlu_pro" else final_number(text)
+    if task == "math500":
+        answer = final_expression(text)
+        return None if same_expression(gold, answer) == bool(right) else answer
+    cut = case.get("finish_reason") == "length"
+    answer = final_letter(text, cut=cut) if task == "mmlu_pro" else final_number(text)
     return None if (answer == gold) == bool(right) and not (right is None and answer) else answer or "nothing"
 
 
-SUITES = ["gsm8k", "mgsm_ja", "mgsm_zh", "mmlu_pro", "ruler", "language"]
+SUITES = ["gsm8k", "mgsm_ja", "mgsm_zh", "mmlu_pro", "math500", "ruler", "language"]
 
 
 def suite_of(case: dict[str, Any]) -> str:
