@@ -121,7 +121,7 @@ def spelled(expression: str) -> str:
         expression,
     )
     expression = re.sub(r"\\[dtc]frac", r"\\frac", expression).replace("\\text{,}", ",").replace("{,}", ",")
-    expression = _SPACE.sub(r"\\,", expression).replace("{^\\circ}", "^\\circ")
+    expression = _SPACE.sub(r"\\,", expression).replace("{^\\circ}", "^\\circ").replace("^^", "^")
     expression = _BEFORE_PERCENT.sub("", expression.replace("{\\%}", "\\%"))
     expression = _WHOLE.sub(r"\1", _HALF_POWER.sub(r"^{\1\\frac{1}{2}}", expression))
     expression = _GROUPED.sub(lambda found: re.sub(r"\D", "", found[0]), expression)

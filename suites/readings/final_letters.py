@@ -55,7 +55,8 @@ _BESIDE = re.compile(
 )
 _DENIED = re.compile(
     r"\b(?:not|isn't|can(?:no|')t\s+be)\s+[^.;\n]{0,40}?(?:\bbut\b|,\s*(?:it\s+is|it's)\b)"
-    r"|[^.;\n]{1,40}?[-–—.,]\s*(?:no|wait|actually|sorry)\b[\s,]*(?:no|wait)?\b,?|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
+    r"|[^.;\n]{1,40}?[-–—.,]\s*(?:(?:no|wait|actually|sorry)\b[\s,]*){1,2}(?=(?:it\s+is|it's)?\W*[A-J]\b)"
+    r"|[^、，。\n]{1,20}?(?:ではなく|じゃなく)て?|不是[^，。\n]{1,20}[，,]?而是",
     re.IGNORECASE,
 )
 _CHOSEN_BY = re.compile(
@@ -95,7 +96,7 @@ _HOLDS = (
     r"(?:fits|works|satisfies|matches|remains|makes|meets|holds|agrees|answers|describes|explains|survives|is\s+left)"
 )
 _IT_IS = re.compile(
-    r"\W*([A-J])\W*\s+it()\s+is\W*$"
+    r"\W*(?:(?i:option|choice)\s)?\W?([A-J])\W*\s+it()\s+is\W*$"
     r"|\W*(?:(?i:only|so|and|but|thus|hence|therefore)\W+)?(?:(?i:option|choice)\s+)?\W?([A-HJ])\b[)\]]?"
     rf"(?:,?\s(?i:because|since)\b|,\s(?:as|for)\b|\s(?:alone\s)?{_HOLDS}\b(?!.*\W[A-J]\b))"
 )
@@ -106,11 +107,11 @@ _CORRECT = re.compile(
     r"(?i:(?:only\s+|most\s+)?(?:correct|right|true|best|likely|accurate|plausible|closest)|(?:the\s+)?(?:answer|match)|only\s+(?:answer|choice|option|one))\b|(?i:the\s+(?:only\s+)?(?:best|correct|right)\s+(?:answer|choice|option)\b)|[:：]\s?[*_]{0,2}(?:(?i:yes|correct|true|right)\b|[✓✔✅])|(?:选项|項|项)?(?:が|は|是)?(?:正解|正しい|正确|正確|对|對)|を選(?:び|択|ぶ))"
 )
 _ONLY = re.compile(
-    r"\b(?:[Oo]nly|[Aa]mong\s+(?:the|these)\s+(?:options|choices),)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
+    r"\b(?:[Oo]nly|(?:[Aa]mong|[Oo]f)\s+(?:the|these)(?:\s+(?:options|choices))?,)\s+(?:(?i:option|choice|statement|answer)\s+)?\(?([A-J])\)?\s+"
     rf"{_HOLDS}\b"
 )
 _CONCEDED = re.compile(
-    r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$|\b(?:none\s+of|neither|either|both)\b[^.;]*$",
+    r"\b(?:while|although|though|if|whether)\s+(?:(?:option|choice)\s+)?\W{0,3}$|\b(?:none\s+of|neither|(?:either|both)\s+\W?[A-J])\b[^.;]*$",
     re.IGNORECASE,
 )
 """Although B looks right, …; none of A to D is right."""

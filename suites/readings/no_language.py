@@ -17,7 +17,7 @@ _CODE = (
     r"(?:async\s+)?(?:def|class)\s+\w+\s*[(:{].*",
     r"(?:from\s+[\w.]+\s+)?import\s+(?:[\w.*]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*|\{.*)(?:\s+from\s+['\"].*)?;?",
     r"(?:if|elif|while|else\s+if|switch)\b.*[=<>()\[\]!'\"].*(?:[:{]|\{.*\})|(?:if|elif|while)\s+(?:not\s+)?\w+:",
-    rf"for\s+{_NAME}(?:\s*,\s*{_NAME})*\s+in\s+.+:|for\s*\(.*|with\s+.+\s+as\s+\w+:|(?:try|else|finally)\s*[:{{]|except\b.*:",
+    rf"for\s+{_NAME}(?:\s*,\s*{_NAME})*\s+in\s+.+:(?:\s*\w+\(.*\))?|for\s*\(.*|with\s+.+\s+as\s+\w+:|(?:try|else|finally)\s*[:{{]|except\b.*:",
     r"(?:\}\s*)?(?:else|catch)\b.*\{",
     r"(?:const|let|var|int|long|float|double|char|bool|string|auto|void|public|private|static|func|fn|function|struct|enum|interface|"
     r"package|using|namespace|export|type)\b.*[;{(=].*",

@@ -115,7 +115,7 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(
-    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|(?:no|rather)\s*[,.:!—-]|(?:after|on|upon)\s+(?:re-?\w+|double-?\s?check\w*|closer\s+\w+)\b)"
+    rf"[\s*_>(]{{0,8}}(?:{_TURN}){{0,3}}(?:(?:wait|oops|hm+|hold\s+on|on\s+second\s+thoughts?|actually|sorry|i\s+meant?)\b|(?:no|rather)\s*[,.:!—-]|(?:after|on|upon)\s+(?:re-?(?:check|count|calc|consider|read|think|view|exam|flect)\w*|double-?\s?check\w*|closer\s+\w+)\b)"
     r"|[\s*_>、，。]{0,8}(?:いや|待って|待てよ|等等|等一下)",
     re.IGNORECASE,
 )
