@@ -300,7 +300,11 @@ class Endpoint:
         async def post() -> dict[str, Any]:
             sent = self._client.post(path, body=body, cast_to=httpx.Response, options={"timeout": 60.0})
             response = await answered(sent, f"{self.url}/v1{path}", 60.0)
-            return json_object(response, self.url)
+            data = json_object(response, self.url)
+            await require_own(response, data.get("request_id", data.get("id")), self.url)
+            if not isinstance(data.get("sampling_params"), dict):  # asked again: what stands in its place may pass
+                raise EndpointError("garbage", f"{self.url}/v1{path} gives no sampling_params")
+            return data
 
         return await found(self._again(post))
 

@@ -130,12 +130,15 @@ _ASKED_NEXT = re.compile(
     r"|^[ \t]{0,4}(?:user|human|student)[*_]{0,2}[ \t]{0,2}(?:[:：]|$)"
     r"|^[ \t]{0,4}(?:question|problem|exercise|example)[ \t]\d{1,4}[ \t]{0,3}[:：.]?[ \t]{0,3}$"
     r"|^\[(?:question|problem|instruction)\]"
+    r"|^[ \t]{0,4}(?:now|next),?[ \t]{1,3}(?:try|solve|answer|consider)\b[^.:：\n]{0,40}[:：]"
     r"|\blet['’]s[ \t]+try[ \t]+another[ \t]+(?:one|problem|question|example|exercise)\b"
     r"|<\|(?:im_start|user|start_header_id|endoftext|im_end|eot_id)\|>|\[INST\]",
     re.IGNORECASE | re.MULTILINE,
 )
 
 
+_BASE = re.compile(r"[ \t]{0,3}_[ \t]{0,3}\{?[ \t]{0,3}(\d{1,2})[ \t]{0,3}\}?")
+"""Of a number, behind its box: \\boxed{2516}_{8}."""
 _STRUCK = re.compile(r"~~(?=\S)[^~\n]{1,200}(?<=\S)~~|<(s|del|strike)>[^<>\n]{0,200}</\1>|</s>", re.IGNORECASE)
 """What is struck out is not said."""
 _MARKED_UP = re.compile(r"<(b|strong|i|em|u|mark|code|big)>([^<>\n]{0,200})</\1>", re.IGNORECASE)
@@ -176,7 +179,8 @@ def boxes(text: str) -> list[Stated]:
         elif brace[0] == "}" and opened:
             start, boxed = opened.pop()
             if boxed and brace.start() - start <= LONGEST and (inside := text[start : brace.start()].strip()):
-                found.append(Stated(start, inside, brace.end()))
+                base = _BASE.match(text, brace.end()) if inside.isalnum() else None
+                found.append(Stated(start, inside + (f"_{{{base[1]}}}" if base else ""), brace.end()))
     found += [Stated(bare.start(1), bare[1], bare.end()) for bare in deque(_BARE_BOX.finditer(text), maxlen=STATEMENTS)]
     return sorted(found)
 

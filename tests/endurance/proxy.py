@@ -113,7 +113,9 @@ class Plan:
         """What the request `key` meets when it is made for the `tries`-th time (0 is the first)."""
         digest = hashlib.sha256(b"%d %b" % (self.seed, key)).digest()
         kinds = [kind for kind in self.kinds if not get or kind in PAGES or kind == HANG]
-        if not kinds or int.from_bytes(digest[:4], "big") >= self.rate * 2**32 or tries > digest[8] % self.most:
+        # A page is made for the first time whenever it is asked for: half as often, so that a gate can come through.
+        rate = self.rate / 2 if get else self.rate
+        if not kinds or int.from_bytes(digest[:4], "big") >= rate * 2**32 or tries > digest[8] % self.most:
             return None
         return kinds[int.from_bytes(digest[4:8], "big") % len(kinds)]
 

@@ -101,8 +101,8 @@ class FakeServer:
                     self.close_connection = True
                     return
                 asked = self.headers["x-request-id"]
-                if asked and isinstance(reply, dict) and "id" in reply:  # as vLLM does; a `Reply` is sent as it is
-                    reply = reply | {"id": f"chatcmpl-{asked}"}
+                if asked and isinstance(reply, dict):  # as vLLM does; a `Reply` is sent as it is
+                    reply = reply | {key: f"chatcmpl-{asked}" for key in ("id", "request_id") if key in reply}
                 self._send(reply if isinstance(reply, Reply) else Reply(reply))
 
             def _send(self, reply: Reply) -> None:
@@ -210,7 +210,7 @@ class FakeVllm:
             return Reply({}, 404)
         asked = {key: value for key, value in body.items() if key not in ("model", "messages")}
         asked["max_tokens"] = min(asked["max_tokens"], self.most_tokens)
-        return {"sampling_params": {**self.defaults, **asked, **self.sampling}}
+        return {"request_id": "", "sampling_params": {**self.defaults, **asked, **self.sampling}}
 
     def _packed(self, body: dict[str, Any]) -> Any:
         if self.packed is None:

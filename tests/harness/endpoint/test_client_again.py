@@ -100,6 +100,14 @@ def test_pages_are_tried_again_as_questions_are(server: FakeServer, bad: Any) ->
     assert ask(server.url, lambda e: e.rendered_request(HELLO), retries=1) == {"sampling_params": {}}
 
 
+def test_a_rendered_request_that_is_none_is_asked_for_again(server: FakeServer) -> None:
+    for other in ({"choices": []}, {"error": {"message": "busy"}}, Reply({"request_id": FOREIGN["id"], "sampling_params": {}})):
+        server.script(other, {"sampling_params": {"n": 1}})
+        assert ask(server.url, lambda e: e.rendered_request(HELLO), retries=1) == {"sampling_params": {"n": 1}}
+    server.script({"choices": []}, {"choices": []})
+    assert ask(server.url, lambda e: e.rendered_request(HELLO), retries=1) is None
+
+
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
 def test_a_page_that_cannot_be_had_just_now_is_none_that_is_not_there(server: FakeServer, status: int) -> None:
     server.script(Reply({}, status))
