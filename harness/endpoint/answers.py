@@ -90,14 +90,14 @@ async def require_own(response: httpx.Response, said: Any, what: str) -> None:
     A connection on which answers and requests have parted is closed: each later answer would be another's as well.
 
     Raises:
-        EndpointError: garbage: the answer to another request of ours.
+        EndpointError: server: the answer to another request of ours, which says nothing of the item (see PASSING).
     """
     sent = response.request.headers.get(REQUEST_ID, "")
     if not isinstance(said, str) or OURS not in said or sent in said:
         return
     if stream := response.extensions.get("network_stream"):
         await stream.aclose()
-    raise EndpointError("garbage", f"{what}: the answer to another request ({said[:80]!r})")
+    raise EndpointError("server", f"{what}: the answer to another request ({said[:80]!r})")
 
 
 def first_choice(data: dict[str, Any]) -> dict[str, Any]:
