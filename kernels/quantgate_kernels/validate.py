@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from quantgate_kernels.formats.linears import READERS
-from quantgate_kernels.headers import Header, read_headers
+from quantgate_kernels.headers import INDEX_FILE, Header, read_headers
 from quantgate_kernels.settings import FormatError, Settings, read_json, read_settings, shown
 from quantgate_kernels.shapes import shape_of
 from quantgate_kernels.sharding import require_shards
@@ -48,6 +48,8 @@ def validate(folder: Path, tensor_parallel: int = 1) -> Contents:
             `tensor_parallel` ranks.
     """
     settings = read_settings(folder)
+    if settings.tables is not None and not (folder / INDEX_FILE).is_file():
+        raise FormatError(f"{folder / INDEX_FILE} is missing: without it servers read the tables as weights")
     tables, headers = read_tables(folder, settings), read_headers(folder)
     heads = _heads(read_json(folder / "config.json"))
     coded = {name.rpartition(".")[0] for name in headers if name.rpartition(".")[2] in CODED}

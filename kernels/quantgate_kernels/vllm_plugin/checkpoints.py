@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from quantgate_kernels.formats import aqlm
-from quantgate_kernels.headers import INDEX_FILE, read_headers
+from quantgate_kernels.headers import read_headers
 from quantgate_kernels.settings import METHOD, FormatError, Settings, read_json, shown
 from quantgate_kernels.shapes import shape_of
 from quantgate_kernels.sharding import require_shards
@@ -74,10 +74,7 @@ def read_contents(folder: Path, method: str) -> Contents:
         FormatError: it is damaged, contradicts itself, or would be read wrongly by a server.
     """
     with torch.device("cpu"):  # a worker's first look is while it loads, when its default is the GPU
-        contents = validate(folder) if method == METHOD else _aqlm_contents(folder)
-    if contents.settings.tables is not None and not (folder / INDEX_FILE).is_file():
-        raise FormatError(f"{folder / INDEX_FILE} is missing: without it servers read the tables as weights")
-    return contents
+        return validate(folder) if method == METHOD else _aqlm_contents(folder)
 
 
 def named(contents: Contents, renames: Sequence[Rename], config: Mapping[str, Any]) -> Checkpoint:
