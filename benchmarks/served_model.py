@@ -89,7 +89,8 @@ def gpu_busy(requests: int, asked: Mapping[str, Any]) -> float | None:
         engine.collective_rpc(begin_profile)
         generate(requests, tokens, asked)
         spent.append(max(engine.collective_rpc(end_profile)))
-    return round((spent[1] - spent[0]) / (many - 1) / 1e3, 3)
+    milliseconds: float = (spent[1] - spent[0]) / (many - 1) / 1e3
+    return round(milliseconds, 3)
 
 
 def measured(rounds: list[tuple[float, float]], requests: int, asked: Mapping[str, Any]) -> dict[str, Any]:

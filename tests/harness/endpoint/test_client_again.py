@@ -102,7 +102,8 @@ def test_pages_are_tried_again_as_questions_are(server: FakeServer, bad: Any) ->
 
 def test_a_rendered_request_that_is_none_is_asked_for_again(server: FakeServer) -> None:
     foreign = Reply({"request_id": FOREIGN["id"], "sampling_params": {}})
-    for other in ({"choices": []}, {"error": {"message": "busy"}}, foreign):
+    others: list[Any] = [{"choices": []}, {"error": {"message": "busy"}}, foreign]
+    for other in others:
         server.script(other, {"sampling_params": {"n": 1}})
         assert ask(server.url, lambda e: e.rendered_request(HELLO), retries=1) == {"sampling_params": {"n": 1}}
     server.script({"choices": []}, {"choices": []})
