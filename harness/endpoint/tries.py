@@ -34,8 +34,6 @@ async def answered(sent: Awaitable[httpx.Response], what: str, seconds: float) -
         raise EndpointError("unreachable", f"{what}: {(error.__cause__ or error)!r}") from None
     except openai.APIStatusError as error:
         status, said = error.status_code, f": {error.message}" if error.body else ""
-        if stream := error.response.extensions.get("network_stream"):
-            await stream.aclose()  # what else comes on it would be taken for the next answer: a refusal has no id
         raise EndpointError(kind_of_status(status), f"{what} answers {status}{said}", status) from None
 
 
