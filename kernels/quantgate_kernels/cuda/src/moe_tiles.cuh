@@ -4,6 +4,7 @@
 // A warp's codes and scales on their way through its ring: RING bytes of shared memory, a piece of each tile in a slot.
 template <int GROUPS> struct Ring {
     static constexpr int CODES = PIECE_WORDS * 4, SCALES = GROUPS * 32, SLOT = SIDE * (CODES + SCALES), DEPTH = RING / SLOT;
+    static_assert(DEPTH > 0, "RING holds no piece of each tile");
     const char* codes;
     const char* scales;
     unsigned slot;  // bytes into the ring
