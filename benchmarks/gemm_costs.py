@@ -3,7 +3,8 @@
     PYTHONPATH=.:kernels python -m benchmarks.gemm_costs [benchmarks/results/kernels_h200_divide.json]
 
 The file is what `python -m benchmarks.kernels --only divide` writes. Least squares of relative errors, no cost below
-zero. Printed beside the costs: how much longer than the fastest division the one takes that they choose.
+zero, of the divisions that take less than twice the time of the fastest: nobody chooses others. Printed beside the
+costs: how much longer than the fastest division the one takes that they choose.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from quantgate_kernels.cuda.vq_gemm import Division, n_tiles_of, parts_of
 from scipy.optimize import nnls
 
 MEASURED = Path(__file__).parent / "results" / "kernels_h200_divide.json"
-PROCESSORS = 132
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,33 +35,42 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def measured(file: Path) -> list[dict[str, Any]]:
-    """Rows with a shape, tokens, a division and microseconds."""
-    return [row for row in json.loads(file.read_text("utf-8"))["rows"]["divide"] if "product_us" in row]
+    """Rows with a shape, tokens, a division, microseconds and the GPU's `rooms`."""
+    found = json.loads(file.read_text("utf-8"))
+    rooms = tuple(found["clusters_at_once"])
+    return [row | {"rooms": rooms} for row in found["rows"]["divide"] if "product_us" in row]
 
 
 def fitted(rows: Sequence[dict[str, Any]]) -> list[float]:
     """Microseconds of each part."""
-    parts = np.array([_parts(row) for row in rows], dtype=float)
-    microseconds = np.array([row["product_us"] for row in rows])
-    costs, _ = nnls(parts / microseconds[:, None], np.ones(len(rows)))
+    near = [row for group in _groups(rows) for row in group if row["product_us"] < 2 * _least(group)]
+    parts = np.array([_parts(row) for row in near], dtype=float)
+    microseconds = np.array([row["product_us"] for row in near])
+    costs, _ = nnls(parts / microseconds[:, None], np.ones(len(near)))
     return [float(cost) for cost in costs]
 
 
 def regrets(rows: Sequence[dict[str, Any]], costs: Sequence[float]) -> list[float]:
     """For each shape and number of tokens: time of the division that the costs choose over that of the fastest."""
+    groups = _groups(rows)
+    chosen = [min(group, key=lambda row: sum(map(mul, costs, _parts(row)))) for group in groups]
+    return [own["product_us"] / _least(group) for own, group in zip(chosen, groups, strict=True)]
+
+
+def _groups(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((*row["shape"], row["tokens"]), []).append(row)
-    found = []
-    for group in groups.values():
-        chosen = min(group, key=lambda row: sum(map(mul, costs, _parts(row))))
-        found.append(chosen["product_us"] / min(row["product_us"] for row in group))
-    return found
+    return list(groups.values())
+
+
+def _least(group: Sequence[dict[str, Any]]) -> float:
+    return float(min(row["product_us"] for row in group))
 
 
 def _parts(row: dict[str, Any]) -> tuple[float, ...]:
     rows, inputs = row["shape"]
-    return parts_of(Division(**row["division"]), PROCESSORS, rows, inputs, n_tiles_of(row["tokens"]))
+    return parts_of(Division(**row["division"]), row["rooms"], rows, inputs, n_tiles_of(row["tokens"]))
 
 
 if __name__ == "__main__":

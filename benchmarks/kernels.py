@@ -26,7 +26,6 @@ from typing import NamedTuple
 import torch
 from quantgate_kernels import oracle
 from quantgate_kernels.cuda import activations, dequantize, order, vq_gemm, vq_gemv
-from quantgate_kernels.cuda.launch import multiprocessors
 from quantgate_kernels.cuda.tier import Tier
 from quantgate_kernels.formats.rotation import block_of, signs_of
 from quantgate_kernels.formats.vq import VQLayout, encode
@@ -222,7 +221,7 @@ def divide() -> Iterator[Row]:
             x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
             outs = [torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda") for _ in own]
             operands = halves_of(x, own[0].signs)
-            for division in vq_gemm.divisions(multiprocessors(0), rows, inputs, tier, n_tiles):
+            for division in vq_gemm.divisions(vq_gemm.rooms_of(0), rows, inputs, tier, n_tiles):
                 launches = [
                     partial(vq_gemm.gemm, *weight[:3], *operands, out, inputs, weight.code_bits, True, division)
                     for weight, out in zip(own, outs, strict=True)
@@ -310,6 +309,7 @@ def main() -> None:
             "python": platform.python_version(),
         },
         "bandwidth_tb_s": bandwidth(),
+        "clusters_at_once": list(vq_gemm.rooms_of(0)),
         "rows": {},
     }
     began = time.monotonic()

@@ -40,19 +40,28 @@ inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 template <class A, class B> static auto min(A a, B b) { return b < a ? b : a; }
 template <class A, class B> static auto max(A a, B b) { return b > a ? b : a; }
-static float4 dynamic[1 << 16];
-static unsigned current, column, line, columns_, lines_, threads_;
+// A fiber is thread `current` of block `rank` of its cluster; `dynamic` is that block's shared memory.
+const int MOST_BLOCKS = 8, MOST_FIBERS = 2048;
+static float4 of_blocks[MOST_BLOCKS][1 << 14], *dynamic;
+static unsigned fiber, current, rank, column, line, columns_, lines_, threads_, cluster_;
 struct Index { unsigned& x; unsigned& y; };
 static Index threadIdx{current, current}, blockIdx{column, line};
 static Index gridDim{columns_, lines_}, blockDim{threads_, threads_};
-static ucontext_t fibers[1024], home;
-static bool done[1024], moved;
-static unsigned long long slots[1024][8];
-static void pause_() { unsigned me = current; swapcontext(&fibers[me], &home); }
+static ucontext_t fibers[MOST_FIBERS], home;
+static bool done[MOST_FIBERS], moved;
+static unsigned long long all_slots[MOST_FIBERS][8], (*slots)[8];
+static void pause_() { unsigned me = fiber; swapcontext(&fibers[me], &home); }
+static void go_on(unsigned which)
+{
+    fiber = which; rank = which / threads_; current = which % threads_;
+    column = column / cluster_ * cluster_ + rank;
+    dynamic = of_blocks[rank]; slots = all_slots + rank * threads_;
+    swapcontext(&home, &fibers[which]);
+}
 
-// Threads first ... first + count - 1 wait for each other, those that have returned left out.
+// Fibers first ... first + count - 1 wait for each other, those that have returned left out.
 struct Meeting { unsigned arrived, generation; };
-static Meeting of_block, of_warp[32];
+static Meeting of_cluster, of_block[MOST_BLOCKS], of_warp[MOST_BLOCKS][32];
 static void meet(Meeting& meeting, unsigned first, unsigned count)
 {
     const unsigned generation = meeting.generation;
@@ -60,15 +69,24 @@ static void meet(Meeting& meeting, unsigned first, unsigned count)
     moved = true;
     for (long turns = 0; meeting.generation == generation; turns++) {
         unsigned here = 0;
-        for (unsigned t = first; t < first + count && t < threads_; t++) here += !done[t];
+        for (unsigned t = first; t < first + count; t++) here += !done[t];
         if (meeting.arrived >= here) { meeting.arrived = 0; meeting.generation++; break; }
         if (turns > 1000000) { fprintf(stderr, "thread %u waits for ever\n", current); abort(); }
         pause_();
     }
     moved = true;
 }
-static void __syncthreads() { meet(of_block, 0, threads_); }
-static void __syncwarp(unsigned = 0xffffffffu) { meet(of_warp[current / 32], current / 32 * 32, 32); }
+static void cluster_meets() { meet(of_cluster, 0, cluster_ * threads_); }
+static const void* in_block(const void* own, unsigned block)
+{
+    return (char*)of_blocks[block] + ((char*)own - (char*)dynamic);
+}
+static void __syncthreads() { meet(of_block[rank], rank * threads_, threads_); }
+static void __syncwarp(unsigned = 0xffffffffu)
+{
+    const unsigned first = current / 32 * 32;
+    meet(of_warp[rank][current / 32], rank * threads_ + first, min(32u, threads_ - first));
+}
 template <class T> static T __shfl_sync(unsigned, T value, int lane)
 {
     memcpy(slots[current], &value, sizeof value); __syncwarp();
@@ -163,20 +181,24 @@ TAIL = r"""
 static void thread_()
 {
     CALL;
-    done[current] = moved = true;
+    done[fiber] = moved = true;
     pause_();
 }
-extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsigned threads, unsigned backwards)
+extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsigned threads, unsigned cluster,
+                       unsigned backwards)
 {
     arguments = arguments_;
-    columns_ = columns; lines_ = lines; threads_ = threads;
-    const unsigned warps = (threads + 31) / 32;
-    static char* stacks = (char*)malloc((size_t)1024 << 16);
-    for (line = 0; line < lines; line++) for (column = 0; column < columns; column++) {
-        memset(dynamic, 0xff, sizeof dynamic);  // NaN to floats: shared memory holds nothing at first
-        of_block = {};
+    columns_ = columns; lines_ = lines; threads_ = threads; cluster_ = cluster;
+    const unsigned warps = (threads + 31) / 32, count = cluster * threads;
+    static char* stacks = (char*)malloc((size_t)MOST_FIBERS << 16);
+    if (count > MOST_FIBERS || cluster > MOST_BLOCKS || columns % cluster) abort();
+    for (line = 0; line < lines; line++) for (unsigned place = 0; place < columns; place += cluster) {
+        column = place;
+        memset(of_blocks, 0xff, cluster * sizeof of_blocks[0]);  // NaN to floats: shared memory holds nothing at first
+        of_cluster = {};
+        memset(of_block, 0, sizeof of_block);
         memset(of_warp, 0, sizeof of_warp);
-        for (unsigned t = 0; t < threads; t++) {
+        for (unsigned t = 0; t < count; t++) {
             done[t] = false;
             getcontext(&fibers[t]);
             fibers[t].uc_stack.ss_sp = stacks + ((size_t)t << 16);
@@ -185,15 +207,16 @@ extern "C" void launch(void** arguments_, unsigned columns, unsigned lines, unsi
         }
         for (bool any = true; any;) {
             any = false;
-            for (unsigned turn = 0; turn < warps; turn++) {
-                const unsigned first = (backwards ? warps - 1 - turn : turn) * 32;
+            for (unsigned turn = 0; turn < cluster * warps; turn++) {
+                const unsigned which = backwards ? cluster * warps - 1 - turn : turn;
+                const unsigned first = which / warps * threads + which % warps * 32;
+                const unsigned end = min(first + 32, (which / warps + 1) * threads);
                 for (moved = true; moved;) {  // a warp goes on until it waits for others
                     moved = false;
-                    for (unsigned t = first; t < first + 32 && t < threads; t++) {
+                    for (unsigned t = first; t < end; t++) {
                         if (done[t]) continue;
                         any = true;
-                        current = t;
-                        swapcontext(&home, &fibers[t]);
+                        go_on(t);
                     }
                 }
             }
@@ -236,13 +259,18 @@ class Kernel:
         self.launch = _compiled(code, tuple(f"-D{key}={value}" for key, value in definitions.items()))
 
     def __call__(
-        self, grid: tuple[int, ...], threads: int, arguments: Sequence[torch.Tensor | int], backwards: bool = False
+        self,
+        grid: tuple[int, ...],
+        threads: int,
+        arguments: Sequence[torch.Tensor | int],
+        backwards: bool = False,
+        cluster: int = 1,
     ) -> None:
-        """Run it; tensors are contiguous and on the CPU.
+        """Run it, `cluster` blocks in a row at once; tensors are contiguous and on the CPU.
 
         Each warp runs as far as it can before the next, `backwards` from the last to the first: if results differ, a
         barrier is missing.
         """
         values = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in arguments]
         columns, lines = (*grid, 1)[:2]
-        self.launch((ctypes.c_void_p * len(values))(*values), columns, lines, threads, int(backwards))
+        self.launch((ctypes.c_void_p * len(values))(*values), columns, lines, threads, cluster, int(backwards))

@@ -130,11 +130,12 @@ def quantized(x: torch.Tensor, signs: torch.Tensor | int) -> tuple[torch.Tensor,
 def halved(x: torch.Tensor, signs: torch.Tensor | int, padded: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Halves and factors of so many tokens, as the kernel ahead of that for more tokens leaves them."""
     tokens, inputs = x.shape
-    kernel = on_fibers("half_activations", activations.HALF_FILES, dict(activations.definitions(inputs, x.dtype)))
+    numbers = dict(activations.half_definitions(inputs, x.dtype))
+    kernel = on_fibers("half_activations", activations.HALF_FILES, numbers)
     halves, factors = activations.halves_room(padded, inputs, x.device)
     halves.fill_(torch.nan)
     factors.fill_(torch.nan)
-    kernel((tokens,), activations.HALF_THREADS, [x, signs, halves, factors, padded, inputs])
+    kernel((tokens,), activations.half_threads(inputs), [x, signs, halves, factors, padded, inputs])
     return halves, factors
 
 

@@ -17,7 +17,7 @@ DTYPES = {torch.bfloat16: 1, torch.float16: 0}
 FILES = ("fragments.cuh", "rotation.cuh", "operands.cuh", "activations.cu")
 HALF_FILES = (*FILES[:2], "half_activations.cu")
 _THREADS = 128
-HALF_THREADS = 1024
+_MOST_THREADS = 1024
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -35,7 +35,18 @@ def kernel(device: int, inputs: int, dtype: torch.dtype) -> Kernel:
 @functools.cache
 def half_kernel(device: int, inputs: int, dtype: torch.dtype) -> Kernel:
     """That of `to_halves`."""
-    return load(device, source_of(*HALF_FILES), "half_activations", definitions(inputs, dtype), HALF_THREADS)
+    numbers, threads = half_definitions(inputs, dtype), half_threads(inputs)
+    return load(device, source_of(*HALF_FILES), "half_activations", numbers, threads)
+
+
+def half_threads(inputs: int) -> int:
+    """Of a block that turns a token: a warp takes 512 inputs."""
+    return min(_MOST_THREADS, -(-inputs // 512) * 32)
+
+
+def half_definitions(inputs: int, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:
+    """What the source of `to_halves` is compiled with."""
+    return (*definitions(inputs, dtype), ("WARPS", half_threads(inputs) // 32))
 
 
 def definitions(inputs: int, dtype: torch.dtype) -> tuple[tuple[str, int], ...]:

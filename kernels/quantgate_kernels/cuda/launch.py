@@ -1,6 +1,6 @@
 """Compiled kernels, loaded into a device and launched on torch's stream, through the driver's own functions.
 
-`libcuda` is in every process that uses a GPU; four of its functions are called through ctypes, so that nothing but
+`libcuda` is in every process that uses a GPU; some of its functions are called through ctypes, so that nothing but
 torch is needed. A launch may be captured in a CUDA graph, and neither waits nor allocates.
 """
 
@@ -19,6 +19,7 @@ from quantgate_kernels.cuda.compile import cubin
 
 _DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _CARVEOUT = 9  # CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, in percent
+_CLUSTER = 4  # CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION
 _OVERLAP = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 
 
@@ -27,7 +28,7 @@ class LaunchError(RuntimeError):
 
 
 class _Attribute(ctypes.Structure):
-    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_char * 4), ("value", ctypes.c_int), ("rest", ctypes.c_char * 60))
+    _fields_ = (("id", ctypes.c_int), ("pad", ctypes.c_char * 4), ("value", ctypes.c_uint * 16))
 
 
 class _Config(ctypes.Structure):
@@ -94,11 +95,13 @@ def launch(
     device: torch.device,
     overlap: bool = True,
     shared: int | None = None,
+    cluster: int = 1,
 ) -> None:
     """Start a kernel on torch's current stream of the device: tensors as pointers, integers as 64 bits.
 
     With `overlap` it may begin before the kernels ahead of it have ended (programmatic dependent launch): its source
     waits for them before it touches what they write. `shared` is less than what the kernel was loaded with, if given.
+    `cluster` blocks in a row read each other's shared memory.
 
     Raises:
         LaunchError: the driver refuses.
@@ -106,10 +109,8 @@ def launch(
     numbers = [a if type(a) is int else 0 if a is None else a.data_ptr() for a in arguments]  # type: ignore[union-attr]
     packet = _packet(threading.get_ident(), len(numbers))
     packet.values[:] = numbers
-    config = packet.config
-    config.grid_x, config.block_x, config.count = blocks, kernel.threads, overlap
-    config.shared = kernel.shared if shared is None else shared
-    config.stream = torch.cuda.current_stream(device).cuda_stream
+    packet.ask(blocks, kernel.threads, kernel.shared if shared is None else shared, overlap, cluster)
+    packet.config.stream = torch.cuda.current_stream(device).cuda_stream
     with nullcontext() if torch.cuda.current_device() == device.index else torch.cuda.device(device):
         code = _driver().cuLaunchKernelEx(packet.at, kernel.handle, packet.places, None)
     if code:
@@ -123,9 +124,15 @@ class _Packet:
         self.values = (ctypes.c_int64 * count)()
         first = ctypes.addressof(self.values)
         self.places = (ctypes.c_void_p * count)(*range(first, first + 8 * count, 8))
-        self.attribute = _Attribute(id=_OVERLAP, value=1)
-        self.config = _Config(1, 1, 1, 1, 1, 1, 0, None, ctypes.pointer(self.attribute), 0)
+        self.attributes = (_Attribute * 2)(_Attribute(id=_OVERLAP), _Attribute(id=_CLUSTER, value=(1, 1, 1)))
+        self.config = _Config(1, 1, 1, 1, 1, 1, 0, None, self.attributes, 0)
         self.at = ctypes.byref(self.config)
+
+    def ask(self, blocks: int, threads: int, shared: int, overlap: bool = False, cluster: int = 1) -> None:
+        """Of the next launch: how many blocks, and of what kind."""
+        self.attributes[0].value[0], self.attributes[1].value[0] = overlap, cluster
+        self.config.grid_x, self.config.block_x, self.config.shared = blocks, threads, shared
+        self.config.count = 1 + (cluster > 1)
 
 
 @functools.cache
@@ -154,6 +161,25 @@ def multiprocessors(device: int) -> int:
     return count
 
 
+@functools.cache
+def clusters(device: int, size: int, shared: int) -> int:
+    """How many clusters of so many blocks run side by side where a block, by its shared memory, fills a multiprocessor.
+
+    Fewer than multiprocessors over size: a cluster is of one GPC, which have 18 of them or less, not the same on two
+    GPUs of a kind.
+
+    Raises:
+        LaunchError: the driver refuses.
+    """
+    empty = load(device, 'extern "C" __global__ void empty() {}', "empty", (), 32, shared)
+    packet, found = _Packet(0), ctypes.c_int()
+    packet.ask(size, 32, shared, cluster=size)
+    with torch.cuda.device(device):
+        code = _driver().cuOccupancyMaxActiveClusters(ctypes.byref(found), empty.handle, packet.at)
+    _require(code, f"clusters of {size}")
+    return found.value
+
+
 def _require(code: int, what: str) -> None:
     if code:
         text = ctypes.c_char_p()
@@ -169,4 +195,5 @@ def _driver() -> ctypes.CDLL:
     except OSError:
         raise LaunchError("libcuda.so.1 is not found: these kernels need an NVIDIA driver") from None
     found.cuLaunchKernelEx.argtypes = (ctypes.c_void_p,) * 4
+    found.cuOccupancyMaxActiveClusters.argtypes = (ctypes.c_void_p,) * 3
     return found

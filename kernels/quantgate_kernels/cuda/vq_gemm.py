@@ -12,7 +12,7 @@ from operator import mul
 import torch
 
 from quantgate_kernels.cuda.compile import source_of
-from quantgate_kernels.cuda.launch import Kernel, launch, load, multiprocessors
+from quantgate_kernels.cuda.launch import Kernel, clusters, launch, load, multiprocessors
 from quantgate_kernels.cuda.order import PIECE, ROWS, pieces_of, tiles_of
 from quantgate_kernels.cuda.tier import Tier, table_bytes, tier_of
 from quantgate_kernels.cuda.tier import definitions as tier_definitions
@@ -24,13 +24,14 @@ N_TILES = (1, 2, 3, 4, 6, 8)
 """How many n tiles of eight tokens a kernel may have."""
 WARPS = 8
 """Of a block: more leave too few registers for sums."""
-TILES = (4, 2)
+TILES = (4, 3, 2)
 """That a warp works on side by side."""
-COSTS = (0.00717, 0.0241, 0.00337, 0.325, 0.0104, 2.11, 0.0563, 1.21)
+MOST_SPLITS = 8
+"""Blocks of a cluster that every GPU with clusters takes."""
+COSTS = (0.00609, 0.027, 0.0104, 0.297, 0.00448, 1.95, 0.414, 1.06)
 """Microseconds of a product of a tile and eight tokens, a tile decoded, a panel fetched, a step, a tile's sums kept, a
-wave of blocks, 1,000 sums of a split in memory, and the launch that adds those: `python -m benchmarks.gemm_costs`.
+wave of blocks, 1,000 sums that a block reads of its cluster's, and the waits for it: `python -m benchmarks.gemm_costs`.
 """
-_SUM_THREADS = 128
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Division:
     beside: int
     """Warps of the same rows, which take neighbouring pieces: a power of two."""
     splits: int
-    """Blocks of the same rows, whose sums are added by a launch of their own."""
+    """Blocks of the same rows, which are a cluster."""
 
     @property
     def block_tiles(self) -> int:
@@ -56,10 +57,17 @@ def least_tokens(rows: int, inputs: int) -> int:
 
 
 @functools.cache
-def division_of(blocks: int, rows: int, inputs: int, tier: Tier, n_tiles: int) -> Division:
-    """The division that should take the least time on so many multiprocessors."""
-    found = divisions(blocks, rows, inputs, tier, n_tiles)
-    return min(found, key=lambda each: sum(map(mul, COSTS, parts_of(each, blocks, rows, inputs, n_tiles))))
+def rooms_of(device: int) -> tuple[int, ...]:
+    """How many clusters of 1, 2 ... MOST_SPLITS blocks a GPU runs side by side."""
+    several = (clusters(device, size, MOST_SHARED) for size in range(2, MOST_SPLITS + 1))
+    return (multiprocessors(device), *several)
+
+
+@functools.cache
+def division_of(rooms: tuple[int, ...], rows: int, inputs: int, tier: Tier, n_tiles: int) -> Division:
+    """The division that should take the least time on a GPU with such `rooms_of`."""
+    found = divisions(rooms, rows, inputs, tier, n_tiles)
+    return min(found, key=lambda each: sum(map(mul, COSTS, parts_of(each, rooms, rows, inputs, n_tiles))))
 
 
 def n_tiles_of(tokens: int) -> int:
@@ -67,14 +75,16 @@ def n_tiles_of(tokens: int) -> int:
     return next(count for count in N_TILES if 8 * count >= tokens)
 
 
-def divisions(blocks: int, rows: int, inputs: int, tier: Tier, n_tiles: int) -> list[Division]:
+def divisions(rooms: tuple[int, ...], rows: int, inputs: int, tier: Tier, n_tiles: int) -> list[Division]:
     """All that there are kernels for and that shared memory has room for."""
     found = []
     for tiles, beside in product(TILES, (1, 2, 4, 8)):
         steps = -(-pieces_of(inputs) // beside)
         row_blocks = -(-tiles_of(rows) // (WARPS // beside * tiles))
-        most = max(1, min(steps, 8, blocks // row_blocks))  # further blocks would wait for the first ones
-        found += [Division(WARPS, tiles, beside, splits) for splits in range(1, most + 1)]
+        found.append(Division(WARPS, tiles, beside, 1))
+        for splits in range(2, min(steps, MOST_SPLITS) + 1):
+            if row_blocks <= rooms[splits - 1]:  # further ones would wait for the first
+                found.append(Division(WARPS, tiles, beside, splits))
     return [each for each in found if _fits(tier, inputs, n_tiles, each)]
 
 
@@ -83,14 +93,14 @@ def _fits(tier: Tier, inputs: int, n_tiles: int, division: Division) -> bool:
     return numbers["STAGES"] >= 2 and shared_bytes(numbers, inputs, tier, division) <= MOST_SHARED
 
 
-def parts_of(division: Division, blocks: int, rows: int, inputs: int, n_tiles: int) -> tuple[float, ...]:
+def parts_of(division: Division, rooms: tuple[int, ...], rows: int, inputs: int, n_tiles: int) -> tuple[float, ...]:
     """What takes time, each part in units of its own: `COSTS` says what one of them costs."""
-    waves = ceil(ceil(tiles_of(rows) / division.block_tiles) * division.splits / blocks)
+    waves = ceil(ceil(tiles_of(rows) / division.block_tiles) / rooms[division.splits - 1])
     steps = waves * ceil(ceil(pieces_of(inputs) / division.beside) / division.splits)
     work = division.warps * division.tiles
     products, panels = steps * work * n_tiles, steps * division.beside * n_tiles
-    parts = division.splits * rows * n_tiles / 1e3 if division.splits > 1 else 0
-    return products, steps * work, panels, steps, waves * work * n_tiles, waves, parts, division.splits > 1
+    read = division.block_tiles * ROWS * n_tiles * 8 / 1e3 if division.splits > 1 else 0
+    return products, steps * work, panels, steps, waves * work * n_tiles, waves, read, division.splits > 1
 
 
 def definitions(inputs: int, tier: Tier, n_tiles: int, division: Division) -> dict[str, int]:
@@ -130,18 +140,13 @@ def files_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
 @functools.cache
 def _plan(
     device: int, rows: int, inputs: int, tier: Tier, n_tiles: int, division: Division | None
-) -> tuple[Kernel, Kernel, Division, int]:
-    """(kernel, that of sums, division, bytes of shared memory) of a launch."""
-    chosen = division or division_of(multiprocessors(device), rows, inputs, tier, n_tiles)
+) -> tuple[Kernel, Division, int]:
+    """(kernel, division, bytes of shared memory) of a launch."""
+    chosen = division or division_of(rooms_of(device), rows, inputs, tier, n_tiles)
     numbers = definitions(inputs, tier, n_tiles, chosen)
-    source, ordered = source_of(*files_of(numbers)), tuple(numbers.items())
-    kernel = load(device, source, "vq_gemm", ordered, chosen.warps * 32, MOST_SHARED)
-    return (
-        kernel,
-        load(device, source, "vq_gemm_sum", ordered, _SUM_THREADS),
-        chosen,
-        shared_bytes(numbers, inputs, tier, chosen),
-    )
+    source = source_of(*files_of(numbers))
+    kernel = load(device, source, "vq_gemm", tuple(numbers.items()), chosen.warps * 32, MOST_SHARED)
+    return kernel, chosen, shared_bytes(numbers, inputs, tier, chosen)
 
 
 def compile_all(device: int, rows: int, inputs: int, tier: Tier) -> None:
@@ -171,14 +176,8 @@ def gemm(
     """
     tokens, rows = out.shape
     tier = tier_of(table, code_bits)
-    kernel, adding, chosen, shared = _plan(out.device.index, rows, inputs, tier, n_tiles_of(tokens), division)
-    splits, kind = chosen.splits, OUTPUTS[out.dtype]
+    kernel, chosen, shared = _plan(out.device.index, rows, inputs, tier, n_tiles_of(tokens), division)
+    splits = chosen.splits
     blocks = -(-tiles_of(rows) // chosen.block_tiles) * splits
-    parts = None
-    if splits > 1:
-        parts = torch.empty(splits, tokens, tiles_of(rows) * ROWS, dtype=torch.float32, device=out.device)
-    values = (codes, scales, table, halves, factors, out, parts, tokens, rows, inputs, splits, chosen.beside, kind)
-    launch(kernel, blocks, values, out.device, overlap, shared)
-    if parts is not None:
-        blocks = -(-rows // (8 * _SUM_THREADS)) * tokens
-        launch(adding, blocks, (parts, out, tokens, rows, splits, kind), out.device, overlap)
+    values = (codes, scales, table, halves, factors, out, tokens, rows, inputs, splits, chosen.beside)
+    launch(kernel, blocks, (*values, OUTPUTS[out.dtype]), out.device, overlap, shared, splits)

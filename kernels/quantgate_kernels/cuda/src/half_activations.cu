@@ -5,9 +5,8 @@
 // and the second 32 of 64 inputs change places, so that lanes which load 16 bytes of two tokens meet in no bank. factors
 // float [padded tokens]: what one unit is worth. Tokens that are not there are not written.
 //
-// What rotation.cuh asks for is given. A block of 1,024 threads a token.
-
-#define WARPS 32
+// WARPS, and what rotation.cuh asks for, are given. A block a token; a warp takes 512 inputs at a time, of which it keeps
+// the first.
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) half_activations(
     const unsigned short* x, const char* signs, unsigned short* halves, float* factors, long long padded, long long inputs)
@@ -16,9 +15,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) half_activations(
     let_next_begin();
     wait_for_inputs();
     const unsigned lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-    const long long token = blockIdx.x;
-    float v[16], most = 0;
-    for (long long first = warp * 512 + lane * 16; first < inputs; first += WARPS * 512) {
+    const long long token = blockIdx.x, own = warp * 512 + lane * 16;
+    float kept[16], v[16], most = 0;
+    read_floats<16>(kept, x, token, inputs, own);
+#pragma unroll
+    for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(kept[i]));
+    for (long long first = own + WARPS * 512; first < inputs; first += WARPS * 512) {
         read_floats<16>(v, x, token, inputs, first);
 #pragma unroll
         for (int i = 0; i < 16; i++) most = fmaxf(most, fabsf(v[i]));
@@ -33,9 +35,9 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) half_activations(
     if (threadIdx.x == 0) factors[token] = 1 / by;
     for (long long base = warp * 512; base < inputs; base += WARPS * 512) {
         const long long first = base + lane * 16;
-        read_floats<16>(v, x, token, inputs, first);
+        if (first != own) read_floats<16>(kept, x, token, inputs, first);
 #pragma unroll
-        for (int i = 0; i < 16; i++) v[i] *= by;
+        for (int i = 0; i < 16; i++) v[i] = kept[i] * by;
         if (signs) turn<16>(v, signs, inputs, first, lane);  // null: no rotation
         unsigned pairs[8];
 #pragma unroll

@@ -3,13 +3,13 @@
 // A block keeps *panels* in shared memory: the activations of one piece (128 inputs) of all tokens, as
 // half_activations.cu leaves them, which all warps that work on that piece share. The WARPS warps of a block are `beside`
 // warps of each of WARPS / beside groups; a group has TILES tiles of 16 rows, and its `beside` warps take neighbouring
-// pieces. A *step* is so many pieces; the steps of a block's rows are dealt to `splits` blocks. Panels and codes of STAGES
-// - 1 steps are on their way while one is multiplied, and a step has one barrier.
+// pieces. A *step* is so many pieces; the steps of a block's rows are dealt to `splits` blocks, which are a cluster. Panels
+// and codes of STAGES - 1 steps are on their way while one is multiplied, and a step has one barrier.
 //
 // Weights are exact in float16 but for one rounding when their scale is multiplied in; all sums are float32, those of a
 // warp in the registers of its tensor cores from its first piece to its last. Of each 32 inputs, weights are decoded while
-// those before are multiplied. Sums of a block are added in the order of the warps, those of `splits` blocks by
-// vq_gemm_sum in theirs: the same bits every time. With one split a block writes the results itself.
+// those before are multiplied. Sums of a block are added in the order of the warps, those of a cluster, which reads them from
+// its blocks' shared memory, in the order of the blocks: the same bits every time.
 //
 // GROUP (128, 64, 32), N_TILES (of eight tokens), WARPS, TILES and STAGES are given, and what fragments.cuh asks for.
 // halves.cuh goes before.
@@ -89,9 +89,30 @@ __device__ __forceinline__ void store_eight(void* out, long long place, const fl
     }
 }
 
+// All threads of a cluster; what they stored in shared memory before it is there for the others after it.
+__device__ __forceinline__ void cluster_barrier()
+{
+    asm volatile("barrier.cluster.arrive.aligned; barrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// Four floats of another block of the cluster, from where this block has its own.
+__device__ __forceinline__ float4 theirs4(const float* own, unsigned block)
+{
+    float4 v;
+    asm volatile("{ .reg .b32 place; mapa.shared::cluster.u32 place, %4, %5; ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [place]; }" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"((unsigned)__cvta_generic_to_shared(own)), "r"(block) : "memory");
+    return v;
+}
+
+__device__ __forceinline__ void add_eight(float* sum, float4 low, float4 high)
+{
+    const float more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum[i] += more[i];
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemm(
     const unsigned* codes, const unsigned* scales, const unsigned* table, const char* halves, const float* factors,
-    void* out, float* parts, long long tokens, long long rows, long long inputs, long long row_splits,
+    void* out, long long tokens, long long rows, long long inputs, long long row_splits,
     long long warps_beside, long long kind)
 {
     extern __shared__ float4 shared[];
@@ -203,48 +224,45 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) vq_gemm(
             target[SUM_TOKEN + 8] = sums[t][n][3];
         }
     __syncthreads();
-    const unsigned eights = in_block * 2;
-    const long long padded = (long long)tiles * 16;
-    for (unsigned v = thread; v < eights * (unsigned)tokens; v += THREADS) {
-        const unsigned token = v / eights, eight = v - token * eights;
-        const long long row = (long long)first_tile * 16 + eight * 8;
-        if (row >= padded) continue;
-        const float* each = partial + (eight >> 1) * SUM_TILE + token * SUM_TOKEN + (eight & 1) * 8;
-        float sum[8] = {};
-        for (int k = 0; k < beside; k++) {
-            const float4 low = *(const float4*)(each + k * in_block * SUM_TILE);
-            const float4 high = *(const float4*)(each + k * in_block * SUM_TILE + 4);
-            const float more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-            for (int i = 0; i < 8; i++) sum[i] += more[i];
-        }
+    // Eight rows of a token are an item; the block adds the sums of its warps, the cluster those of its blocks.
+    const unsigned eights = in_block * 2, items = eights * (unsigned)tokens;
+    auto item_at = [&](unsigned v, unsigned& token, long long& row) {
+        token = v / eights;
+        const unsigned eight = v - token * eights;
+        row = (long long)first_tile * 16 + eight * 8;
+        return partial + (eight >> 1) * SUM_TILE + token * SUM_TOKEN + (eight & 1) * 8;
+    };
+    auto finish = [&](float* sum, unsigned token, long long row) {
         const float factor = fresh1(factors + token);
 #pragma unroll
         for (int i = 0; i < 8; i++) sum[i] *= factor;
-        if (splits > 1)
-            store_eight(parts, ((long long)split * tokens + token) * padded + row, sum, 8, 0);
-        else
-            store_eight(out, token * rows + row, sum, (int)min(rows - row, 8ll), (int)kind);
+        store_eight(out, token * rows + row, sum, (int)min(rows - row, 8ll), (int)kind);
+    };
+    unsigned token;
+    long long row;
+    for (unsigned v = thread; v < items; v += THREADS) {
+        float* own = item_at(v, token, row);
+        if (row >= rows) continue;
+        float sum[8] = {};
+        for (int k = 0; k < beside; k++) {
+            const float4* each = (const float4*)(own + k * in_block * SUM_TILE);
+            add_eight(sum, each[0], each[1]);
+        }
+        if (splits == 1) {
+            finish(sum, token, row);
+        } else {
+            ((float4*)own)[0] = make_float4(sum[0], sum[1], sum[2], sum[3]);
+            ((float4*)own)[1] = make_float4(sum[4], sum[5], sum[6], sum[7]);
+        }
     }
-}
-
-// The parts [splits, tokens, padded rows] of a result added in order; a thread has eight rows of a token.
-extern "C" __global__ void __launch_bounds__(128) vq_gemm_sum(
-    const float* parts, void* out, long long tokens, long long rows, long long splits, long long kind)
-{
-    let_next_begin();
-    const long long padded = (rows + 15) / 16 * 16, row = ((long long)(blockIdx.x / tokens) * 128 + threadIdx.x) * 8;
-    const long long token = blockIdx.x % tokens;
-    wait_for_inputs();
-    if (row >= rows) return;
-    float sum[8] = {};
-#pragma unroll 4
-    for (int k = 0; k < splits; k++) {
-        const uint4 low = fresh4(parts + (k * tokens + token) * padded + row);
-        const uint4 high = fresh4(parts + (k * tokens + token) * padded + row + 4);
-        const unsigned more[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-        for (int i = 0; i < 8; i++) sum[i] += __uint_as_float(more[i]);
+    if (splits == 1) return;
+    cluster_barrier();
+    for (unsigned v = split * THREADS + thread; v < items; v += splits * THREADS) {
+        const float* own = item_at(v, token, row);
+        if (row >= rows) continue;
+        float sum[8] = {};
+        for (int k = 0; k < splits; k++) add_eight(sum, theirs4(own, k), theirs4(own + 4, k));
+        finish(sum, token, row);
     }
-    store_eight(out, token * rows + row, sum, (int)min(rows - row, 8ll), (int)kind);
+    cluster_barrier();  // nobody's shared memory goes while others read it
 }
