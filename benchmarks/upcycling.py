@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.prove.upcycling import Shape, disturb, upcycled
+from harness.prove.upcycling import Shape, disturb, entering_of, upcycled
 
 LAYERS = (12, 17, 22, 27)
 """Late ones: what lies before the first is not trained through."""
@@ -118,7 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
     held, rows = rows[:HELD], rows[HELD:]
     before, _ = loss_and_usage(dense, held)
     print(f"dense: {before:.4f}", flush=True)
-    model = upcycled(dense, rows[:32], Shape(LAYERS, EXPERTS, WIDTH, ACTIVE))
+    model = upcycled(dense, entering_of(dense, rows[:32], LAYERS), Shape(LAYERS, EXPERTS, WIDTH, ACTIVE))
     start, _ = loss_and_usage(model, held)
     if abs(start - before) > 1e-3:
         raise SystemExit(f"the loss is {start:.4f} and not {before:.4f}: this dense model is of another kind")

@@ -87,11 +87,11 @@ ENTRIES = (
         control=True,
     ),
     Entry(
-        "router-4bit",
+        "router-2bit",
         "experts",
-        "router at 4 bits",
+        "router at 2 bits",
         fails("tv_mean"),
-        doses=Doses(partial(rounded, wanted=is_router), COARSER, always(4), bits_in_words),
+        doses=Doses(partial(rounded, wanted=is_router), COARSER, always(2), bits_in_words),
         good="mixture",
     ),
     Entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from importlib import resources
@@ -13,14 +14,14 @@ from harness.prove.draft_model import make_model
 from harness.prove.drafts import draft_names
 from harness.prove.entries import Good, NotApplicable
 from harness.prove.experts import pairs_of
-from harness.prove.upcycling import Shape, disturb, upcycled
+from harness.prove.upcycling import Shape, entering_of, specialize, upcycled
 
 EXPERTS, ACTIVE = 8, 2
-WIDTH_SHARE = 8
+WIDTH_SHARE = 4
 """An expert has this part of the dense model's neurons: one in so many."""
-NOISE = 0.5
-"""By which experts differ, in units of the root mean square of their weights."""
-PLACED_BY = (16, 64)
+NOISE = 2.0
+"""By which experts differ where their tokens are not, in units of the root mean square of their weights."""
+PLACED_BY = (128, 64)
 """Rows of tokens, and their length, that routers are placed by."""
 COPIED = ("tokenizer*", "special_tokens_map.json", "chat_template.jinja", "generation_config.json", "vocab*", "merges*")
 
@@ -51,17 +52,30 @@ def mixture_of(model: Path, out: Path) -> None:
     torch.manual_seed(0)
     disable_progress_bar()  # the gate has lines of its own
     dense: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
-    text = (resources.files("suites") / "data" / "essay_en.txt").read_text("utf-8")
-    ids = torch.tensor(AutoTokenizer.from_pretrained(model)(text)["input_ids"])
-    rows = ids[: PLACED_BY[0] * PLACED_BY[1]].view(PLACED_BY)
+    rows = _rows(AutoTokenizer.from_pretrained(model), *PLACED_BY)
     layers = tuple(range(2, dense.config.num_hidden_layers, 2))
     shape = Shape(layers, EXPERTS, dense.config.intermediate_size // WIDTH_SHARE, ACTIVE)
-    mixture = upcycled(dense, rows, shape)
-    disturb(mixture, NOISE)
+    entering = entering_of(dense, rows, layers)
+    mixture = upcycled(dense, entering, shape)
+    specialize(mixture, entering, NOISE)
     mixture.to(torch.bfloat16).save_pretrained(out)
     for pattern in COPIED:
         for file in model.glob(pattern):
             shutil.copy(file, out)
+
+
+def _rows(tokenizer: Any, count: int, length: int) -> Any:
+    """Tokens [count, length] from an essay and from the prompts of divergence, spread evenly over both."""
+    import torch
+
+    data = resources.files("suites") / "data"
+    prompts = [json.loads(line)["messages"] for line in (data / "prompts.jsonl").read_text("utf-8").splitlines()]
+    texts = [(data / "essay_en.txt").read_text("utf-8"), *(each["content"] for many in prompts for each in many)]
+    ids = [token for text in texts for token in tokenizer(text)["input_ids"]]
+    if len(ids) < count * length:
+        raise NotApplicable(f"its tokenizer makes {len(ids)} tokens of all texts, and routers need {count * length}")
+    rows = torch.tensor(ids[: len(ids) // length * length]).view(-1, length)
+    return rows[:: len(rows) // count][:count]
 
 
 def drafting(model: Path, out: Path) -> None:

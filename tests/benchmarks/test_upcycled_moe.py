@@ -12,7 +12,7 @@ import torch
 from tiny_llama import CALIBRATION, save_tiny_llama
 
 from benchmarks import upcycled_moe, upcycling
-from harness.prove.upcycling import Shape, upcycled
+from harness.prove.upcycling import Shape, entering_of, upcycled
 from quantizers.mixed.damage import read_damage
 from quantizers.mixed.groups import family_of
 from quantizers.recipe import Calibration
@@ -43,7 +43,7 @@ def test_a_mixture_begins_as_the_dense_model_and_its_experts_come_to_differ(mixt
     dense: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "dense", dtype=torch.float32)
     rows = torch.randint(0, 256, (4, 24), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        fresh = upcycled(dense, rows, Shape((1,), experts=4, width=64, active=2))
+        fresh = upcycled(dense, entering_of(dense, rows, (1,)), Shape((1,), experts=4, width=64, active=2))
         assert torch.allclose(fresh(rows).logits, dense(rows).logits, atol=1e-3)
         trained: Any = AutoModelForCausalLM.from_pretrained(mixture, dtype=torch.float32)
         assert not torch.allclose(trained(rows).logits, dense(rows).logits, atol=1e-2)

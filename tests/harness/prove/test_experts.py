@@ -17,6 +17,7 @@ from harness.prove.bench import bench_of, own_bench
 from harness.prove.catalogue import BY_NAME
 from harness.prove.entries import NotApplicable
 from harness.prove.rounding import is_linear, rounded
+from harness.prove.upcycling import Shape, entering_of, specialize, upcycled
 
 LAYERS = 7
 Tensors = dict[str, torch.Tensor]
@@ -76,6 +77,29 @@ def test_every_other_layer_has_experts_that_differ(mixture: Path) -> None:
     assert not torch.equal(first, second)
 
 
+def test_an_expert_says_what_all_say_on_its_own_tokens_and_something_else_on_others(dense: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model: Any = AutoModelForCausalLM.from_pretrained(dense, dtype=torch.float32)
+    rows = torch.randint(0, 256, (32, 24), generator=torch.Generator().manual_seed(0))
+    entering = entering_of(model, rows, (2,))
+    mixture = upcycled(model, entering, Shape((2,), experts=4, width=32, active=1))
+    block = mixture.model.layers[2].mlp
+    before = [each.detach().clone() for each in (block.experts.gate_up_proj, block.experts.down_proj)]
+    specialize(mixture, entering, 4.0)
+    after = [each.detach() for each in (block.experts.gate_up_proj, block.experts.down_proj)]
+    nearest = (entering[2] @ block.gate.weight.t()).argmax(1)
+
+    def said(weights: list[torch.Tensor], expert: int) -> torch.Tensor:
+        gate, up = (entering[2] @ weights[0][expert].t()).chunk(2, dim=1)
+        return (torch.nn.functional.silu(gate) * up) @ weights[1][expert].t()
+
+    with torch.no_grad():
+        for expert in range(4):
+            moved = (said(after, expert) - said(before, expert)).norm(dim=1)
+            assert 1.5 * moved[nearest == expert].mean() < moved[nearest != expert].mean()
+
+
 def test_biases_that_a_server_has_anyway_are_stored_as_zeros(mixture: Path) -> None:
     """Else they are what its memory held: a server that answers nothing but NaN, now and then."""
     tensors = tensors_of(mixture)
@@ -85,7 +109,7 @@ def test_biases_that_a_server_has_anyway_are_stored_as_zeros(mixture: Path) -> N
 
 
 def test_routers_and_shared_experts_are_rounded_alone(mixture: Path, tmp_path: Path) -> None:
-    assert BY_NAME["router-4bit"].write(mixture, tmp_path / "router", seed=0)
+    assert BY_NAME["router-2bit"].write(mixture, tmp_path / "router", seed=0)
     assert changed(mixture, tmp_path / "router") == {f"model.layers.{layer}.mlp.gate.weight" for layer in (2, 4, 6)}
     assert BY_NAME["shared-expert-2bit"].write(mixture, tmp_path / "shared", seed=0)
     assert changed(mixture, tmp_path / "shared") == {

@@ -93,7 +93,7 @@ def test_entries_are_chosen_by_name_and_their_controls_with_them() -> None:
 
     assert chosen([]) == list(CATALOGUE)
     assert names("merge-off") == ["int8", "merge-off"]
-    assert names("router-4bit") == ["int8", "experts-int8", "router-4bit"]
+    assert names("router-2bit") == ["int8", "experts-int8", "router-2bit"]
     assert names("mtp-zeroed") == ["int8", "drafts-int8", "mtp-zeroed"]
     assert set(names("quick")) == {"int8", *QUICK}
     with pytest.raises(BadInput, match="no entry 'merge-of'; did you mean 'merge-off'"):

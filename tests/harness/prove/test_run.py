@@ -191,9 +191,9 @@ def test_what_the_model_has_not_is_not_damaged(gates: Gates, again: Again) -> No
 
 
 def test_experts_are_damaged_in_a_mixture_with_a_control_of_its_own(gates: Gates, again: Again, tmp_path: Path) -> None:
-    gates.answers |= {"experts-int8": "PASS", "router-4bit": "PASS"}
-    proof = again(only=("router-4bit",))
-    assert statuses(proof) == {"int8": "harmless", "experts-int8": "harmless", "router-4bit": "missed"}
+    gates.answers |= {"experts-int8": "PASS", "router-2bit": "PASS"}
+    proof = again(only=("router-2bit",))
+    assert statuses(proof) == {"int8": "harmless", "experts-int8": "harmless", "router-2bit": "missed"}
     mixture, control = tmp_path / "out" / "good" / "mixture", tmp_path / "out" / "experts-int8" / "run"
     assert [options.reference for options in gates.asked[1:]] == [str(mixture)] * 2
     assert [options.baseline for options in gates.asked] == [None, None, control]
@@ -201,9 +201,9 @@ def test_experts_are_damaged_in_a_mixture_with_a_control_of_its_own(gates: Gates
 
 def test_without_its_control_a_mixture_says_nothing_and_the_rest_does(gates: Gates, again: Again) -> None:
     gates.answers["experts-int8"] = RunFailed("no kernel")
-    found = {f.name: f for f in again(only=("router-4bit", "max-new-tokens")).findings}
+    found = {f.name: f for f in again(only=("router-2bit", "max-new-tokens")).findings}
     assert found["max-new-tokens"].status == "caught" and found["experts-int8"].status == "not run"
-    assert found["router-4bit"].reason == "the control could not be gated, so nothing can be proved: no kernel"
+    assert found["router-2bit"].reason == "the control could not be gated, so nothing can be proved: no kernel"
     assert gates.names == ["int8", "experts-int8", "max-new-tokens"]
 
 
