@@ -1,4 +1,4 @@
-"""Several gates at a time, each in a process of its own with its share of the cores."""
+"""Several gates at a time, each in a process of its own with its share of the cores and of each GPU's memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract.errors import BadInput, RunFailed
+from harness.contract.policy import Policy
 from harness.runs.progress import Reporter
-from harness.serving.hardware import detect
+from harness.serving.hardware import GPU_SHARE, detect
 
 Task = Callable[..., Any]
 """Something to be done, which takes where it reports to as `reporter`. Another process can be given it, and what comes
 of it lies in files."""
 
 
-def require_jobs(jobs: int) -> None:
-    """Raises BadInput: more jobs than cores, or on GPUs, which are not divided."""
+def require_jobs(jobs: int, policy: Policy) -> None:
+    """Raises BadInput: more jobs than cores, or several of a policy that measures speed on GPUs they would share."""
     machine = detect()
-    if jobs > 1 and machine.gpus:
-        raise BadInput("--jobs is for machines without GPUs: gates on the same GPUs would be in each other's way")
+    if jobs > 1 and machine.gpus and "speed" in policy.suites:
+        raise BadInput("gates on the same GPUs slow each other down: leave --jobs out, or speed out of the policy")
     if jobs > len(machine.cpus):
         raise BadInput(f"--jobs {jobs} is more than the {len(machine.cpus)} cores of this machine")
 
@@ -50,11 +51,12 @@ def done_in_turn(
             task(reporter=reporter)
             yield name
         return
+    share = 1 / jobs
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["harness.prove.gating"])
     cores = detect().cpus
-    share = len(cores) // jobs
-    free = [cores[slot * share : (slot + 1) * share] for slot in range(jobs)]
+    each = len(cores) // jobs
+    free = [cores[slot * each : (slot + 1) * each] for slot in range(jobs)]
     running = dict[int, tuple[str, ForkServerProcess, list[int], Path]]()
     try:
         while tasks or running:
@@ -62,7 +64,7 @@ def done_in_turn(
                 tasks.remove(able[0])
                 name, task, folder = able[0]
                 own = free.pop(0)
-                process = context.Process(target=_alone, args=(task, own, folder / "progress.log"))
+                process = context.Process(target=_alone, args=(task, own, share, folder / "progress.log"))
                 process.start()
                 running[process.sentinel] = name, process, own, folder
             for sentinel in wait(list(running)):
@@ -80,11 +82,13 @@ def done_in_turn(
             process.join()
 
 
-def _alone(task: Task, cores: Sequence[int], log: Path) -> None:
-    """In a process of its own: on its cores, ended by SIGTERM as by Ctrl-C, servers included."""
+def _alone(task: Task, cores: Sequence[int], share: float, log: Path) -> None:
+    """In a process of its own: on its cores and its share of each GPU, ended by SIGTERM as by Ctrl-C, servers
+    included."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     os.sched_setaffinity(0, cores)
+    os.environ[GPU_SHARE] = str(share)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
         try:

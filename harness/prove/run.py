@@ -13,6 +13,7 @@ from harness import __version__
 from harness.checkpoint.models import resolve_model
 from harness.contract.errors import RunFailed
 from harness.contract.model_facts import ModelFacts
+from harness.contract.policy import load_policy
 from harness.contract.whole_files import write_whole
 from harness.prove.bench import Bench, bench_of, facts_of, own_bench, seal
 from harness.prove.catalogue import BY_NAME, chosen
@@ -69,7 +70,7 @@ def prove(options: ProveOptions, reporter: Reporter) -> Proof:
         BadInput: an entry that is not in the catalogue, a model or a policy that cannot be used, or a folder of other
             ones. RunFailed: the control could not be gated, or another process is at work in the folder.
     """
-    require_jobs(options.jobs)
+    require_jobs(options.jobs, load_policy(options.policy).policy)
     entries = chosen(options.only)
     with RunFolder(options.out).lock():
         bout = _begin(options, options.out, 0, entries, reporter)

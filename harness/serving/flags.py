@@ -72,7 +72,8 @@ def plan_servers(serving: Serving, models: dict[Role, Path], hardware: Hardware,
             arguments += ["--kv-cache-memory-bytes", str(int(serving.kv_cache_memory_gib * GIB))]
             gpus, alone = _gpu_share(serving, hardware, share, len(models))
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-            arguments += ["--gpu-memory-utilization", "0.9" if alone else "0.45"]
+            share_of_memory = hardware.gpu_share * (0.9 if alone else 0.45)
+            arguments += ["--gpu-memory-utilization", f"{share_of_memory:.3g}"]
         else:
             cpus = _cpu_share(hardware, share, len(models))
             environment |= {

@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 
 GIB = 1 << 30
+GPU_SHARE = "QUANTGATE_GPU_SHARE"
+"""Environment variable: the part of each GPU that this process may use, where several gates share them."""
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
@@ -39,6 +41,8 @@ class Hardware:
     avx512: bool = True
     """Whether the processor has AVX-512 where it is an x86: without it vLLM's CPU build has no KV cache
     of 8 bits, and no int4 of its own."""
+    gpu_share: float = 1.0
+    """The part of each GPU's memory that servers may take."""
 
     def record(self) -> dict[str, Any]:
         """As JSON for the manifest."""
@@ -55,6 +59,7 @@ def detect() -> Hardware:
         free_gib=round(memory.available / GIB, 1),
         gpus=_gpus(),
         avx512=_has_avx512(),
+        gpu_share=float(os.environ.get(GPU_SHARE, "1")),
     )
 
 

@@ -20,7 +20,7 @@ from harness.prove.jobs import done_in_turn, require_jobs
 from harness.prove.seeds import policy_of_seed
 from harness.prove.weakest import find_weakest, first_caught, known_weakest
 from harness.runs.progress import Reporter
-from harness.serving.hardware import detect
+from harness.serving.hardware import Gpu, Hardware, detect
 
 
 @pytest.mark.parametrize("count", range(1, 14))
@@ -143,4 +143,25 @@ def after_hang(folder: Path, *, reporter: Reporter) -> None:
 
 def test_more_jobs_than_cores_are_refused() -> None:
     with pytest.raises(BadInput, match="--jobs 10000 is more than"):
-        require_jobs(10000)
+        require_jobs(10000, load_policy("prove").policy)
+
+
+def test_gates_share_gpus_unless_speed_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Gpu("0", "a GPU", 80, 80)
+    machine = Hardware(processor="test", cpus=list(range(8)), memory_gib=64, free_gib=32, gpus=[gpu])
+    monkeypatch.setattr("harness.prove.jobs.detect", lambda: machine)
+    policy = load_policy("prove").policy
+    require_jobs(4, policy)
+    timed = policy.model_copy(update={"suites": policy.suites | {"speed": {}}})
+    require_jobs(1, timed)
+    with pytest.raises(BadInput, match="gates on the same GPUs slow each other down"):
+        require_jobs(4, timed)
+
+
+def test_a_gate_beside_others_knows_its_share(tmp_path: Path) -> None:
+    assert list(done_in_turn([task(tell_share, tmp_path / "alone")], 2, Reporter())) == ["alone"]
+    assert (tmp_path / "alone" / "share").read_text() == "0.5"
+
+
+def tell_share(folder: Path, *, reporter: Reporter) -> None:
+    (folder / "share").write_text(str(detect().gpu_share))

@@ -166,6 +166,12 @@ def test_one_gpu_is_shared_and_two_are_divided(models: dict[Role, Path]) -> None
         assert made.cpus == [] and not any(name.startswith("VLLM_CPU") for name in made.environment)
 
 
+def test_several_gates_share_a_gpus_memory(models: dict[Role, Path]) -> None:
+    one: dict[Role, Path] = {"candidate": models["candidate"]}
+    (made,) = plan(config(kv_cache_memory_gib=2), one, replace(with_gpus(1), gpu_share=1 / 3))
+    assert value(made.command, "--gpu-memory-utilization") == "0.3"
+
+
 def test_tensor_parallel_roles_get_gpus_of_their_own(models: dict[Role, Path]) -> None:
     serving = config(tensor_parallel_size=2)
     four = plan(serving, models, with_gpus(4))
