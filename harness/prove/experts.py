@@ -45,19 +45,20 @@ def _pair(name: str) -> Pair | None:
 
 
 def foreign_experts(source: Path, out: Path, count: float, seed: int = 0) -> None:
-    """8-bit linears; `count` (layer, expert) pairs, spread evenly over all, have the scales of the same expert in the
-    next layer that has experts, the last one's those of the first."""
+    """8-bit linears; `count` (layer, expert) pairs, spread evenly over all, have the scales of the same expert half of
+    the layers with experts away."""
     pairs = pairs_of(source)
     layers = sorted({layer for layer, _ in pairs})
     if len(layers) < 2:
         raise NotApplicable("only one of its layers has experts")
-    following = dict(zip(layers, [*layers[1:], layers[0]], strict=True))
+    away = len(layers) // 2
+    other = dict(zip(layers, [*layers[away:], *layers[:away]], strict=True))
     every = len(pairs) / count
     hit = {pairs[(int((number + 0.5) * every) + seed) % len(pairs)] for number in range(int(count))}
 
     def owner(name: str) -> str | None:
         pair = _pair(name)
-        return LAYER.sub(f"layers.{following[pair[0]]}.", name, count=1) if pair in hit and pair else None
+        return LAYER.sub(f"layers.{other[pair[0]]}.", name, count=1) if pair in hit and pair else None
 
     rescaled(source, out, owner)
 

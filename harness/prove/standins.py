@@ -19,7 +19,7 @@ from harness.prove.upcycling import Shape, entering_of, specialize, upcycled
 EXPERTS, ACTIVE = 8, 2
 WIDTH_SHARE = 4
 """An expert has this part of the dense model's neurons: one in so many."""
-NOISE = 2.0
+NOISE = 3.0
 """By which experts differ where their tokens are not, in units of the root mean square of their weights."""
 PLACED_BY = (128, 64)
 """Rows of tokens, and their length, that routers are placed by."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from harness.checkpoint.tokenizer import load_tokenizer
-from harness.contract.whole_files import write_whole
+from harness.contract.whole_files import read_json, write_whole
 from harness.endpoint.thinking_tags import NOT_ALONE, TAGS
 from harness.prove.editing import INDEX, edit_tensors, link_files, read_tensors, save_tensors, tensor_files
 from harness.prove.entries import HARMLESS, Doses, Entry, NotApplicable, always, fails, fixed
@@ -80,27 +80,32 @@ def swap_layers(source: Path, out: Path, seed: int = 0) -> None:
     edit_tensors(out, change)
 
 
-def end_of_answer(model: Path) -> int:
-    """The token that ends an answer. Raises NotApplicable: there is none."""
-    token = getattr(load_tokenizer(model, model.name), "eos_token_id", None)
-    if not isinstance(token, int):
+def ends_of_answer(model: Path) -> list[int]:
+    """The tokens that end an answer: what the tokenizer and generation_config.json say, who need not agree. Raises
+    NotApplicable: there is none."""
+    file = model / "generation_config.json"
+    stated = read_json(file).get("eos_token_id") if file.exists() else None
+    found = [getattr(load_tokenizer(model, model.name), "eos_token_id", None)]
+    found += stated if isinstance(stated, list) else [stated]
+    tokens = sorted({token for token in found if isinstance(token, int)})
+    if not tokens:
         raise NotApplicable("its tokenizer has no token that ends an answer")
-    return token
+    return tokens
 
 
-def end_of_thinking(model: Path) -> int:
+def end_of_thinking(model: Path) -> list[int]:
     """The token that closes thinking. Raises NotApplicable: it does not think, or closes by several tokens."""
     vocabulary: dict[str, int] = load_tokenizer(model, model.name).get_vocab()  # type: ignore[attr-defined]
     found = next((vocabulary[tag] for _, tag in TAGS if tag in vocabulary and tag not in NOT_ALONE), None)
     if found is None:
         raise NotApplicable("its tokenizer has no token that closes thinking")
-    return found
+    return [found]
 
 
-def lose_token(source: Path, out: Path, share: float, which: Callable[[Path], int]) -> None:
-    """A token loses this share of its row in the matrix that the next token is chosen by."""
+def lose_tokens(source: Path, out: Path, share: float, which: Callable[[Path], list[int]]) -> None:
+    """Tokens lose this share of their rows in the matrix that the next token is chosen by."""
     link_files(source, out)
-    token = which(source)
+    tokens = which(source)
     names = [name for name in tensor_files(out) if EMBEDDINGS.search(name)]
     head = next((name for name in names if "lm_head" in name), names[0] if names else None)
     if head is None:
@@ -110,7 +115,7 @@ def lose_token(source: Path, out: Path, share: float, which: Callable[[Path], in
         if name != head:
             return None
         lost = tensor.clone()
-        lost[token] *= 1 - share
+        lost[tokens] *= 1 - share
         return lost
 
     edit_tensors(out, change)
@@ -198,16 +203,16 @@ ENTRIES = (
     Entry(
         "eos-lost",
         "weights",
-        "the row of the token that ends an answer is zero",
+        "the rows of the tokens that end an answer are zero",
         fails("truncated_rate"),
-        doses=Doses(partial(lose_token, which=end_of_answer), LOST, always(1), lost_in_words),
+        doses=Doses(partial(lose_tokens, which=ends_of_answer), LOST, always(1), lost_in_words),
     ),
     Entry(
         "think-end-lost",
         "weights",
         "the row of the token that closes thinking is zero",
         fails("unterminated_rate"),
-        doses=Doses(partial(lose_token, which=end_of_thinking), LOST, always(1), lost_in_words),
+        doses=Doses(partial(lose_tokens, which=end_of_thinking), LOST, always(1), lost_in_words),
     ),
     Entry(
         "japanese-lost",

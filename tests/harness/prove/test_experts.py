@@ -126,7 +126,7 @@ def test_the_control_leaves_routers_alone(mixture: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("count", "seed"), [(1, 0), (1, 1), (2, 0), (24, 0)])
-def test_so_many_pairs_have_the_next_ones_scales(mixture: Path, tmp_path: Path, count: int, seed: int) -> None:
+def test_so_many_pairs_have_anothers_scales(mixture: Path, tmp_path: Path, count: int, seed: int) -> None:
     rounded(mixture, tmp_path / "int8", 8, is_linear)
     experts.foreign_experts(mixture, tmp_path / "made", count, seed)
     found = changed(tmp_path / "int8", tmp_path / "made")

@@ -12,6 +12,7 @@ from tiny_llama import folder_bytes, save_tiny_llama
 
 from harness.prove import weights
 from harness.prove.catalogue import BY_NAME
+from harness.prove.editing import link_files
 from harness.prove.entries import NotApplicable
 from harness.prove.rounding import is_linear, ladder, round_to_nearest, rounded
 
@@ -100,10 +101,20 @@ def test_embeddings_have_sixteen_levels_a_row_at_most(good: Path, tmp_path: Path
 
 
 def test_of_a_model_with_a_head_the_ending_tokens_row_there_is_lost(good: Path, tmp_path: Path) -> None:
-    weights.lose_token(good, tmp_path / "made", 1, weights.end_of_answer)
+    weights.lose_tokens(good, tmp_path / "made", 1, weights.ends_of_answer)
     assert changed(good, tmp_path / "made") == {"lm_head.weight"}
     rows = (tensors_of(good)["lm_head.weight"] != tensors_of(tmp_path / "made")["lm_head.weight"]).any(1)
     assert rows.nonzero().flatten().tolist() == [256]
+
+
+@pytest.mark.parametrize(("stated", "ends"), [(7, [7, 256]), ([256, 9], [9, 256]), (None, [256])])
+def test_the_tokenizer_and_the_generation_config_need_not_agree_on_what_ends_an_answer(
+    good: Path, tmp_path: Path, stated: object, ends: list[int]
+) -> None:
+    link_files(good, tmp_path / "made")
+    (tmp_path / "made" / "generation_config.json").unlink(missing_ok=True)
+    (tmp_path / "made" / "generation_config.json").write_text(json.dumps({"eos_token_id": stated}))
+    assert weights.ends_of_answer(tmp_path / "made") == ends
 
 
 def test_saved_again_is_the_same_model_in_other_files(good: Path, tmp_path: Path) -> None:
@@ -173,7 +184,7 @@ def test_the_token_that_closes_thinking_is_found_by_its_tag(good: Path, tmp_path
     del tokenizer["model"]["vocab"][next(s for s, i in tokenizer["model"]["vocab"].items() if i == 255)]
     tokenizer["model"]["vocab"]["</think>"] = 255
     (thinking / "tokenizer.json").write_text(json.dumps(tokenizer))
-    assert weights.end_of_thinking(thinking) == 255
+    assert weights.end_of_thinking(thinking) == [255]
     assert BY_NAME["think-end-lost"].write(thinking, tmp_path / "made", seed=0)
     assert not tensors_of(tmp_path / "made")["lm_head.weight"][255].any()
     assert changed(thinking, tmp_path / "made") == {"lm_head.weight"}
