@@ -12,6 +12,9 @@ from typing import Any
 
 import psutil
 
+from harness.contract.errors import BadInput
+from harness.contract.text import quoted
+
 GIB = 1 << 30
 GPU_SHARE = "QUANTGATE_GPU_SHARE"
 """Environment variable: the part of each GPU that this process may use, where several gates share them."""
@@ -50,7 +53,7 @@ class Hardware:
 
 
 def detect() -> Hardware:
-    """Look at this machine. GPUs hidden by CUDA_VISIBLE_DEVICES are not seen."""
+    """Look at this machine. GPUs hidden by CUDA_VISIBLE_DEVICES are not seen. Raises BadInput: QUANTGATE_GPU_SHARE."""
     memory = psutil.virtual_memory()
     return Hardware(
         processor=_processor(),
@@ -59,8 +62,19 @@ def detect() -> Hardware:
         free_gib=round(memory.available / GIB, 1),
         gpus=_gpus(),
         avx512=_has_avx512(),
-        gpu_share=float(os.environ.get(GPU_SHARE, "1")),
+        gpu_share=_gpu_share(),
     )
+
+
+def _gpu_share() -> float:
+    text = os.environ.get(GPU_SHARE, "1")
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise BadInput(f"{GPU_SHARE} is {quoted(text)}: it must be a number above 0 and at most 1; unset it")
+    return share
 
 
 def _has_avx512() -> bool:

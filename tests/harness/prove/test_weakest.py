@@ -20,7 +20,7 @@ from harness.prove.jobs import done_in_turn, require_jobs
 from harness.prove.seeds import policy_of_seed
 from harness.prove.weakest import find_weakest, first_caught, known_weakest
 from harness.runs.progress import Reporter
-from harness.serving.hardware import Gpu, Hardware, detect
+from harness.serving.hardware import GPU_SHARE, Gpu, Hardware, detect
 
 
 @pytest.mark.parametrize("count", range(1, 14))
@@ -161,6 +161,13 @@ def test_gates_share_gpus_unless_speed_is_measured(monkeypatch: pytest.MonkeyPat
 def test_a_gate_beside_others_knows_its_share(tmp_path: Path) -> None:
     assert list(done_in_turn([task(tell_share, tmp_path / "alone")], 2, Reporter())) == ["alone"]
     assert (tmp_path / "alone" / "share").read_text() == "0.5"
+
+
+@pytest.mark.parametrize("text", ["half", "0", "1.5", "nan"])
+def test_a_share_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(GPU_SHARE, text)
+    with pytest.raises(BadInput, match="QUANTGATE_GPU_SHARE is"):
+        detect()
 
 
 def tell_share(folder: Path, *, reporter: Reporter) -> None:
