@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.prove.upcycling import Shape, disturb, entering_of, upcycled
+from harness.prove.upcycling import Shape, entering_of, upcycled
 
 LAYERS = (12, 17, 22, 27)
 """Late ones: what lies before the first is not trained through."""
@@ -101,6 +101,16 @@ def differences(model: Any) -> dict[str, float]:
         mean = weights.mean(0)
         found[str(layer)] = round(float((weights - mean).norm(dim=1).mean() / mean.norm()), 4)
     return found
+
+
+def disturb(model: Any, noise: float) -> None:
+    """Normal noise on each expert, in units of the root mean square of its layer's, so that they are not the same."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".experts." in name:
+                spread = noise * parameter.square().mean().sqrt()
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,8 +2,7 @@
 
 In some layers the strongest neurons of the MLP become the experts, all of them the same at first; the others are the
 shared expert (arXiv 2212.05055, 2401.06066). A router's rows are the centres of spherical k-means over what enters it,
-so that experts are used unevenly and for a reason. `specialize` then makes experts differ where their tokens are not,
-`disturb` everywhere.
+so that experts are used unevenly and for a reason. `specialize` then makes experts differ where their tokens are not.
 """
 
 from __future__ import annotations
@@ -87,16 +86,6 @@ def router(entering: torch.Tensor, experts: int, rounds: int = 20) -> torch.Tens
         centres = nn.functional.normalize(torch.where(sums.any(1, keepdim=True), sums, centres), dim=1)
     logits = entering @ centres.t()
     return centres * (SHARPNESS / (logits - logits.mean(1, keepdim=True)).std())
-
-
-def disturb(model: Any, noise: float) -> None:
-    """Normal noise on each expert, in units of the root mean square of its layer's, so that they are not the same."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if ".experts." in name:
-                spread = noise * parameter.square().mean().sqrt()
-                parameter.add_(torch.randn(parameter.shape, generator=generator) * spread)
 
 
 def specialize(model: Any, entering: Mapping[int, torch.Tensor], noise: float) -> None:
