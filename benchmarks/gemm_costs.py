@@ -1,10 +1,10 @@
 """What the parts of a product of 9 to 64 tokens cost: the numbers in `vq_gemm.COSTS`, fitted to measured divisions.
 
-    PYTHONPATH=.:kernels python -m benchmarks.gemm_costs [benchmarks/results/kernels_h200_divide.json]
+    PYTHONPATH=.:kernels python -m benchmarks.gemm_costs [FILE]
 
-The file is what `python -m benchmarks.kernels --only divide` writes. Least squares of relative errors, no cost below
-zero, of the divisions that take less than twice the time of the fastest: nobody chooses others. Printed beside the
-costs: how much longer than the fastest division the one takes that they choose.
+FILE is what `python -m benchmarks.kernels --only divide` writes; without one those that were measured here. Least
+squares of relative errors, no cost below zero, of the divisions that take less than twice the time of the fastest: nobody
+chooses others. Printed beside the costs: how much longer than the fastest division the one takes that they choose.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ import numpy as np
 from quantgate_kernels.cuda.vq_gemm import Division, n_tiles_of, parts_of
 from scipy.optimize import nnls
 
-MEASURED = Path(__file__).parent / "results" / "kernels_h200_divide.json"
+_RESULTS = Path(__file__).parent / "results"
+MEASURED = {1: _RESULTS / "kernels_h200_divide.json", 4: _RESULTS / "kernels_h200_divide_groups.json"}
+"""By how many warps multiply together."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """The command; see the docstring of the module."""
-    rows = measured(Path(arguments[0]) if arguments else MEASURED)
-    costs = fitted(rows)
-    worse = regrets(rows, costs)
-    print(", ".join(f"{cost:.3g}" for cost in costs))
-    print(f"{len(rows)} divisions; the chosen one takes {fmean(worse):.3f} times the fastest, at most {max(worse):.3f}")
+    for file in map(Path, arguments or MEASURED.values()):
+        rows = measured(file)
+        costs = fitted(rows)
+        worse = regrets(rows, costs)
+        print(f"{file.name}: {', '.join(f'{cost:.3g}' for cost in costs)}")
+        print(f"{len(rows)} divisions; the chosen takes {fmean(worse):.3f} times the fastest, at most {max(worse):.3f}")
     return 0
 
 

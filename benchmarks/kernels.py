@@ -213,7 +213,8 @@ def batch() -> Iterator[Row]:
 
 
 def divide() -> Iterator[Row]:
-    """The product of 8 to 64 tokens alone, by every division of its work, and what is expected of each."""
+    """The product of 8 to 64 tokens alone, by every division of its work."""
+    of_gpu = vq_gemm.rooms_of(0), vq_gemm.together_of(0)
     for rows, inputs in (*SHAPES, *MODEL_SHAPES):
         own, tier = weights("vq2", rows, inputs), TIERS["vq2"]
         for n_tiles in (1, 2, 4, 8):
@@ -221,7 +222,7 @@ def divide() -> Iterator[Row]:
             x = torch.randn(tokens, inputs, device="cuda").to(torch.bfloat16)
             outs = [torch.empty(tokens, rows, dtype=torch.bfloat16, device="cuda") for _ in own]
             operands = halves_of(x, own[0].signs)
-            for division in vq_gemm.divisions(vq_gemm.rooms_of(0), rows, inputs, tier, n_tiles):
+            for division in vq_gemm.divisions(*of_gpu, rows, inputs, tier, n_tiles):
                 launches = [
                     partial(vq_gemm.gemm, *weight[:3], *operands, out, inputs, weight.code_bits, True, division)
                     for weight, out in zip(own, outs, strict=True)

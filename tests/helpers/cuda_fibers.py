@@ -77,6 +77,33 @@ static void meet(Meeting& meeting, unsigned first, unsigned count)
     moved = true;
 }
 static void cluster_meets() { meet(of_cluster, 0, cluster_ * threads_); }
+// PTX ISA, mbarrier: arrivals and bytes that are awaited, and the parity of the phase; copies are there at once.
+struct Barrier { unsigned short count, left; int bytes : 31; unsigned parity : 1; };
+static void begin(void* place, unsigned count)
+{
+    Barrier fresh = {};
+    fresh.count = fresh.left = count;
+    memcpy(place, &fresh, sizeof fresh);
+}
+static void change(void* place, unsigned arrived, int bytes)
+{
+    Barrier& own = *(Barrier*)place;
+    own.left -= arrived;
+    own.bytes += bytes;
+    if (own.left || own.bytes) return;
+    own.left = own.count;
+    own.parity ^= 1;
+}
+static bool wait_a_moment(void* place, unsigned parity)
+{
+    static unsigned long turns;
+    const bool ended = ((Barrier*)place)->parity != parity;
+    turns = ended ? 0 : turns + 1;
+    if (turns > 100000000) { fprintf(stderr, "thread %u waits for ever\n", current); abort(); }
+    if (ended) moved = true;
+    else pause_();
+    return ended;
+}
 static const void* in_block(const void* own, unsigned block)
 {
     return (char*)of_blocks[block] + ((char*)own - (char*)dynamic);
@@ -131,6 +158,17 @@ static void mma_f32(float* c, const unsigned* a, unsigned b0, unsigned b1, bool 
         for (unsigned k = 0; k < 16; k++)
             c[i] += value(row % 8 * 4 + k % 8 / 2, row / 8 + k / 8 * 2, k % 2)
                     * value(column_ * 4 + k % 8 / 2, 4 + k / 8, k % 2);
+    }
+    __syncwarp();
+}
+// PTX ISA, ldmatrix.m8n8.x4 of 16 bits.
+static void load_matrices(unsigned* v, const char* row)
+{
+    memcpy(slots[current], &row, sizeof row); __syncwarp();
+    for (unsigned i = 0; i < 4; i++) {
+        const char* found;
+        memcpy(&found, slots[current / 32 * 32 + i * 8 + current % 32 / 4], sizeof found);
+        memcpy(v + i, found + current % 4 * 4, 4);
     }
     __syncwarp();
 }

@@ -37,6 +37,8 @@ PTX = {
     "high_half": "return half_to_float(pair >> 16);",
     "to_half": "return float_to_half(value);",
     "to_bfloat": "return float_to_bfloat(value);",
+    "half_pair": "return float_to_half(first) | float_to_half(second) << 16;",
+    "bfloat_pair": "return float_to_bfloat(first) | float_to_bfloat(second) << 16;",
     "mma": "mma_s8(c, a, b0, b1);",
     "wait_for_inputs": "",
     "let_next_begin": "",

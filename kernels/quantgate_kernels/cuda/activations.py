@@ -82,8 +82,8 @@ def to_operands(
 
 
 def halves_room(padded: int, inputs: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Halves [pieces, padded tokens, 128] and factors float32 [padded tokens], not filled."""
-    halves = torch.empty(pieces_of(inputs), padded, PIECE, dtype=torch.float16, device=device)
+    """Halves [pieces, 16, padded tokens, 8] and factors float32 [padded tokens], not filled."""
+    halves = torch.empty(pieces_of(inputs), PIECE // 8, padded, 8, dtype=torch.float16, device=device)
     return halves, torch.empty(padded, dtype=torch.float32, device=device)
 
 
@@ -93,4 +93,4 @@ def to_halves(
     """Fill `halves_room` from activations [M, I], as `to_operands` does."""
     tokens, inputs = x.shape
     found = half_kernel(x.device.index or 0, inputs, x.dtype)
-    launch(found, tokens, [x, signs, halves, factors, halves.shape[1], inputs], x.device, overlap)
+    launch(found, tokens, [x, signs, halves, factors, halves.shape[2], inputs], x.device, overlap)

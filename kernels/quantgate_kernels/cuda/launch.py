@@ -143,7 +143,7 @@ def _packet(thread: int, count: int) -> _Packet:
 
 @functools.cache
 def architecture(device: int) -> str:
-    """The name by which NVRTC knows a device: `sm_90`.
+    """The name by which NVRTC knows a device: `sm_100`, or `sm_90a`, which has Hopper's own instructions.
 
     Raises:
         LaunchError: the device is older than Hopper.
@@ -151,7 +151,7 @@ def architecture(device: int) -> str:
     major, minor = torch.cuda.get_device_capability(device)
     if major < 9:
         raise LaunchError(f"{torch.cuda.get_device_name(device)} is older than Hopper (sm_90): these kernels need it")
-    return f"sm_{major}{minor}"
+    return "sm_90a" if major == 9 else f"sm_{major}{minor}"
 
 
 @functools.cache

@@ -115,6 +115,21 @@ __device__ __forceinline__ unsigned short to_bfloat(float value)
     return v;
 }
 
+// Two values as the nearest float16 or bfloat16, the first in the lower bits.
+__device__ __forceinline__ unsigned half_pair(float first, float second)
+{
+    unsigned v;
+    asm("cvt.rn.f16x2.f32 %0, %2, %1;" : "=r"(v) : "f"(first), "f"(second));
+    return v;
+}
+
+__device__ __forceinline__ unsigned bfloat_pair(float first, float second)
+{
+    unsigned v;
+    asm("cvt.rn.bf16x2.f32 %0, %2, %1;" : "=r"(v) : "f"(first), "f"(second));
+    return v;
+}
+
 // A result; `kind` is 0: float32, 1: bfloat16, 2: float16.
 __device__ __forceinline__ void store(void* out, long long place, float value, int kind)
 {

@@ -1,9 +1,11 @@
 // Activations as float16 for vq_gemm.cu: brought to a safe range by a power of two a token, then turned by signs and a
 // Hadamard matrix within each group.
 //
-// Stored: halves [pieces, padded tokens, 128 inputs], so that a piece of all tokens is one copy; of odd tokens the first
-// and the second 32 of 64 inputs change places, so that lanes which load 16 bytes of two tokens meet in no bank. factors
-// float [padded tokens]: what one unit is worth. Tokens that are not there are not written.
+// Stored: halves [pieces, 16, padded tokens, 8 inputs], so that a piece of all tokens is one copy, of matrices of eight
+// tokens by eight inputs as tensor cores read them. Which inputs: of 32, lane l of a multiplying warp decodes the weights of
+// 8 (l % 4) ... + 7, and two of them at a time are neighbours in an operand A. So matrix 2 h + c of four has inputs 8 t + 4 h +
+// 2 c and the one after it, for t from 0 to 3. factors float [padded tokens]: what one unit is worth. Tokens that are not
+// there are not written.
 //
 // WARPS, and what rotation.cuh asks for, are given. A block a token; a warp takes 512 inputs at a time, of which it keeps
 // the first.
@@ -41,11 +43,12 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32) half_activations(
         if (signs) turn<16>(v, signs, inputs, first, lane);  // null: no rotation
         unsigned pairs[8];
 #pragma unroll
-        for (int i = 0; i < 8; i++) pairs[i] = to_half(v[i * 2]) | (unsigned)to_half(v[i * 2 + 1]) << 16;
+        for (int i = 0; i < 8; i++) pairs[i] = half_pair(v[i * 2], v[i * 2 + 1]);
         if (first / 128 * 128 >= inputs) continue;  // no piece begins there
-        uint4* row = (uint4*)(halves + (first / 128 * padded + token) * 128);
-        const unsigned place = lane % 8 * 2, aside = (token & 1) * 4;
-        row[place ^ aside] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-        row[(place + 1) ^ aside] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+        // Of matrix i of its 32 inputs this lane has half a row.
+        const long long matrix = first / 128 * 16 + lane % 8 / 2 * 4;
+        uint2* half = (uint2*)halves + (matrix * padded + token) * 2 + (lane & 1);
+#pragma unroll
+        for (int i = 0; i < 4; i++) half[i * padded * 2] = make_uint2(pairs[i], pairs[4 + i]);
     }
 }
