@@ -3,8 +3,9 @@
     PYTHONPATH=.:kernels python -m benchmarks.gemm_costs [FILE]
 
 FILE is what `python -m benchmarks.kernels --only divide` writes; without one those that were measured here. Least
-squares of relative errors, no cost below zero, of the divisions that take less than twice the time of the fastest: nobody
-chooses others. Printed beside the costs: how much longer than the fastest division the one takes that they choose.
+squares of relative errors, no cost below zero, of the divisions that take less than twice the time of the fastest:
+nobody chooses others. Printed beside the costs: how much longer than the fastest division the one takes that they
+choose.
 """
 
 from __future__ import annotations

@@ -32,10 +32,10 @@ COSTS = {
     1: (0.00604, 0.0256, 0.414, 0.0182, 0.0234, 0.0858, 0.352),
     4: (0.00198, 0.0346, 0.365, 0.0176, 0.0166, 0.0759, 0.33),
 }
-"""By how many warps multiply together: microseconds of a product of a tile and eight tokens, a tile decoded, a step, a
-tile's sums of eight tokens kept, a block, and of a cluster's sums, eight at a time: of all that a thread of a block has,
-again for every block, and of those that it reads (`python -m benchmarks.gemm_costs`; of single warps as they were measured
-before the copy engine copied for them).
+"""By how many warps multiply together: microseconds of a product of a tile and eight tokens, a tile decoded, a step,
+a tile's sums of eight tokens kept, a block, and of a cluster's sums, eight at a time: of all that a thread of a block
+has, again for every block, and of those that it reads (`python -m benchmarks.gemm_costs`; of single warps as they were
+measured before the copy engine copied for them).
 """
 
 
