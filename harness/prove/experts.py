@@ -91,7 +91,7 @@ ENTRIES = (
         "router-2bit",
         "experts",
         "router at 2 bits",
-        fails("tv_mean"),
+        fails("kl_mean"),
         doses=Doses(partial(rounded, wanted=is_router), COARSER, always(2), bits_in_words),
         good="mixture",
     ),

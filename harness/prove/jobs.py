@@ -53,7 +53,7 @@ def done_in_turn(
         return
     share = 1 / jobs
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["harness.prove.gating"])
+    context.set_forkserver_preload(["harness.prove.gating", "transformers.models.auto"])  # 5 s a gate
     cores = detect().cpus
     each = len(cores) // jobs
     free = [cores[slot * each : (slot + 1) * each] for slot in range(jobs)]

@@ -52,7 +52,7 @@ ENTRIES = (
         doubted(SAME_MODEL),
         serves_reference=True,
     ),
-    Entry("batch-size", "serving", "another batch size", HARMLESS, flags=("--max-num-seqs", "4")),
+    Entry("batch-size", "serving", "another batch size", HARMLESS, flags=("--max-num-seqs", "12")),
     Entry("seed", "serving", "another seed of the server", HARMLESS, flags=("--seed", "7")),
     Entry("tensor-parallel", "serving", "another tensor-parallel size", HARMLESS, needs="two GPUs"),
     Entry(

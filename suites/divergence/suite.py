@@ -39,6 +39,8 @@ class DivergenceConfig(AnswerConfig):
 
     trajectories: int = Field(48, ge=1)
     """Answers of the reference that are scored: the first prompts of those shipped."""
+    kinds: tuple[str, ...] = ()
+    """Only prompts of these kinds (chat, reasoning, code, tools ...): all without it."""
     top_logprobs: int = Field(64, ge=1)
     """Tokens whose log-probabilities are kept at each position; the server's --max-logprobs must allow them."""
 
@@ -65,7 +67,8 @@ class Divergence(Suite):
 
     def items(self, tokenizer: Tokenizer) -> Sequence[Item]:
         """Prompts that ship with the project. Raises BadInput: fewer than trajectories asked for."""
-        return shipped_prompts(self.name, self._config.trajectories, self._config.limit, tokenizer)
+        own = self._config
+        return shipped_prompts(self.name, own.trajectories, own.limit, tokenizer, own.kinds)
 
     async def answer(self, item: Item, role: Role, endpoint: Endpoint) -> Sample:
         """The reference writes the trajectory and scores it; every other role scores the stored one.

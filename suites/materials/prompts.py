@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -41,18 +42,26 @@ class PromptsConfig(SuiteConfig):
     """Budget of one answer."""
 
 
-def shipped_prompts(suite: str, count: int, limit: int | None, tokenizer: Tokenizer) -> list[Item]:
-    """The first `count` prompts as items, of each task (`kind-language`) at most `limit`.
+def shipped_prompts(
+    suite: str, count: int, limit: int | None, tokenizer: Tokenizer, kinds: Sequence[str] = ()
+) -> list[Item]:
+    """The first `count` prompts as items, of each task (`kind-language`) at most `limit`; of all kinds, or of these.
 
     They are in an order in which any number of them is a fair mix. Functions that a prompt may call are in its data
     (`tools`), for the server to tell the model; where the chat template does not show them they are in its text.
 
     Raises:
-        BadInput: fewer prompts than asked for.
+        BadInput: fewer prompts than asked for, or none of a kind.
     """
     rows = _rows()
+    if unknown := sorted({*kinds} - {row["kind"] for row in rows}):
+        raise BadInput(
+            f"{suite}: no prompt of kind {unknown[0]!r}; kinds: {', '.join({row['kind']: 0 for row in rows})}"
+        )
+    rows = [row for row in rows if not kinds or row["kind"] in kinds]
     if len(rows) < count:
-        raise BadInput(f"{suite}: {count} prompts asked, {len(rows)} are shipped")
+        of_kinds = f" of kinds {', '.join(kinds)}" if kinds else ""
+        raise BadInput(f"{suite}: {count} prompts asked, {len(rows)} are shipped{of_kinds}")
     items, of_task = [], Counter[str]()
     for row in rows[:count]:
         task = f"{row['kind']}-{row['language']}"

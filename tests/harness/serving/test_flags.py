@@ -145,6 +145,8 @@ def test_cores_are_shared_equally(models: dict[Role, Path], cores: list[int], sh
     for made, share in zip(plans, shares, strict=True):
         assert made.environment["VLLM_CPU_OMP_THREADS_BIND"] == ",".join(map(str, share))
         assert made.environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
+        alone = made.environment.get("VLLM_ENABLE_V1_MULTIPROCESSING") == "0"  # no process for one thread
+        assert alone == (len(share) == 1)
         assert "CUDA_VISIBLE_DEVICES" not in made.environment
         assert "--kv-cache-memory-bytes" not in made.command
 

@@ -103,6 +103,15 @@ def test_the_first_prompts_are_a_fair_mix(count: int) -> None:
     assert max(tasks.values()) - min(tasks.values()) <= 1 and len(tasks) == 12
 
 
+def test_only_some_kinds_are_asked_in_the_same_order() -> None:
+    some = shipped_prompts("divergence", 64, None, Template(SHOWS), ("chat", "code"))
+    assert some == [item for item in prompts(512) if item.task.split("-")[0] in ("chat", "code")][:64]
+    with pytest.raises(BadInput, match=r"512 prompts asked, \d+ are shipped of kinds chat, code"):
+        shipped_prompts("divergence", 512, None, Template(SHOWS), ("chat", "code"))
+    with pytest.raises(BadInput, match=r"no prompt of kind 'poems'; kinds: chat, .*tools"):
+        shipped_prompts("divergence", 8, None, Template(SHOWS), ("chat", "poems"))
+
+
 def test_a_shorter_list_is_the_beginning_of_a_longer_one_and_a_limit_takes_the_first_of_each_task() -> None:
     assert prompts(5) == prompts(96)[:5]
     limited = prompts(96, limit=2)
