@@ -2,13 +2,13 @@
 // Hadamard matrix within each group.
 //
 // Stored: halves [pieces, 16, padded tokens, 8 inputs], so that a piece of all tokens is one copy, of matrices of eight
-// tokens by eight inputs as tensor cores read them. Which inputs: of 32, lane l of a multiplying warp decodes the weights of
-// 8 (l % 4) ... + 7, and two of them at a time are neighbours in an operand A. So matrix 2 h + c of four has inputs 8 t + 4 h +
-// 2 c and the one after it, for t from 0 to 3. factors float [padded tokens]: what one unit is worth. Tokens that are not
-// there are not written.
+// tokens by eight inputs as tensor cores read them. Which inputs: of 32, lane l of a multiplying warp decodes the
+// weights of 8 (l % 4) ... + 7, and two of them at a time are neighbours in an operand A. So matrix 2 h + c of four has
+// inputs 8 t + 4 h + 2 c and the one after it, for t from 0 to 3. factors float [padded tokens]: what one unit is
+// worth. Tokens that are not there are not written.
 //
-// WARPS, and what rotation.cuh asks for, are given. A block a token; a warp takes 512 inputs at a time, of which it keeps
-// the first.
+// WARPS, and what rotation.cuh asks for, are given. A block a token; a warp takes 512 inputs at a time, of which it
+// keeps the first.
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32) half_activations(
     const unsigned short* x, const char* signs, unsigned short* halves, float* factors, long long padded, long long inputs)

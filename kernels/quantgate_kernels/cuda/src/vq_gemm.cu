@@ -2,17 +2,18 @@
 //
 // A block keeps *panels* in shared memory: the activations of one piece (128 inputs) of all tokens, as
 // half_activations.cu leaves them, which all warps that work on that piece share. The WARPS warps of a block are BESIDE
-// sets, which have the same rows and take neighbouring pieces; in a set each warp has TILES tiles of 16 rows of its own. A
-// *step* is so many pieces; the steps of a block's rows are dealt to `splits` blocks, which are a cluster. Panels
-// and codes of STAGES - 1 steps are on their way while one is multiplied, and a step has one barrier.
+// sets, which have the same rows and take neighbouring pieces; in a set each warp has TILES tiles of 16 rows of its
+// own. A *step* is so many pieces; the steps of a block's rows are dealt to `splits` blocks, which are a cluster.
+// Panels and codes of STAGES - 1 steps are on their way while one is multiplied, and a step has one barrier.
 //
 // Weights are exact in float16 but for one rounding when their scale is multiplied in; all sums are float32, those of a
-// warp in the registers of its tensor cores from its first piece to its last. Of each 32 inputs, weights are decoded while
-// those before are multiplied, the first of a step before its barrier. Sums of a block are added in the order of the warps, those of a cluster, which reads them from
-// its blocks' shared memory, in the order of the blocks: the same bits every time.
+// warp in the registers of its tensor cores from its first piece to its last. Of each 32 inputs, weights are decoded
+// while those before are multiplied, the first of a step before its barrier. Sums of a block are added in the order of
+// the warps, those of a cluster, which reads them from its blocks' shared memory, in the order of the blocks: the same
+// bits every time.
 //
-// GROUP (128, 64, 32), N_TILES (of eight tokens), WARPS, TILES, BESIDE, STAGES, MOST_SPLITS and HEAD_BYTES are given, and
-// what fragments.cuh asks for. halves.cuh, bulk.cuh and products.cuh or group_products.cuh go before.
+// GROUP (128, 64, 32), N_TILES (of eight tokens), WARPS, TILES, BESIDE, STAGES, MOST_SPLITS and HEAD_BYTES are given,
+// and what fragments.cuh asks for. halves.cuh, bulk.cuh and products.cuh or group_products.cuh go before.
 
 #define GROUPS (128 / GROUP)
 #define THREADS (WARPS * 32)
