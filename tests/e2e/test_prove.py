@@ -9,7 +9,7 @@ import pytest
 from harness.prove.findings import Proof
 from tests.e2e.conftest import quantgate, servers_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.long]  # three servers, which take minutes of both cores
+pytestmark = pytest.mark.e2e  # three servers, one after the other: two minutes of a core
 
 POLICY = """
 name: few
