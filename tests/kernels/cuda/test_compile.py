@@ -10,7 +10,7 @@ import pytest
 import torch
 from kernel_cases import linear
 from quantgate_kernels.cuda import compile as compiler
-from quantgate_kernels.cuda import launch, vq_gemv
+from quantgate_kernels.cuda import launch, vq_gemm, vq_gemv
 from quantgate_kernels.cuda.tier import Tier
 from quantgate_kernels.ops import linear as ops
 
@@ -60,6 +60,18 @@ def test_gpus_older_than_hopper_are_refused_by_name(monkeypatch: pytest.MonkeyPa
     launch.architecture.cache_clear()
     with pytest.raises(launch.LaunchError, match="NVIDIA A100 is older than Hopper"):
         launch.architecture(0)
+    launch.architecture.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("capability", "name", "together"), [((9, 0), "sm_90a", 4), ((10, 0), "sm_100", 1), ((12, 0), "sm_120", 1)]
+)
+def test_four_warps_multiply_together_on_hopper_alone(
+    capability: tuple[int, int], name: str, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    launch.architecture.cache_clear()
+    assert (launch.architecture(0), vq_gemm.together_of(0)) == (name, together)
     launch.architecture.cache_clear()
 
 

@@ -45,7 +45,7 @@ __device__ __forceinline__ void weights_of(unsigned (*a)[4], const Codes& codes,
     }
 }
 
-// Those of all tiles.
+// The same of all tiles of a warp.
 template <int q>
 __device__ __forceinline__ void decode(unsigned (*a)[2][4], const Codes* codes, const unsigned (*scales)[GROUPS],
                                        const char* lookup, unsigned part)
